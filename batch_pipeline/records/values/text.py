@@ -1,0 +1,56 @@
+"""Text as such: how every value is read, whatever its field (spec: "How values are read")."""
+
+import numpy as np
+import numpy.typing as npt
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from batch_pipeline.records.values.slow_path import as_mask
+
+# Unicode's category Cc is U+0000–U+001F, U+007F (DEL) and U+0080–U+009F (C1); tab and LF are allowed in text.
+_CONTROL = r"[\x00-\x08\x0b-\x1f\x7f\x{80}-\x{9f}]"
+
+
+def clean_texts(texts: pa.StringArray) -> pa.StringArray:
+    """The texts trimmed of Unicode white space, in NFC, with CRLF and CR as LF. What is empty then stays ``''``.
+
+    Cleaning cleaned texts changes nothing.
+    """
+    data = _bytes(texts)
+    texts = pc.utf8_trim_whitespace(texts)
+    if (data == 0x0D).any():
+        texts = pc.replace_substring(pc.replace_substring(texts, "\r\n", "\n"), "\r", "\n")
+    if (data >= 0x80).any():
+        texts = _normalized(texts)
+    return texts
+
+
+def has_control_characters(texts: pa.StringArray) -> pa.BooleanArray:
+    """Which texts hold a control character (Unicode category Cc: C0, DEL, C1) other than tab and LF; null for null."""
+    data = _bytes(texts)
+    # 0xC2 begins the two bytes of U+0080–U+009F in UTF-8.
+    suspicious = ((data < 0x20) & (data != 0x09) & (data != 0x0A)) | (data == 0x7F) | (data == 0xC2)
+    if suspicious.any():
+        return pc.match_substring_regex(texts, pattern=_CONTROL)
+    return pc.if_else(pc.is_valid(texts), False, pa.scalar(None, pa.bool_()))
+
+
+def character_lengths(texts: pa.StringArray) -> pa.Int32Array:
+    """The number of Unicode code points of each text, which is what the limits of fields count; null for null."""
+    return pc.utf8_length(texts)
+
+
+def _normalized(texts: pa.StringArray) -> pa.StringArray:
+    """The texts in NFC. ASCII, which always is, is passed by."""
+    beyond_ascii = pa.array(~as_mask(pc.string_is_ascii(texts)) & as_mask(pc.is_valid(texts)))
+    normalized = pc.utf8_normalize(texts.filter(beyond_ascii), form="NFC")
+    return pc.replace_with_mask(texts, beyond_ascii, normalized)
+
+
+def _bytes(texts: pa.StringArray) -> npt.NDArray[np.uint8]:
+    """The UTF-8 bytes of all texts, one after the other."""
+    _, offsets, data = texts.buffers()
+    if data is None or len(texts) == 0:
+        return np.empty(0, np.uint8)
+    bounds = np.frombuffer(offsets, np.int32)[[texts.offset, texts.offset + len(texts)]]
+    return np.frombuffer(data, np.uint8)[bounds[0] : bounds[1]]
