@@ -1,0 +1,75 @@
+"""What Dagster's processes find in their environment: its database and its home. Does not import Dagster.
+
+Dagster's tables live in the schema ``dagster`` of our database unless ``DAGSTER_POSTGRES_URL`` says
+otherwise, so that two sets of tables named by different people never meet.
+"""
+
+import os
+import shutil
+from pathlib import Path
+
+from psycopg.conninfo import conninfo_to_dict
+from sqlalchemy import URL
+
+from batch_pipeline.errors import SettingError
+from batch_pipeline.settings import Settings
+
+DAGSTER_SCHEMA = "dagster"
+
+_PACKAGE = Path(__file__).resolve().parent
+_CHECKOUT_HOME = _PACKAGE.parent / "dagster_home"
+# Links to the files at the top of the repository; in an installed package, the files themselves.
+DAGSTER_YAML = _PACKAGE / "local" / "dagster.yaml"
+WORKSPACE_YAML = _PACKAGE / "local" / "workspace.yaml"
+
+
+def dagster_database_url(database_url: str) -> str:
+    """The URL of Dagster's tables: the same server and database by psycopg 2, in the schema ``dagster``.
+
+    ``database_url`` is in any form of a libpq URL; several hosts, a socket directory as ``?host=``, other
+    parameters and percent-encoded characters survive. The driver is named because dagster-postgres needs
+    psycopg 2, while a bare ``postgresql://`` means psycopg 3 from SQLAlchemy 2.1 on. Raises SettingError if
+    it is no such URL.
+    """
+    try:
+        parameters = conninfo_to_dict(database_url)
+    except Exception as error:  # psycopg.ProgrammingError; its text repeats the URL with the password
+        raise SettingError("BATCH_DATABASE_URL is not a valid libpq URL") from error
+    options = [str(parameters.pop("options", "")), f"-csearch_path={DAGSTER_SCHEMA}"]
+    user, password = parameters.pop("user", None), parameters.pop("password", None)
+    database = parameters.pop("dbname", None)
+    # Everything else goes where psycopg 2 hands it to libpq as it is. A network host too: SQLAlchemy reads
+    # "host:port" pairs out of the authority only for a single host.
+    query = {name: str(value) for name, value in parameters.items()}
+    return URL.create(
+        "postgresql+psycopg2",
+        username=None if user is None else str(user),
+        password=None if password is None else str(password),
+        database=None if database is None else str(database),
+        query={**query, "options": " ".join(option for option in options if option)},
+    ).render_as_string(hide_password=False)
+
+
+def prepare_dagster_home(data_dir: Path) -> Path:
+    """A home folder for Dagster in ``data_dir``, with this package's dagster.yaml as it is now."""
+    home = data_dir.resolve() / "dagster_home"
+    home.mkdir(parents=True, exist_ok=True)
+    shutil.copyfile(DAGSTER_YAML, home / "dagster.yaml")
+    return home
+
+
+def dagster_environment(settings: Settings, *, data_dir: Path) -> dict[str, str]:
+    """The variables that Dagster's processes need, those that are set already as they are.
+
+    ``DAGSTER_HOME`` is the repository's ``dagster_home`` in a checkout, else a folder in ``data_dir``.
+    Raises SettingError if neither DAGSTER_POSTGRES_URL nor BATCH_DATABASE_URL is set.
+    """
+    home = os.environ.get("DAGSTER_HOME")
+    if not home:
+        home = str(
+            _CHECKOUT_HOME if (_CHECKOUT_HOME / "dagster.yaml").exists() else prepare_dagster_home(data_dir)
+        )
+    database_url = os.environ.get("DAGSTER_POSTGRES_URL") or dagster_database_url(
+        settings.require_database_url()
+    )
+    return {"DAGSTER_HOME": home, "DAGSTER_POSTGRES_URL": database_url}

