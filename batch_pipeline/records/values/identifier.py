@@ -18,6 +18,6 @@ def are_record_ids(texts: pa.StringArray, prefix: str) -> pa.BooleanArray:
 
 
 def are_reference_ids(texts: pa.StringArray, prefix: str) -> pa.BooleanArray:
-    """Which texts are ``prefix`` (``loc_``, …) and 1 to 64 ASCII letters, digits, ``-`` or ``_``; null for null."""
+    """Which texts are ``prefix`` (``loc_``, …) and 1 to 64 ASCII letters, digits, - or _; null for null."""
     pattern = f"^{re.escape(prefix)}[A-Za-z0-9_-]{{1,{REFERENCE_ID_MAX_CHARACTERS}}}$"
     return pc.match_substring_regex(texts, pattern=pattern)

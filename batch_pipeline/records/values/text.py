@@ -5,16 +5,17 @@ import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from batch_pipeline.records.values.slow_path import as_mask
+from batch_pipeline.records.values.slow_path import as_mask, replace
 
-# Unicode's category Cc is U+0000–U+001F, U+007F (DEL) and U+0080–U+009F (C1); tab and LF are allowed in text.
+# Unicode's category Cc is U+0000 to U+001F, U+007F (DEL) and U+0080 to U+009F (C1). Tab and LF are allowed.
 _CONTROL = r"[\x00-\x08\x0b-\x1f\x7f\x{80}-\x{9f}]"
 
 
 def clean_texts(texts: pa.StringArray) -> pa.StringArray:
-    """The texts trimmed of Unicode white space, in NFC, with CRLF and CR as LF. What is empty then stays ``''``.
+    """The texts trimmed of Unicode white space, in NFC, with CRLF and CR as LF.
 
-    Cleaning cleaned texts changes nothing.
+    A text with nothing else in it becomes ``''``; what that means is the caller's decision. Cleaning what is
+    clean changes nothing.
     """
     data = _bytes(texts)
     texts = pc.utf8_trim_whitespace(texts)
@@ -26,9 +27,9 @@ def clean_texts(texts: pa.StringArray) -> pa.StringArray:
 
 
 def has_control_characters(texts: pa.StringArray) -> pa.BooleanArray:
-    """Which texts hold a control character (Unicode category Cc: C0, DEL, C1) other than tab and LF; null for null."""
+    """Which texts hold a control character (C0, DEL, C1) other than tab and LF; null for null."""
     data = _bytes(texts)
-    # 0xC2 begins the two bytes of U+0080–U+009F in UTF-8.
+    # 0xC2 begins the two bytes of U+0080 to U+009F in UTF-8.
     suspicious = ((data < 0x20) & (data != 0x09) & (data != 0x0A)) | (data == 0x7F) | (data == 0xC2)
     if suspicious.any():
         return pc.match_substring_regex(texts, pattern=_CONTROL)
@@ -36,15 +37,15 @@ def has_control_characters(texts: pa.StringArray) -> pa.BooleanArray:
 
 
 def character_lengths(texts: pa.StringArray) -> pa.Int32Array:
-    """The number of Unicode code points of each text, which is what the limits of fields count; null for null."""
+    """The number of Unicode code points of each text, which the limits of fields count; null for null."""
     return pc.utf8_length(texts)
 
 
 def _normalized(texts: pa.StringArray) -> pa.StringArray:
     """The texts in NFC. ASCII, which always is, is passed by."""
-    beyond_ascii = pa.array(~as_mask(pc.string_is_ascii(texts)) & as_mask(pc.is_valid(texts)))
-    normalized = pc.utf8_normalize(texts.filter(beyond_ascii), form="NFC")
-    return pc.replace_with_mask(texts, beyond_ascii, normalized)
+    beyond_ascii = as_mask(pc.invert(pc.string_is_ascii(texts)))
+    normalized = pc.utf8_normalize(texts.filter(pa.array(beyond_ascii)), form="NFC")
+    return replace(texts, beyond_ascii, normalized)
 
 
 def _bytes(texts: pa.StringArray) -> npt.NDArray[np.uint8]:
