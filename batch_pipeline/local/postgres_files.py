@@ -110,7 +110,7 @@ def _account() -> SystemUser:
 
 
 def _reaches(user: SystemUser, folder: Path, *, run: str | None = None) -> bool:
-    """Whether ``user`` can enter ``folder`` (and run a program there): tried, as modes do not tell all (ACLs)."""
+    """Whether ``user`` can enter ``folder`` (and run a program there): tried, as modes alone do not tell."""
     script = 'cd -- "$1"' if run is None else 'cd -- "$1" && "./$2" --version'
     result = subprocess.run(  # noqa: S603
         ["/bin/sh", "-c", script, "sh", str(folder), run or ""],

@@ -1,0 +1,45 @@
+"""Folders for servers of a test's own, and a look at the processes that a folder has."""
+
+import shutil
+import tempfile
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import psutil
+import pytest
+
+
+@pytest.fixture
+def open_folder() -> Iterator[Path]:
+    """An empty folder that every account may enter. At the end no process may be left that knows it."""
+    folder = Path(tempfile.mkdtemp(prefix="batch-pipeline-tests-", dir="/var/tmp"))  # noqa: S108 -- mkdtemp
+    folder.chmod(0o755)
+    yield folder
+    assert _processes_of(folder) == []
+    shutil.rmtree(folder)
+
+
+@pytest.fixture
+def data_dir(open_folder: Path) -> Path:
+    """A data directory that doesn't exist yet."""
+    return open_folder / "data"
+
+
+@pytest.fixture
+def processes_of() -> Callable[[Path], list[str]]:
+    """A function that gives the command lines of the processes that work in a folder or were told of it."""
+    return _processes_of
+
+
+def _processes_of(folder: Path) -> list[str]:
+    found = []
+    for process in psutil.process_iter():
+        try:
+            if process.status() == psutil.STATUS_ZOMBIE:
+                continue
+            command = " ".join(process.cmdline())
+            if str(folder) in command or process.cwd().startswith(str(folder)):
+                found.append(command)
+        except psutil.Error:  # ended meanwhile, or another user's
+            continue
+    return found
