@@ -1,0 +1,124 @@
+"""The header of a CSV upload: its delimiter, its names, and whether the upload is an errors file of an earlier batch.
+
+Only the first lines of a file are read here, by an exact parser of single rows; `csv_structure` does the rest.
+"""
+
+import re
+import unicodedata
+from collections import Counter
+from dataclasses import dataclass
+
+from batch_pipeline.errors import RefusedError
+from batch_pipeline.payloads.model import ReadLimits
+
+DELIMITERS = ",;\t|"
+DELIMITER_NAMES = {",": "comma", ";": "semicolon", "\t": "tab", "|": "vertical bar"}
+
+_QUOTED = re.compile(r'"((?:[^"]|"")*+)"')
+_LINE_END = re.compile(r"\r\n|\n|\r")
+
+
+@dataclass(frozen=True)
+class Header:
+    """What the first row says about the rows after it.
+
+    Attributes:
+        delimiter: one of `DELIMITERS`.
+        names: every column, as in the file's order, trimmed and NFC.
+        kept: the positions of the columns that carry data: all, but for the ``_`` columns of an errors file.
+        is_errors_file: there is a ``_row`` column; cells then carry one protecting apostrophe (`csv_reader`).
+        characters: length of everything up to the first data row, in characters.
+    """
+
+    delimiter: str
+    names: tuple[str, ...]
+    kept: tuple[int, ...]
+    is_errors_file: bool
+    characters: int
+
+
+def read_row(text: str, start: int, delimiter: str) -> tuple[list[str], int] | None:
+    """The cells of the row at ``start`` and where the next one starts; None if it has a broken quote."""
+    plain = re.compile(rf"[^{re.escape(delimiter)}\r\n]*+")
+    cells: list[str] = []
+    while True:
+        if text.startswith('"', start):
+            found = _QUOTED.match(text, start)
+            if found is None:
+                return None
+            cells.append(found[1].replace('""', '"'))
+        else:
+            found = plain.match(text, start)
+            assert found is not None  # noqa: S101  (the pattern matches the empty text too)
+            cells.append(found[0])
+        start = found.end()
+        if text.startswith(delimiter, start):
+            start += 1
+        elif start == len(text):
+            return cells, start
+        elif line_end := _LINE_END.match(text, start):
+            return cells, line_end.end()
+        else:
+            return None
+
+
+def read_header(text: str, limits: ReadLimits) -> Header:
+    """Reads the header from the first part of a file, which must hold the whole header.
+
+    Raises RefusedError: ``unreadable_file`` (broken quotes, a nameless column), ``duplicate_headers`` (naming them),
+    ``too_large`` (too many columns).
+    """
+    start = len(text) - len(text.lstrip("\r\n"))
+    while True:  # a line of blanks alone is no header either
+        line_end = _LINE_END.search(text, start)
+        if line_end is None or text[start : line_end.start()].strip():
+            break
+        start = line_end.end()
+    delimiter, cells, end = _find_delimiter(text, start)
+    if len(cells) > limits.max_columns:
+        raise RefusedError(
+            "too_large",
+            f"The header has {len(cells):,} columns, more than the {limits.max_columns:,} that a file may have "
+            "(setting BATCH_MAX_COLUMNS).",
+        )
+    names = tuple(unicodedata.normalize("NFC", cell.strip()) for cell in cells)
+    is_errors_file = "_row" in names
+    if is_errors_file:
+        names = tuple(name.removeprefix("'") for name in names)
+    for position, name in enumerate(names, 1):
+        if not name:
+            raise RefusedError(
+                "unreadable_file",
+                f"Column {position} of {len(names)} has no name in the header: name it or remove the column.",
+            )
+    repeated = [name for name, count in Counter(names).items() if count > 1]
+    if repeated:
+        raise RefusedError(
+            "duplicate_headers",
+            f"The header names these columns more than once: {', '.join(repeated)}. Keep one of each.",
+        )
+    kept = tuple(
+        position for position, name in enumerate(names) if not (is_errors_file and name.startswith("_"))
+    )
+    return Header(delimiter, names, kept, is_errors_file, end)
+
+
+def _find_delimiter(text: str, start: int) -> tuple[str, list[str], int]:
+    """The delimiter that gives the header most cells; among equals the one by which the next row has as many."""
+    best: tuple[tuple[int, bool], str, list[str], int] | None = None
+    for delimiter in DELIMITERS:
+        row = read_row(text, start, delimiter)
+        if row is None:
+            continue
+        cells, end = row
+        following = read_row(text, end, delimiter)
+        score = (len(cells), following is not None and len(following[0]) == len(cells))
+        if best is None or score > best[0]:
+            best = (score, delimiter, cells, end)
+    if best is None:
+        raise RefusedError(
+            "unreadable_file",
+            "The header's quotes are broken: a name that begins with a quote must end with one, followed by "
+            f"a delimiter ({', '.join(DELIMITER_NAMES.values())}) or the line end.",
+        )
+    return best[1:]

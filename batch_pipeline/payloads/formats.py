@@ -1,0 +1,92 @@
+"""The registry of formats that are read.
+
+A further format is one new module with a `Payload`, one `PayloadFormat` member, and one `ReadableFormat` below. The
+first that recognises an upload reads it: by content, then by name, CSV being what any other text is.
+"""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+
+from batch_pipeline.payloads.csv_reader import CsvPayload
+from batch_pipeline.payloads.encoding import TextFile, decide_encoding
+from batch_pipeline.payloads.json_reader import JsonPayload
+from batch_pipeline.payloads.model import Payload, PayloadFormat, ReadLimits
+from batch_pipeline.payloads.ndjson_reader import NdjsonPayload, refuse_single_object
+
+
+@dataclass(frozen=True)
+class Upload:
+    """A file to be read, as a format sees it.
+
+    Attributes:
+        path: a local, seekable copy of the upload.
+        name: the name that its sender gave it.
+        head: its first bytes (`foreign.HEAD_BYTES`), as stored.
+        block_bytes: how much is read at once.
+    """
+
+    path: Path
+    name: str
+    head: bytes
+    limits: ReadLimits
+    block_bytes: int
+
+    @cached_property
+    def text(self) -> TextFile:
+        """Its encoding; for text formats only. Raises RefusedError as `decide_encoding` does."""
+        return decide_encoding(self.path)
+
+    @cached_property
+    def first_character(self) -> str:
+        """The first character of the text that is not blank; '' if there is none."""
+        for part in self.text.texts(64 << 10):
+            if stripped := part.lstrip():
+                return stripped[0]
+        return ""
+
+    def is_named(self, *suffixes: str) -> bool:
+        """Whether its name ends with one of these."""
+        return self.name.lower().endswith(suffixes)
+
+
+@dataclass(frozen=True)
+class ReadableFormat:
+    """A format, how an upload of it is recognised, and how it is opened."""
+
+    format: PayloadFormat
+    recognises: Callable[[Upload], bool]
+    opens: Callable[[Upload], Payload]
+
+
+def _open_csv(upload: Upload) -> Payload:
+    return CsvPayload(upload.text, upload.limits, block_bytes=upload.block_bytes)
+
+
+def _open_json(upload: Upload) -> Payload:
+    return JsonPayload(upload.text, upload.limits, block_bytes=upload.block_bytes)
+
+
+def _open_ndjson(upload: Upload) -> Payload:
+    refuse_single_object(
+        upload.text,
+        upload.limits,
+        is_named_json=upload.is_named(".json"),
+        is_named_lines=upload.is_named(*_LINES),
+    )
+    return NdjsonPayload(upload.text, upload.limits, block_bytes=upload.block_bytes)
+
+
+_LINES = (".ndjson", ".jsonl", ".ldjson")
+
+FORMATS: tuple[ReadableFormat, ...] = (
+    ReadableFormat(PayloadFormat.JSON, lambda upload: upload.first_character == "[", _open_json),
+    ReadableFormat(
+        PayloadFormat.NDJSON,
+        lambda upload: upload.first_character == "{" or upload.is_named(*_LINES),
+        _open_ndjson,
+    ),
+    ReadableFormat(PayloadFormat.JSON, lambda upload: upload.is_named(".json"), _open_json),
+    ReadableFormat(PayloadFormat.CSV, lambda upload: True, _open_csv),
+)

@@ -1,0 +1,210 @@
+"""JSON items to columns: the fast decoder for one item, what rejects an item alone, and the cells made from items.
+
+Shared by the readers of JSON arrays and NDJSON. Numbers stay the text they were, since a float would change them.
+"""
+
+import json
+from collections import Counter
+from collections.abc import Callable, Sequence
+from itertools import chain
+from json.encoder import encode_basestring
+from typing import Any
+
+import pyarrow as pa
+
+from batch_pipeline.errors import RefusedError
+from batch_pipeline.payloads.chunking import Unreadable
+from batch_pipeline.payloads.model import CellKind, RawChunk, ReadLimits
+
+# Raised by the fast decoder where `json_grammar` must tell why: ValueError includes JSONDecodeError.
+DECODER_ERRORS = (StopIteration, ValueError, RecursionError)
+
+
+class JsonNumber(str):
+    """A number, as written."""
+
+    __slots__ = ()
+
+
+class _Absent:
+    """The type of what stands for a field that an item does not carry."""
+
+
+_ABSENT = _Absent()
+_KINDS: dict[type, int | None] = {
+    str: CellKind.TEXT.value,
+    type(None): CellKind.NULL.value,
+    JsonNumber: CellKind.NUMBER.value,
+    bool: CellKind.BOOLEAN.value,
+    list: CellKind.ARRAY.value,
+    dict: CellKind.OBJECT.value,
+    _Absent: None,
+}
+
+
+class ItemDecoder:
+    """Decodes items and says what rejects one alone."""
+
+    def __init__(self, limits: ReadLimits) -> None:
+        self._limits = limits
+        self._repeated: list[str] = []
+        decoder = json.JSONDecoder(
+            object_pairs_hook=self._object,
+            parse_float=JsonNumber,
+            parse_int=JsonNumber,
+            parse_constant=_refuse_constant,
+        )
+        self.scan: Callable[[str, int], tuple[Any, int]] = decoder.scan_once  # type: ignore[attr-defined]
+        # Shorter texts can break no limit on size, whatever their characters.
+        self.harmless_characters = min(limits.max_cell_bytes, limits.max_item_bytes) // 4
+
+    def _object(self, pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+        item = dict(pairs)
+        if len(item) != len(pairs):
+            self._repeated += [key for key, count in Counter(key for key, _ in pairs).items() if count > 1]
+        return item
+
+    def forget(self) -> None:
+        """Drops what was noted of an item whose decoding failed."""
+        self._repeated.clear()
+
+    def fault(self, item: Any, text: str, start: int, end: int, *, may_have_surrogates: bool) -> str | None:
+        """What rejects the item just decoded from ``text[start:end]``, or None."""
+        if self._repeated:
+            names = ", ".join(dict.fromkeys(json.dumps(name) for name in self._repeated))
+            self._repeated.clear()
+            return f"the item has a field more than once: {names}; keep one"
+        if type(item) is not dict:
+            return f'the item is {_name(item)}, not an object: write it as {{"field": value, …}}'
+        limits = self._limits
+        brackets = text.count("{", start, end) + text.count("[", start, end)
+        if brackets > limits.max_json_depth and depth_of(item) > limits.max_json_depth:
+            return self.depth_fault()
+        if may_have_surrogates and (fault := _surrogate_fault(item)):
+            return fault
+        if end - start > self.harmless_characters:
+            return self._size_fault(item, text[start:end])
+        return None
+
+    def depth_fault(self) -> str:
+        """The fault of an item that is nested too deep."""
+        return (
+            f"the item is nested deeper than {self._limits.max_json_depth} levels, the most that may be "
+            "(setting BATCH_MAX_JSON_DEPTH)"
+        )
+
+    def item_size_fault(self) -> str:
+        """The fault of an item that is too large."""
+        return (
+            f"the item is larger than {self._limits.max_item_bytes:,} bytes, the most that an item may have "
+            "(setting BATCH_MAX_ITEM_BYTES)"
+        )
+
+    def _size_fault(self, item: dict[str, Any], raw: str) -> str | None:
+        if utf8_size(raw) > self._limits.max_item_bytes:
+            return self.item_size_fault()
+        for name, value in item.items():
+            if utf8_size(cell_text(value)) > self._limits.max_cell_bytes:
+                return (
+                    f"the value of {json.dumps(name)[:200]} is larger than {self._limits.max_cell_bytes:,} bytes, "
+                    "the most that a cell may have (setting BATCH_MAX_CELL_BYTES)"
+                )
+        return None
+
+
+def _refuse_constant(name: str) -> None:
+    raise ValueError(f"{name} is no value of JSON")
+
+
+def _name(value: Any) -> str:
+    names = {list: "an array", str: "a string", JsonNumber: "a number", bool: "a boolean"}
+    return names.get(type(value), "null")
+
+
+def depth_of(value: Any) -> int:
+    """How deep arrays and objects are nested: 0 for a plain value, 1 for one that holds plain values only."""
+    depth = 0
+    level = [value]
+    while level := [inner for inner in level if type(inner) is dict or type(inner) is list]:
+        depth += 1
+        level = list(chain.from_iterable(part.values() if type(part) is dict else part for part in level))
+    return depth
+
+
+def _surrogate_fault(item: dict[str, Any]) -> str | None:
+    for name, value in item.items():
+        try:
+            (name + cell_text(value)).encode()
+        except UnicodeEncodeError:
+            return f"the field {json.dumps(name)[:200]} has half a surrogate pair (\\uD800 to \\uDFFF), which is no text"
+    return None
+
+
+def utf8_size(text: str) -> int:
+    """Bytes of a text in UTF-8."""
+    return len(text) if text.isascii() else len(text.encode())
+
+
+def cell_text(value: Any) -> str:
+    """The text of a value in a column: a string itself, '' for null, else its compact JSON."""
+    if isinstance(value, str):
+        return value
+    return "" if value is None else compact_json(value)
+
+
+def compact_json(value: Any) -> str:
+    """JSON without blanks, numbers as written; nesting is limited by what was accepted before."""
+    kind = type(value)
+    if kind is str:
+        return encode_basestring(value)
+    if kind is JsonNumber:
+        return str(value)
+    if kind is dict:
+        return "{" + ",".join([f"{encode_basestring(k)}:{compact_json(v)}" for k, v in value.items()]) + "}"
+    if kind is list:
+        return "[" + ",".join([compact_json(v) for v in value]) + "]"
+    if value is None:
+        return "null"
+    return "true" if value else "false"
+
+
+class ChunkBuilder:
+    """Collects items until there are enough for a chunk, and keeps the limit on distinct fields over all of them."""
+
+    def __init__(self, limits: ReadLimits) -> None:
+        self._limits = limits
+        self._fields: set[str] = set()
+        self.rows: list[int] = []
+        self.items: list[dict[str, Any]] = []
+        self.unreadable = Unreadable()
+
+    def build(self) -> RawChunk:
+        """The chunk of all that was collected, which is then forgotten. Raises RefusedError ``too_large``."""
+        rows, items = self.rows, self.items
+        names = list(dict.fromkeys(chain.from_iterable(items)))
+        self._fields.update(names)
+        if len(self._fields) > self._limits.max_columns:
+            raise RefusedError(
+                "too_large",
+                f"The items have more than {self._limits.max_columns:,} different fields, the most that a file may "
+                "have (setting BATCH_MAX_COLUMNS).",
+            )
+        columns: dict[str, pa.StringArray] = {}
+        kinds: dict[str, pa.UInt8Array] = {}
+        for name in names:
+            columns[name], kind = _column([item.get(name, _ABSENT) for item in items])
+            if kind is not None:
+                kinds[name] = kind
+        chunk = RawChunk(pa.array(rows, pa.int64()), columns, kinds, self.unreadable.take(None))
+        self.rows, self.items = [], []
+        return chunk
+
+
+def _column(values: Sequence[Any]) -> tuple[pa.StringArray, pa.UInt8Array | None]:
+    types = set(map(type, values))
+    if types == {str}:
+        return pa.array(values, pa.string()), None
+    if types <= {str, _Absent}:
+        return pa.array([None if value is _ABSENT else value for value in values], pa.string()), None
+    texts = [None if value is _ABSENT else cell_text(value) for value in values]
+    return pa.array(texts, pa.string()), pa.array([_KINDS[type(value)] for value in values], pa.uint8())
