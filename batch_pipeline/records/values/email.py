@@ -11,6 +11,7 @@ import email_validator
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
+from email_validator.rfc_constants import EMAIL_MAX_LENGTH
 
 from batch_pipeline.records.values.slow_path import (
     CACHED_VALUES,
@@ -31,6 +32,9 @@ _PLAIN = rf"^{_LOCAL_PART}@(?:[a-zA-Z0-9]+(?:-[a-zA-Z0-9]+)*\.)+[a-zA-Z]+$"
 # In an address this short no label can be longer than the 63 octets of RFC 1035, nor the domain than 253 or
 # the address than 254: nothing needs to be counted apart.
 _PLAIN_MAX_BYTES = 64
+
+# The library refuses longer texts. They must not come into the cache: a cell can have a megabyte.
+_MAX_CHARACTERS = EMAIL_MAX_LENGTH
 
 
 def canonical_emails(texts: pa.StringArray) -> Canonical:
@@ -73,7 +77,10 @@ def _with_lower_domain(texts: pa.StringArray) -> pa.StringArray:
 
 
 def _ask_library(texts: pa.StringArray) -> pa.StringArray:
-    return pa.array([_canonical_email(text) for text in texts.to_pylist()], pa.string())
+    return pa.array(
+        [_canonical_email(text) if len(text) <= _MAX_CHARACTERS else None for text in texts.to_pylist()],
+        pa.string(),
+    )
 
 
 @lru_cache(maxsize=CACHED_VALUES)

@@ -22,6 +22,9 @@ from batch_pipeline.records.values.slow_path import CACHED_VALUES, Canonical, de
 _DASHES = r"\-\u2010-\u2015\u2212\uff0d"
 _SPELLED_IN_DIGITS = re.compile(rf"(?:tel:)?[\s(\[]*[+\uff0b]?[\d\s().\[\]/{_DASHES}]+", re.IGNORECASE)
 
+# The library refuses longer texts. They must not come into the cache: a cell can have a megabyte.
+_MAX_CHARACTERS = 250
+
 
 def canonical_phones(texts: pa.StringArray, region: str) -> Canonical:
     """Canonical numbers: E.164 (``+14155550100``), which stays as it is when given again.
@@ -44,7 +47,13 @@ def canonical_phones(texts: pa.StringArray, region: str) -> Canonical:
 
 
 def _ask_library(texts: pa.StringArray, region: str) -> pa.StringArray:
-    return pa.array([_canonical_phone(text, region) for text in texts.to_pylist()], pa.string())
+    return pa.array(
+        [
+            _canonical_phone(text, region) if len(text) <= _MAX_CHARACTERS else None
+            for text in texts.to_pylist()
+        ],
+        pa.string(),
+    )
 
 
 @lru_cache(maxsize=CACHED_VALUES)

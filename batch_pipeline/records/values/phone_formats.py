@@ -8,13 +8,12 @@ named.
 import re
 from functools import cache
 
-import numpy as np
 import phonenumbers
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from batch_pipeline.records.values.phone_patterns import Region, accepts_e164
-from batch_pipeline.records.values.slow_path import Mask, matches, replace
+from batch_pipeline.records.values.phone_patterns import Lengths, Region, accepts_e164
+from batch_pipeline.records.values.slow_path import Mask, as_mask, matches, replace
 
 # With punctuation that the parser drops and that no extension begins with. It reads 250 characters at most.
 _INTERNATIONAL = r"^\(?\+[0-9 ().\-/]{1,60}$"
@@ -100,14 +99,11 @@ def _prefix_stays_simple(digits: pa.StringArray, region: Region) -> Mask:
     match = re.match(region.metadata.national_prefix_for_parsing or "", prefix)
     is_plain = match is not None and match.end() == len(prefix) and not any(match.groups())
     taken = pc.extract_regex(digits, pattern=f"^(?P<taken>{region.prefix})").field("taken").fill_null("")
-    mask: Mask = pc.is_in(taken, value_set=pa.array(["", prefix] if is_plain else [""])).to_numpy(
-        zero_copy_only=False
-    )
-    return mask
+    return as_mask(pc.is_in(taken, value_set=pa.array(["", prefix] if is_plain else [""])))
 
 
-def _lengths(texts: pa.StringArray) -> np.ndarray[tuple[int], np.dtype[np.int32]]:
-    lengths: np.ndarray[tuple[int], np.dtype[np.int32]] = pc.binary_length(texts).to_numpy()
+def _lengths(texts: pa.StringArray) -> Lengths:
+    lengths: Lengths = pc.binary_length(texts).to_numpy()
     return lengths
 
 

@@ -113,6 +113,18 @@ class Region:
 
     def prefix_taken(self, texts: pa.StringArray, lead: str = "") -> Mask:
         """From which texts, ``lead`` and a number each, parsing might take a prefix or carrier code."""
+        taken = self._begins_with_prefix(texts, lead)
+        if not taken.any() or self.metadata.national_prefix_transform_rule:
+            return taken
+        # _maybe_strip_national_prefix_carrier_code: it stays where the whole is a number of the region and
+        # the rest is none. (Russia's 800 numbers begin with the national prefix, 8.)
+        numbers = texts.filter(pa.array(taken))
+        prefix = f"^{lead}(?:{self.prefix})"
+        rest = pc.replace_substring_regex(numbers, pattern=prefix, replacement="", max_replacements=1)
+        taken[taken] = ~self.general.matches_digits(numbers, lead) | self.general.matches_digits(rest)
+        return taken
+
+    def _begins_with_prefix(self, texts: pa.StringArray, lead: str) -> Mask:
         if not self.prefix:
             return np.zeros(len(texts), np.bool_)
         if re.fullmatch(self.prefix, "") is None:

@@ -50,6 +50,8 @@ def _normalized(texts: pa.StringArray) -> pa.StringArray:
 
 def _bytes(texts: pa.StringArray) -> npt.NDArray[np.uint8]:
     """The UTF-8 bytes of all texts, one after the other."""
+    if texts.type != pa.string():
+        raise TypeError(f"expected an array of type string, got {texts.type}")
     _, offsets, data = texts.buffers()
     if data is None or len(texts) == 0:
         return np.empty(0, np.uint8)
