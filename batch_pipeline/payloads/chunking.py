@@ -1,4 +1,4 @@
-"""Cutting what a reader finds into chunks: readable rows as Arrow arrays, unreadable rows beside them, in order.
+"""Cutting what a reader finds into chunks: readable rows as Arrow arrays, unreadable ones beside them.
 
 Shared by all formats. It also holds the limit on the number of items, since it numbers the rows.
 """
@@ -76,7 +76,7 @@ class Piece:
 
 
 def rechunk(pieces: Iterable[Piece], *, columns: tuple[str, ...], chunk_rows: int) -> Iterator[RawChunk]:
-    """Puts pieces with the same columns together, or cuts them, so that chunks have about ``chunk_rows`` rows."""
+    """Joins and cuts pieces, which have the same columns, into chunks of about ``chunk_rows`` rows."""
     fields = [pa.field("row", pa.int64()), *(pa.field(name, pa.string()) for name in columns)]
     schema = pa.schema(fields)
     waiting = schema.empty_table()

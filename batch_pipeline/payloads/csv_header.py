@@ -1,6 +1,6 @@
-"""The header of a CSV upload: its delimiter, its names, and whether the upload is an errors file of an earlier batch.
+"""The header of a CSV upload: its delimiter, its names, and whether it is an errors file of an earlier batch.
 
-Only the first lines of a file are read here, by an exact parser of single rows; `csv_structure` does the rest.
+Only the first lines are read here, by an exact parser of single rows; `csv_structure` does the rest.
 """
 
 import re
@@ -65,8 +65,8 @@ def read_row(text: str, start: int, delimiter: str) -> tuple[list[str], int] | N
 def read_header(text: str, limits: ReadLimits) -> Header:
     """Reads the header from the first part of a file, which must hold the whole header.
 
-    Raises RefusedError: ``unreadable_file`` (broken quotes, a nameless column), ``duplicate_headers`` (naming them),
-    ``too_large`` (too many columns).
+    Raises RefusedError: ``unreadable_file`` (broken quotes, a nameless column), ``duplicate_headers`` (naming
+    them), ``too_large`` (too many columns).
     """
     start = len(text) - len(text.lstrip("\r\n"))
     while True:  # a line of blanks alone is no header either
@@ -78,8 +78,8 @@ def read_header(text: str, limits: ReadLimits) -> Header:
     if len(cells) > limits.max_columns:
         raise RefusedError(
             "too_large",
-            f"The header has {len(cells):,} columns, more than the {limits.max_columns:,} that a file may have "
-            "(setting BATCH_MAX_COLUMNS).",
+            f"The header has {len(cells):,} columns, more than the {limits.max_columns:,} that a file may "
+            "have (setting BATCH_MAX_COLUMNS).",
         )
     names = tuple(unicodedata.normalize("NFC", cell.strip()) for cell in cells)
     is_errors_file = "_row" in names
@@ -104,7 +104,7 @@ def read_header(text: str, limits: ReadLimits) -> Header:
 
 
 def _find_delimiter(text: str, start: int) -> tuple[str, list[str], int]:
-    """The delimiter that gives the header most cells; among equals the one by which the next row has as many."""
+    """The delimiter that gives the header most cells; among equals one that gives the next row as many."""
     best: tuple[tuple[int, bool], str, list[str], int] | None = None
     for delimiter in DELIMITERS:
         row = read_row(text, start, delimiter)

@@ -1,7 +1,8 @@
 """CSV uploads: blocks of text to columns of text, with every row that can't be read cut out and named.
 
-`csv_structure` decides where rows and cells are; pyarrow only builds the cells of the rows it found good, since its
-own reading merges rows after an unclosed quote without a word. This module joins blocks and rows across their edges.
+`csv_structure` decides where rows and cells are; pyarrow only builds the cells of the rows it found good,
+since its own reading merges rows after an unclosed quote without a word. This module joins blocks and rows
+across their edges.
 """
 
 from collections.abc import Iterable, Iterator
@@ -20,13 +21,13 @@ from batch_pipeline.payloads.encoding import TextFile
 from batch_pipeline.payloads.model import Payload, PayloadFormat, RawChunk, ReadLimits
 
 _BROKEN = (
-    "a quote that opens a cell is not closed before a delimiter or line end: close it, or double quotes within "
-    "the cell"
+    "a quote that opens a cell is not closed before a delimiter or line end: close it, or double the quotes "
+    "within the cell"
 )
 
 
 class CsvPayload(Payload):
-    """A CSV upload. Lines that are empty are no rows; each other line after the header is one, or part of one."""
+    """A CSV upload. Empty lines are no rows; every other line after the header is one, or part of one."""
 
     format = PayloadFormat.CSV
 
@@ -53,7 +54,7 @@ class CsvPayload(Payload):
 
 
 def _read_header(text: TextFile, limits: ReadLimits) -> tuple[Header, int]:
-    """The header and the number of UTF-8 bytes up to the first data row, read from no more text than it needs."""
+    """The header and the number of UTF-8 bytes up to the first data row."""
     for characters in (64 << 10, 2 * limits.max_item_bytes):
         head, whole = _head(text, characters)
         try:
@@ -87,8 +88,8 @@ def _head(text: TextFile, characters: int) -> tuple[str, bool]:
 class _Block:
     """Bytes that begin and end with a row, and where its rows are.
 
-    ``oversize_head`` is the start of a row whose end is the first row of this block, if that row is larger than an
-    item may be.
+    ``oversize_head`` is the start of a row whose end is the first row of this block, if that row is larger
+    than an item may be.
     """
 
     data: bytes
@@ -97,7 +98,7 @@ class _Block:
 
 
 def _row_blocks(parts: Iterable[tuple[bytes, bool]], header: Header, limits: ReadLimits) -> Iterator[_Block]:
-    """The data rows in blocks of whole rows. Of a row that is too large only the start is kept while it goes on."""
+    """The data rows in blocks of whole rows; of a row that is too large only the start is kept."""
     delimiter = ord(header.delimiter)
     data = b""
     unfinished = 0  # bytes of data that were searched for a row's end already
@@ -112,13 +113,20 @@ def _row_blocks(parts: Iterable[tuple[bytes, bool]], header: Header, limits: Rea
         if len(rows.ends):
             yield _Block(data, rows, oversize_head)
             oversize_head = None
-        if len(data) - rows.consumed > limits.max_item_bytes + 1:
+        if _settled(data, rows) - rows.consumed > limits.max_item_bytes:
             if oversize_head is None:
-                oversize_head = data[rows.consumed : rows.consumed + limits.max_item_bytes + 1]
+                oversize_head = data[rows.consumed : rows.consumed + limits.max_item_bytes]
             data = _stand_in(data, rows, header.delimiter.encode())
         else:
             data = data[rows.consumed :]
         unfinished = len(data)
+
+
+def _settled(data: bytes, rows: Rows) -> int:
+    """Up to where ``data`` is known to belong to the unfinished row: a quote may yet prove broken."""
+    if rows.open_broken or rows.open_return or not data.startswith(b'"', rows.open_cell):
+        return len(data)
+    return rows.open_cell
 
 
 def _stand_in(data: bytes, rows: Rows, delimiter: bytes) -> bytes:

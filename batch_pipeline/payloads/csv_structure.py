@@ -1,17 +1,20 @@
-"""Where the rows and cells of a block of CSV are: the one authority on structure, on bytes and without building cells.
+"""Where the rows and cells of a block of CSV are: the one authority on structure, building no cells.
 
-Rules (storage.md, Reading): a cell that begins with a quote is quoted, and its closing quote must be followed by a
-delimiter or line end, within the cell limit; ``""`` inside it is a quote. Else only the line in which it opened is
-broken and reading resumes on the next line. A quote anywhere else is text. Line ends are LF, CRLF and CR.
+Rules (storage.md, Reading): a cell that begins with a quote is quoted, and its closing quote must be followed
+by a delimiter or line end, within the cell limit; ``""`` inside it is a quote. Else only the line in which it
+opened is broken and reading resumes on the next line. A quote anywhere else is text. Line ends are LF, CRLF
+and CR.
 
-How: quotes matter only as *runs* of adjacent quotes. A run's effect on the state "inside a quoted cell" depends on
-three facts: whether it stands at the start of a cell, whether its length is odd, and whether a cell may end after it.
+How: quotes matter only as *runs* of adjacent quotes. A run's effect on the state "inside a quoted cell"
+depends on three facts: whether it stands at the start of a cell, whether its length is odd, and whether a
+cell may end after it.
 
     start, odd    opens, or closes          start, even    opens and closes at once, or is escaped text
     else, odd     is text, or closes        else, even     is text
 
-So the state before every run follows from cumulative sums, without a loop, as long as no quote is broken. Blocks with
-a broken quote are walked run by run: a scan from a broken quote never passes the next odd run, so this stays linear.
+So the state before every run follows from cumulative sums, without a loop, as long as no quote is broken.
+Blocks with a broken quote are walked run by run: a scan from a broken quote never passes the next odd run, so
+this stays linear.
 """
 
 from bisect import bisect_left
@@ -29,7 +32,7 @@ Bytes = npt.NDArray[np.uint8]
 
 @dataclass(frozen=True)
 class Rows:
-    """The complete rows of a block, blank lines included; all arrays are equally long, offsets are into the block.
+    """The complete rows of a block, blank lines included. Arrays have one entry per row; offsets are into it.
 
     Attributes:
         starts, ends: the row's bytes without its line end.
@@ -227,7 +230,7 @@ def _read_quotes(
 
 
 def _states(swaps: Flags, leaves: Flags) -> Flags:
-    """Whether each run begins inside a quoted cell, if no quote is broken: swaps flip the state, leaves end it."""
+    """Whether each run begins inside a quoted cell: swaps flip that state, leaves end it."""
     flips = np.cumsum(swaps)
     state: npt.NDArray[np.intp] = np.zeros(len(swaps), dtype=np.intp)
     state[1:] = flips[:-1]

@@ -1,7 +1,7 @@
-"""The text encoding of an upload, decided for the whole file before any row is used, and its text as UTF-8 blocks.
+"""The encoding of an upload, decided for the whole file before any row is used, and its text in blocks.
 
-Rule (storage.md, Reading): UTF-8 with or without byte order mark; UTF-16 with one; else Windows-1252 if no multi-byte
-UTF-8 sequence occurs in the file; else it is refused as mixed.
+Rule (storage.md, Reading): UTF-8 with or without byte order mark; UTF-16 with one; else Windows-1252 if no
+multi-byte UTF-8 sequence occurs in the file; else it is refused as mixed.
 """
 
 import codecs
@@ -81,8 +81,8 @@ def decide_encoding(path: Path) -> TextFile:
     if multi_byte_at is not None:
         raise RefusedError(
             "unreadable_file",
-            f"The file mixes encodings: the byte at offset {invalid_at} is not UTF-8, but at offset {multi_byte_at} "
-            "there is a UTF-8 character. Save the whole file as UTF-8.",
+            f"The file mixes encodings: the byte at offset {invalid_at} is not UTF-8, but there is a UTF-8 "
+            f"character at offset {multi_byte_at}. Save the whole file as UTF-8.",
         )
     undefined_at = _find(path, _NOT_IN_WINDOWS_1252, invalid_at, overlap=0)
     if undefined_at is not None:
@@ -101,7 +101,7 @@ def _raw_blocks(path: Path, block_bytes: int, skip_bytes: int = 0) -> Iterator[b
 
 
 def _scan_utf_8(path: Path) -> tuple[int | None, int | None]:
-    """Offsets of the first multi-byte sequence (byte order mark included) and of the first byte that is not UTF-8."""
+    """Offsets of the first multi-byte sequence (or byte order mark) and of the first invalid byte."""
     multi_byte_at: int | None = None
     offset = 0
     carry = b""

@@ -23,12 +23,23 @@ _SIGNATURES: tuple[tuple[bytes, str], ...] = (
     (b"{\\rtf", "an RTF document"),
     (b"\x89PNG\r\n\x1a\n", "a PNG image"),
     (b"\xff\xd8\xff", "a JPEG image"),
-    (b"GIF8", "a GIF image"),
+    (b"GIF87a", "a GIF image"),
+    (b"GIF89a", "a GIF image"),
     (b"\x7fELF", "a program"),
     (b"MZ\x90\x00", "a program"),
 )
 _BZIP2 = re.compile(rb"BZh[1-9]1AY&SY")
-_MARKUP = re.compile(rb"(?:\xef\xbb\xbf)?\s*<(?:\?xml|!doctype|html|[a-z][\w:-]*[\s>])", re.IGNORECASE)
+_TAR = re.compile(rb".{257}ustar", re.DOTALL)
+_MARKUP = re.compile(
+    rb"(?:\xef\xbb\xbf)?\s*<(?:\?xml|!doctype|html|!--|[a-z][\w:-]*[^,;|\t\r\n]*>\s*$)",
+    re.IGNORECASE | re.MULTILINE,
+)
+_ARCHIVE = "a ZIP archive: take the file out of it"
+_PATTERNS = (
+    (_BZIP2, "a bzip2 file: decompress it"),
+    (_TAR, "a tar archive: take the file out of it"),
+    (_MARKUP, "XML or HTML: write it as CSV or JSON"),
+)
 _FIRST_LINE = re.compile(rb"\s*([^\r\n]*)")
 _BINARY = re.compile(rb"[\x00-\x08\x0e-\x1a\x1c-\x1f]")
 _TEXT_MARKS = (b"\xff\xfe", b"\xfe\xff")
@@ -40,15 +51,11 @@ def name_foreign(head: bytes) -> str | None:
         if head.startswith(signature):
             return meaning
     if head.startswith(b"PK\x03\x04"):
-        if b"xl/" in head or b"[Content_Types].xml" in head:
-            return "an Excel workbook (XLSX): save its sheet as CSV"
-        return "a ZIP archive: take the file out of it"
-    if _BZIP2.match(head):
-        return "a bzip2 file: decompress it"
-    if head[257:262] == b"ustar":
-        return "a tar archive: take the file out of it"
-    if _MARKUP.match(head):
-        return "XML or HTML: write it as CSV or JSON"
+        is_workbook = b"xl/" in head or b"[Content_Types].xml" in head
+        return "an Excel workbook (XLSX): save its sheet as CSV" if is_workbook else _ARCHIVE
+    for pattern, meaning in _PATTERNS:
+        if pattern.match(head):
+            return meaning
     first_line = _FIRST_LINE.match(head)
     if not head.startswith(_TEXT_MARKS) and first_line and _BINARY.search(first_line[1]):
         return "binary data, or UTF-16 without a byte order mark: save it as UTF-8"

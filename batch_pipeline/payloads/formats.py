@@ -1,7 +1,8 @@
 """The registry of formats that are read.
 
-A further format is one new module with a `Payload`, one `PayloadFormat` member, and one `ReadableFormat` below. The
-first that recognises an upload reads it: by content, then by name, CSV being what any other text is.
+A further format is one new module with a `Payload`, one `PayloadFormat` member, and one `ReadableFormat`
+below. The first that recognises an upload reads it: by content, then by name, CSV being what any other text
+is.
 """
 
 from collections.abc import Callable

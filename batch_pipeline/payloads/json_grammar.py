@@ -1,7 +1,8 @@
-"""The grammar of RFC 8259, token by token and over any number of pieces of text: where a text breaks it, and how.
+"""The grammar of RFC 8259, token by token, over any number of pieces: where and how a text breaks it.
 
-It is asked only when the fast decoder (`json_items`) could not read a value: because the text is wrong, because the
-value is larger or deeper than may be, or because its end is not there yet. It keeps no value in memory.
+It is asked only when the fast decoder (`json_items`) could not read a value: because the text is wrong,
+because the value is larger or deeper than may be, or because its end is not there yet. It keeps no value in
+memory.
 """
 
 import re
@@ -12,6 +13,7 @@ _ESCAPE = re.compile(r'\\(?:["\\/bfnrt]|u[0-9a-fA-F]{4})')
 _NUMBER = re.compile(r"-?(?:0|[1-9][0-9]*+)(?:\.[0-9]++)?(?:[eE][+-]?[0-9]++)?")
 _NUMBER_CHARACTERS = re.compile(r"[-+.0-9A-Za-z]*+")
 _WORD = re.compile(r"[A-Za-z0-9_]*+")
+_ESCAPES = r"those are \" \\ \/ \b \f \n \r \t and \u with four hexadecimal digits"
 _LITERALS = ("true", "false", "null")
 _LONGEST_ESCAPE = 6
 _LONGEST_WORD = 32
@@ -89,8 +91,7 @@ class ValueScanner:
                 return position, False
             raise GrammarError(
                 position,
-                f'{text[position : position + 2]} is no escape of JSON: those are \\" \\\\ \\/ \\b \\f \\n \\r \\t '
-                "and \\u with four hexadecimal digits",
+                f"{text[position : position + 2]} is no escape of JSON: {_ESCAPES}",
             )
         raise GrammarError(
             position, f"a string holds the control character U+{ord(character):04X}: write it as an escape"
@@ -124,9 +125,7 @@ class ValueScanner:
         elif state in (_VALUE, _VALUE_OR_END):
             return self._read_value(text, position, final=final)
         else:
-            raise GrammarError(
-                position, f"{self._expected()} is expected here, not {character!r}{_hint(character)}"
-            )
+            raise self._unexpected(position, character, character)
         return position + 1, True
 
     def _read_value(self, text: str, position: int, *, final: bool) -> tuple[int, bool]:
@@ -146,16 +145,13 @@ class ValueScanner:
                 raise GrammarError(position, f"{text[position:end][:40]} is no number of JSON")
         elif text[position:end] not in _LITERALS:
             found = text[position:end][:40] or character
-            raise GrammarError(
-                position, f"{self._expected()} is expected here, not {found!r}{_hint(character)}"
-            )
+            raise self._unexpected(position, found, character)
         self._after_value()
         return end, True
 
-    def _expected(self) -> str:
-        if self._next == _COMMA_OR_END:
-            return f", or {self._open[-1]}"
-        return _EXPECTED[self._next]
+    def _unexpected(self, position: int, found: str, character: str) -> GrammarError:
+        expected = _EXPECTED.get(self._next) or f", or {self._open[-1]}"
+        return GrammarError(position, f"{expected} is expected here, not {found!r}{_hint(character)}")
 
 
 def _end(pattern: re.Pattern[str], text: str, position: int) -> int:

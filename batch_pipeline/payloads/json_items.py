@@ -1,6 +1,6 @@
-"""JSON items to columns: the fast decoder for one item, what rejects an item alone, and the cells made from items.
+"""JSON items to columns: the fast decoder of one item, what rejects an item alone, and the cells of items.
 
-Shared by the readers of JSON arrays and NDJSON. Numbers stay the text they were, since a float would change them.
+Shared by the readers of JSON arrays and NDJSON. Numbers stay the text they were: a float would change them.
 """
 
 import json
@@ -18,6 +18,9 @@ from batch_pipeline.payloads.model import CellKind, RawChunk, ReadLimits
 
 # Raised by the fast decoder where `json_grammar` must tell why: ValueError includes JSONDecodeError.
 DECODER_ERRORS = (StopIteration, ValueError, RecursionError)
+
+# Nested values are written by a recursive function; beyond this a setting could exhaust Python's stack.
+DEEPEST = 200
 
 
 class JsonNumber(str):
@@ -48,6 +51,7 @@ class ItemDecoder:
     def __init__(self, limits: ReadLimits) -> None:
         self._limits = limits
         self._repeated: list[str] = []
+        self._max_depth = min(limits.max_json_depth, DEEPEST)
         decoder = json.JSONDecoder(
             object_pairs_hook=self._object,
             parse_float=JsonNumber,
@@ -76,9 +80,8 @@ class ItemDecoder:
             return f"the item has a field more than once: {names}; keep one"
         if type(item) is not dict:
             return f'the item is {_name(item)}, not an object: write it as {{"field": value, …}}'
-        limits = self._limits
         brackets = text.count("{", start, end) + text.count("[", start, end)
-        if brackets > limits.max_json_depth and depth_of(item) > limits.max_json_depth:
+        if brackets > self._max_depth and depth_of(item) > self._max_depth:
             return self.depth_fault()
         if may_have_surrogates and (fault := _surrogate_fault(item)):
             return fault
@@ -89,8 +92,8 @@ class ItemDecoder:
     def depth_fault(self) -> str:
         """The fault of an item that is nested too deep."""
         return (
-            f"the item is nested deeper than {self._limits.max_json_depth} levels, the most that may be "
-            "(setting BATCH_MAX_JSON_DEPTH)"
+            f"the item is nested deeper than {self._max_depth} levels, the most that may be "
+            f"(setting BATCH_MAX_JSON_DEPTH, up to {DEEPEST})"
         )
 
     def item_size_fault(self) -> str:
@@ -106,8 +109,8 @@ class ItemDecoder:
         for name, value in item.items():
             if utf8_size(cell_text(value)) > self._limits.max_cell_bytes:
                 return (
-                    f"the value of {json.dumps(name)[:200]} is larger than {self._limits.max_cell_bytes:,} bytes, "
-                    "the most that a cell may have (setting BATCH_MAX_CELL_BYTES)"
+                    f"the value of {json.dumps(name)[:200]} is larger than {self._limits.max_cell_bytes:,} "
+                    "bytes, the most that a cell may have (setting BATCH_MAX_CELL_BYTES)"
                 )
         return None
 
@@ -136,7 +139,9 @@ def _surrogate_fault(item: dict[str, Any]) -> str | None:
         try:
             (name + cell_text(value)).encode()
         except UnicodeEncodeError:
-            return f"the field {json.dumps(name)[:200]} has half a surrogate pair (\\uD800 to \\uDFFF), which is no text"
+            return (
+                f"the field {json.dumps(name)[:200]} has half a surrogate pair (\\uD800 to \\uDFFF): no text"
+            )
     return None
 
 
@@ -169,7 +174,7 @@ def compact_json(value: Any) -> str:
 
 
 class ChunkBuilder:
-    """Collects items until there are enough for a chunk, and keeps the limit on distinct fields over all of them."""
+    """Collects items until they are made a chunk, and keeps the limit on distinct fields over all chunks."""
 
     def __init__(self, limits: ReadLimits) -> None:
         self._limits = limits
@@ -177,6 +182,11 @@ class ChunkBuilder:
         self.rows: list[int] = []
         self.items: list[dict[str, Any]] = []
         self.unreadable = Unreadable()
+
+    @property
+    def count(self) -> int:
+        """Rows collected, unreadable ones included."""
+        return len(self.rows) + len(self.unreadable.rows)
 
     def build(self) -> RawChunk:
         """The chunk of all that was collected, which is then forgotten. Raises RefusedError ``too_large``."""
@@ -186,8 +196,8 @@ class ChunkBuilder:
         if len(self._fields) > self._limits.max_columns:
             raise RefusedError(
                 "too_large",
-                f"The items have more than {self._limits.max_columns:,} different fields, the most that a file may "
-                "have (setting BATCH_MAX_COLUMNS).",
+                f"The items have more than {self._limits.max_columns:,} different fields, the most that "
+                "a file may have (setting BATCH_MAX_COLUMNS).",
             )
         columns: dict[str, pa.StringArray] = {}
         kinds: dict[str, pa.UInt8Array] = {}

@@ -1,4 +1,4 @@
-"""JSON uploads: one array of items, read item by item; what breaks the grammar refuses the file with line and column."""
+"""JSON uploads: one array, read item by item; what breaks the grammar refuses it with line and column."""
 
 import re
 from collections.abc import Iterator
@@ -30,8 +30,10 @@ class TextBuffer:
         self.may_have_surrogates = False
 
     def more(self, used: int) -> None:
-        """Drops the first ``used`` characters and reads on: at least as much as is left, so that a long item that is
-        tried again and again is not read in quadratic time."""
+        """Drops the first ``used`` characters and reads on.
+
+        At least as much as is left: a long item, tried again each time, must not take quadratic time.
+        """
         dropped = self.text[:used]
         if lines := dropped.count("\n"):
             self._line += lines
@@ -93,7 +95,7 @@ class _ArrayReading:
         self._begin()
         while not self._ended:
             stuck = self._read_items()
-            full = max(len(self._builder.rows), len(self._builder.unreadable.rows)) >= self._limits.chunk_rows
+            full = self._builder.count >= self._limits.chunk_rows
             if full or self._characters >= CHUNK_BYTES:
                 check_item_count(self._row, self._limits)
                 yield self._builder.build()
@@ -102,11 +104,11 @@ class _ArrayReading:
                 self._read_hard_item()
         self._expect_end()
         check_item_count(self._row, self._limits)
-        if self._builder.rows or self._builder.unreadable.rows:
+        if self._builder.count:
             yield self._builder.build()
 
     def _skip_blanks(self) -> str:
-        """The next character that is not blank, at the position that then holds; '' at the end of the file."""
+        """Moves to the next character that is not blank and gives it; '' at the end of the file."""
         buffer = self._buffer
         while True:
             found = _BLANKS.match(buffer.text, self._position)
@@ -131,12 +133,13 @@ class _ArrayReading:
             raise self._buffer.error(self._position, "nothing may follow the array's closing ]")
 
     def _read_items(self) -> bool:
-        """Reads items fast, up to the array's end, a full chunk, or an item that needs `_read_hard_item`: then True."""
+        """Reads items fast; True if it stopped at one that `_read_hard_item` must read."""
+        self._skip_blanks()
         buffer, decoder, builder = self._buffer, self._decoder, self._builder
         text, surrogates = buffer.text, buffer.may_have_surrogates
         scan, fault_of, blanks = decoder.scan, decoder.fault, _BLANKS.match
         rows, items = builder.rows, builder.items
-        room = self._limits.chunk_rows - max(len(rows), len(builder.unreadable.rows))
+        room = self._limits.chunk_rows - builder.count
         start = first = self._position
         size, row = len(text), self._row
         stuck = False
@@ -175,7 +178,7 @@ class _ArrayReading:
         return stuck
 
     def _read_hard_item(self) -> None:
-        """Brings more text for the item at the position; one that still can't be decoded is read by the grammar."""
+        """Brings more text for the item at the position, or else reads it slowly."""
         self._decoder.forget()
         buffer = self._buffer
         if not buffer.final and len(buffer.text) - self._position <= self._limits.max_item_bytes + 1:
@@ -205,7 +208,7 @@ class _ArrayReading:
         self._read_separator()
 
     def _read_by_grammar(self) -> None:
-        """Reads over a value that the decoder can't take, keeping its start only; refuses what is no value."""
+        """Reads over a value that the decoder can't take, keeping its start only; refuses what is none."""
         self._decoder.forget()
         buffer, limit = self._buffer, self._limits.max_item_bytes
         scanner = ValueScanner()

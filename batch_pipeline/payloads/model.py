@@ -45,8 +45,9 @@ UNREADABLE_SCHEMA = pa.schema(
 class ReadLimits:
     """The limits of one read, by the settings of the same names.
 
-    ``max_item_bytes`` and ``max_cell_bytes`` count UTF-8 as written in the upload, a cell without its enclosing
-    quotes. ``max_json_depth`` counts the item itself as 1. ``chunk_rows`` is the size aimed at, not a promise.
+    ``max_item_bytes`` and ``max_cell_bytes`` count UTF-8 as written in the upload, a cell without its
+    enclosing quotes. ``max_json_depth`` counts the item itself as 1. ``chunk_rows`` is the size aimed at, not
+    a promise.
     """
 
     max_items: int
@@ -79,11 +80,11 @@ class RawChunk:
         columns: upload column -> string array as long as ``rows``, text as uploaded (untrimmed). CSV: every
             column of the header, never null, '' for an empty cell. JSON: the fields that occur in this chunk,
             null where the item does not carry the field.
-        kinds: for the columns in which some carried value is not a JSON string: uint8 (`CellKind`), null where
-            not carried. The text of NUMBER, BOOLEAN, ARRAY and OBJECT is its compact JSON text, numbers exactly
-            as written; that of NULL is ''.
-        unreadable: `UNREADABLE_SCHEMA`: the unreadable rows that lie among these rows, ascending; ``raw`` is the
-            row as uploaded, cut to ``max_item_bytes``.
+        kinds: for the columns in which some carried value is not a JSON string: uint8 (`CellKind`), null
+            where not carried. The text of NUMBER, BOOLEAN, ARRAY and OBJECT is its compact JSON text, numbers
+            exactly as written; that of NULL is ''.
+        unreadable: `UNREADABLE_SCHEMA`: the unreadable rows that lie among these rows, ascending; ``raw`` is
+            the row as uploaded, cut to ``max_item_bytes``.
     """
 
     rows: pa.Int64Array
@@ -97,7 +98,8 @@ class Payload(ABC):
 
     Attributes:
         format: what it was recognised as.
-        columns: CSV: the header's names, trimmed and NFC, without the ``_`` columns of an errors file; JSON: ().
+        columns: CSV: the header's names, trimmed and NFC, without the ``_`` columns of an errors file.
+            JSON: ().
         is_errors_file: it has a ``_row`` column, as errors files of a batch have.
     """
 
@@ -109,6 +111,7 @@ class Payload(ABC):
     def chunks(self) -> Iterator[RawChunk]:
         """Reads the rows from the start, each call anew, in memory that does not grow with the file.
 
-        Raises RefusedError while iterating, perhaps after some chunks: ``unreadable_file`` (JSON grammar, with line
-        and column), ``too_large`` (more than ``max_items`` rows, or ``max_columns`` distinct JSON fields).
+        Raises RefusedError while iterating, perhaps after some chunks: ``unreadable_file`` (JSON grammar,
+        with line and column), ``too_large`` (more than ``max_items`` rows, or ``max_columns`` distinct JSON
+        fields).
         """

@@ -1,4 +1,4 @@
-"""NDJSON uploads: one JSON value per line, each line on its own; a line that can't be read is one unreadable row."""
+"""NDJSON uploads: one JSON value per line; a line that can't be read is an unreadable row by itself."""
 
 import re
 from collections.abc import Iterator
@@ -58,7 +58,7 @@ class NdjsonPayload(Payload):
 
 
 def _line_blocks(texts: Iterator[str], max_item_bytes: int) -> Iterator[tuple[list[str], bool]]:
-    """Whole lines without their LF, by blocks, and whether the first is only the start of a line that is too large."""
+    """Lines without their LF, by blocks, and whether the first is only the start of one that is too large."""
     carry: list[str] = []
     carried = 0
     is_cut = False

@@ -23,9 +23,9 @@ def open_payload(path: Path, *, name: str, limits: ReadLimits, block_bytes: int 
         limits: what the upload may hold.
         block_bytes: how much is read at once. It changes no result.
 
-    Raises RefusedError: ``empty_file`` (no bytes, or only blanks), ``unsupported_format`` (naming what it looks like),
-    ``unreadable_file`` (encoding, with the byte offset; no usable header; a single JSON object), ``duplicate_headers``,
-    ``too_large`` (columns, or the header itself).
+    Raises RefusedError: ``empty_file`` (no bytes, or only blanks), ``unsupported_format`` (naming what it
+    looks like), ``unreadable_file`` (encoding, with the byte offset; no usable header; a single JSON object),
+    ``duplicate_headers``, ``too_large`` (columns, or the header itself).
     """
     with path.open("rb") as file:
         head = file.read(HEAD_BYTES)
