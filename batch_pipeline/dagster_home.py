@@ -15,12 +15,14 @@ from batch_pipeline.errors import SettingError
 from batch_pipeline.settings import Settings
 
 DAGSTER_SCHEMA = "dagster"
+# The code location, as workspace.yaml names it for those who run Dagster's processes themselves.
+MODULE_NAME = "batch_pipeline.definitions"
+LOCATION_NAME = "batch_pipeline"
 
 _PACKAGE = Path(__file__).resolve().parent
 _CHECKOUT_HOME = _PACKAGE.parent / "dagster_home"
-# Links to the files at the top of the repository; in an installed package, the files themselves.
-DAGSTER_YAML = _PACKAGE / "local" / "dagster.yaml"
-WORKSPACE_YAML = _PACKAGE / "local" / "workspace.yaml"
+# A link to the repository's dagster_home/dagster.yaml; in an installed package, the file itself.
+_DAGSTER_YAML = _PACKAGE / "local" / "dagster.yaml"
 
 
 def dagster_database_url(database_url: str) -> str:
@@ -54,7 +56,7 @@ def prepare_dagster_home(data_dir: Path) -> Path:
     """A home folder for Dagster in ``data_dir``, with this package's dagster.yaml as it is now."""
     home = data_dir.resolve() / "dagster_home"
     home.mkdir(parents=True, exist_ok=True)
-    shutil.copyfile(DAGSTER_YAML, home / "dagster.yaml")
+    shutil.copyfile(_DAGSTER_YAML, home / "dagster.yaml")
     return home
 
 

@@ -1,4 +1,4 @@
-"""What all tests share: an embedded PostgreSQL and S3 server for the session, for each test its corner of both."""
+"""What all tests share: a PostgreSQL and an S3 server for the session, and a corner of both for each test."""
 
 import os
 import secrets
@@ -27,7 +27,7 @@ def _other_database(url: str, name: str) -> str:
 @pytest.fixture(scope="session")
 def session_folder() -> Iterator[Path]:
     """A folder that the account which PostgreSQL runs as reaches, also where the tests are root's."""
-    folder = Path(tempfile.mkdtemp(prefix="batch-pipeline-tests-", dir="/var/tmp"))  # noqa: S108 -- mkdtemp
+    folder = Path(tempfile.mkdtemp(prefix="batch-pipeline-tests-", dir="/var/tmp"))
     folder.chmod(0o755)
     yield folder
     shutil.rmtree(folder)
@@ -87,7 +87,7 @@ def database_url(new_database: NewDatabase) -> Iterator[str]:
 
 @pytest.fixture(scope="module")
 def module_database_url(new_database: NewDatabase) -> Iterator[str]:
-    """A database that one module's tests share: for tests that only read, or keep to their own organization."""
+    """A database shared by one module's tests, which only read or keep to their own organization."""
     with new_database() as url:
         yield url
 

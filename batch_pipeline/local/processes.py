@@ -7,6 +7,7 @@ server.
 import ctypes
 import fcntl
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -19,6 +20,7 @@ from typing import IO, TYPE_CHECKING
 if TYPE_CHECKING:
     import psutil
 
+_COLOUR = re.compile(r"\x1b\[[0-9;]*m")
 _PR_SET_PDEATHSIG = 1  # <linux/prctl.h>
 # Loaded before any fork: between fork and exec nothing may be imported.
 _libc = ctypes.CDLL(None, use_errno=True) if sys.platform == "linux" else None
@@ -140,8 +142,8 @@ def last_line(log: Path, about: str = "") -> str:
         return ""
     with log.open("rb") as file:
         file.seek(max(0, file.seek(0, os.SEEK_END) - 4096))
-        lines = file.read().decode("utf-8", errors="replace").splitlines()
-    said = [line.strip() for line in lines if line.strip()]
+        text = _COLOUR.sub("", file.read().decode("utf-8", errors="replace"))
+    said = [line.strip() for line in text.splitlines() if line.strip()]
     return next((line for line in reversed(said) if about in line), said[-1] if said else "")
 
 

@@ -55,6 +55,12 @@ class LocalServers:
     storage_folder: Path
     inbox: Path
     _keeper: "psutil.Process" = field(repr=False)
+    _users: FileLock = field(repr=False)
+
+    @property
+    def use_descriptor(self) -> int:
+        """An open file that keeps the servers running as long as a process that it is handed to."""
+        return self._users.descriptor
 
     def running(self) -> bool:
         """Whether the servers still run (both end if one does)."""
@@ -86,7 +92,7 @@ def embedded_servers(data_dir: Path, *, s3_port: int | None = None) -> Iterator[
             users.release()
             raise
     try:
-        yield _describe(data_dir, state)
+        yield _describe(data_dir, users, state)
     finally:
         with FileLock(data_dir / START_LOCK):
             _leave(data_dir, users, state)
@@ -148,7 +154,7 @@ def _leave(data_dir: Path, users: FileLock, state: KeeperState) -> None:
     users.release()
 
 
-def _describe(data_dir: Path, state: KeeperState) -> LocalServers:
+def _describe(data_dir: Path, users: FileLock, state: KeeperState) -> LocalServers:
     import psutil
 
     keys = EmbeddedS3(data_dir / STORAGE_FOLDER).keys
@@ -169,4 +175,5 @@ def _describe(data_dir: Path, state: KeeperState) -> LocalServers:
         storage_folder=storage_folder,
         inbox=storage_folder / "uploads",
         _keeper=psutil.Process(state.pid),
+        _users=users,
     )

@@ -12,7 +12,7 @@ import pytest
 @pytest.fixture
 def open_folder() -> Iterator[Path]:
     """An empty folder that every account may enter. At the end no process may be left that knows it."""
-    folder = Path(tempfile.mkdtemp(prefix="batch-pipeline-tests-", dir="/var/tmp"))  # noqa: S108 -- mkdtemp
+    folder = Path(tempfile.mkdtemp(prefix="batch-pipeline-tests-", dir="/var/tmp"))
     folder.chmod(0o755)
     yield folder
     assert _processes_of(folder) == []
