@@ -1,0 +1,12 @@
+"""The files a batch leaves for people: rejected items with their errors, and the outcome of each item.
+
+The contract of each file (order, guard against formulas, what stands for what) is told by the writer's
+docstring.
+"""
+
+from batch_pipeline.payloads.artifacts.columns import flattened_columns
+from batch_pipeline.payloads.artifacts.errors import ErrorsWriter
+from batch_pipeline.payloads.artifacts.rejected import RejectedChunk
+from batch_pipeline.payloads.artifacts.result import RESULT_SCHEMA, ResultWriter
+
+__all__ = ["RESULT_SCHEMA", "ErrorsWriter", "RejectedChunk", "ResultWriter", "flattened_columns"]

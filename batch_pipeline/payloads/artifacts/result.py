@@ -1,0 +1,57 @@
+"""``result.json``: what became of each item."""
+
+from types import TracebackType
+from typing import BinaryIO, Self
+
+import numpy as np
+import pyarrow as pa
+
+from batch_pipeline.payloads.artifacts import texts
+from batch_pipeline.payloads.artifacts.json_array import JsonArrayFile
+
+RESULT_SCHEMA = pa.schema(
+    [
+        pa.field("row", pa.int64()),
+        pa.field("outcome", pa.string(), nullable=False),
+        pa.field("id", pa.string()),
+        pa.field("external_id", pa.string()),
+    ]
+)
+
+
+class ResultWriter:
+    """Writes ``result.json`` as a stream: a JSON array of ``{row, outcome, id, external_id}``, one a line.
+
+    The order is the caller's: rows of the upload ascending, then, with ``row`` null, the records that an
+    overwrite removed. A context manager; leaving it by an exception leaves the file unfinished.
+    """
+
+    def __init__(self, json_file: BinaryIO) -> None:
+        self._json = JsonArrayFile(json_file)
+
+    def __enter__(self) -> Self:
+        self._json.begin()
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        if kind is None:
+            self._json.end()
+
+    def write(self, rows: pa.Table) -> None:
+        """Adds rows (`RESULT_SCHEMA`; columns in any order)."""
+        for batch in rows.select(RESULT_SCHEMA.names).to_batches():
+            sizes = [texts.byte_sizes(batch[name]) for name in ("outcome", "id", "external_id")]
+            for start, stop in texts.pieces(np.sum(sizes, axis=0)):
+                self._json.write(_objects(batch[start:stop]))
+
+
+def _objects(batch: pa.RecordBatch) -> pa.StringArray:
+    row = batch["row"].cast(pa.string()).fill_null("null")
+    outcome, identifier, external_id = (
+        texts.json_strings(batch[name]) for name in ("outcome", "id", "external_id")
+    )
+    return texts.concat(
+        '{"row":', row, ',"outcome":', outcome, ',"id":', identifier, ',"external_id":', external_id, "}"
+    )
