@@ -28,9 +28,7 @@ def upload_columns(columns: Sequence[str]) -> list[str]:
     return [name for name in columns if name.strip() not in _OWN]
 
 
-def flattened_columns(
-    columns: Sequence[str], chunks: Iterable[RawChunk], *, max_columns: int = 500
-) -> list[str]:
+def flattened_columns(columns: Sequence[str], chunks: Iterable[RawChunk], *, max_columns: int = 500) -> list[str]:
     """The columns of ``errors.csv`` for a JSON upload, to be handed to `ErrorsWriter`.
 
     Args:
@@ -55,9 +53,7 @@ def flattened_columns(
             if is_object is None or name in too_wide:
                 continue
             found = paths.setdefault(name, {})
-            can_spread = ~_beside_dotted(chunk, name)
-            for place in np.flatnonzero(is_object).tolist():
-                pairs = _spread(name, chunk.columns[name][place].as_py()) if can_spread[place] else None
+            for _, pairs in _spread_objects(chunk, name, is_object):
                 if pairs is None:
                     whole.add(name)
                 else:
@@ -93,10 +89,8 @@ def flat_cells(chunk: RawChunk, columns: Collection[str]) -> dict[str, pa.String
         if is_object is None:
             cells[name] = column
             continue
-        can_spread = ~_beside_dotted(chunk, name)
         kept = ~is_object
-        for place in np.flatnonzero(is_object).tolist():
-            pairs = _spread(name, column[place].as_py()) if can_spread[place] else None
+        for place, pairs in _spread_objects(chunk, name, is_object):
             if pairs is None or not all(path in columns for path, _ in pairs):
                 kept[place] = True
                 continue
@@ -156,6 +150,17 @@ class _Number(str):
 
 
 _DECODER = json.JSONDecoder(parse_float=_Number, parse_int=_Number)
+
+
+def _spread_objects(
+    chunk: RawChunk, name: str, is_object: npt.NDArray[np.bool_]
+) -> Iterator[tuple[int, list[tuple[str, str]] | None]]:
+    """The position of each object of a field with its `_spread`, or None beside a dotted field of that name."""
+    places = np.flatnonzero(is_object)
+    whole = _beside_dotted(chunk, name)[places]
+    objects = chunk.columns[name].take(pa.array(places)).to_pylist()
+    for place, stays, text in zip(places.tolist(), whole.tolist(), objects, strict=True):
+        yield place, None if stays else _spread(name, text)
 
 
 def _spread(field: str, text: str) -> list[tuple[str, str]] | None:

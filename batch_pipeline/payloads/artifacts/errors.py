@@ -4,8 +4,6 @@ from collections.abc import Sequence
 from types import TracebackType
 from typing import BinaryIO, Self
 
-import numpy as np
-
 from batch_pipeline.payloads.artifacts import texts
 from batch_pipeline.payloads.artifacts.columns import upload_columns
 from batch_pipeline.payloads.artifacts.errors_csv import csv_header, csv_lines
@@ -65,7 +63,7 @@ class ErrorsWriter:
         """
         if chunk.items.unreadable.num_rows and not self._has_unreadable:
             raise ValueError("unreadable rows in an errors file that was begun without a column for them")
-        for piece in split(chunk):
+        for piece in split(chunk, len(self._columns)):
             self._write_piece(piece)
 
     def _write_piece(self, piece: RejectedChunk) -> None:
@@ -79,4 +77,4 @@ class ErrorsWriter:
         entries = json_entries(piece, merged)
         texts.write_texts(self._csv_file, lines)
         self._json.write(entries)
-        self._last_row = int(np.max(numbers))
+        self._last_row = int(numbers[-1])

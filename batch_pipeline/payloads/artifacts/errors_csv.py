@@ -7,7 +7,6 @@ delimiter, then see fewer cells begin where none does.
 from collections.abc import Sequence
 
 import pyarrow as pa
-import pyarrow.compute as pc
 
 from batch_pipeline.payloads.artifacts import texts
 from batch_pipeline.payloads.artifacts.columns import CODES, ERRORS, RAW, ROW, flat_cells
@@ -23,9 +22,7 @@ def csv_header(columns: Sequence[str], *, has_unreadable: bool) -> str:
     return ",".join([*map(texts.csv_cell, columns), *own]) + LINE_END
 
 
-def csv_lines(
-    chunk: RejectedChunk, merged: Merged, columns: Sequence[str], *, has_unreadable: bool
-) -> pa.StringArray:
+def csv_lines(chunk: RejectedChunk, merged: Merged, columns: Sequence[str], *, has_unreadable: bool) -> pa.StringArray:
     """One line for each row, line end included."""
     unreadable = chunk.items.unreadable["raw"].combine_chunks()
     blank = '"",' * len(columns)
@@ -54,4 +51,4 @@ def _item_cells(items: RawChunk, columns: Sequence[str]) -> pa.StringArray:
         literal += '",'
     if not parts:
         return texts.repeat(literal, len(items.rows))
-    return pc.binary_join_element_wise(*parts, literal, "", null_handling="replace", null_replacement="")
+    return texts.concat_present(*parts, literal)

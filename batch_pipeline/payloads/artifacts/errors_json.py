@@ -14,9 +14,7 @@ def json_entries(chunk: RejectedChunk, merged: Merged) -> pa.StringArray:
     unreadable = texts.concat('{"_raw":"', texts.json_content(raw), '"}')
     items = merged.arrange(json_items(chunk.items), unreadable)
     errors = texts.join_groups(_error_objects(chunk.errors), merged.error_offsets, ",")
-    return texts.concat(
-        '{"row":', merged.rows.cast(pa.string()), ',"item":', items, ',"errors":[', errors, "]}"
-    )
+    return texts.concat('{"row":', merged.rows.cast(pa.string()), ',"item":', items, ',"errors":[', errors, "]}")
 
 
 def json_items(items: RawChunk) -> pa.StringArray:
@@ -30,8 +28,10 @@ def json_items(items: RawChunk) -> pa.StringArray:
         for name, values in members.items():
             parts += [f"{',' if parts else '{'}{texts.json_string(name)}:", values]
         return texts.concat(*parts, "}")
-    carried = [texts.concat(f"{texts.json_string(name)}:", values) for name, values in members.items()]
-    return texts.concat("{", pc.binary_join_element_wise(*carried, ",", null_handling="skip"), "}")
+    carried = [texts.concat(f",{texts.json_string(name)}:", values) for name, values in members.items()]
+    # Not null_handling="skip": pyarrow 26 then leaves out the rows in which all are null.
+    joined = texts.concat_present(*carried)
+    return texts.concat(pc.binary_replace_slice(joined, start=0, stop=1, replacement="{"), "}")
 
 
 def _json_values(column: pa.StringArray, kinds: pa.UInt8Array | None) -> pa.StringArray:

@@ -69,16 +69,22 @@ def merge(chunk: RejectedChunk) -> Merged:
     return Merged(pa.array(rows), offsets, order)
 
 
-def split(chunk: RejectedChunk) -> Iterator[RejectedChunk]:
-    """The chunk in pieces small enough to work on; nearly always it is one."""
+def split(chunk: RejectedChunk, csv_columns: int) -> Iterator[RejectedChunk]:
+    """The chunk in pieces small enough to work on; nearly always it is one.
+
+    ``csv_columns``: how many columns of the upload errors.csv has, as each costs some bytes in every row.
+    """
     items = chunk.items
-    columns = [*items.columns.values(), items.unreadable["raw"]]
-    if sum(column.nbytes for column in columns) + chunk.errors.nbytes <= texts.PIECE_BYTES:
+    row_bytes = sum(len(name) + 8 for name in items.columns) + 3 * csv_columns + 64
+    error_bytes = 64
+    count = len(items.rows) + items.unreadable.num_rows
+    if _nbytes(chunk) + count * row_bytes + chunk.errors.num_rows * error_bytes <= texts.PIECE_BYTES:
         yield chunk
         return
     readable, unreadable, with_errors = _row_numbers(chunk)
     rows = np.unique(np.concatenate([readable, unreadable, with_errors]))
-    sizes = np.zeros(len(rows), np.int64)
+    sizes = np.full(len(rows), row_bytes, np.int64)
+    sizes += error_bytes * np.bincount(np.searchsorted(rows, with_errors), minlength=len(rows))
     for column in items.columns.values():
         sizes[np.searchsorted(rows, readable)] += texts.byte_sizes(column)
     sizes[np.searchsorted(rows, unreadable)] += texts.byte_sizes(items.unreadable["raw"])
@@ -99,6 +105,11 @@ def split(chunk: RejectedChunk) -> Iterator[RejectedChunk]:
             ),
             chunk.errors[of_errors],
         )
+
+
+def _nbytes(chunk: RejectedChunk) -> int:
+    columns = [*chunk.items.columns.values(), chunk.items.unreadable, chunk.errors]
+    return sum(column.nbytes for column in columns)
 
 
 def _row_numbers(chunk: RejectedChunk) -> tuple[npt.NDArray[np.int64], ...]:

@@ -49,9 +49,7 @@ class ResultWriter:
 
 def _objects(batch: pa.RecordBatch) -> pa.StringArray:
     row = batch["row"].cast(pa.string()).fill_null("null")
-    outcome, identifier, external_id = (
-        texts.json_strings(batch[name]) for name in ("outcome", "id", "external_id")
-    )
+    outcome, identifier, external_id = (texts.json_strings(batch[name]) for name in ("outcome", "id", "external_id"))
     return texts.concat(
         '{"row":', row, ',"outcome":', outcome, ',"id":', identifier, ',"external_id":', external_id, "}"
     )

@@ -13,8 +13,8 @@ import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.compute as pc
 
-# The text that is worked on at once. An Arrow string array holds 2 GiB; escaping makes a text at most six times
-# as long, and the last item of a piece may have 4 MiB more.
+# The text that is worked on at once. An Arrow string array holds 2 GiB; escaping makes a text at most six
+# times as long, and the last item of a piece may have 4 MiB more.
 PIECE_BYTES = 32 << 20
 
 _SHORT_ESCAPES = {0x08: "\\b", 0x09: "\\t", 0x0A: "\\n", 0x0C: "\\f", 0x0D: "\\r"}
@@ -30,6 +30,11 @@ _IS_GUARDED[list(GUARDED.encode())] = True
 def concat(*parts: pa.Array | str) -> pa.StringArray:
     """The parts side by side, element by element; null where a part is. At least one is an array."""
     return pc.binary_join_element_wise(*parts, "")
+
+
+def concat_present(*parts: pa.Array | str) -> pa.StringArray:
+    """As `concat`, a null counting as empty text."""
+    return pc.binary_join_element_wise(*parts, "", null_handling="replace", null_replacement="")
 
 
 def repeat(text: str, count: int) -> pa.StringArray:
