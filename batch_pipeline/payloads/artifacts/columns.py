@@ -23,7 +23,7 @@ _OWN = frozenset({ROW, ERRORS, CODES, RAW})
 def upload_columns(columns: Sequence[str]) -> list[str]:
     """The columns without those that an errors file has itself: no header may have a name twice.
 
-    Only JSON items have such fields (they are rejected as unknown), and ``errors.json`` shows them.
+    It is JSON items that can have such fields (and are rejected for it); ``errors.json`` shows them.
     """
     return [name for name in columns if name.strip() not in _OWN]
 
@@ -33,9 +33,9 @@ def flattened_columns(columns: Sequence[str], chunks: Iterable[RawChunk], *, max
 
     Args:
         columns: the top-level fields of the rejected items, in the order in which they were first seen.
-        chunks: all rejected items, as they will be written. max_columns: the most that a file may have
-        (setting ``max_columns``). Fields whose keys would exceed it are
-            not flattened, those with the most keys first.
+        chunks: all rejected items, as they will be written.
+        max_columns: the most that a file may have (setting ``max_columns``), those of an errors file itself
+            included. Fields whose keys would exceed it are not flattened, those with the most keys first.
 
     Returns:
         In the place of each field that occurs as an object: its own column, if some item carries another

@@ -1,7 +1,7 @@
 """Lines of ``errors.csv``: each rejected item's cells as uploaded, then what is wrong with it.
 
-Every text is quoted, not only where RFC 4180 demands it: readers that trim blanks, or expect another
-delimiter, then see fewer cells begin where none does.
+Every text is quoted, not only where RFC 4180 demands it, so that readers that trim blanks or guess delimiters
+leave it as it is.
 """
 
 from collections.abc import Sequence

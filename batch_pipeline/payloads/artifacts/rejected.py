@@ -73,6 +73,7 @@ def split(chunk: RejectedChunk, csv_columns: int) -> Iterator[RejectedChunk]:
     """The chunk in pieces small enough to work on; nearly always it is one.
 
     ``csv_columns``: how many columns of the upload errors.csv has, as each costs some bytes in every row.
+    Raises ValueError as `merge` does.
     """
     items = chunk.items
     row_bytes = sum(len(name) + 8 for name in items.columns) + 3 * csv_columns + 64
@@ -81,8 +82,8 @@ def split(chunk: RejectedChunk, csv_columns: int) -> Iterator[RejectedChunk]:
     if _nbytes(chunk) + count * row_bytes + chunk.errors.num_rows * error_bytes <= texts.PIECE_BYTES:
         yield chunk
         return
+    rows = merge(chunk).rows.to_numpy()
     readable, unreadable, with_errors = _row_numbers(chunk)
-    rows = np.unique(np.concatenate([readable, unreadable, with_errors]))
     sizes = np.full(len(rows), row_bytes, np.int64)
     sizes += error_bytes * np.bincount(np.searchsorted(rows, with_errors), minlength=len(rows))
     for column in items.columns.values():

@@ -176,6 +176,12 @@ def test_a_chunk_with_much_text_gives_the_same_files_as_many_small_ones() -> Non
     assert at_once == write_errors(map(one_error_each, parts), ["a", "b"], has_unreadable=True)
 
 
+def test_rows_out_of_order_are_an_error_also_among_much_text() -> None:
+    items = {row: (f"{row}" + "x" * (PIECE_BYTES // 4),) for row in (1, 3, 5, 4, 7, 9)}
+    with pytest.raises(ValueError, match="must be ascending"):
+        write_errors([one_error_each(csv_chunk(["a"], items, {}))], ["a"])
+
+
 class _Discarded(io.BytesIO):
     def write(self, data: object) -> int:
         return len(data)  # type: ignore[arg-type]
