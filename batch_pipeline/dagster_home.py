@@ -68,10 +68,6 @@ def dagster_environment(settings: Settings, *, data_dir: Path) -> dict[str, str]
     """
     home = os.environ.get("DAGSTER_HOME")
     if not home:
-        home = str(
-            _CHECKOUT_HOME if (_CHECKOUT_HOME / "dagster.yaml").exists() else prepare_dagster_home(data_dir)
-        )
-    database_url = os.environ.get("DAGSTER_POSTGRES_URL") or dagster_database_url(
-        settings.require_database_url()
-    )
+        home = str(_CHECKOUT_HOME if (_CHECKOUT_HOME / "dagster.yaml").exists() else prepare_dagster_home(data_dir))
+    database_url = os.environ.get("DAGSTER_POSTGRES_URL") or dagster_database_url(settings.require_database_url())
     return {"DAGSTER_HOME": home, "DAGSTER_POSTGRES_URL": database_url}

@@ -15,9 +15,7 @@ from contextlib import suppress
 _POLL_SECONDS = 0.05
 
 
-def end_groups(
-    groups: Sequence[int], patience_seconds: float, *, reap: Callable[[], object] = lambda: None
-) -> None:
+def end_groups(groups: Sequence[int], patience_seconds: float, *, reap: Callable[[], object] = lambda: None) -> None:
     """Sends SIGTERM to all processes of the groups, and SIGKILL where they outlast ``patience_seconds``.
 
     ``reap`` is called meanwhile: to collect the caller's own children, else zombies in their group.

@@ -119,7 +119,10 @@ class EmbeddedPostgres:
                 then=(signal.SIGQUIT, signal.SIGKILL),
             )
             self.process = None
-        if self._lock is not None:
+        if self._lock is not None and self._files is not None:
+            if self._files.socket_folder != self._files.data.parent:
+                # Made in the machine's temporary folder; the next start makes it anew.
+                shutil.rmtree(self._files.socket_folder, ignore_errors=True)
             self._lock.release()
             self._lock = None
 
@@ -192,9 +195,7 @@ class EmbeddedPostgres:
 def _server_environment() -> dict[str, str]:
     """The caller's environment without our secrets, and without what would lead the programs elsewhere."""
     return {
-        **{
-            name: value for name, value in os.environ.items() if name in {"PATH", "TMPDIR", "LD_LIBRARY_PATH"}
-        },
+        **{name: value for name, value in os.environ.items() if name in {"PATH", "TMPDIR", "LD_LIBRARY_PATH"}},
         "LC_ALL": "C",
     }
 

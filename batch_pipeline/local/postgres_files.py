@@ -190,8 +190,9 @@ def _copied_programs(user: SystemUser) -> Path:
 
 
 def _socket_folder(home: Path, user: SystemUser | None = None) -> Path:
-    """``home`` itself, or where its path is too long for a socket a short folder closed to other users."""
-    if len(os.fsencode(home / SOCKET_NAME)) <= SOCKET_PATH_BYTES:
+    """``home`` itself, or where its path does not do for a socket, a short folder closed to other users."""
+    # libpq takes a comma, and SQLAlchemy a colon, for the end of a host's name.
+    if len(os.fsencode(home / SOCKET_NAME)) <= SOCKET_PATH_BYTES and not set(str(home)) & set(",:"):
         return home
     owner = os.geteuid() if user is None else user.uid
     name = hashlib.sha256(os.fsencode(home.resolve())).hexdigest()[:16]

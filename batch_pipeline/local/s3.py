@@ -104,9 +104,7 @@ class EmbeddedS3:
         try:
             self._end_leftovers()
             if self.requested_port is not None:
-                require_free_port(
-                    self.requested_port, service="storage", purpose="the S3 server", flag="--s3-port"
-                )
+                require_free_port(self.requested_port, service="storage", purpose="the S3 server", flag="--s3-port")
             for attempt in range(1, _FREE_PORT_ATTEMPTS + 1):
                 self.port = self.requested_port or free_port()
                 self.process = self._start_process(program, self.port)
@@ -138,15 +136,11 @@ class EmbeddedS3:
             return bool(process.name() == "rclone" and process.cmdline()[-1:] == [folder])
 
         if left := end_leftovers(serves_this):
-            raise UnavailableError(
-                "storage", f"a former S3 server still serves {folder}: end process {left[0]}"
-            )
+            raise UnavailableError("storage", f"a former S3 server still serves {folder}: end process {left[0]}")
 
     def _start_process(self, program: Path, port: int) -> subprocess.Popen[bytes]:
         keys = self.keys
-        environment = {
-            name: value for name, value in os.environ.items() if not name.startswith(("RCLONE_", "AWS_"))
-        }
+        environment = {name: value for name, value in os.environ.items() if not name.startswith(("RCLONE_", "AWS_"))}
         # Quoted, as rclone reads a list of comma-separated pairs. In argv every user of the machine could
         # read it.
         environment["RCLONE_AUTH_KEY"] = f'"{keys.access_key_id},{keys.secret_access_key}"'
@@ -200,9 +194,7 @@ def _rclone() -> Path:
 def require_free_port(port: int, *, service: str, purpose: str, flag: str) -> None:
     """Raises UnavailableError with a line that names ``flag`` if something listens on ``port`` already."""
     with socket.socket(socket.AF_INET, socket.SOCK_STREAM) as probe:
-        probe.setsockopt(
-            socket.SOL_SOCKET, socket.SO_REUSEADDR, 1
-        )  # as servers do, for ports closed just now
+        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)  # as servers do, for ports closed just now
         try:
             probe.bind((HOST, port))
         except OSError as error:

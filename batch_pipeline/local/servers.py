@@ -95,7 +95,7 @@ def embedded_servers(data_dir: Path, *, s3_port: int | None = None) -> Iterator[
         yield _describe(data_dir, users, state)
     finally:
         with FileLock(data_dir / START_LOCK):
-            _leave(data_dir, users, state)
+            _leave(data_dir, users)
 
 
 def _join(data_dir: Path, s3_port: int | None) -> KeeperState:
@@ -119,13 +119,13 @@ def _join(data_dir: Path, s3_port: int | None) -> KeeperState:
         while (state := KeeperState.read(data_dir)) is None:
             ended = keeper.poll() is not None if keeper is not None else alive.acquire(wait=False)
             if ended and KeeperState.read(data_dir) is None:
-                raise UnavailableError(
-                    "database", f"the embedded servers did not start: {last_line(log)} (see {log})"
-                )
+                raise UnavailableError("database", f"the embedded servers did not start: {last_line(log)} (see {log})")
             time.sleep(_POLL_SECONDS)
     finally:
         alive.release()
     if state.error:
+        if keeper is not None:  # on its way out
+            keeper.wait()
         raise UnavailableError(state.error_service, state.error)
     if s3_port is not None and state.s3_port != s3_port:
         raise UnavailableError(
@@ -136,7 +136,7 @@ def _join(data_dir: Path, s3_port: int | None) -> KeeperState:
     return state
 
 
-def _leave(data_dir: Path, users: FileLock, state: KeeperState) -> None:
+def _leave(data_dir: Path, users: FileLock) -> None:
     """Drops this use; if the last, stops the keeper and waits for it. Called with the start lock held."""
     last = users.acquire(wait=False)
     # Only a keeper that is stopping holds the lock exclusively (as changing from shared to exclusive lets go
@@ -144,13 +144,16 @@ def _leave(data_dir: Path, users: FileLock, state: KeeperState) -> None:
     stopping = not last and not users.acquire(shared=True, wait=False)
     if last or stopping:
         ended = FileLock(data_dir / KEEPER_LOCK)
+        # Not the state from the time of joining: the keeper then may have been killed, and another come.
+        state = KeeperState.read(data_dir)
         if not ended.acquire(wait=False):
-            if last:
+            if last and state is not None:
                 os.kill(state.pid, signal.SIGTERM)  # it holds the lock, so the number is still its own
             ended.acquire()
         ended.release()
-        if (keeper := _started.pop(state.pid, None)) is not None:
-            keeper.wait()
+        for pid, keeper in list(_started.items()):
+            if keeper.poll() is not None:
+                del _started[pid]
     users.release()
 
 

@@ -55,9 +55,7 @@ class Supervisor:
     files that it keeps until it has.
     """
 
-    def __init__(
-        self, environment: Mapping[str, str], log_folder: Path, *, guard_holds: Sequence[int] = ()
-    ) -> None:
+    def __init__(self, environment: Mapping[str, str], log_folder: Path, *, guard_holds: Sequence[int] = ()) -> None:
         self._environment = dict(environment)
         self._guard_holds = guard_holds
         self._log_folder = log_folder
@@ -105,8 +103,7 @@ class Supervisor:
                 if time.monotonic() > deadline:
                     raise UnavailableError(
                         "dagster",
-                        f"{service.name} did not answer in {service.start_seconds:.0f} s "
-                        f"(see {self._log(service)})",
+                        f"{service.name} did not answer in {service.start_seconds:.0f} s (see {self._log(service)})",
                     )
                 try:
                     self.check()
@@ -137,9 +134,7 @@ class Supervisor:
         self._log_folder.mkdir(parents=True, exist_ok=True)
         log.unlink(missing_ok=True)  # so that what it says last is about this start
         # In a folder without code: Python, and Dagster's loading of modules, look in the present one first.
-        process = start_process(
-            service.command, log=log, environment=self._environment, folder=self._log_folder
-        )
+        process = start_process(service.command, log=log, environment=self._environment, folder=self._log_folder)
         self._running.append((service, process))
         self._guard.stdin.write(f"{process.pid}\n".encode())
         self._guard.stdin.flush()

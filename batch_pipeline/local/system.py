@@ -266,9 +266,7 @@ class _Stopping:
 @contextmanager
 def _stop_signals() -> Iterator[_Stopping]:
     stopping = _Stopping()
-    before = {
-        number: signal.signal(number, stopping) for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
-    }
+    before = {number: signal.signal(number, stopping) for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)}
     try:
         yield stopping
     finally:

@@ -104,18 +104,23 @@ def read_header(text: str, limits: ReadLimits) -> Header:
 
 
 def _find_delimiter(text: str, start: int) -> tuple[str, list[str], int]:
-    """The delimiter that gives the header most cells; among equals one that gives the next row as many."""
+    """The delimiter that gives the header most cells; among equals one that gives the next row as many.
+
+    A header of one cell has commas for delimiters, whatever its rows hold.
+    """
     best: tuple[tuple[int, bool], str, list[str], int] | None = None
+    some_broken = False
     for delimiter in DELIMITERS:
         row = read_row(text, start, delimiter)
         if row is None:
+            some_broken = True
             continue
         cells, end = row
-        following = read_row(text, end, delimiter)
+        following = read_row(text, end, delimiter) if len(cells) > 1 else None
         score = (len(cells), following is not None and len(following[0]) == len(cells))
         if best is None or score > best[0]:
             best = (score, delimiter, cells, end)
-    if best is None:
+    if best is None or (some_broken and len(best[2]) == 1):
         raise RefusedError(
             "unreadable_file",
             "The header's quotes are broken: a name that begins with a quote must end with one, followed by "

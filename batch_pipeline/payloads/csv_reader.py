@@ -63,8 +63,11 @@ def _read_header(text: TextFile, limits: ReadLimits) -> tuple[Header, int]:
             if whole or characters > limits.max_item_bytes:
                 raise
             continue
+        size = len(head[: header.characters].encode())
+        if size > limits.max_item_bytes:
+            break
         if whole or header.characters < len(head):
-            return header, len(head[: header.characters].encode())
+            return header, size
     raise RefusedError(
         "too_large",
         f"The header is larger than {limits.max_item_bytes:,} bytes, the most that a row may have "
@@ -123,10 +126,12 @@ def _row_blocks(parts: Iterable[tuple[bytes, bool]], header: Header, limits: Rea
 
 
 def _settled(data: bytes, rows: Rows) -> int:
-    """Up to where ``data`` is known to belong to the unfinished row: a quote may yet prove broken."""
-    if rows.open_broken or rows.open_return or not data.startswith(b'"', rows.open_cell):
+    """Up to where ``data`` is known to belong to the unfinished row."""
+    if rows.open_return:
+        return len(data) - 1
+    if rows.open_broken or not data.startswith(b'"', rows.open_cell):
         return len(data)
-    return rows.open_cell
+    return rows.open_cell  # the quote may yet prove broken, and the row to have ended long ago
 
 
 def _stand_in(data: bytes, rows: Rows, delimiter: bytes) -> bytes:

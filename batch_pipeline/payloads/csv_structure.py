@@ -105,7 +105,7 @@ def find_rows(block: bytes, *, delimiter: int, final: bool, max_cell_bytes: int)
         second[1:] = (codes[1:] == LF) & (codes[:-1] == CR) & (offsets[1:] == after[:-1])
         after[:-1][second[1:]] += 1
         offsets, codes, ends_row, after = offsets[~second], codes[~second], ends_row[~second], after[~second]
-        if not final and len(codes) and codes[-1] == CR and after[-1] == len(data):
+        if not final and len(codes) and codes[-1] == CR and offsets[-1] == len(data) - 1:
             # Whether an LF belongs to this line end is known with the next block only.
             offsets, ends_row, after = offsets[:-1], ends_row[:-1], after[:-1]
             open_return = True

@@ -2,6 +2,7 @@
 
 import shutil
 import tempfile
+import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -29,6 +30,19 @@ def data_dir(open_folder: Path) -> Path:
 def processes_of() -> Callable[[Path], list[str]]:
     """A function that gives the command lines of the processes that work in a folder or were told of it."""
     return _processes_of
+
+
+@pytest.fixture
+def eventually() -> Callable[..., None]:
+    """A function that waits until its argument, called again and again, returns something true."""
+
+    def wait(condition: Callable[[], object], *, seconds: float = 30.0) -> None:
+        deadline = time.monotonic() + seconds
+        while not condition():
+            assert time.monotonic() < deadline, f"not within {seconds} s"
+            time.sleep(0.02)
+
+    return wait
 
 
 def _processes_of(folder: Path) -> list[str]:

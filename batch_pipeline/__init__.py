@@ -1,0 +1,1 @@
+"""Bulk operations on logistics records, one Dagster run per batch."""

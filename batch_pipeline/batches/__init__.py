@@ -1,0 +1,1 @@
+"""Batches: what they are, their states, and the ledger that keeps them."""

@@ -1,0 +1,409 @@
+"""The ledger: what every batch is, was and waits for, in PostgreSQL.
+
+All changes of a batch's status go through here, are checked against the state machine and recorded with time and run.
+An attempt (a Dagster run) may change a batch only while it is the batch's newest attempt and the batch is live;
+otherwise it is told so by SupersededError and must write nothing more.
+"""
+
+from collections.abc import Sequence
+from dataclasses import asdict, replace
+from datetime import datetime
+from typing import Any
+
+import sqlalchemy as sa
+from sqlalchemy.dialects.postgresql import insert
+
+from batch_pipeline.batches.ids import new_batch_id
+from batch_pipeline.batches.model import (
+    Action,
+    Batch,
+    Mode,
+    Phase,
+    PhaseName,
+    PhaseStatus,
+    Reason,
+    Starter,
+    Stats,
+    Via,
+    Work,
+    initial_phases,
+)
+from batch_pipeline.batches.options import BatchOptions
+from batch_pipeline.batches.states import FINAL, RERUNNABLE, BatchStatus, check_transition
+from batch_pipeline.batches.tables import arrivals, attempts, batches, transitions, turns
+from batch_pipeline.database import translating_outages
+from batch_pipeline.errors import NotFoundError, StateError, SupersededError
+
+LIVE = [BatchStatus.requested.value, BatchStatus.queued.value, BatchStatus.processing.value]
+_PHASE_ORDER = list(PhaseName)
+
+
+class Ledger:
+    """The batches of one database. Every method is one transaction and raises UnavailableError in an outage."""
+
+    def __init__(self, engine: sa.Engine) -> None:
+        self.engine = engine
+
+    # ---- making and finding ------------------------------------------------------------------------------------
+
+    def create(
+        self,
+        *,
+        organization_id: str | None,
+        resource: str | None,
+        action: Action | None,
+        name: str,
+        options: BatchOptions,
+        mode: Mode = Mode.mixed,
+        via: Via = Via.file,
+        batch_id: str | None = None,
+        source_key: str | None = None,
+        source_version: str | None = None,
+        updated_by: str = "system",
+    ) -> tuple[Batch, bool]:
+        """Records a new batch as `requested`, or finds the one that has the same `source_version`.
+
+        Returns the batch and whether it is new. The unique `source_version` is what makes intake exactly-once.
+        """
+        batch_id = batch_id or new_batch_id()
+        values = {
+            "id": batch_id,
+            "organization_id": organization_id,
+            "name": name,
+            "resource": resource,
+            "action": None if action is None else action.value,
+            "mode": mode.value,
+            "via": via.value,
+            "status": BatchStatus.requested.value,
+            "options": options.model_dump(mode="json"),
+            "phases": [phase.to_row() for phase in initial_phases(mode)],
+            "stats": asdict(Stats()),
+            "work": asdict(Work()),
+            "source_key": source_key,
+            "source_version": source_version,
+            "updated_by": updated_by,
+        }
+        statement = (
+            insert(batches).values(values).on_conflict_do_nothing(index_elements=["source_version"]).returning(batches)
+        )
+        with translating_outages(), self.engine.begin() as connection:
+            row = connection.execute(statement).one_or_none()
+            if created := row is not None:
+                _record(connection, batch_id, None, BatchStatus.requested)
+            else:
+                row = connection.execute(sa.select(batches).where(batches.c.source_version == source_version)).one()
+        return _batch(row), created
+
+    def get(self, batch_id: str, organization_id: str | None = None) -> Batch:
+        """The batch. Raises NotFoundError, also for another organization's batch where one is given."""
+        with translating_outages(), self.engine.connect() as connection:
+            row = connection.execute(sa.select(batches).where(batches.c.id == batch_id)).one_or_none()
+        if row is None or (organization_id is not None and row.organization_id != organization_id):
+            raise NotFoundError("batch_not_found", f"There is no batch {batch_id}.")
+        return _batch(row)
+
+    def of_run(self, run_id: str) -> Batch | None:
+        """The batch that the Dagster run is an attempt of, or None."""
+        statement = sa.select(batches).join(attempts, attempts.c.batch_id == batches.c.id)
+        with translating_outages(), self.engine.connect() as connection:
+            row = connection.execute(statement.where(attempts.c.run_id == run_id)).one_or_none()
+        return None if row is None else _batch(row)
+
+    def find(
+        self,
+        *,
+        organization_id: str | None = None,
+        resource: str | None = None,
+        status: Sequence[str] = (),
+        limit: int = 100,
+        newest_first: bool = True,
+    ) -> list[Batch]:
+        """Batches by creation time, filtered; `limit` bounds the answer."""
+        statement = sa.select(batches)
+        if organization_id is not None:
+            statement = statement.where(batches.c.organization_id == organization_id)
+        if resource is not None:
+            statement = statement.where(batches.c.resource == resource)
+        if status:
+            statement = statement.where(batches.c.status.in_(list(status)))
+        order = (batches.c.created_at, batches.c.id)
+        statement = statement.order_by(*(column.desc() if newest_first else column for column in order))
+        with translating_outages(), self.engine.connect() as connection:
+            return [_batch(row) for row in connection.execute(statement.limit(limit))]
+
+    def awaiting_launch(self, limit: int) -> list[Batch]:
+        """Accepted batches that the launcher is to start: organizations in turn, each in the order of arrival."""
+        place = sa.func.row_number().over(partition_by=batches.c.organization_id, order_by=batches.c.arrival)
+        waiting = (
+            sa.select(batches.c.id, place.label("place"))
+            .where(batches.c.awaits_run == Starter.launcher.value)
+            .subquery()
+        )
+        statement = sa.select(batches).join(waiting, waiting.c.id == batches.c.id)
+        with translating_outages(), self.engine.connect() as connection:
+            rows = connection.execute(statement.order_by(waiting.c.place, batches.c.arrival).limit(limit))
+            return [_batch(row) for row in rows]
+
+    def awaiting_since(self, seconds: float) -> list[Batch]:
+        """Batches that have awaited the start of a run for longer than so many seconds."""
+        statement = sa.select(batches).where(
+            batches.c.awaits_run.is_not(None),
+            batches.c.updated_at < sa.func.clock_timestamp() - sa.func.make_interval(0, 0, 0, 0, 0, 0, seconds),
+        )
+        with translating_outages(), self.engine.connect() as connection:
+            return [_batch(row) for row in connection.execute(statement)]
+
+    def started_and_live(self) -> list[Batch]:
+        """Batches that an attempt has begun on and that have not ended: what reconciling looks after."""
+        statement = sa.select(batches).where(batches.c.status.in_(LIVE), batches.c.run_id.is_not(None))
+        with translating_outages(), self.engine.connect() as connection:
+            return [_batch(row) for row in connection.execute(statement.order_by(batches.c.arrival))]
+
+    def history(self, batch_id: str) -> list[tuple[str | None, str, datetime, str | None]]:
+        """The batch's transitions in order: (before, after, at, run id)."""
+        statement = sa.select(transitions).where(transitions.c.batch_id == batch_id)
+        with translating_outages(), self.engine.connect() as connection:
+            rows = connection.execute(statement.order_by(transitions.c.number))
+            return [(row.before, row.after, row.at, row.run_id) for row in rows]
+
+    # ---- payload and attempts ----------------------------------------------------------------------------------
+
+    def payload_arrived(self, batch_id: str, *, upload_key: str, saved: bool, starter: Starter) -> Batch:
+        """Notes where the payload lies and gives the batch its place in the order of arrival; it now awaits a run.
+
+        A batch whose payload has arrived already, or that is final, stays as it is.
+        """
+        statement = (
+            sa.update(batches)
+            .where(batches.c.id == batch_id, batches.c.status.in_(LIVE), batches.c.arrival.is_(None))
+            .values(
+                upload_key=upload_key,
+                has_upload_file=saved,
+                arrival=arrivals.next_value(),
+                arrived_at=sa.func.clock_timestamp(),
+                awaits_run=starter.value,
+                updated_at=sa.func.clock_timestamp(),
+            )
+        )
+        with translating_outages(), self.engine.begin() as connection:
+            connection.execute(statement)
+            return _batch(_row(connection, batch_id))
+
+    def release_source(self, batch_id: str) -> None:
+        """Notes that the batch's object has left the inbox: one that comes later is another, however alike."""
+        statement = sa.update(batches).where(batches.c.id == batch_id)
+        with translating_outages(), self.engine.begin() as connection:
+            connection.execute(statement.values(source_version=None))
+
+    def request_rerun(self, batch_id: str, starter: Starter) -> Batch:
+        """Lets a failed or timed-out batch await a run, with a new place in the order of arrival.
+
+        Raises StateError where the batch is in another state, or expired.
+        """
+        with translating_outages(), self.engine.begin() as connection:
+            batch = _batch(_row(connection, batch_id, lock=True))
+            if BatchStatus(batch.status) not in RERUNNABLE:
+                raise StateError(
+                    "not_rerunnable",
+                    f"Batch {batch_id} is {batch.status}: only failed or timed_out batches can be retried.",
+                )
+            if batch.arrival is None:
+                raise StateError(
+                    "nothing_to_rerun",
+                    f"Batch {batch_id} never had a payload that could be read: upload it again in the right place.",
+                )
+            values = {"awaits_run": starter.value, "arrival": arrivals.next_value()}
+            return _batch(_change(connection, batch_id, values))
+
+    def begin_attempt(self, batch_id: str, run_id: str) -> Batch:
+        """Makes the run the batch's newest attempt, unless it is one already.
+
+        A batch that failed or timed out goes back to where its finished phases allow. A completed batch stays as it
+        is: its re-execution has nothing to do. Raises StateError for an expired batch and SupersededError where the
+        run is an older attempt.
+        """
+        with translating_outages(), self.engine.begin() as connection:
+            row = _row(connection, batch_id, lock=True)
+            batch = _batch(row)
+            known = connection.execute(
+                sa.select(attempts.c.number).where(attempts.c.run_id == run_id)
+            ).scalar_one_or_none()
+            if known is not None:
+                if batch.run_id != run_id:
+                    raise SupersededError("superseded", f"A newer run has taken over batch {batch_id}.")
+                return batch
+            status = BatchStatus(batch.status)
+            if status is BatchStatus.expired:
+                raise StateError("batch_expired", f"Batch {batch_id} expired: no file came. Create a new one.")
+            number = batch.attempts + 1
+            connection.execute(sa.insert(attempts).values(run_id=run_id, batch_id=batch_id, number=number))
+            changes: dict[str, Any] = {"run_id": run_id, "attempts": number, "awaits_run": None}
+            if status is not BatchStatus.completed:
+                changes["phases"] = [_restarted(phase).to_row() for phase in batch.phases]
+                validated = batch.phase(PhaseName.validation).status is PhaseStatus.completed
+                place = BatchStatus.queued if validated else BatchStatus.requested
+                if status in RERUNNABLE:
+                    check_transition(batch_id, status, place)
+                    changes |= {"status": place.value, "reason": None, "has_errors_file": False}
+                    _record(connection, batch_id, status, place, run_id=run_id)
+            return _batch(_change(connection, batch_id, changes))
+
+    def attempt_times(self, run_id: str) -> tuple[float, float]:
+        """When the attempt began (epoch seconds), and how long it has waited for turns (seconds)."""
+        with translating_outages(), self.engine.connect() as connection:
+            row = connection.execute(sa.select(attempts).where(attempts.c.run_id == run_id)).one()
+        return row.started_at.timestamp(), float(row.waited_seconds)
+
+    def add_waiting(self, run_id: str, seconds: float) -> None:
+        """Adds to the time that the attempt has waited for turns."""
+        statement = sa.update(attempts).where(attempts.c.run_id == run_id)
+        with translating_outages(), self.engine.begin() as connection:
+            connection.execute(statement.values(waited_seconds=attempts.c.waited_seconds + seconds))
+
+    def check_live(self, batch_id: str, run_id: str) -> Batch:
+        """The batch as it is. Raises SupersededError unless it is live and the run its newest attempt."""
+        batch = self.get(batch_id)
+        if batch.run_id != run_id or BatchStatus(batch.status) in FINAL:
+            raise _superseded(batch)
+        return batch
+
+    # ---- progress, by the newest attempt ----------------------------------------------------------------------
+
+    def update_phase(self, batch_id: str, run_id: str, phase: Phase, **changes: Any) -> None:
+        """Stores a phase's progress (and other columns with it). Raises SupersededError."""
+        path = [str(_PHASE_ORDER.index(phase.name))]
+        changes["phases"] = sa.func.jsonb_set(
+            batches.c.phases, sa.cast(path, sa.ARRAY(sa.Text)), sa.cast(phase.to_row(), batches.c.phases.type)
+        )
+        self.update(batch_id, run_id, **changes)
+
+    def update(self, batch_id: str, run_id: str, **changes: Any) -> None:
+        """Stores columns of a live batch. Raises SupersededError unless the run is its newest attempt."""
+        statement = (
+            sa.update(batches)
+            .where(batches.c.id == batch_id, batches.c.run_id == run_id, batches.c.status.in_(LIVE))
+            .values(updated_at=sa.func.clock_timestamp(), **changes)
+        )
+        with translating_outages(), self.engine.begin() as connection:
+            if connection.execute(statement).rowcount == 0:
+                raise _superseded(_batch(_row(connection, batch_id)))
+
+    def transition(self, batch_id: str, run_id: str, after: BatchStatus, **changes: Any) -> Batch:
+        """Moves a batch on, by its newest attempt; to the status that it has already is no change."""
+        with translating_outages(), self.engine.begin() as connection:
+            batch = _batch(_row(connection, batch_id, lock=True))
+            before = BatchStatus(batch.status)
+            if batch.run_id != run_id:
+                raise _superseded(batch)
+            if before is not after:
+                check_transition(batch_id, before, after)
+                _record(connection, batch_id, before, after, run_id=run_id)
+            return _batch(_change(connection, batch_id, {"status": after.value, **changes}))
+
+    # ---- ends ------------------------------------------------------------------------------------------------
+
+    def end(
+        self,
+        batch_id: str,
+        status: BatchStatus,
+        reason: Reason,
+        *,
+        run_id: str | None = None,
+        **changes: Any,
+    ) -> Batch:
+        """Ends a live batch as failed, timed out or expired, and takes the turn from it, so that it can't write more.
+
+        A batch that is final already, or whose newest attempt is not `run_id` (where given), stays as it is. Returns
+        the batch as it is afterwards.
+        """
+        with translating_outages(), self.engine.begin() as connection:
+            batch = _batch(_row(connection, batch_id, lock=True))
+            before = BatchStatus(batch.status)
+            if before in FINAL or (run_id is not None and batch.run_id != run_id):
+                return batch
+            check_transition(batch_id, before, status)
+            # Waits for chunks under way: each holds a share of this row until it commits.
+            connection.execute(
+                sa.update(turns).where(turns.c.holder == batch_id).values(fence=turns.c.fence + 1, holder=None)
+            )
+            _record(connection, batch_id, before, status, run_id=batch.run_id, reason=reason)
+            now = connection.execute(sa.select(sa.func.extract("epoch", sa.func.clock_timestamp()))).scalar_one()
+            phases = [
+                replace(phase, status=PhaseStatus.failed, reason=reason.message, ended_at=float(now))
+                if phase.status is PhaseStatus.running
+                else phase
+                for phase in batch.phases
+            ]
+            values = {
+                "status": status.value,
+                "reason": asdict(reason),
+                "phases": [phase.to_row() for phase in phases],
+                "awaits_run": None,
+                **changes,
+            }
+            return _batch(_change(connection, batch_id, values))
+
+
+def _restarted(phase: Phase) -> Phase:
+    """A phase as a new attempt finds it: what was finished stays so, all else begins again."""
+    if phase.status in (PhaseStatus.completed, PhaseStatus.skipped):
+        return phase
+    return Phase(phase.name, mode=phase.mode)
+
+
+def _superseded(batch: Batch) -> SupersededError:
+    if BatchStatus(batch.status) in FINAL:
+        ended = f" ({batch.reason.code})" if batch.reason else ""
+        return SupersededError("superseded", f"Batch {batch.id} has ended meanwhile: {batch.status}{ended}.")
+    return SupersededError("superseded", f"A newer run has taken over batch {batch.id}.")
+
+
+def _row(connection: sa.Connection, batch_id: str, *, lock: bool = False) -> sa.Row[Any]:
+    statement = sa.select(batches).where(batches.c.id == batch_id)
+    row = connection.execute(statement.with_for_update() if lock else statement).one_or_none()
+    if row is None:
+        raise NotFoundError("batch_not_found", f"There is no batch {batch_id}.")
+    return row
+
+
+def _change(connection: sa.Connection, batch_id: str, values: dict[str, Any]) -> sa.Row[Any]:
+    statement = sa.update(batches).where(batches.c.id == batch_id)
+    return connection.execute(statement.values(updated_at=sa.func.clock_timestamp(), **values).returning(batches)).one()
+
+
+def _record(
+    connection: sa.Connection,
+    batch_id: str,
+    before: BatchStatus | None,
+    after: BatchStatus,
+    *,
+    run_id: str | None = None,
+    reason: Reason | None = None,
+) -> None:
+    connection.execute(
+        sa.insert(transitions).values(
+            batch_id=batch_id,
+            before=None if before is None else before.value,
+            after=after.value,
+            run_id=run_id,
+            reason=None if reason is None else asdict(reason),
+        )
+    )
+
+
+def _batch(row: sa.Row[Any]) -> Batch:
+    data = dict(row._mapping)
+    del data["source_version"]
+    return Batch(
+        **{
+            **data,
+            "action": None if data["action"] is None else Action(data["action"]),
+            "mode": Mode(data["mode"]),
+            "via": Via(data["via"]),
+            "awaits_run": None if data["awaits_run"] is None else Starter(data["awaits_run"]),
+            "reason": None if data["reason"] is None else Reason(**data["reason"]),
+            "phases": tuple(Phase.from_row(phase) for phase in data["phases"]),
+            "stats": Stats.from_json(data["stats"]),
+            "work": Work.from_json(data["work"]),
+        }
+    )

@@ -1,0 +1,269 @@
+"""What a batch is: its words (actions, modes, phases), its statistics and the batch object itself.
+
+Nothing here touches the database; `ledger` stores these values.
+"""
+
+from dataclasses import asdict, dataclass, field, fields, replace
+from datetime import datetime
+from enum import StrEnum
+from typing import Any, Self
+
+
+class Action(StrEnum):
+    """What a batch does with its items."""
+
+    merge = "merge"
+    overwrite = "overwrite"
+    delete = "delete"
+
+
+class Mode(StrEnum):
+    """Whether the caller waits for all phases (sync) or for parsing and validation only (mixed)."""
+
+    sync = "sync"
+    mixed = "mixed"
+
+
+class Via(StrEnum):
+    """How the payload came: with an API call, or as a file."""
+
+    api = "api"
+    file = "file"
+
+
+class DuplicateHandling(StrEnum):
+    """What happens to items that mean the same record but differ."""
+
+    ignore_all = "ignore_all"
+    use_first = "use_first"
+    use_last = "use_last"
+
+
+class BlankCells(StrEnum):
+    """What an empty cell means for an existing record."""
+
+    keep = "keep"
+    clear = "clear"
+
+
+class Starter(StrEnum):
+    """Who is to start the run that a batch awaits: Dagster's launcher, or the process that made the batch."""
+
+    launcher = "launcher"
+    caller = "caller"
+
+
+class PhaseName(StrEnum):
+    """The four phases, in the order a batch lives through them."""
+
+    parsing = "parsing"
+    validation = "validation"
+    processing = "processing"
+    cleanup = "cleanup"
+
+
+class PhaseStatus(StrEnum):
+    """Where a phase stands."""
+
+    pending = "pending"
+    running = "running"
+    completed = "completed"
+    failed = "failed"
+    skipped = "skipped"
+
+
+@dataclass(frozen=True)
+class Reason:
+    """Why a batch ended as it did: a stable snake_case code and a sentence that a user can act on."""
+
+    code: str
+    message: str
+
+
+@dataclass(frozen=True)
+class Stats:
+    """Counts of items by outcome (`overwritten` counts records)."""
+
+    created: int = 0
+    updated: int = 0
+    unchanged: int = 0
+    deleted: int = 0
+    overwritten: int = 0
+    rejected: int = 0
+    duplicates: int = 0
+
+    @property
+    def items_read(self) -> int:
+        """The items of the upload that these counts account for: every one exactly once in a completed batch."""
+        return self.created + self.updated + self.unchanged + self.deleted + self.rejected + self.duplicates
+
+    @classmethod
+    def from_json(cls, data: dict[str, int]) -> Self:
+        """The inverse of `asdict`."""
+        return cls(**data)
+
+
+@dataclass(frozen=True)
+class Phase:
+    """Progress of one phase, in items (in cleanup: records).
+
+    `total` is None while unknown; `success` counts those that go on to the next phase, `error` those rejected here.
+    """
+
+    name: PhaseName
+    mode: str = "async"
+    status: PhaseStatus = PhaseStatus.pending
+    total: int | None = None
+    success: int = 0
+    error: int = 0
+    reason: str | None = None
+    started_at: float | None = None
+    ended_at: float | None = None
+
+    @property
+    def processed(self) -> int:
+        """Items dealt with so far."""
+        return self.success + self.error
+
+    @property
+    def seconds(self) -> float | None:
+        """How long the phase took, or None while it has not ended."""
+        if self.started_at is None or self.ended_at is None:
+            return None
+        return self.ended_at - self.started_at
+
+    def to_json(self) -> dict[str, Any]:
+        """The phase as the batch object shows it: times in whole epoch seconds."""
+        return {
+            "name": self.name.value,
+            "mode": self.mode,
+            "status": self.status.value,
+            "total": self.total,
+            "processed": self.processed,
+            "success": self.success,
+            "error": self.error,
+            "reason": self.reason,
+            "started_at": None if self.started_at is None else int(self.started_at),
+            "ended_at": None if self.ended_at is None else int(self.ended_at),
+        }
+
+    def to_row(self) -> dict[str, Any]:
+        """The phase as stored, times with their fractions."""
+        return asdict(self)
+
+    @classmethod
+    def from_row(cls, data: dict[str, Any]) -> Self:
+        """The inverse of `to_row`."""
+        return cls(**{**data, "name": PhaseName(data["name"]), "status": PhaseStatus(data["status"])})
+
+
+def initial_phases(mode: Mode) -> tuple[Phase, ...]:
+    """The four phases of a new batch; in mode mixed the first two too run apart from the call for a file."""
+    return tuple(Phase(name, mode="sync" if mode is Mode.sync else "async") for name in PhaseName)
+
+
+@dataclass(frozen=True)
+class Work:
+    """What a batch's phases hand to each other beside their files: facts that a later attempt needs again.
+
+    Attributes:
+        format: payload format, as detected.
+        columns: the upload's own column names, in order; for JSON the union of the items' fields.
+        items: items read, unreadable ones and equal ones included.
+        unreadable: items rejected while reading.
+        equal: equal items dropped.
+        chunks: number of parsed chunk files.
+        fields: record columns that validation staged.
+        clears: whether any staged item clears a field.
+    """
+
+    format: str = ""
+    columns: tuple[str, ...] = ()
+    items: int = 0
+    unreadable: int = 0
+    equal: int = 0
+    chunks: int = 0
+    fields: tuple[str, ...] = ()
+    clears: bool = False
+
+    @classmethod
+    def from_json(cls, data: dict[str, Any]) -> Self:
+        """The inverse of `asdict`; lists become tuples."""
+        known = {item.name for item in fields(cls)}
+        return cls(**{k: tuple(v) if isinstance(v, list) else v for k, v in data.items() if k in known})
+
+    def with_(self, **changes: Any) -> Self:
+        """A copy with some values changed."""
+        return replace(self, **changes)
+
+
+@dataclass(frozen=True)
+class Batch:
+    """One bulk operation on one resource of one organization, as the ledger knows it.
+
+    `organization_id`, `resource` and `action` are None only where an inbox folder named unknown ones.
+    """
+
+    id: str
+    organization_id: str | None
+    name: str
+    resource: str | None
+    action: Action | None
+    mode: Mode
+    via: Via
+    status: str
+    reason: Reason | None
+    options: dict[str, Any]
+    phases: tuple[Phase, ...]
+    stats: Stats
+    work: Work
+    checksum: str | None
+    source_key: str | None
+    upload_key: str | None
+    has_upload_file: bool
+    has_errors_file: bool
+    has_result_file: bool
+    run_id: str | None
+    attempts: int
+    awaits_run: Starter | None
+    retry_of: str | None
+    arrival: int | None
+    arrived_at: datetime | None
+    plan_version: int | None
+    created_at: datetime
+    updated_at: datetime
+    updated_by: str = field(default="system")
+
+    def phase(self, name: PhaseName) -> Phase:
+        """The named phase."""
+        return next(phase for phase in self.phases if phase.name is name)
+
+    def to_json(self) -> dict[str, Any]:
+        """The batch object of the specification: times in whole epoch seconds."""
+        return {
+            "object": "batch",
+            "id": self.id,
+            "organization_id": self.organization_id,
+            "name": self.name,
+            "resource": self.resource,
+            "action": None if self.action is None else self.action.value,
+            "mode": self.mode.value,
+            "via": self.via.value,
+            "status": self.status,
+            "reason": None if self.reason is None else asdict(self.reason),
+            "duplicate_handling": self.options["duplicate_handling"],
+            "phases": [phase.to_json() for phase in self.phases],
+            "stats": asdict(self.stats),
+            "checksum": self.checksum,
+            "save_upload": self.options["save_upload"],
+            "save_result": self.options["save_result"],
+            "has_upload_file": self.has_upload_file,
+            "has_errors_file": self.has_errors_file,
+            "has_result_file": self.has_result_file,
+            "run_id": self.run_id,
+            "attempts": self.attempts,
+            "retry_of": self.retry_of,
+            "created_at": int(self.created_at.timestamp()),
+            "updated_at": int(self.updated_at.timestamp()),
+            "updated_by": self.updated_by,
+        }

@@ -1,0 +1,111 @@
+"""The options of a batch: names, defaults and bounds, the same for sidecar files, the Launchpad, CLI and API."""
+
+import re
+from typing import Any
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
+
+from batch_pipeline.batches.model import BlankCells, DuplicateHandling
+from batch_pipeline.errors import RefusedError
+
+NAME_MIN = 3
+NAME_MAX = 127
+
+_DELETE_LIMIT = re.compile(r"none|\d{1,12}|\d{1,3}(\.\d+)?%")
+
+
+class BatchOptions(BaseModel):
+    """The options of `batches.md`. Unknown names are refused."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    name: str | None = Field(
+        None, min_length=NAME_MIN, max_length=NAME_MAX, description="A label; default: the file's name"
+    )
+    duplicate_handling: DuplicateHandling = Field(
+        DuplicateHandling.ignore_all,
+        description="Items that mean the same record but differ: reject them all, or use the first or the last",
+    )
+    properties: dict[str, str] = Field(
+        default_factory=dict,
+        description="Default values for fields that an item does not define or leaves blank",
+    )
+    column_mapping: dict[str, str] = Field(default_factory=dict, description="Record field -> header in the file")
+    blank_cells: BlankCells | None = Field(
+        None,
+        description="What an empty cell means for an existing record; default: keep for merge, clear for overwrite",
+    )
+    default_region: str | None = Field(
+        None,
+        pattern="^[A-Z]{2}$",
+        description="Region of national phone numbers; default: the organization's",
+    )
+    save_upload: bool = Field(True, description="Keep the original for download")
+    save_result: bool = Field(False, description="Write the outcome of each item to result.json")
+    delete_limit: str | None = Field(
+        None,
+        description="Most records to delete: a count, a percentage, or none; above it nothing is written",
+    )
+    allow_empty: bool = Field(False, description="Overwrite only: an upload without items deletes all records")
+    timeout_seconds: int | None = Field(
+        None, gt=0, le=7 * 24 * 3600, description="Running time of one attempt; default: the deployment's"
+    )
+
+    @field_validator("column_mapping")
+    @classmethod
+    def _headers_are_unique(cls, value: dict[str, str]) -> dict[str, str]:
+        headers = list(value.values())
+        repeated = sorted({header for header in headers if headers.count(header) > 1})
+        if repeated:
+            raise ValueError(f"maps the header {repeated[0]!r} to more than one field")
+        return value
+
+    @field_validator("delete_limit", mode="before")
+    @classmethod
+    def _delete_limit_is_readable(cls, value: Any) -> Any:
+        if value is None:
+            return None
+        text = str(value).replace(" ", "").lower()
+        if isinstance(value, bool) or not _DELETE_LIMIT.fullmatch(text):
+            raise ValueError("must be a count (500), a percentage (10%), or none")
+        if text.endswith("%") and float(text[:-1]) > 100:
+            raise ValueError("must be a percentage of at most 100%")
+        return text
+
+    @field_validator("default_region")
+    @classmethod
+    def _region_is_known(cls, value: str | None) -> str | None:
+        from phonenumbers import SUPPORTED_REGIONS
+
+        if value is not None and value not in SUPPORTED_REGIONS:
+            raise ValueError(f"{value} is no region: use a two-letter code such as US or DE")
+        return value
+
+
+OPTION_NAMES: tuple[str, ...] = tuple(BatchOptions.model_fields)
+
+
+def parse_options(data: Any) -> BatchOptions:
+    """Options from JSON-like data. Raises RefusedError (`invalid_options`) naming each wrong option."""
+    if not isinstance(data, dict):
+        raise RefusedError("invalid_options", "The options must be one JSON object of option names and values.")
+    try:
+        return BatchOptions.model_validate(data)
+    except ValidationError as error:
+        wrong = "; ".join(
+            f"{'.'.join(str(part) for part in item['loc'])}: {_plain(item['type'], item['msg'])}"
+            for item in error.errors(include_url=False, include_input=False)
+        )
+        raise RefusedError("invalid_options", f"The options have wrong values: {wrong}.") from None
+
+
+def _plain(kind: str, message: str) -> str:
+    if kind == "extra_forbidden":
+        return f"is no option; known are {', '.join(OPTION_NAMES)}"
+    return message.removeprefix("Value error, ")
+
+
+def label_from_file_name(file_name: str) -> str:
+    """A batch's default name: the file's name, cut or padded to the allowed length."""
+    label = file_name.strip()[:NAME_MAX]
+    return label if len(label) >= NAME_MIN else label.ljust(NAME_MIN, "_")

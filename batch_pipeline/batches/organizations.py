@@ -1,0 +1,61 @@
+"""Organizations: the tenants. Names are their ids."""
+
+import re
+from dataclasses import dataclass
+
+import sqlalchemy as sa
+from phonenumbers import SUPPORTED_REGIONS
+from sqlalchemy.dialects.postgresql import insert
+
+from batch_pipeline.batches.tables import organizations
+from batch_pipeline.database import translating_outages
+from batch_pipeline.errors import NotFoundError, RefusedError, StateError
+
+DEFAULT_ORGANIZATION = "default"
+_NAME = re.compile(r"[a-z0-9][a-z0-9_-]{0,62}")
+
+
+@dataclass(frozen=True)
+class Organization:
+    """A tenant; `region` is the default for national phone numbers (ISO 3166, two letters)."""
+
+    id: str
+    region: str
+
+
+def create_organization(engine: sa.Engine, name: str, region: str = "US") -> Organization:
+    """Creates one. Raises RefusedError for a malformed name or region, StateError where it exists already."""
+    if not _NAME.fullmatch(name):
+        raise RefusedError(
+            "invalid_organization",
+            f"{name!r} can't name an organization: use 1 to 63 lower-case letters, digits, - and _, "
+            "beginning with a letter or digit.",
+        )
+    if region not in SUPPORTED_REGIONS:
+        raise RefusedError("invalid_region", f"{region!r} is no region: use a two-letter code such as US or DE.")
+    statement = (
+        insert(organizations).values(id=name, region=region).on_conflict_do_nothing().returning(organizations.c.id)
+    )
+    with translating_outages(), engine.begin() as connection:
+        if connection.execute(statement).one_or_none() is None:
+            raise StateError("organization_exists", f"The organization {name} exists already.")
+    return Organization(name, region)
+
+
+def list_organizations(engine: sa.Engine) -> list[Organization]:
+    """All of them, by name."""
+    with translating_outages(), engine.connect() as connection:
+        rows = connection.execute(sa.select(organizations).order_by(organizations.c.id))
+        return [Organization(row.id, row.region) for row in rows]
+
+
+def get_organization(engine: sa.Engine, name: str) -> Organization:
+    """The named one. Raises NotFoundError (`unknown_organization`)."""
+    with translating_outages(), engine.connect() as connection:
+        row = connection.execute(sa.select(organizations).where(organizations.c.id == name)).one_or_none()
+    if row is None:
+        raise NotFoundError(
+            "unknown_organization",
+            f"There is no organization {name!r}: make it with `batch-pipeline organizations create`.",
+        )
+    return Organization(row.id, row.region)

@@ -1,0 +1,102 @@
+"""The ledger's tables, as SQLAlchemy Core sees them. `migrations/` creates them; a test compares the two."""
+
+import sqlalchemy as sa
+from sqlalchemy.dialects.postgresql import JSONB
+
+metadata = sa.MetaData()
+
+_Text = sa.Text()
+_Key = sa.Text(collation="C")  # ids and keys: byte order, which is faster and the same on every server
+_Time = sa.DateTime(timezone=True)
+
+organizations = sa.Table(
+    "organizations",
+    metadata,
+    sa.Column("id", _Key, primary_key=True),
+    sa.Column("region", _Text, nullable=False, server_default="US"),
+    sa.Column("created_at", _Time, nullable=False, server_default=sa.func.now()),
+)
+
+batches = sa.Table(
+    "batches",
+    metadata,
+    sa.Column("id", _Key, primary_key=True),
+    sa.Column("organization_id", _Key),
+    sa.Column("name", _Text, nullable=False),
+    sa.Column("resource", _Text),
+    sa.Column("action", _Text),
+    sa.Column("mode", _Text, nullable=False),
+    sa.Column("via", _Text, nullable=False),
+    sa.Column("status", _Text, nullable=False),
+    sa.Column("reason", JSONB(none_as_null=True)),
+    sa.Column("options", JSONB, nullable=False),
+    sa.Column("phases", JSONB, nullable=False),
+    sa.Column("stats", JSONB, nullable=False),
+    sa.Column("work", JSONB, nullable=False),
+    sa.Column("checksum", _Text),
+    sa.Column("source_key", _Text),
+    sa.Column("source_version", _Text, unique=True),
+    sa.Column("upload_key", _Text),
+    sa.Column("has_upload_file", sa.Boolean, nullable=False, server_default=sa.false()),
+    sa.Column("has_errors_file", sa.Boolean, nullable=False, server_default=sa.false()),
+    sa.Column("has_result_file", sa.Boolean, nullable=False, server_default=sa.false()),
+    sa.Column("run_id", _Text),
+    sa.Column("attempts", sa.Integer, nullable=False, server_default="0"),
+    sa.Column("awaits_run", _Text),
+    sa.Column("retry_of", _Key),
+    sa.Column("arrival", sa.BigInteger),
+    sa.Column("arrived_at", _Time),
+    sa.Column("plan_version", sa.BigInteger),
+    sa.Column("created_at", _Time, nullable=False, server_default=sa.func.now()),
+    sa.Column("updated_at", _Time, nullable=False, server_default=sa.func.now()),
+    sa.Column("updated_by", _Text, nullable=False, server_default="system"),
+)
+
+arrivals = sa.Sequence("batch_arrivals", metadata=metadata, data_type=sa.BigInteger)
+
+transitions = sa.Table(
+    "batch_transitions",
+    metadata,
+    sa.Column("number", sa.BigInteger, sa.Identity(), primary_key=True),
+    sa.Column("batch_id", _Key, nullable=False),
+    sa.Column("before", _Text),
+    sa.Column("after", _Text, nullable=False),
+    sa.Column("at", _Time, nullable=False, server_default=sa.func.now()),
+    sa.Column("run_id", _Text),
+    sa.Column("reason", JSONB(none_as_null=True)),
+)
+
+attempts = sa.Table(
+    "batch_attempts",
+    metadata,
+    sa.Column("run_id", _Text, primary_key=True),
+    sa.Column("batch_id", _Key, nullable=False),
+    sa.Column("number", sa.Integer, nullable=False),
+    sa.Column("started_at", _Time, nullable=False, server_default=sa.func.now()),
+    sa.Column("waited_seconds", sa.Float, nullable=False, server_default="0"),
+)
+
+chunks = sa.Table(
+    "batch_chunks",
+    metadata,
+    sa.Column("batch_id", _Key, primary_key=True),
+    sa.Column("number", sa.Integer, primary_key=True),
+    sa.Column("first_row", sa.BigInteger, nullable=False),
+    sa.Column("last_row", sa.BigInteger, nullable=False),
+    sa.Column("done_at", _Time),
+    sa.Column("created", sa.BigInteger, nullable=False, server_default="0"),
+    sa.Column("updated", sa.BigInteger, nullable=False, server_default="0"),
+    sa.Column("unchanged", sa.BigInteger, nullable=False, server_default="0"),
+    sa.Column("deleted", sa.BigInteger, nullable=False, server_default="0"),
+    sa.Column("failed", sa.BigInteger, nullable=False, server_default="0"),
+)
+
+turns = sa.Table(
+    "turns",
+    metadata,
+    sa.Column("organization_id", _Key, primary_key=True),
+    sa.Column("resource", _Text, primary_key=True),
+    sa.Column("version", sa.BigInteger, nullable=False, server_default="0"),
+    sa.Column("fence", sa.BigInteger, nullable=False, server_default="0"),
+    sa.Column("holder", _Key),
+)

@@ -1,0 +1,126 @@
+"""The turn: one batch at a time writes an organization's records of a resource, in the order of arrival.
+
+Held by a session lock that dies with its holder. Each holder gets a higher fencing number, which every chunk's
+transaction checks, so a run thought dead can't write after its successor began. A version counter tells a batch
+whether another wrote since its plan was made.
+"""
+
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Any
+
+import psycopg
+
+from batch_pipeline.batches.ledger import LIVE
+from batch_pipeline.batches.model import Batch
+from batch_pipeline.database import connect
+from batch_pipeline.errors import SupersededError
+
+Connection = psycopg.Connection[tuple[Any, ...]]
+
+POLL_SECONDS = 0.2
+_SPACE = "batch_pipeline.turn:"
+
+
+@dataclass(frozen=True)
+class Turn:
+    """A turn being held: its fencing number, and the version of the records when it was taken."""
+
+    organization_id: str
+    resource: str
+    batch_id: str
+    fence: int
+    version: int
+
+
+def planned_version(connection: Connection, batch: Batch) -> int | None:
+    """The records' version for a plan about to be made; None where another batch is writing, so that it won't hold."""
+    connection.execute(
+        "INSERT INTO turns (organization_id, resource) VALUES (%s, %s) ON CONFLICT DO NOTHING",
+        (batch.organization_id, batch.resource),
+    )
+    row = connection.execute(
+        "SELECT version, holder FROM turns WHERE organization_id = %s AND resource = %s",
+        (batch.organization_id, batch.resource),
+    ).fetchone()
+    if row is None or row[1] not in (None, batch.id):
+        return None
+    return int(row[0])
+
+
+@contextmanager
+def take_turn(database_url: str, batch: Batch, *, check: Callable[[], None]) -> Iterator[Turn]:
+    """Waits until the batch is first in the order of arrival, and holds the turn within the context.
+
+    `check` is called while waiting and may raise to give up.
+    """
+    organization_id, resource = str(batch.organization_id), str(batch.resource)
+    with connect(database_url, autocommit=True) as connection:
+        while not _try_take(connection, batch):
+            check()
+            time.sleep(POLL_SECONDS)
+        row = connection.execute(
+            """
+            INSERT INTO turns (organization_id, resource, fence, holder) VALUES (%s, %s, 1, %s)
+            ON CONFLICT (organization_id, resource) DO UPDATE SET fence = turns.fence + 1, holder = excluded.holder
+            RETURNING fence, version
+            """,
+            (organization_id, resource, batch.id),
+        ).fetchone()
+        assert row is not None  # noqa: S101 - INSERT … RETURNING gives one row
+        turn = Turn(organization_id, resource, batch.id, int(row[0]), int(row[1]))
+        yield turn
+        # Not in a `finally`: after an error the holder stays noted until the batch has ended in the ledger.
+        connection.execute(
+            "UPDATE turns SET holder = NULL WHERE organization_id = %s AND resource = %s AND fence = %s",
+            (organization_id, resource, turn.fence),
+        )
+
+
+def _try_take(connection: Connection, batch: Batch) -> bool:
+    """Takes the session lock if no batch that arrived earlier is still to be processed."""
+    first = connection.execute(
+        """
+        SELECT NOT EXISTS (
+            SELECT FROM batches
+            WHERE organization_id = %s AND resource = %s AND arrival < %s AND status = ANY(%s))
+        """,
+        (batch.organization_id, batch.resource, batch.arrival, LIVE),
+    ).fetchone()
+    if first is None or not first[0]:
+        return False
+    taken = connection.execute(
+        "SELECT pg_try_advisory_lock(hashtextextended(%s, 0))",
+        (f"{_SPACE}{batch.organization_id}/{batch.resource}",),
+    ).fetchone()
+    return taken is not None and bool(taken[0])
+
+
+def claim_version(connection: Connection, turn: Turn) -> int:
+    """Counts the version up, in the transaction in which the plan becomes final. Raises SupersededError."""
+    row = connection.execute(
+        """
+        UPDATE turns SET version = version + 1
+        WHERE organization_id = %s AND resource = %s AND fence = %s AND holder = %s RETURNING version
+        """,
+        (turn.organization_id, turn.resource, turn.fence, turn.batch_id),
+    ).fetchone()
+    if row is None:
+        raise _lost(turn)
+    return int(row[0])
+
+
+def check_fence(connection: Connection, turn: Turn) -> None:
+    """Holds the turn for the rest of the transaction. Raises SupersededError where it has been lost."""
+    row = connection.execute(
+        "SELECT FROM turns WHERE organization_id = %s AND resource = %s AND fence = %s AND holder = %s FOR SHARE",
+        (turn.organization_id, turn.resource, turn.fence, turn.batch_id),
+    ).fetchone()
+    if row is None:
+        raise _lost(turn)
+
+
+def _lost(turn: Turn) -> SupersededError:
+    return SupersededError("superseded", f"Batch {turn.batch_id} lost its turn; nothing more is written.")

@@ -1,0 +1,50 @@
+"""The errors that this package raises on purpose.
+
+Every one has a stable snake_case ``code`` and a message that says what happened, to what, and what to do.
+`BatchError` is the base; the kinds differ in who has to act and whether trying again can help.
+"""
+
+
+class BatchError(Exception):
+    """Base of all errors raised on purpose.
+
+    Attributes:
+        code: stable snake_case code, as shown in a batch's ``reason``.
+        message: a sentence that a user can act on.
+    """
+
+    def __init__(self, code: str, message: str) -> None:
+        super().__init__(message)
+        self.code = code
+        self.message = message
+
+
+class RefusedError(BatchError):
+    """The payload or request as a whole is refused: permanent, and for its sender to correct."""
+
+
+class SettingError(BatchError):
+    """A setting is missing or malformed; the message names it."""
+
+    def __init__(self, message: str) -> None:
+        super().__init__("invalid_setting", message)
+
+
+class UnavailableError(BatchError):
+    """A service this system needs (database, storage, Dagster) can't be reached: trying later can help."""
+
+    def __init__(self, service: str, message: str) -> None:
+        super().__init__(f"{service}_unavailable", message)
+        self.service = service
+
+
+class NotFoundError(BatchError):
+    """The named thing does not exist (for this caller)."""
+
+
+class StateError(BatchError):
+    """The batch's state does not allow what was asked for, or an illegal transition was attempted."""
+
+
+class SupersededError(BatchError):
+    """This run lost its place (turn, attempt or batch) to a successor and must write nothing more."""

@@ -1,0 +1,121 @@
+"""A batch's tables in schema `staging`: its items after the row rules, the plan of what happens to each, the errors.
+
+They are ordinary, logged tables: the plan must survive a crash of the server, because a retry repeats it exactly.
+"""
+
+from dataclasses import dataclass
+from typing import Any
+
+import psycopg
+import pyarrow as pa
+import pyarrow.csv as pacsv
+from psycopg import sql
+
+from batch_pipeline.records.resource import Resource
+
+Connection = psycopg.Connection[tuple[Any, ...]]
+
+# Columns of the items table before the resource's own fields.
+FIXED_COLUMNS = (
+    ("row", "bigint"),  # position in the upload
+    ("kind", "smallint"),  # which key decides the item's identity (see `identity`); null: none can
+    ("cleared", "bigint"),  # bit i: the item clears the resource's i-th field
+    ("invalid", "bigint"),  # bit i: the i-th field broke rules; 0: the item is valid so far
+    ("new_id", "text"),  # the id it gets if it makes a new record
+)
+
+
+@dataclass(frozen=True)
+class Staging:
+    """The names of one batch's tables.
+
+    - items: one row per item that could be read and is no mere repetition; `FIXED_COLUMNS` and the staged fields.
+    - plan: one row per item: `verdict` a(ccepted), d(uplicate) or r(ejected), and the `record_id` it means; null for a
+      new record.
+    - errors: every error of every item: row, step, code, field, message, value.
+    - changes: rows whose records were updated; kept only where a result file is wanted.
+    """
+
+    batch_id: str
+
+    def _name(self, part: str) -> sql.Identifier:
+        return sql.Identifier("staging", f"{part}_{self.batch_id}")
+
+    @property
+    def items(self) -> sql.Identifier:
+        """Table of items."""
+        return self._name("items")
+
+    @property
+    def plan(self) -> sql.Identifier:
+        """Table of verdicts."""
+        return self._name("plan")
+
+    @property
+    def errors(self) -> sql.Identifier:
+        """Table of errors."""
+        return self._name("errors")
+
+    @property
+    def changes(self) -> sql.Identifier:
+        """Table of updated rows."""
+        return self._name("changes")
+
+    def create(self, connection: Connection, resource: Resource, fields: tuple[str, ...]) -> None:
+        """Makes the tables anew, empty; an earlier attempt's are dropped."""
+        self.drop(connection)
+        columns = [sql.SQL("{} {}").format(sql.Identifier(name), sql.SQL(kind)) for name, kind in FIXED_COLUMNS] + [
+            sql.SQL("{} {}").format(sql.Identifier(name), sql.SQL(resource.field(name).sql_type)) for name in fields
+        ]
+        for statement in (
+            sql.SQL("CREATE TABLE {} ({})").format(self.items, sql.SQL(", ").join(columns)),
+            sql.SQL(
+                'CREATE TABLE {} (row bigint PRIMARY KEY, verdict "char" NOT NULL, record_id text COLLATE "C")'
+            ).format(self.plan),
+            sql.SQL(
+                "CREATE TABLE {} (number bigint GENERATED ALWAYS AS IDENTITY, row bigint NOT NULL,"
+                " step smallint NOT NULL, code text NOT NULL, field text, message text NOT NULL, value text)"
+            ).format(self.errors),
+            sql.SQL("CREATE TABLE {} (row bigint PRIMARY KEY)").format(self.changes),
+        ):
+            connection.execute(statement)
+
+    def drop(self, connection: Connection) -> None:
+        """Drops the tables that exist."""
+        for table in (self.items, self.plan, self.errors, self.changes):
+            connection.execute(sql.SQL("DROP TABLE IF EXISTS {}").format(table))
+
+    def exists(self, connection: Connection) -> bool:
+        """Whether the batch has staged items."""
+        row = connection.execute("SELECT to_regclass(%s) IS NOT NULL", (self.items.as_string(connection),)).fetchone()
+        return row is not None and bool(row[0])
+
+
+def copy_table(connection: Connection, target: sql.Identifier, table: pa.Table) -> None:
+    """COPYs an Arrow table into the database table's columns of the same names; null becomes NULL."""
+    if table.num_rows == 0:
+        return
+    buffer = pa.BufferOutputStream()
+    pacsv.write_csv(table, buffer, pacsv.WriteOptions(include_header=False))
+    columns = sql.SQL(", ").join(sql.Identifier(name) for name in table.column_names)
+    statement = sql.SQL("COPY {} ({}) FROM STDIN (FORMAT csv)").format(target, columns)
+    with connection.cursor() as cursor, cursor.copy(statement) as copy:
+        copy.write(buffer.getvalue())
+
+
+def fetch_table(connection: Connection, query: sql.Composed, parameters: dict[str, Any], schema: pa.Schema) -> pa.Table:
+    """A query's answer as an Arrow table of the given schema, by COPY; texts keep the difference of '' and NULL."""
+    with connection.cursor() as cursor:
+        statement = sql.SQL("COPY ({}) TO STDOUT (FORMAT csv, FORCE_QUOTE *)").format(query)
+        with cursor.copy(statement, parameters) as copy:
+            data = b"".join(bytes(part) for part in copy)
+    if not data:
+        return schema.empty_table()
+    return pacsv.read_csv(
+        pa.py_buffer(data),
+        read_options=pacsv.ReadOptions(column_names=schema.names, use_threads=False),
+        parse_options=pacsv.ParseOptions(newlines_in_values=True),
+        convert_options=pacsv.ConvertOptions(
+            column_types=schema, strings_can_be_null=True, quoted_strings_can_be_null=False, null_values=[""]
+        ),
+    ).cast(schema)

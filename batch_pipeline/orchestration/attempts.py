@@ -1,0 +1,138 @@
+"""How an op works on a batch: as an attempt in the ledger, holding the batch's lock, every ending accounted for."""
+
+import tempfile
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import psycopg
+from dagster import DagsterExecutionInterruptedError, Failure, OpExecutionContext
+from sqlalchemy.exc import DBAPIError
+
+from batch_pipeline.batches.model import Batch, Reason
+from batch_pipeline.batches.options import BatchOptions
+from batch_pipeline.batches.organizations import get_organization
+from batch_pipeline.batches.states import BatchStatus
+from batch_pipeline.errors import BatchError, SupersededError, UnavailableError
+from batch_pipeline.orchestration.resources import SystemResource
+from batch_pipeline.phases.attempt import Attempt, Progress, TimedOutError
+from batch_pipeline.records.registry import get_resource
+from batch_pipeline.system import System
+
+LOG_SECONDS = 5.0  # between lines of progress
+
+
+@contextmanager
+def attempt_at(
+    context: OpExecutionContext, resource: SystemResource, batch_id: str
+) -> Iterator[tuple[Batch, Attempt | None]]:
+    """The run's attempt at the batch, for one op; None where the batch is completed, so nothing is left to do.
+
+    Whatever ends the work badly ends the batch in the ledger, with a reason, before the op fails.
+    """
+    system = resource.system
+    try:
+        resource.ownership.take(batch_id)
+        batch = system.ledger.begin_attempt(batch_id, context.run_id)
+        if batch.status == BatchStatus.completed:
+            context.log.info(f"Batch {batch_id} is completed: nothing to do.")
+            yield batch, None
+            return
+        with tempfile.TemporaryDirectory(prefix=f"{batch_id}-") as scratch:
+            yield batch, _attempt(context, system, batch, Path(scratch))
+    except DagsterExecutionInterruptedError:
+        _end(context, system, batch_id, BatchStatus.failed, _cancelled(system, batch_id))
+        raise
+    except SupersededError as error:
+        raise _failure(error) from None
+    except TimedOutError as error:
+        _end(context, system, batch_id, BatchStatus.timed_out, Reason(error.code, error.message))
+        raise _failure(error) from None
+    except BatchError as error:
+        _end(context, system, batch_id, BatchStatus.failed, Reason(error.code, error.message))
+        raise _failure(error) from None
+    except (psycopg.Error, DBAPIError) as error:
+        # The database's own words can quote customers' data, which has no place in a run's events.
+        cause = error.orig if isinstance(error, DBAPIError) else error
+        state = getattr(cause, "sqlstate", None)
+        if state is None or state.startswith(("08", "57P")):
+            reason = Reason("database_unavailable", "The database went away while the batch ran: retry the batch.")
+        else:
+            reason = Reason("internal_error", f"The database refused a statement ({_said(cause, state)}).")
+        _end(context, system, batch_id, BatchStatus.failed, reason)
+        raise Failure(reason.message, metadata={"code": reason.code}, allow_retries=False) from None
+    except Exception as error:
+        kind = type(error).__name__
+        reason = Reason("internal_error", f"An unexpected error ({kind}) ended the batch: its run's log says more.")
+        _end(context, system, batch_id, BatchStatus.failed, reason)
+        raise
+
+
+def _attempt(context: OpExecutionContext, system: System, batch: Batch, scratch: Path) -> Attempt:
+    started_at, waited = system.ledger.attempt_times(context.run_id)
+    return Attempt(
+        system=system,
+        batch=batch,
+        run_id=context.run_id,
+        resource=get_resource(str(batch.resource)),
+        options=BatchOptions.model_validate(batch.options),
+        region=get_organization(system.engine, str(batch.organization_id)).region,
+        scratch=scratch,
+        report=_progress_log(context),
+        started_at=started_at,
+        waited_seconds=waited,
+    )
+
+
+class _progress_log:  # noqa: N801 - called like a function
+    """Logs progress, at most every few seconds."""
+
+    def __init__(self, context: OpExecutionContext) -> None:
+        self._context = context
+        self._logged_at = time.monotonic()
+
+    def __call__(self, progress: Progress) -> None:
+        if time.monotonic() - self._logged_at < LOG_SECONDS:
+            return
+        self._logged_at = time.monotonic()
+        of_total, left = "", ""
+        if progress.total:
+            of_total = f" of {progress.total:,}"
+            remaining = (progress.total - progress.done) / max(progress.per_second, 1.0)
+            left = f", about {remaining:,.0f} s left"
+        self._context.log.info(
+            f"{progress.phase.value}: {progress.done:,}{of_total} items, {progress.per_second:,.0f} a second{left}"
+        )
+
+
+def _said(error: object, state: str) -> str:
+    """The SQLSTATE, and the database's words where they are about the statement (class 42), not about values."""
+    words = error.diag.message_primary if isinstance(error, psycopg.Error) and state.startswith("42") else None
+    return f"SQLSTATE {state}: {words}" if words else f"SQLSTATE {state}"
+
+
+def _cancelled(system: System, batch_id: str) -> Reason:
+    try:
+        batch = system.ledger.get(batch_id)
+    except UnavailableError:
+        return Reason("cancelled", "The run was cancelled.")
+    return cancelled_reason(batch)
+
+
+def cancelled_reason(batch: Batch) -> Reason:
+    """The reason of a batch whose run was cancelled: how far it had come."""
+    done = batch.phases[2].processed
+    return Reason("cancelled", f"The run was cancelled after {done:,} items had been processed; a retry does the rest.")
+
+
+def _end(context: OpExecutionContext, system: System, batch_id: str, status: BatchStatus, reason: Reason) -> None:
+    try:
+        system.ledger.end(batch_id, status, reason, run_id=context.run_id)
+    except UnavailableError as error:
+        # The op fails all the same; once the database is back, reconciling ends the batch.
+        context.log.warning(f"The ledger could not be told that the batch ended: {error.message}")
+
+
+def _failure(error: BatchError) -> Failure:
+    return Failure(error.message, metadata={"code": error.code}, allow_retries=False)

@@ -1,0 +1,76 @@
+"""The Launchpad's form: the run config of a batch, typed, with each option's default and description.
+
+Dagster checks types here; `BatchOptions` checks values, when the config is turned into options.
+"""
+
+from enum import Enum
+from typing import Any
+
+from dagster import Config
+from pydantic import Field
+
+from batch_pipeline.batches.model import Action, Batch, BlankCells, DuplicateHandling
+from batch_pipeline.batches.options import BatchOptions, parse_options
+from batch_pipeline.batches.organizations import DEFAULT_ORGANIZATION
+from batch_pipeline.orchestration import tags
+from batch_pipeline.records.registry import RESOURCES
+
+# Dagster's Launchpad takes the NAME of an enum's member, so names equal values.
+ResourceName = Enum("ResourceName", {name: name for name in RESOURCES})  # type: ignore[misc]
+
+
+def _described(name: str) -> str:
+    return BatchOptions.model_fields[name].description or ""
+
+
+class BatchConfig(Config):
+    """A batch to run: what to do, with which file."""
+
+    organization: str = Field(DEFAULT_ORGANIZATION, description="The tenant whose records these are")
+    resource: ResourceName = Field(description="What the items are")
+    action: Action = Field(description="What to do with them")
+    file: str = Field(description="A key in the configured bucket, such as uploads/default/contact/merge/people.csv")
+    name: str | None = Field(None, description=_described("name"))
+    duplicate_handling: DuplicateHandling = Field(
+        DuplicateHandling.ignore_all, description=_described("duplicate_handling")
+    )
+    properties: dict[str, str] = Field(default_factory=dict, description=_described("properties"))
+    column_mapping: dict[str, str] = Field(default_factory=dict, description=_described("column_mapping"))
+    blank_cells: BlankCells | None = Field(None, description=_described("blank_cells"))
+    default_region: str | None = Field(None, description=_described("default_region"))
+    save_upload: bool = Field(True, description=_described("save_upload"))
+    save_result: bool = Field(False, description=_described("save_result"))
+    delete_limit: str | None = Field(None, description=_described("delete_limit"))
+    allow_empty: bool = Field(False, description=_described("allow_empty"))
+    timeout_seconds: int | None = Field(None, description=_described("timeout_seconds"))
+
+    def options(self) -> BatchOptions:
+        """The options, their values checked. Raises RefusedError (`invalid_options`)."""
+        names = BatchOptions.model_fields
+        return parse_options({name: _plain(getattr(self, name)) for name in names})
+
+
+def run_config_of(batch: Batch) -> dict[str, Any]:
+    """The run config that shows a batch of the ledger in the Launchpad."""
+    options = {name: value for name, value in batch.options.items() if value is not None}
+    what = {
+        "organization": batch.organization_id,
+        "resource": batch.resource,
+        "action": None if batch.action is None else batch.action.value,
+        "file": batch.upload_key,
+    }
+    return {"ops": {tags.PARSE: {"config": {**what, **options, "name": batch.name}}}}
+
+
+def run_tags_of(batch: Batch) -> dict[str, str]:
+    """The tags of a batch's runs."""
+    return {
+        tags.BATCH_ID: batch.id,
+        tags.ORGANIZATION: str(batch.organization_id),
+        tags.RESOURCE: str(batch.resource),
+        tags.ACTION: "" if batch.action is None else batch.action.value,
+    }
+
+
+def _plain(value: Any) -> Any:
+    return value.value if isinstance(value, Enum) else value

@@ -1,0 +1,98 @@
+"""Which batch a run is about: one that awaits it, the one its parent was about, or a new one from the Launchpad."""
+
+from pathlib import PurePosixPath
+
+from dagster import OpExecutionContext
+
+from batch_pipeline.batches.ids import new_batch_id
+from batch_pipeline.batches.model import Batch, Starter
+from batch_pipeline.batches.options import label_from_file_name
+from batch_pipeline.batches.organizations import get_organization
+from batch_pipeline.errors import RefusedError, StateError
+from batch_pipeline.orchestration import tags
+from batch_pipeline.orchestration.config import BatchConfig, run_tags_of
+from batch_pipeline.records.registry import check_action, get_resource
+from batch_pipeline.storage import inbox, keys
+from batch_pipeline.system import System
+
+
+def batch_of(context: OpExecutionContext, config: BatchConfig, system: System) -> Batch:
+    """The run's batch.
+
+    Raises StateError (`run_refused`) for a run that is no re-execution but brings the id of a batch that awaits none,
+    and RefusedError where the Launchpad's config can't make a batch.
+    """
+    known = system.ledger.of_run(context.run_id)
+    if known is not None:
+        return known
+    run = context.run
+    if run.root_run_id is not None:
+        for earlier in (run.parent_run_id, run.root_run_id):
+            batch = system.ledger.of_run(earlier) if earlier else None
+            if batch is not None:
+                return batch
+    tagged = run.tags.get(tags.BATCH_ID)
+    if tagged is not None:
+        batch = system.ledger.get(tagged)
+        if batch.awaits_run is None:
+            raise StateError(
+                "run_refused",
+                f"Batch {tagged} awaits no run: re-execute one of its runs, or launch without the tag {tags.BATCH_ID}.",
+            )
+        return batch
+    batch = _from_launchpad(config, system)
+    context.instance.add_run_tags(context.run_id, run_tags_of(batch))
+    return batch
+
+
+def _from_launchpad(config: BatchConfig, system: System) -> Batch:
+    """A new batch of a file in the bucket; one that lies in the inbox is taken in as the sensor would."""
+    organization = get_organization(system.engine, config.organization)
+    resource = get_resource(config.resource.value)
+    check_action(resource, config.action)
+    options = config.options()
+    key = _checked_key(config.file)
+    found = system.store.stat(key)
+    if key.startswith(keys.INBOX + "/"):
+        address = inbox.read_address(key, {organization.id})
+        if (address.organization_id, address.resource, address.action) != (
+            organization.id,
+            resource.name,
+            config.action,
+        ):
+            raise RefusedError(
+                "wrong_folder",
+                f"{key} lies in the inbox of something else than {config.action.value} of {resource.name} for "
+                f"{organization.id}: correct the config, or move the file.",
+            )
+        batch = inbox.take_in_one(system, found, {organization.id}, starter=Starter.caller, options_override=options)
+        if batch is None or batch.awaits_run is not Starter.caller:
+            raise StateError("taken_in", f"{key} has been taken in already: look for its batch.")
+        return batch
+    batch_id = new_batch_id()
+    file_name = PurePosixPath(key).name
+    target = keys.upload(batch_id, file_name, saved=options.save_upload)
+    system.store.copy(key, target)
+    system.ledger.create(
+        batch_id=batch_id,
+        organization_id=organization.id,
+        resource=resource.name,
+        action=config.action,
+        name=options.name or label_from_file_name(file_name),
+        options=options,
+        source_key=key,
+        updated_by="launchpad",
+    )
+    return system.ledger.payload_arrived(batch_id, upload_key=target, saved=options.save_upload, starter=Starter.caller)
+
+
+def _checked_key(text: str) -> str:
+    """A key within the configured prefix. Raises RefusedError for addresses, absolute paths and ways out of it."""
+    parts = text.split("/")
+    if "://" in text or not text or any(part in ("", ".", "..") for part in parts):
+        raise RefusedError(
+            "invalid_file",
+            f"file must be a key in the configured bucket, such as uploads/default/contact/merge/people.csv; "
+            f"{text[:200]!r} is none.",
+        )
+    return text

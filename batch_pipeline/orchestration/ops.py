@@ -1,0 +1,94 @@
+"""The four ops of a batch, one per phase: they open the attempt, call the phase, and show what it did."""
+
+from collections.abc import Callable
+
+from dagster import Failure, In, OpExecutionContext, Out, op
+
+from batch_pipeline.batches.model import Batch, PhaseName
+from batch_pipeline.errors import BatchError
+from batch_pipeline.orchestration import metadata
+from batch_pipeline.orchestration.attempts import attempt_at
+from batch_pipeline.orchestration.config import BatchConfig
+from batch_pipeline.orchestration.io_manager import BatchReference
+from batch_pipeline.orchestration.opening import batch_of
+from batch_pipeline.orchestration.resources import SystemResource
+from batch_pipeline.phases.attempt import Attempt
+from batch_pipeline.phases.cleanup import cleanup as clean_up
+from batch_pipeline.phases.parse import parse as parse_payload
+from batch_pipeline.phases.process import process as process_items
+from batch_pipeline.phases.validate import validate as validate_items
+from batch_pipeline.system import System
+
+Phase = Callable[[Attempt], None]
+
+
+@op(out=Out(io_manager_key="ledger"), description="Reads the payload in a stream and removes equal items.")
+def parse(context: OpExecutionContext, config: BatchConfig, system: SystemResource) -> BatchReference:
+    """Finds or makes the batch and runs phase parsing."""
+    try:
+        batch = batch_of(context, config, system.system)
+    except BatchError as error:  # there is no batch to fail: the run is what was wrong
+        raise Failure(error.message, metadata={"code": error.code}, allow_retries=False) from None
+    return _run(context, system, BatchReference(batch.id), PhaseName.parsing, parse_payload)
+
+
+@op(
+    ins={"batch": In(BatchReference)},
+    out=Out(io_manager_key="ledger"),
+    description="Applies the row rules, resolves which record each item means, and plans what happens to it.",
+)
+def validate(context: OpExecutionContext, batch: BatchReference, system: SystemResource) -> BatchReference:
+    """Runs phase validation."""
+    return _run(context, system, batch, PhaseName.validation, validate_items)
+
+
+@op(
+    ins={"batch": In(BatchReference)},
+    out=Out(io_manager_key="ledger"),
+    description="Waits for the batch's turn and writes the items, chunk by chunk.",
+)
+def process(context: OpExecutionContext, batch: BatchReference, system: SystemResource) -> BatchReference:
+    """Runs phase processing."""
+    return _run(context, system, batch, PhaseName.processing, process_items)
+
+
+@op(
+    ins={"batch": In(BatchReference)},
+    out=Out(io_manager_key="ledger"),
+    description="Deletes what an overwrite did not find, writes the artifacts and completes the batch.",
+)
+def cleanup(context: OpExecutionContext, batch: BatchReference, system: SystemResource) -> BatchReference:
+    """Runs phase cleanup, which completes the batch, and tells the asset of its resource."""
+    with attempt_at(context, system, batch.batch_id) as (found, attempt):
+        if attempt is None:
+            return batch
+        shown = metadata.failure_metadata(system.system, found)
+        clean_up(attempt)
+    done = system.system.ledger.get(batch.batch_id)
+    context.log_event(metadata.materialization(system.system, done))
+    context.add_output_metadata(
+        {
+            **metadata.batch_metadata(done),
+            **metadata.stats_metadata(done),
+            **metadata.artifact_metadata(system.system, done),
+            **shown,
+        }
+    )
+    return batch
+
+
+def _run(
+    context: OpExecutionContext, resource: SystemResource, batch: BatchReference, name: PhaseName, phase: Phase
+) -> BatchReference:
+    with attempt_at(context, resource, batch.batch_id) as (_, attempt):
+        if attempt is not None:
+            phase(attempt)
+    _show(context, resource.system, resource.system.ledger.get(batch.batch_id), name)
+    return batch
+
+
+def _show(context: OpExecutionContext, system: System, batch: Batch, name: PhaseName) -> None:
+    shown = {**metadata.batch_metadata(batch), **metadata.phase_metadata(batch, name)}
+    if name is PhaseName.validation:
+        shown |= metadata.failure_metadata(system, batch)
+    context.add_output_metadata(shown)

@@ -1,0 +1,69 @@
+"""Makes ledger and Dagster agree: finds batches whose work has ended without anyone having said so, and says so.
+
+A live batch that a run has begun on, but whose lock nobody holds, has lost its worker, whatever Dagster believes:
+runs hold the lock from their first op to their last. Called by sensors while the daemon runs, and at the start of
+every command that works in its own process.
+"""
+
+from dagster import DagsterInstance, DagsterRunStatus, RunsFilter
+
+from batch_pipeline.batches.model import Batch, Reason, Starter
+from batch_pipeline.batches.ownership import is_owned
+from batch_pipeline.batches.states import BatchStatus
+from batch_pipeline.database import connect
+from batch_pipeline.orchestration import tags
+from batch_pipeline.orchestration.attempts import cancelled_reason
+from batch_pipeline.system import System
+
+# A process that made a batch begins its run at once; importing Dagster and connecting takes seconds.
+START_SECONDS = 60.0
+
+LOST_WORKER = Reason(
+    "worker_lost",
+    "The process that ran the batch ended without a word (killed, or its machine is gone). "
+    "What was written stays; a retry does the rest.",
+)
+
+
+def reconcile(system: System, instance: DagsterInstance) -> list[Batch]:
+    """Ends every batch whose work has ended; returns those that it ended."""
+    ended = []
+    with connect(system.database_url, autocommit=True) as connection:
+        for batch in system.ledger.started_and_live():
+            if not is_owned(connection, batch.id):
+                ended.append(_end_abandoned(system, instance, batch))
+    for batch in system.ledger.awaiting_since(START_SECONDS):
+        reason = _never_started(instance, batch)
+        if reason is not None:
+            ended.append(system.ledger.end(batch.id, BatchStatus.failed, reason))
+    return ended
+
+
+def _end_abandoned(system: System, instance: DagsterInstance, batch: Batch) -> Batch:
+    """Ends a batch without a worker, and its run where Dagster takes it to be going on."""
+    run = instance.get_run_by_id(batch.run_id) if batch.run_id else None
+    if run is None:
+        reason = Reason("run_deleted", "The batch's run was deleted in Dagster while it was going on: retry the batch.")
+    elif run.status in (DagsterRunStatus.CANCELED, DagsterRunStatus.CANCELING):
+        reason = cancelled_reason(batch)
+    else:
+        reason = LOST_WORKER
+    ended = system.ledger.end(batch.id, BatchStatus.failed, reason, run_id=batch.run_id)
+    if run is not None and not run.is_finished:
+        if run.status is DagsterRunStatus.CANCELING:
+            instance.report_run_canceled(run, message=reason.message)
+        else:
+            instance.report_run_failed(run, message=reason.message)
+    return ended
+
+
+def _never_started(instance: DagsterInstance, batch: Batch) -> Reason | None:
+    """Why the run that a batch awaits will not come; None while it may."""
+    if batch.awaits_run is Starter.caller:
+        return Reason("never_started", "The process that was to run the batch ended before it began: retry the batch.")
+    runs = instance.get_runs(RunsFilter(tags={tags.BATCH_ID: batch.id}), limit=1)
+    if not runs or not runs[0].is_finished or runs[0].run_id == batch.run_id:
+        return None
+    if runs[0].status is DagsterRunStatus.CANCELED:
+        return Reason("cancelled", "The batch's run was cancelled before it began: retry the batch.")
+    return Reason("never_started", "The batch's run ended before its first step began: see the run's log, then retry.")

@@ -1,0 +1,103 @@
+"""Sensors: they take in uploads, start what was accepted, and keep ledger and Dagster agreed.
+
+Each can be switched off and on, or reset, at any time: what they have done is in the ledger, not in a cursor.
+"""
+
+from collections.abc import Iterator
+
+from dagster import (
+    DagsterRunStatus,
+    DefaultSensorStatus,
+    JobDefinition,
+    RunRequest,
+    RunStatusSensorContext,
+    SensorDefinition,
+    SensorEvaluationContext,
+    SkipReason,
+    run_status_sensor,
+    sensor,
+)
+
+from batch_pipeline.batches.model import Batch
+from batch_pipeline.orchestration.config import run_config_of, run_tags_of
+from batch_pipeline.orchestration.reconcile import reconcile
+from batch_pipeline.storage.inbox import take_in
+from batch_pipeline.system import open_system
+
+INBOX_SECONDS = 2
+RECONCILE_SECONDS = 15  # ledger and Dagster disagree for a minute at most
+
+
+def run_request_of(batch: Batch) -> RunRequest:
+    """The run that a batch awaits. Its key is the attempt's, so asking again before it has begun changes nothing."""
+    return RunRequest(
+        run_key=f"{batch.id}/{batch.attempts + 1}",
+        run_config=run_config_of(batch),
+        tags=run_tags_of(batch),
+    )
+
+
+def build_sensors(batch_job: JobDefinition) -> list[SensorDefinition]:
+    """All sensors, on by default."""
+
+    @sensor(
+        name="upload_sensor",
+        job=batch_job,
+        minimum_interval_seconds=INBOX_SECONDS,
+        default_status=DefaultSensorStatus.RUNNING,
+        description="Takes files out of the inbox (uploads/…), makes each a batch, and starts the batches that wait.",
+    )
+    def upload_sensor(context: SensorEvaluationContext) -> Iterator[RunRequest | SkipReason]:
+        with open_system() as system:
+            taken = take_in(system, limit=system.settings.inbox_files_per_tick)
+            for batch in taken:
+                if batch.reason is not None:
+                    context.log.warning(f"{batch.source_key}: batch {batch.id} failed: {batch.reason.message}")
+            waiting = system.ledger.awaiting_launch(system.settings.inbox_files_per_tick)
+        if taken:
+            context.log.info(f"{len(taken)} files taken in; {len(waiting)} batches wait for their run")
+        if not waiting:
+            yield SkipReason("No new file in the inbox." if not taken else "No file could become a batch that runs.")
+        for batch in waiting:
+            yield run_request_of(batch)
+
+    @sensor(
+        name="reconcile_sensor",
+        minimum_interval_seconds=RECONCILE_SECONDS,
+        default_status=DefaultSensorStatus.RUNNING,
+        description="Fails batches whose worker is gone, and their runs, so that nothing stays stuck.",
+    )
+    def reconcile_sensor(context: SensorEvaluationContext) -> SkipReason:
+        return _reconcile(context)
+
+    @run_status_sensor(
+        run_status=DagsterRunStatus.FAILURE,
+        name="failure_sensor",
+        monitored_jobs=[batch_job],
+        minimum_interval_seconds=RECONCILE_SECONDS,
+        default_status=DefaultSensorStatus.RUNNING,
+        description="When a run has failed, makes sure that its batch says so too.",
+    )
+    def failure_sensor(context: RunStatusSensorContext) -> SkipReason:
+        return _reconcile(context)
+
+    @run_status_sensor(
+        run_status=DagsterRunStatus.CANCELED,
+        name="cancel_sensor",
+        monitored_jobs=[batch_job],
+        minimum_interval_seconds=RECONCILE_SECONDS,
+        default_status=DefaultSensorStatus.RUNNING,
+        description="When a run has been cancelled, makes sure that its batch says so too.",
+    )
+    def cancel_sensor(context: RunStatusSensorContext) -> SkipReason:
+        return _reconcile(context)
+
+    return [upload_sensor, reconcile_sensor, failure_sensor, cancel_sensor]
+
+
+def _reconcile(context: SensorEvaluationContext | RunStatusSensorContext) -> SkipReason:
+    with open_system() as system:
+        ended = reconcile(system, context.instance)
+    if not ended:
+        return SkipReason("Ledger and Dagster agree.")
+    return SkipReason("; ".join(f"{batch.id}: {batch.reason.code}" for batch in ended if batch.reason))

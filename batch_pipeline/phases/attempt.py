@@ -1,0 +1,136 @@
+"""One attempt at a batch, as its phases see it: what they work on, where they report to, when they must stop."""
+
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Any
+
+from batch_pipeline.batches.model import Action, Batch, BlankCells, Phase, PhaseName, PhaseStatus
+from batch_pipeline.batches.options import BatchOptions
+from batch_pipeline.errors import BatchError
+from batch_pipeline.records.resource import Resource
+from batch_pipeline.system import System
+
+
+class TimedOutError(BatchError):
+    """The attempt used up its running time."""
+
+
+@dataclass(frozen=True)
+class Progress:
+    """How far a phase is, for people: `done` of `total` items (None: unknown), at so many a second."""
+
+    phase: PhaseName
+    done: int
+    total: int | None
+    per_second: float
+
+
+@dataclass
+class Attempt:
+    """A run's work on a batch.
+
+    Attributes:
+        batch: as the ledger had it when the phase began.
+        scratch: an empty folder on local disk, for this phase only.
+        report: told of progress, a few times a second at most.
+        started_at: epoch seconds at which the attempt began; waiting for the turn is taken off.
+    """
+
+    system: System
+    batch: Batch
+    run_id: str
+    resource: Resource
+    options: BatchOptions
+    region: str
+    scratch: Path
+    report: Callable[[Progress], None]
+    started_at: float
+    waited_seconds: float = 0.0
+    _phase: Phase | None = field(default=None, repr=False)
+
+    @property
+    def action(self) -> Action:
+        """The batch's action; batches without one never get to an attempt."""
+        assert self.batch.action is not None  # noqa: S101
+        return self.batch.action
+
+    @property
+    def organization_id(self) -> str:
+        """The batch's organization; batches without one never get to an attempt."""
+        assert self.batch.organization_id is not None  # noqa: S101
+        return self.batch.organization_id
+
+    @property
+    def blank_clears(self) -> bool:
+        """Whether an empty cell clears a field: as the option says, else only for overwrite."""
+        if self.options.blank_cells is not None:
+            return self.options.blank_cells is BlankCells.clear
+        return self.action is Action.overwrite
+
+    @property
+    def timeout_seconds(self) -> int:
+        """Running time allowed to one attempt."""
+        return self.options.timeout_seconds or self.system.settings.timeout_seconds
+
+    def waited(self, seconds: float) -> None:
+        """Takes time spent waiting off the attempt's running time."""
+        self.waited_seconds += seconds
+        self.system.ledger.add_waiting(self.run_id, seconds)
+
+    def refresh(self) -> None:
+        """Looks the batch up again. Raises SupersededError where this attempt may not go on."""
+        self.batch = self.system.ledger.check_live(self.batch.id, self.run_id)
+
+    def check(self) -> None:
+        """Raises TimedOutError or SupersededError where work must stop; called between chunks."""
+        if time.time() - self.started_at - self.waited_seconds > self.timeout_seconds:
+            raise TimedOutError(
+                "timed_out",
+                f"The batch took longer than {self.timeout_seconds:,} seconds (timeout_seconds). What was written "
+                "stays; a retry goes on from there.",
+            )
+        self.refresh()
+
+    def begin(self, name: PhaseName, total: int | None = None) -> None:
+        """Marks the phase as running."""
+        phase = replace(
+            self.batch.phase(name),
+            status=PhaseStatus.running,
+            total=total,
+            started_at=time.time(),
+            ended_at=None,
+        )
+        self._phase = phase
+        self.system.ledger.update_phase(self.batch.id, self.run_id, phase)
+        self.refresh()
+
+    def advance(self, *, success: int, error: int, total: int | None = None) -> None:
+        """Stores and reports how far the running phase is: counts from the phase's start."""
+        assert self._phase is not None  # noqa: S101 - between begin and complete
+        self._phase = replace(self._phase, success=success, error=error, total=total or self._phase.total)
+        self.system.ledger.update_phase(self.batch.id, self.run_id, self._phase)
+        seconds = max(time.time() - (self._phase.started_at or 0), 1e-6)
+        done = self._phase.processed
+        self.report(Progress(self._phase.name, done, self._phase.total, done / seconds))
+
+    def complete(self, *, success: int, error: int, total: int, reason: str | None = None, **changes: Any) -> None:
+        """Marks the running phase as completed, storing other columns of the batch in the same statement."""
+        assert self._phase is not None  # noqa: S101 - after begin
+        phase = replace(
+            self._phase,
+            status=PhaseStatus.completed,
+            success=success,
+            error=error,
+            total=total,
+            reason=reason,
+            ended_at=time.time(),
+        )
+        self._phase = None
+        self.system.ledger.update_phase(self.batch.id, self.run_id, phase, **changes)
+        self.refresh()
+
+    def is_done(self, name: PhaseName) -> bool:
+        """Whether an earlier attempt (or op of this one) finished the phase."""
+        return self.batch.phase(name).status in (PhaseStatus.completed, PhaseStatus.skipped)

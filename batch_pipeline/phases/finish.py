@@ -1,0 +1,153 @@
+"""What ends a batch well: its artifacts, its statistics, and `completed`. All of it can be done again."""
+
+from collections.abc import Iterator
+from dataclasses import asdict
+
+import pyarrow.compute as pc
+from psycopg import sql
+
+from batch_pipeline.batches.model import Stats
+from batch_pipeline.batches.states import BatchStatus
+from batch_pipeline.database import connect
+from batch_pipeline.loading.chunks import done_outcome
+from batch_pipeline.loading.staging import Connection, Staging, fetch_table
+from batch_pipeline.payloads.artifacts import (
+    RESULT_SCHEMA,
+    ErrorsWriter,
+    RejectedChunk,
+    ResultWriter,
+    flattened_columns,
+)
+from batch_pipeline.payloads.model import RawChunk
+from batch_pipeline.payloads.parsed import from_table, select
+from batch_pipeline.phases.attempt import Attempt
+from batch_pipeline.records.errors import ERRORS_SCHEMA
+from batch_pipeline.storage import keys
+
+
+def finish(attempt: Attempt) -> None:
+    """Writes the artifacts, counts, completes the batch and drops what only its phases needed."""
+    batch, store, ledger = attempt.batch, attempt.system.store, attempt.system.ledger
+    stats = final_stats(attempt)
+    if stats.rejected:
+        write_errors(attempt)
+    if attempt.options.save_result:
+        _write_result(attempt)
+    ledger.transition(
+        batch.id,
+        attempt.run_id,
+        BatchStatus.completed,
+        stats=asdict(stats),
+        has_errors_file=stats.rejected > 0,
+        has_result_file=attempt.options.save_result,
+    )
+    attempt.batch = ledger.get(batch.id)
+    if not attempt.options.save_upload and batch.upload_key is not None:
+        store.delete(batch.upload_key)
+    with connect(attempt.system.database_url) as connection:
+        Staging(batch.id).drop(connection)
+
+
+def final_stats(attempt: Attempt) -> Stats:
+    """Every item of the upload, counted once by what became of it."""
+    work = attempt.batch.work
+    with connect(attempt.system.database_url) as connection:
+        done = done_outcome(connection, attempt.batch.id)
+        verdicts = dict(
+            connection.execute(
+                sql.SQL("SELECT verdict::text, count(*) FROM {} GROUP BY verdict").format(
+                    Staging(attempt.batch.id).plan
+                )
+            ).fetchall()
+        )
+    return Stats(
+        created=done.created,
+        updated=done.updated,
+        unchanged=done.unchanged,
+        deleted=done.deleted,
+        rejected=work.unreadable + int(verdicts.get("r", 0)),
+        duplicates=work.equal + int(verdicts.get("d", 0)),
+    )
+
+
+def write_errors(attempt: Attempt) -> None:
+    """Writes errors.csv and errors.json from the parsed items and the staged errors."""
+    batch, store = attempt.batch, attempt.system.store
+    columns = list(batch.work.columns)
+    with connect(attempt.system.database_url) as connection:
+        if batch.work.format != "csv":
+            columns = flattened_columns(columns, (chunk.items for chunk in _rejected(attempt, connection)))
+        csv_path, json_path = attempt.scratch / "errors.csv", attempt.scratch / "errors.json"
+        with (
+            csv_path.open("wb") as csv_file,
+            json_path.open("wb") as json_file,
+            ErrorsWriter(csv_file, json_file, columns=columns, has_unreadable=batch.work.unreadable > 0) as writer,
+        ):
+            for chunk in _rejected(attempt, connection):
+                writer.write(chunk)
+    store.upload(csv_path, keys.errors_csv(batch.id))
+    store.upload(json_path, keys.errors_json(batch.id))
+
+
+def _chunks(attempt: Attempt) -> Iterator[tuple[RawChunk, int, int]]:
+    """Each parsed chunk with the first and last row of its stretch of the upload; together they cover every row."""
+    store, batch = attempt.system.store, attempt.batch
+    first = 1
+    for number in range(1, batch.work.chunks + 1):
+        table = store.read_table(keys.parsed_chunk(batch.id, number))
+        last = first + table.num_rows - 1
+        yield from_table(table), first, last
+        first = last + 1
+
+
+def _rejected(attempt: Attempt, connection: Connection) -> Iterator[RejectedChunk]:
+    """The rejected items, as uploaded, with their errors, in the order of the upload."""
+    query = sql.SQL(
+        "SELECT row, code, field, message, value FROM {} WHERE row BETWEEN %(first)s AND %(last)s"
+        " ORDER BY row, step, number"
+    ).format(Staging(attempt.batch.id).errors)
+    for chunk, first, last in _chunks(attempt):
+        found = fetch_table(connection, query, {"first": first, "last": last}, ERRORS_SCHEMA)
+        if found.num_rows:
+            yield RejectedChunk(select(chunk, pc.is_in(chunk.rows, value_set=found["row"].combine_chunks())), found)
+
+
+def _write_result(attempt: Attempt) -> None:
+    """Writes result.json: the outcome of each row of the upload, in its order."""
+    staging, batch = Staging(attempt.batch.id), attempt.batch
+    external_id = "s.external_id" if "external_id" in batch.work.fields else "NULL"
+    query = sql.SQL(
+        """
+        SELECT n.row,
+               CASE WHEN p.verdict = 'a' AND p.record_id IS NULL THEN 'created'
+                    WHEN p.verdict = 'a' AND c.row IS NOT NULL THEN 'updated'
+                    WHEN p.verdict = 'a' THEN 'unchanged'
+                    WHEN p.verdict = 'r' OR p.row IS NULL AND EXISTS (SELECT FROM {errors} e WHERE e.row = n.row)
+                    THEN 'rejected' ELSE 'duplicate' END AS outcome,
+               CASE WHEN p.verdict = 'a' THEN coalesce(p.record_id, s.new_id) WHEN p.verdict = 'd' THEN p.record_id END,
+               coalesce({external_id}, r.external_id)
+        FROM generate_series(%(first)s::bigint, %(last)s::bigint) AS n (row)
+        LEFT JOIN {plan} p ON p.row = n.row AND p.row BETWEEN %(first)s AND %(last)s
+        LEFT JOIN {items} s ON s.row = n.row AND s.row BETWEEN %(first)s AND %(last)s
+        LEFT JOIN {changes} c ON c.row = n.row
+        LEFT JOIN {records} r ON r.organization_id = %(organization)s AND r.id = p.record_id
+        ORDER BY n.row
+        """
+    ).format(
+        items=staging.items,
+        plan=staging.plan,
+        errors=staging.errors,
+        changes=staging.changes,
+        records=sql.Identifier("public", attempt.resource.table),
+        external_id=sql.SQL(external_id),
+    )
+    path = attempt.scratch / "result.json"
+    with (
+        connect(attempt.system.database_url) as connection,
+        path.open("wb") as file,
+        ResultWriter(file) as writer,
+    ):
+        for _, first, last in _chunks(attempt):
+            parameters = {"first": first, "last": last, "organization": attempt.organization_id}
+            writer.write(fetch_table(connection, query, parameters, RESULT_SCHEMA))
+    attempt.system.store.upload(path, keys.result_json(batch.id))

@@ -1,0 +1,127 @@
+"""Parsing: reads the payload in a stream, finds equal items, and stores the items chunk by chunk as uploaded."""
+
+from collections import Counter
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import asdict
+from pathlib import PurePosixPath
+
+import pyarrow as pa
+
+from batch_pipeline.batches.model import Action, DuplicateHandling, PhaseName
+from batch_pipeline.errors import RefusedError
+from batch_pipeline.payloads.equality import EqualItems
+from batch_pipeline.payloads.model import Payload, PayloadFormat, ReadLimits
+from batch_pipeline.payloads.parsed import to_table
+from batch_pipeline.payloads.reader import open_payload
+from batch_pipeline.phases.attempt import Attempt
+from batch_pipeline.storage import keys
+
+SHOWN_COLUMNS = 10  # of unknown ones, in a message
+
+
+def parse(attempt: Attempt) -> None:
+    """Runs the phase, unless it is done. Raises RefusedError where the file as a whole is refused."""
+    if attempt.is_done(PhaseName.parsing):
+        return
+    attempt.begin(PhaseName.parsing)
+    store, batch = attempt.system.store, attempt.batch
+    assert batch.upload_key is not None  # noqa: S101 - no run starts before the payload arrived
+    limit = attempt.system.settings.max_upload_bytes
+    size = store.stat(batch.upload_key).size
+    if size > limit:
+        raise RefusedError(
+            "too_large",
+            f"The upload has {size:,} bytes, the limit is {limit:,} (BATCH_MAX_UPLOAD_BYTES): split it.",
+        )
+    spool = attempt.scratch / "upload"
+    checksum = store.download(batch.upload_key, spool)
+    file_name = PurePosixPath(batch.source_key or batch.upload_key).name
+    payload = open_payload(spool, name=file_name, limits=ReadLimits.from_settings(attempt.system.settings))
+    _check_columns(attempt, payload)
+    _read(attempt, payload, checksum)
+
+
+def _read(attempt: Attempt, payload: Payload, checksum: str) -> None:
+    """Reads all chunks; the next one is read while the last one is being stored."""
+    store, batch = attempt.system.store, attempt.batch
+    fields_vary = payload.format is not PayloadFormat.CSV
+    columns: dict[str, None] = dict.fromkeys(payload.columns)
+    read = unreadable = number = 0
+    equal_items = EqualItems(attempt.scratch, fields_vary=fields_vary)
+    with ThreadPoolExecutor(1) as storing:
+        stored = None
+        for number, chunk in enumerate(payload.chunks(), start=1):
+            if stored is not None:
+                stored.result()
+            stored = storing.submit(store.write_table, keys.parsed_chunk(batch.id, number), to_table(chunk))
+            equal_items.add(chunk)
+            columns |= dict.fromkeys(chunk.columns)
+            read += len(chunk.rows)
+            unreadable += chunk.unreadable.num_rows
+            attempt.check()
+            attempt.advance(success=read, error=unreadable)
+        if stored is not None:
+            stored.result()
+    keep_last = attempt.options.duplicate_handling is DuplicateHandling.use_last
+    equal = equal_items.repeated_rows(keep_last=keep_last)
+    equal_items.close()
+    store.write_table(keys.equal_rows(batch.id), pa.table({"row": pa.array(equal)}))
+    work = batch.work.with_(
+        format=payload.format.value,
+        columns=tuple(columns),
+        items=read + unreadable,
+        unreadable=unreadable,
+        equal=len(equal),
+        chunks=number,
+    )
+    attempt.complete(
+        success=read - len(equal),
+        error=unreadable,
+        total=read + unreadable - len(equal),
+        work=asdict(work),
+        checksum=checksum,
+    )
+
+
+def _check_columns(attempt: Attempt, payload: Payload) -> None:
+    """Refuses a file whose headers or mapping can't be what its sender means."""
+    resource, mapping = attempt.resource, attempt.options.column_mapping
+    for option, fields in (("column_mapping", mapping), ("properties", attempt.options.properties)):
+        for name in fields:
+            if not resource.knows(name) or (option == "properties" and name in resource.file_headers):
+                raise RefusedError(
+                    "invalid_options",
+                    f"{option} names the field {name!r}, which {resource.name} does not have. "
+                    f"Fields are: {resource.header_help()}.",
+                )
+    if payload.is_errors_file and attempt.action is Action.overwrite:
+        raise RefusedError(
+            "errors_file_in_overwrite",
+            "The file is an errors file (it has a _row column), so it is not the whole of the records: "
+            "upload it for merge, or remove its columns that begin with _.",
+        )
+    if payload.format is not PayloadFormat.CSV:
+        return  # fields of JSON items are each item's own
+    absent = [header for header in mapping.values() if header not in payload.columns]
+    if absent:
+        raise RefusedError(
+            "missing_columns",
+            f"column_mapping names headers that the file does not have: {', '.join(absent)}. "
+            f"It has: {', '.join(payload.columns)}.",
+        )
+    mapped = {header: name for name, header in mapping.items()}
+    names = [mapped.get(header, header) for header in payload.columns]
+    repeated = [name for name, count in Counter(names).items() if count > 1]
+    if repeated:
+        raise RefusedError(
+            "duplicate_headers",
+            f"The file gives {', '.join(repeated)} in more than one column: rename or unmap one of them.",
+        )
+    unknown = [header for header in payload.columns if not resource.knows(mapped.get(header, header))]
+    if unknown:
+        more = f" and {len(unknown) - SHOWN_COLUMNS} more" if len(unknown) > SHOWN_COLUMNS else ""
+        raise RefusedError(
+            "unknown_columns",
+            f"The header has columns that {resource.name} does not have: {', '.join(unknown[:SHOWN_COLUMNS])}{more}. "
+            f"Remove, rename or map them (column_mapping). Known are: {resource.header_help()}.",
+        )

@@ -1,0 +1,200 @@
+"""Validation: row rules on every item, then the plan. Writes nothing to the organization's records."""
+
+from collections.abc import Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import asdict
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+from psycopg import sql
+
+from batch_pipeline.batches.ids import record_ids
+from batch_pipeline.batches.model import PhaseName
+from batch_pipeline.batches.states import BatchStatus
+from batch_pipeline.batches.turns import planned_version
+from batch_pipeline.database import connect
+from batch_pipeline.errors import RefusedError
+from batch_pipeline.loading.chunks import chunk_ranges, store_chunks
+from batch_pipeline.loading.identity import STEP_RULES, Planner, deciding_kinds
+from batch_pipeline.loading.staging import Connection, Staging, copy_table
+from batch_pipeline.payloads.model import RawChunk
+from batch_pipeline.payloads.parsed import from_table, select
+from batch_pipeline.phases.attempt import Attempt
+from batch_pipeline.phases.finish import write_errors
+from batch_pipeline.records import errors
+from batch_pipeline.records.cells import ReadingOptions
+from batch_pipeline.records.check import CheckedChunk, RowRules
+from batch_pipeline.records.fields import KeyedText, RuleContext
+from batch_pipeline.records.resource import Resource
+from batch_pipeline.storage import keys
+
+ARROW_TYPES = {"text": pa.string(), "jsonb": pa.string(), "boolean": pa.bool_()}
+
+
+def validate(attempt: Attempt) -> None:
+    """Runs the phase, unless it is done. Raises RefusedError (`no_valid_items`), the errors file being written."""
+    if attempt.is_done(PhaseName.validation):
+        return
+    work = attempt.batch.work
+    attempt.begin(PhaseName.validation, total=work.items - work.unreadable - work.equal)
+    staging = Staging(attempt.batch.id)
+    fields = staged_fields(attempt.resource, attempt)
+    with connect(attempt.system.database_url) as connection:
+        connection.execute("SET work_mem = '128MB'")  # one sort or hash over millions of narrow rows
+        staging.create(connection, attempt.resource, fields)
+        clears = _stage_items(attempt, connection, staging, fields)
+        for table in (staging.items, staging.plan, staging.errors):
+            connection.execute(sql.SQL("CREATE INDEX ON {} USING brin (row) WITH (pages_per_range = 16)").format(table))
+        connection.commit()
+        for table in (staging.items, staging.errors):
+            connection.execute(sql.SQL("ANALYZE {}").format(table))
+        version = planned_version(connection, attempt.batch)
+        counts = planner(connection, attempt, fields).plan()
+        store_chunks(connection, attempt.batch.id, chunk_ranges(work.items, attempt.system.settings.chunk_rows))
+        connection.commit()
+    attempt.complete(
+        success=counts.accepted + counts.duplicates,
+        error=counts.rejected,
+        total=counts.accepted + counts.duplicates + counts.rejected,
+        work=asdict(work.with_(fields=fields, clears=clears)),
+        plan_version=version,
+    )
+    require_valid_items(attempt, counts.accepted)
+    attempt.system.ledger.transition(attempt.batch.id, attempt.run_id, BatchStatus.queued)
+    attempt.refresh()
+
+
+def require_valid_items(attempt: Attempt, accepted: int) -> None:
+    """Raises RefusedError (`no_valid_items`) where items were read but none is valid, once the errors file exists."""
+    items = attempt.batch.work.items
+    if items == 0 or accepted > 0:
+        return
+    write_errors(attempt)
+    attempt.system.ledger.update(attempt.batch.id, attempt.run_id, has_errors_file=True)
+    raise RefusedError(
+        "no_valid_items",
+        f"None of the {items:,} items is valid, so nothing was written: the errors file says what is wrong with each.",
+    )
+
+
+def planner(connection: Connection, attempt: Attempt, fields: tuple[str, ...]) -> Planner:
+    """The planner of the attempt's batch."""
+    return Planner(
+        connection,
+        attempt.resource,
+        Staging(attempt.batch.id),
+        organization_id=attempt.organization_id,
+        fields=fields,
+        handling=attempt.options.duplicate_handling,
+    )
+
+
+def staged_fields(resource: Resource, attempt: Attempt) -> tuple[str, ...]:
+    """The fields that any item of the batch can carry, in the resource's order."""
+    mapped = {header: name for name, header in attempt.options.column_mapping.items()}
+    names = {mapped.get(column, column) for column in attempt.batch.work.columns} | set(attempt.options.properties)
+    names |= {resource.file_headers[name] for name in names & set(resource.file_headers)}
+    return tuple(
+        field.name
+        for field in resource.fields
+        if field.name in names
+        or (isinstance(field, KeyedText) and any(field.key_of(name) is not None for name in names))
+    )
+
+
+def parsed_chunks(attempt: Attempt) -> Iterator[RawChunk]:
+    """The items that parsing stored, without those that repeat another; the next chunk is read ahead."""
+    store, batch = attempt.system.store, attempt.batch
+    equal = store.read_table(keys.equal_rows(batch.id))["row"].combine_chunks()
+    with ThreadPoolExecutor(1) as reading:
+        numbers = range(1, batch.work.chunks + 1)
+        ahead: Future[pa.Table] | None = None
+        for number in numbers:
+            current = ahead or reading.submit(store.read_table, keys.parsed_chunk(batch.id, number))
+            if number < batch.work.chunks:
+                ahead = reading.submit(store.read_table, keys.parsed_chunk(batch.id, number + 1))
+            chunk = from_table(current.result())
+            if len(equal):
+                chunk = select(chunk, pc.invert(pc.is_in(chunk.rows, value_set=equal)))
+            yield chunk
+
+
+def _stage_items(attempt: Attempt, connection: Connection, staging: Staging, fields: tuple[str, ...]) -> bool:
+    """Checks every item and COPYs it; the next chunk is checked while PostgreSQL takes in the last one.
+
+    Returns whether any item clears a field.
+    """
+    options = attempt.options
+    rules = RowRules(
+        attempt.resource,
+        ReadingOptions(
+            mapping={header: name for name, header in options.column_mapping.items()},
+            properties=options.properties,
+            blank_clears=attempt.blank_clears or attempt.batch.work.format != "csv",
+        ),
+        RuleContext(region=options.default_region or attempt.region),
+    )
+    clears = False
+    valid = invalid = 0
+    with ThreadPoolExecutor(1) as copying:
+        copied: Future[None] | None = None
+        for chunk in parsed_chunks(attempt):
+            checked = rules.check(chunk)
+            clears = clears or bool(checked.cleared.any())
+            items = _staged_table(attempt, checked, rules, fields)
+            found = _error_table(chunk, checked)
+            if copied is not None:
+                copied.result()
+            copied = copying.submit(_copy, connection, staging, items, found)
+            wrong = int(np.count_nonzero(checked.invalid))
+            valid, invalid = valid + len(checked.rows) - wrong, invalid + wrong
+            attempt.check()
+            attempt.advance(success=valid, error=invalid)
+        if copied is not None:
+            copied.result()
+    return clears
+
+
+def _copy(connection: Connection, staging: Staging, items: pa.Table, found: pa.Table) -> None:
+    copy_table(connection, staging.items, items)
+    copy_table(connection, staging.errors, found)
+
+
+def _staged_table(attempt: Attempt, checked: CheckedChunk, rules: RowRules, fields: tuple[str, ...]) -> pa.Table:
+    """The items as `Staging.items` has them."""
+    batch = attempt.batch
+    assert batch.arrived_at is not None  # noqa: S101 - no run starts before the payload arrived
+    rows = checked.rows
+    columns: dict[str, pa.Array] = {
+        "row": rows,
+        "kind": deciding_kinds(attempt.resource, checked, rules),
+        "cleared": pa.array(checked.cleared),
+        "invalid": pa.array(checked.invalid),
+        "new_id": record_ids(
+            attempt.resource.id_prefix, batch_id=batch.id, arrived_at=batch.arrived_at, rows=rows.to_numpy()
+        ),
+    }
+    for name in fields:
+        column = checked.fields.get(name)
+        columns[name] = (
+            pa.nulls(len(rows), ARROW_TYPES[attempt.resource.field(name).sql_type]) if column is None else column
+        )
+    return pa.table(columns)
+
+
+def _error_table(chunk: RawChunk, checked: CheckedChunk) -> pa.Table:
+    """All errors found so far, unreadable rows included, as `Staging.errors` has them."""
+    broken = chunk.unreadable
+    unreadable = pa.table(
+        [
+            broken["row"],
+            pa.repeat(pa.scalar("unreadable_row"), broken.num_rows),
+            pa.nulls(broken.num_rows, pa.string()),
+            broken["message"],
+            pa.nulls(broken.num_rows, pa.string()),
+        ],
+        schema=errors.ERRORS_SCHEMA,
+    )
+    table = errors.combine([unreadable, checked.errors])
+    return table.append_column("step", pa.repeat(pa.scalar(STEP_RULES, pa.int16()), table.num_rows))

@@ -1,0 +1,103 @@
+"""From the columns of an upload to the cells of a record's fields: cleaned text, and what an empty one means.
+
+What belongs here is how values are read for every field and format alike; what a value may be is for `fields`.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from batch_pipeline.payloads.model import CellKind, RawChunk
+from batch_pipeline.records.values.text import clean_texts
+
+
+@dataclass(frozen=True)
+class Cells:
+    """One column's cells, aligned with the items of a chunk.
+
+    Attributes:
+        values: string; cleaned text, null where the item gives no value.
+        cleared: bool; true where the item asks to clear the field.
+        kinds: uint8 of `CellKind`, null where there is no value; None where all values are text.
+        raw: string; the text as uploaded, for messages.
+    """
+
+    values: pa.StringArray
+    cleared: pa.BooleanArray
+    kinds: pa.UInt8Array | None
+    raw: pa.StringArray
+
+    def take_valid(self, valid: pa.BooleanArray) -> "Cells":
+        """The same with values only where `valid`."""
+        return Cells(pc.if_else(valid, self.values, pa.scalar(None, pa.string())), self.cleared, self.kinds, self.raw)
+
+
+@dataclass(frozen=True)
+class ReadingOptions:
+    """What of a batch's options and payload decides how its cells are read.
+
+    Attributes:
+        mapping: upload column -> field name, for mapped columns only.
+        properties: field name -> default text.
+        blank_clears: whether an empty text clears the field; otherwise it leaves the field as it is.
+    """
+
+    mapping: Mapping[str, str]
+    properties: Mapping[str, str]
+    blank_clears: bool
+
+    def field_of(self, column: str) -> str:
+        """The name under which an upload's column is known."""
+        return self.mapping.get(column, column)
+
+
+def read_cells(chunk: RawChunk, options: ReadingOptions) -> dict[str, Cells]:
+    """The chunk's cells by field name (dotted for nested ones), as the upload gives them."""
+    return {
+        options.field_of(column): _column_cells(text, chunk.kinds.get(column), options)
+        for column, text in chunk.columns.items()
+    }
+
+
+def apply_properties(cells: dict[str, Cells], options: ReadingOptions, count: int) -> None:
+    """Gives the default values to the items that do not define the field or leave it blank, in place."""
+    for field_name, default in options.properties.items():
+        text = clean_texts(pa.array([default], pa.string()))[0].as_py()
+        cells[field_name] = _with_default(cells.get(field_name), text, count)
+
+
+def _column_cells(raw: pa.StringArray, kinds: pa.UInt8Array | None, options: ReadingOptions) -> Cells:
+    cleaned = clean_texts(raw)
+    is_blank = pc.equal(cleaned, "")
+    if kinds is not None:
+        is_text = pc.equal(kinds, int(CellKind.TEXT))
+        is_null = pc.equal(kinds, int(CellKind.NULL))
+        is_blank = pc.or_(is_null, pc.and_(is_text, is_blank))
+        kinds = pc.if_else(is_blank, pa.scalar(None, pa.uint8()), kinds)
+    is_blank = pc.fill_null(is_blank, False)
+    values = pc.if_else(is_blank, pa.scalar(None, pa.string()), cleaned)
+    cleared = is_blank if options.blank_clears else constant(False, len(raw))
+    return Cells(values, cleared, kinds, raw)
+
+
+def _with_default(cells: Cells | None, default: str, count: int) -> Cells:
+    column = pa.repeat(pa.scalar(default, pa.string()), count)
+    if cells is None:
+        return Cells(column, constant(False, count), None, column)
+    missing = pc.is_null(cells.values)
+    kinds = cells.kinds
+    if kinds is not None:
+        kinds = pc.if_else(missing, pa.scalar(int(CellKind.TEXT), pa.uint8()), kinds)
+    return Cells(
+        pc.if_else(missing, column, cells.values),
+        pc.and_(cells.cleared, pc.invert(missing)),
+        kinds,
+        pc.if_else(missing, column, cells.raw),
+    )
+
+
+def constant(value: bool, count: int) -> pa.BooleanArray:
+    """A boolean column of one value."""
+    return pa.repeat(pa.scalar(value), count)

@@ -1,0 +1,66 @@
+"""Contacts: people that shipments, groups and trackers refer to."""
+
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from batch_pipeline.batches.model import Action
+from batch_pipeline.records.cells import Cells
+from batch_pipeline.records.fields import Boolean, Email, Phone, Text
+from batch_pipeline.records.resource import DerivationError, NaturalKey, Resource
+
+
+def _name_from_parts(cells: dict[str, Cells]) -> list[DerivationError]:
+    """`first_name` and `last_name`, joined by a blank, give `name`; an item may use the one way or the other."""
+    parts = [part for part in (cells.pop("first_name", None), cells.pop("last_name", None)) if part is not None]
+    if not parts:
+        return []
+    texts = [pc.fill_null(part.values, "") for part in parts]
+    joined = pc.utf8_trim_whitespace(pc.binary_join_element_wise(*texts, " "))
+    joined = pc.if_else(pc.equal(joined, ""), pa.scalar(None, pa.string()), joined)
+    cleared = parts[0].cleared
+    for part in parts[1:]:
+        cleared = pc.and_(cleared, part.cleared)
+    name = cells.get("name")
+    if name is None:
+        cells["name"] = Cells(joined, cleared, None, joined)
+        return []
+    both = pc.and_(pc.is_valid(joined), pc.is_valid(name.values))
+    from_parts = pc.and_(pc.is_valid(joined), pc.is_null(name.values))
+    cells["name"] = Cells(
+        pc.if_else(from_parts, joined, name.values),
+        pc.and_(name.cleared, pc.invert(from_parts)),
+        None if name.kinds is None else pc.if_else(from_parts, pa.scalar(0, pa.uint8()), name.kinds),
+        pc.if_else(from_parts, joined, name.raw),
+    )
+    return [
+        DerivationError(
+            pc.indices_nonzero(both).cast(pa.int64()),
+            "conflict",
+            "name",
+            "is given together with first_name or last_name: give the one or the others",
+        )
+    ]
+
+
+CONTACT = Resource(
+    name="contact",
+    table="contacts",
+    id_prefix="ctct_",
+    actions=frozenset(Action),
+    own_fields=(
+        Text("name", max_length=255, required=True),
+        Email("email"),
+        Phone("phone"),
+        Text("address", max_length=500),
+        Text("address_line2", max_length=500),
+        Text("id_number", max_length=100),
+        Boolean("is_primary"),
+        Text("notes", max_length=5_000),
+    ),
+    natural_keys=(
+        NaturalKey(("email",), when="email", fold_case=True),
+        NaturalKey(("name", "phone"), only_records_without="email"),
+    ),
+    file_headers={"first_name": "name", "last_name": "name"},
+    derive=_name_from_parts,
+)

@@ -1,0 +1,64 @@
+"""Item errors as a table: what was wrong with which item, in words that a person can act on."""
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+
+VALUE_CHARACTERS = 200  # of a value in a message or report; the whole item stands beside it
+
+ERRORS_SCHEMA = pa.schema(
+    [
+        pa.field("row", pa.int64(), nullable=False),
+        pa.field("code", pa.string(), nullable=False),
+        pa.field("field", pa.string()),
+        pa.field("message", pa.string(), nullable=False),
+        pa.field("value", pa.string()),
+    ]
+)
+
+
+def item_errors(
+    *,
+    rows: pa.Int64Array,
+    code: str,
+    field: str | None,
+    expectation: str,
+    values: pa.StringArray | None = None,
+) -> pa.Table:
+    """One error for each of `rows` (`ERRORS_SCHEMA`); the message is `field "value" expectation`.
+
+    Values longer than 200 characters are cut. Where `values` is None, or a value is, the message goes without.
+    """
+    count = len(rows)
+    shown = pa.nulls(count, pa.string()) if values is None else _cut(values)
+    subject = field or "the item"
+    quoted = pc.binary_join_element_wise(f'{subject} "', shown, f'" {expectation}', "")
+    messages = pc.fill_null(quoted, f"{subject} {expectation}")
+    return pa.table(
+        [
+            rows,
+            pa.repeat(pa.scalar(code, pa.string()), count),
+            pa.repeat(pa.scalar(field, pa.string()), count),
+            messages,
+            shown,
+        ],
+        schema=ERRORS_SCHEMA,
+    )
+
+
+def combine(tables: list[pa.Table]) -> pa.Table:
+    """All errors in one table, by row; those of one row stay in the order in which they were found."""
+    if not tables:
+        return ERRORS_SCHEMA.empty_table()
+    table = pa.concat_tables(tables)
+    if table.num_rows == 0:
+        return table
+    order = np.argsort(table["row"].to_numpy(), kind="stable")
+    return table.take(pa.array(order))
+
+
+def _cut(values: pa.StringArray) -> pa.StringArray:
+    if len(values) == 0:
+        return values
+    longest = pc.max(pc.utf8_length(values)).as_py() or 0
+    return pc.utf8_slice_codeunits(values, 0, VALUE_CHARACTERS) if longest > VALUE_CHARACTERS else values

@@ -1,0 +1,150 @@
+"""Objects of named texts (`metadata`): dotted columns and JSON objects alike become one JSON patch per item.
+
+Pairs are handled in a long table (item, key, value), one row a pair, so that both forms obey the same rules.
+"""
+
+from collections.abc import Callable
+
+import numpy as np
+import orjson
+import pandera.pandas as pandera
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from batch_pipeline.records import rules
+from batch_pipeline.records.cells import Cells, constant
+from batch_pipeline.records.fields import KeyedText
+from batch_pipeline.records.values.text import clean_texts
+
+# Called with (items, code, field, expectation, values); items are positions in the chunk.
+AddErrors = Callable[[pa.Array, str, str, str, pa.StringArray | None], None]
+
+_JSON_ESCAPES = (("\\", "\\\\"), ('"', '\\"'), ("\n", "\\n"), ("\t", "\\t"))
+
+
+def read_keyed(
+    field: KeyedText, cells: dict[str, Cells], count: int, add_errors: AddErrors
+) -> tuple[pa.StringArray | None, pa.BooleanArray]:
+    """The field's patch of each item and where the whole field is cleared.
+
+    The patch is a JSON object text, a null value removing a key; null where the item says nothing of the field. It is
+    None where no item can.
+    """
+    pairs = [_column_pairs(key, cells[name]) for name in cells if (key := field.key_of(name)) is not None]
+    cleared = constant(False, count)
+    if field.name in cells:
+        whole = cells[field.name]
+        cleared = whole.cleared
+        pairs.append(_object_pairs(field, whole, add_errors))
+    if not pairs:
+        return None, cleared
+    table = pa.concat_tables(pairs)
+    _check(field, table, add_errors)
+    return _patches(table, count), cleared
+
+
+def _pairs(items: pa.Array, keys: pa.Array, values: pa.Array) -> pa.Table:
+    return pa.table({"item": items.cast(pa.int64()), "key": keys.cast(pa.string()), "value": values.cast(pa.string())})
+
+
+def _column_pairs(key: str, cells: Cells) -> pa.Table:
+    """The pairs of one dotted column; a cleared cell is a pair without value."""
+    given = pc.indices_nonzero(pc.or_(pc.is_valid(cells.values), cells.cleared))
+    return _pairs(given, pa.repeat(pa.scalar(key, pa.string()), len(given)), cells.values.take(given))
+
+
+def _object_pairs(field: KeyedText, cells: Cells, add_errors: AddErrors) -> pa.Table:
+    """The pairs of the items that give the field as one JSON object."""
+    given = pc.indices_nonzero(pc.is_valid(cells.values))
+    items: list[int] = []
+    keys: list[str] = []
+    values: list[str | None] = []
+    not_objects: list[int] = []
+    wrong: dict[str, list[int]] = {}
+    for item, text in zip(given.to_pylist(), cells.values.take(given).to_pylist(), strict=True):
+        try:
+            pairs = orjson.loads(text)
+        except orjson.JSONDecodeError:
+            pairs = None  # a flat file's cell that is no JSON
+        if not isinstance(pairs, dict):
+            not_objects.append(item)
+            continue
+        for key, value in pairs.items():
+            if value is None or isinstance(value, str):
+                items.append(item)
+                keys.append(key)
+                values.append(value or None)
+            else:
+                wrong.setdefault(key, []).append(item)
+    bad = pa.array(not_objects, pa.int64())
+    add_errors(bad, "invalid_type", field.name, field.type_expectation, cells.raw.take(bad))
+    for key, places in wrong.items():
+        add_errors(pa.array(places, pa.int64()), "invalid_type", f"{field.name}.{key}", "must be a text", None)
+    cleaned = clean_texts(pa.array(values, pa.string()))
+    cleaned = pc.if_else(pc.equal(cleaned, ""), pa.scalar(None, pa.string()), cleaned)
+    return _pairs(pa.array(items, pa.int64()), clean_texts(pa.array(keys, pa.string())), cleaned)
+
+
+def pair_schema(field: KeyedText) -> pandera.DataFrameSchema:
+    """The rules of a keyed field's pairs; columns `key` and `value`, Arrow strings."""
+    return pandera.DataFrameSchema(
+        {
+            "key": pandera.Column(rules.TEXT, [rule.check() for rule in field.key_rules()]),
+            "value": pandera.Column(rules.TEXT, [rule.check() for rule in field.value_rules()], nullable=True),
+        },
+        strict=True,
+    )
+
+
+def _check(field: KeyedText, table: pa.Table, add_errors: AddErrors) -> None:
+    columns = {name: table[name].combine_chunks() for name in ("key", "value")}
+    expectations = {
+        "key": {rule.code: rule.expectation for rule in field.key_rules()},
+        "value": {rule.code: rule.expectation for rule in field.value_rules()},
+    }
+    items = table["item"].combine_chunks()
+    for column, code, places in rules.failures(pair_schema(field), columns):
+        subject = "a name in it" if column == "key" else "a value in it"
+        by_key = columns["key"].take(places)
+        for key in pc.unique(by_key).to_pylist():
+            here = places.filter(pc.equal(by_key, key))
+            name = field.name if column == "key" else f"{field.name}.{key}"
+            expectation = f"({subject}) {expectations[column][code]}" if column == "key" else expectations[column][code]
+            add_errors(items.take(here), code, name, expectation, columns[column].take(here))
+    given = table.filter(pc.is_valid(table["value"]))
+    per_item = given.group_by("item").aggregate([("key", "count_distinct")])
+    too_many = per_item.filter(pc.greater(per_item["key_count_distinct"], field.max_pairs))
+    add_errors(
+        too_many["item"].combine_chunks(),
+        "too_many",
+        field.name,
+        f"has more than {field.max_pairs} pairs",
+        None,
+    )
+
+
+def _patches(table: pa.Table, count: int) -> pa.StringArray:
+    """One JSON object text per item from its pairs; a later pair of the same key wins, as in PostgreSQL's jsonb."""
+    if table.num_rows == 0:
+        return pa.nulls(count, pa.string())
+    order = np.argsort(table["item"].to_numpy(), kind="stable")
+    table = table.take(pa.array(order)).combine_chunks()
+    values = pc.binary_join_element_wise('"', _escaped(table["value"].combine_chunks()), '"', "")
+    members = pc.binary_join_element_wise(
+        '"', _escaped(table["key"].combine_chunks()), '": ', pc.fill_null(values, "null"), ""
+    )
+    items = table["item"].to_numpy()
+    starts = np.flatnonzero(np.concatenate(([True], items[1:] != items[:-1])))
+    offsets = np.append(starts, len(items)).astype(np.int32)
+    objects = pc.binary_join(pa.ListArray.from_arrays(pa.array(offsets), members), ", ")
+    objects = pc.binary_join_element_wise("{", objects, "}", "")
+    places = np.full(count, -1, np.int64)
+    places[items[starts]] = np.arange(len(starts))
+    return objects.take(pa.array(places, mask=places < 0))
+
+
+def _escaped(texts: pa.StringArray) -> pa.StringArray:
+    """Texts as they stand within a JSON string. Other control characters are rejected before they could get here."""
+    for character, escape in _JSON_ESCAPES:
+        texts = pc.replace_substring(texts, character, escape)
+    return texts

@@ -1,0 +1,28 @@
+"""The resources that batches can be about. A further one is one more line here, one module and one migration."""
+
+from batch_pipeline.batches.model import Action
+from batch_pipeline.errors import RefusedError
+from batch_pipeline.records.contact import CONTACT
+from batch_pipeline.records.resource import Resource
+
+RESOURCES: dict[str, Resource] = {resource.name: resource for resource in (CONTACT,)}
+
+
+def get_resource(name: str) -> Resource:
+    """The named resource. Raises RefusedError (`unknown_resource`)."""
+    try:
+        return RESOURCES[name]
+    except KeyError:
+        raise RefusedError(
+            "unknown_resource", f"There is no resource {name!r}: known are {', '.join(RESOURCES)}."
+        ) from None
+
+
+def check_action(resource: Resource, action: Action) -> None:
+    """Raises RefusedError (`action_not_available`) where the resource does not have the action."""
+    if action not in resource.actions:
+        raise RefusedError(
+            "action_not_available",
+            f"The action {action.value} is not available for {resource.name}: "
+            f"use {', '.join(sorted(item.value for item in resource.actions))}.",
+        )

@@ -1,0 +1,94 @@
+"""What a resource is: its fields, keys and table. Each resource is one module that makes one `Resource`.
+
+Everything outside `records/` works from this description and knows no resource by name.
+"""
+
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass
+
+import pyarrow as pa
+
+from batch_pipeline.batches.model import Action
+from batch_pipeline.records.cells import Cells
+from batch_pipeline.records.fields import Field, KeyedText, RecordId, Text
+
+
+@dataclass(frozen=True)
+class NaturalKey:
+    """Columns that together identify a record where an item carries neither `id` nor `external_id`.
+
+    Attributes:
+        columns: compared in full; null equals null, but the first must have a value.
+        when: used for items that carry this field; None: for all the rest.
+        fold_case: compare without regard to case.
+        only_records_without: only records in which this column is null are matched.
+    """
+
+    columns: tuple[str, ...]
+    when: str | None = None
+    fold_case: bool = False
+    only_records_without: str | None = None
+
+
+@dataclass(frozen=True)
+class DerivationError:
+    """An error found while deriving cells: `item` are positions in the chunk."""
+
+    items: pa.Int64Array
+    code: str
+    field: str
+    expectation: str
+
+
+Derivation = Callable[[dict[str, Cells]], Iterable[DerivationError]]
+
+
+@dataclass(frozen=True)
+class Resource:
+    """One resource.
+
+    Attributes:
+        name: the spec's word, in the singular.
+        table: its table, in schema public.
+        id_prefix: of its records' ids.
+        actions: what batches may do with it.
+        own_fields: its fields, in the order of the specification, without those that every record has.
+        natural_keys: in order; the last one has no `when`.
+        file_headers: further headers that an upload may use, each with the field that it feeds.
+        derive: makes cells of own fields from those headers, in place.
+    """
+
+    name: str
+    table: str
+    id_prefix: str
+    actions: frozenset[Action]
+    own_fields: tuple[Field, ...]
+    natural_keys: tuple[NaturalKey, ...]
+    file_headers: Mapping[str, str]
+    derive: Derivation | None = None
+
+    @property
+    def fields(self) -> tuple[Field, ...]:
+        """All fields an item may carry; a field's position is its bit in staged masks."""
+        return (
+            RecordId("id", prefix=self.id_prefix),
+            Text("external_id", max_length=255),
+            *self.own_fields,
+            KeyedText("metadata"),
+        )
+
+    def field(self, name: str) -> Field:
+        """The named field. Raises KeyError."""
+        return next(field for field in self.fields if field.name == name)
+
+    def knows(self, header: str) -> bool:
+        """Whether an upload may have a column of this name."""
+        return header in self.file_headers or any(
+            header == field.name or (isinstance(field, KeyedText) and field.key_of(header) is not None)
+            for field in self.fields
+        )
+
+    def header_help(self) -> str:
+        """The headers that are known, for messages."""
+        names = [f"{f.name}.…" if isinstance(f, KeyedText) else f.name for f in self.fields]
+        return ", ".join((*names, *self.file_headers))

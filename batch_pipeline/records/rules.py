@@ -1,0 +1,96 @@
+"""Row rules: what a value may be, as vectorised pandera checks that carry an error code and a sentence.
+
+A rule looks at whole Arrow columns; null, which means "no value", always passes.
+"""
+
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+
+import pandas as pd
+import pandera.pandas as pandera
+import pyarrow as pa
+import pyarrow.compute as pc
+from pandera.errors import SchemaErrors
+
+from batch_pipeline.records.values.identifier import are_record_ids
+from batch_pipeline.records.values.text import character_lengths, has_control_characters
+
+# dtypes of the frames that schemas check: Arrow-backed, so that making one from an Arrow table copies nothing.
+TEXT = pd.ArrowDtype(pa.string())
+FLAG = pd.ArrowDtype(pa.bool_())
+
+
+@dataclass(frozen=True)
+class Rule:
+    """One rule of one field.
+
+    Attributes:
+        code: error code of an item (`records.md`).
+        expectation: what would be right; ends the sentence `field "value" …`.
+        accepts: string -> bool; null for null is taken as accepted.
+    """
+
+    code: str
+    expectation: str
+    accepts: Callable[[pa.Array], pa.BooleanArray]
+
+    def check(self) -> pandera.Check:
+        """The rule as a pandera check, whose failures carry the rule's code."""
+        return pandera.Check(self._passes, name=self.code, error=self.code)
+
+    def _passes(self, series: "pd.Series[str]") -> "pd.Series[bool]":
+        accepted = pc.fill_null(self.accepts(arrow_column(series)), True)
+        return pd.Series(accepted.to_numpy(zero_copy_only=False), index=series.index)
+
+
+def arrow_column(series: "pd.Series[str]") -> pa.Array:
+    """The Arrow array under an Arrow-backed series."""
+    column = pa.array(series.array)
+    return column.combine_chunks() if isinstance(column, pa.ChunkedArray) else column
+
+
+def at_most(characters: int) -> Rule:
+    """At most so many Unicode code points."""
+    return Rule(
+        "too_long",
+        f"is longer than {characters:,} characters",
+        lambda texts: pc.less_equal(character_lengths(texts), characters),
+    )
+
+
+def no_control_characters() -> Rule:
+    """No control character other than tab and line feed."""
+    return Rule(
+        "invalid_format",
+        "has control characters: only tab and line feed are allowed",
+        lambda texts: pc.invert(has_control_characters(texts)),
+    )
+
+
+def record_id(prefix: str) -> Rule:
+    """The form of an id that this system made."""
+    return Rule(
+        "id_malformed",
+        f"is no id of this resource: ids are {prefix} and 22 letters and digits, made by this system",
+        lambda texts: are_record_ids(texts, prefix),
+    )
+
+
+def not_refused(code: str, expectation: str) -> Rule:
+    """For the column of flags that says which values a field's reading refused."""
+    return Rule(code, expectation, pc.invert)
+
+
+def failures(schema: pandera.DataFrameSchema, columns: dict[str, pa.Array]) -> Iterator[tuple[str, str, pa.Int64Array]]:
+    """What the schema finds wrong: (column, error code, positions), in the schema's order."""
+    if not columns:
+        return
+    frame = pa.table(columns).to_pandas(types_mapper=pd.ArrowDtype)
+    try:
+        schema.validate(frame, lazy=True)
+    except SchemaErrors as error:
+        cases = error.failure_cases
+        if cases["index"].isna().any():  # not about single values: the frame itself is not what we meant to build
+            raise
+        for (column, code), group in cases.groupby(["column", "check"], sort=False):
+            yield str(column), str(code), pa.array(group["index"].astype("int64").to_numpy())

@@ -1,0 +1,91 @@
+"""Settings: environment variables ``BATCH_…``, read once and checked, each with its default and unit.
+
+The README's table of settings lists the same names; `Settings` is where they are defined.
+"""
+
+from functools import lru_cache
+from urllib.parse import urlsplit
+
+from pydantic import Field, SecretStr, ValidationError, field_validator
+from pydantic_settings import BaseSettings, SettingsConfigDict
+
+from batch_pipeline.errors import SettingError
+
+KIB = 1024
+MIB = 1024 * KIB
+GIB = 1024 * MIB
+
+
+class Settings(BaseSettings):
+    """Every setting of a deployment. Sizes are in bytes and times in seconds unless the name says otherwise."""
+
+    model_config = SettingsConfigDict(env_prefix="BATCH_", extra="ignore", frozen=True)
+
+    database_url: SecretStr | None = Field(None, description="PostgreSQL, any libpq URL: postgresql://…")
+    storage_url: str | None = Field(None, description="Bucket and prefix: s3://bucket/prefix")
+    storage_public_endpoint: str | None = Field(
+        None, description="Endpoint under which callers reach storage, where it differs from ours"
+    )
+
+    max_items: int = Field(50_000_000, gt=0, description="Items per batch")
+    max_upload_bytes: int = Field(10 * GIB, gt=0, description="Size of an upload as stored")
+    max_decompressed_bytes: int = Field(50 * GIB, gt=0, description="Size of an upload after decompression")
+    max_columns: int = Field(500, gt=0, description="Columns of a flat file, or distinct fields of JSON items")
+    max_cell_bytes: int = Field(MIB, gt=0, description="Size of one cell")
+    max_item_bytes: int = Field(4 * MIB, gt=0, description="Size of one item")
+    max_json_depth: int = Field(32, gt=0, description="Nesting of JSON")
+    retention_days: int = Field(30, gt=0, description="Days that artifacts and work files are kept")
+
+    timeout_seconds: int = Field(3600, gt=0, description="Running time of one attempt, waiting not counted")
+    chunk_rows: int = Field(50_000, ge=1, le=1_000_000, description="Items per chunk, read and written at once")
+    database_writers: int = Field(2, ge=1, le=32, description="Connections that one batch writes with")
+    inbox_quiet_seconds: float = Field(
+        0.0, ge=0, description="Age an inbox file must have; the embedded store, where files grow, uses 2"
+    )
+    inbox_files_per_tick: int = Field(50, gt=0, description="Files that one sensor tick takes in at most")
+
+    @field_validator("database_url")
+    @classmethod
+    def _is_postgresql(cls, value: SecretStr | None) -> SecretStr | None:
+        if value is not None and not value.get_secret_value().startswith(("postgresql://", "postgres://")):
+            raise ValueError("must begin with postgresql://")
+        return value
+
+    @field_validator("storage_url")
+    @classmethod
+    def _is_s3(cls, value: str | None) -> str | None:
+        if value is not None:
+            parts = urlsplit(value)
+            if parts.scheme != "s3" or not parts.netloc or parts.query or parts.fragment:
+                raise ValueError("must have the form s3://bucket or s3://bucket/prefix")
+        return value
+
+    def require_database_url(self) -> str:
+        """The database URL in libpq's form, or SettingError where none is set."""
+        if self.database_url is None:
+            raise SettingError("BATCH_DATABASE_URL is not set: give it as postgresql://user@host/database")
+        return self.database_url.get_secret_value()
+
+    def require_storage_url(self) -> str:
+        """The storage URL, or SettingError where none is set."""
+        if self.storage_url is None:
+            raise SettingError("BATCH_STORAGE_URL is not set: give it as s3://bucket/prefix")
+        return self.storage_url
+
+
+def load_settings() -> Settings:
+    """Reads the environment. Raises SettingError, one line naming each wrong variable (never a secret's value)."""
+    try:
+        return Settings()
+    except ValidationError as error:
+        wrong = "; ".join(
+            f"BATCH_{'_'.join(str(part) for part in item['loc']).upper()}: {item['msg'].removeprefix('Value error, ')}"
+            for item in error.errors(include_input=False, include_url=False)
+        )
+        raise SettingError(wrong) from None
+
+
+@lru_cache(maxsize=1)
+def get_settings() -> Settings:
+    """The process's settings, read on first use."""
+    return load_settings()

@@ -1,0 +1,167 @@
+"""The inbox: files under `uploads/{organization}/{resource}/{action}/` become batches, each object version exactly one.
+
+An object is copied to the batch's folder, recorded in the ledger under its version, and removed from the inbox, in
+that order. The ledger's unique version decides, so a crash between any two steps, or two takers at once, neither skip
+nor double one: what was recorded is only removed again, what was not is taken in again.
+"""
+
+import json
+from collections import defaultdict
+from collections.abc import Iterator
+from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
+from itertools import zip_longest
+
+from batch_pipeline.batches.ids import new_batch_id
+from batch_pipeline.batches.model import Action, Batch, Reason, Starter
+from batch_pipeline.batches.options import BatchOptions, label_from_file_name, parse_options
+from batch_pipeline.batches.organizations import list_organizations
+from batch_pipeline.batches.states import BatchStatus
+from batch_pipeline.errors import NotFoundError, RefusedError
+from batch_pipeline.records.registry import RESOURCES, check_action
+from batch_pipeline.storage import keys
+from batch_pipeline.storage.store import StoredObject
+from batch_pipeline.system import System
+
+
+@dataclass(frozen=True)
+class Address:
+    """What an inbox key says: each part None where the folder names none that is known."""
+
+    organization_id: str | None
+    resource: str | None
+    action: Action | None
+    file_name: str
+    problem: str | None
+
+
+def read_address(key: str, organizations: set[str]) -> Address:
+    """Takes an inbox key apart."""
+    parts = key.split("/", 4)[1:]
+    file_name = key.rsplit("/", 1)[-1]
+    organization, resource, action = (*parts[:-1], None, None, None)[:3]
+    known_organization = organization if organization in organizations else None
+    known_resource = resource if resource in RESOURCES else None
+    known_action = Action(action) if action in set(Action) else None
+    wrong = [
+        f"{what} {name!r}" if name else f"no {what}"
+        for what, name, known in (
+            ("organization", organization, known_organization),
+            ("resource", resource, known_resource),
+            ("action", action, known_action),
+        )
+        if known is None
+    ]
+    problem = None
+    if wrong:
+        problem = (
+            f"The folder names {', '.join(wrong)}, which is not known: "
+            f"put files in {keys.INBOX}/{{organization}}/{{resource}}/{{action}}/."
+        )
+    return Address(known_organization, known_resource, known_action, file_name, problem)
+
+
+def take_in(system: System, *, limit: int, starter: Starter = Starter.launcher) -> list[Batch]:
+    """Takes in at most `limit` files: organizations in turn, in order of time within each. Returns the batches."""
+    organizations = {organization.id for organization in list_organizations(system.engine)}
+    taken: list[Batch] = []
+    for found in _waiting(system, organizations):
+        if len(taken) >= limit:
+            break
+        batch = take_in_one(system, found, organizations, starter=starter)
+        if batch is not None:
+            taken.append(batch)
+    return taken
+
+
+def take_in_one(
+    system: System,
+    found: StoredObject,
+    organizations: set[str],
+    *,
+    starter: Starter,
+    options_override: BatchOptions | None = None,
+) -> Batch | None:
+    """Takes in one object; None where it has gone from the inbox meanwhile."""
+    address = read_address(found.key, organizations)
+    try:
+        options, problem = _options(system, found.key) if options_override is None else (options_override, None)
+        if address.problem is not None:
+            problem = Reason("unknown_folder", address.problem)
+        elif problem is None:
+            problem = _action_problem(address)
+        batch_id = new_batch_id()
+        target = keys.upload(batch_id, address.file_name, saved=options.save_upload)
+        system.store.copy(found.key, target)
+    except NotFoundError:
+        return None
+    batch, created = system.ledger.create(
+        batch_id=batch_id,
+        organization_id=address.organization_id,
+        resource=address.resource,
+        action=address.action,
+        name=options.name or label_from_file_name(address.file_name),
+        options=options,
+        source_key=found.key,
+        source_version=f"{found.key}@{found.version}",
+        updated_by="inbox",
+    )
+    if not created:
+        system.store.delete(target)  # another taker, or an earlier try, has recorded this version
+        target = keys.upload(batch.id, address.file_name, saved=options.save_upload)
+    if batch.status == BatchStatus.requested and batch.arrival is None:
+        if problem is not None:
+            batch = system.ledger.end(batch.id, BatchStatus.failed, problem, upload_key=target, has_upload_file=True)
+        else:
+            batch = system.ledger.payload_arrived(
+                batch.id, upload_key=target, saved=options.save_upload, starter=starter
+            )
+    _remove(system, found, batch)
+    return batch
+
+
+def _remove(system: System, found: StoredObject, batch: Batch) -> None:
+    """Removes the object, unless it has been overwritten since: then the newer version stays for the next look."""
+    try:
+        if system.store.stat(found.key).version == found.version:
+            system.store.delete(found.key, found.key + keys.OPTIONS_SUFFIX)
+    except NotFoundError:
+        pass  # removed already, by another taker or by its sender
+    system.ledger.release_source(batch.id)
+
+
+def _waiting(system: System, organizations: set[str]) -> Iterator[StoredObject]:
+    """The inbox's files that are quiet long enough, organizations in turn."""
+    quiet_since = datetime.now(UTC) - timedelta(seconds=system.settings.inbox_quiet_seconds)
+    queues: dict[str | None, list[StoredObject]] = defaultdict(list)
+    for found in system.store.list(keys.INBOX + "/"):
+        if keys.is_batch_file(found.key) and found.modified_at <= quiet_since:
+            queues[read_address(found.key, organizations).organization_id].append(found)
+    for queue in queues.values():
+        queue.sort(key=lambda item: (item.modified_at, item.key))
+    for round_of_all in zip_longest(*queues.values()):
+        yield from (found for found in round_of_all if found is not None)
+
+
+def _options(system: System, key: str) -> tuple[BatchOptions, Reason | None]:
+    """The options of the file's sidecar, or the defaults and what is wrong with the sidecar."""
+    try:
+        text = system.store.read(key + keys.OPTIONS_SUFFIX)
+    except NotFoundError:
+        return BatchOptions(), None
+    try:
+        return parse_options(json.loads(text)), None
+    except (json.JSONDecodeError, UnicodeDecodeError) as error:
+        name = key.rsplit("/", 1)[-1] + keys.OPTIONS_SUFFIX
+        return BatchOptions(), Reason("invalid_options", f"{name} is no JSON: {error}.")
+    except RefusedError as error:
+        return BatchOptions(), Reason(error.code, error.message)
+
+
+def _action_problem(address: Address) -> Reason | None:
+    assert address.resource is not None and address.action is not None  # noqa: S101, PT018 - the address has no problem
+    try:
+        check_action(RESOURCES[address.resource], address.action)
+    except RefusedError as error:
+        return Reason(error.code, error.message)
+    return None

@@ -1,0 +1,67 @@
+"""Where things lie in the bucket: every key that this system reads or writes is made here."""
+
+from pathlib import PurePosixPath
+
+INBOX = "uploads"
+OPTIONS_SUFFIX = ".options.json"
+UNFINISHED_SUFFIXES = (".tmp", ".part")
+MAX_EXTENSION_CHARACTERS = 16
+
+
+def batch_folder(batch_id: str) -> str:
+    """The folder of all that is a batch's."""
+    return f"batches/{batch_id}"
+
+
+def upload(batch_id: str, file_name: str, *, saved: bool) -> str:
+    """Where the original lies: kept for download, or among the work files until retention removes it."""
+    folder = batch_folder(batch_id) if saved else work_folder(batch_id)
+    return f"{folder}/upload{extension(file_name)}"
+
+
+def extension(file_name: str) -> str:
+    """The name's extension (`.csv`, `.csv.gz`), lower case, '' where it has none that is plain letters and digits."""
+    kept: list[str] = []
+    for suffix in reversed(PurePosixPath(file_name).suffixes):
+        if not suffix[1:].isalnum() or not suffix.isascii() or len(suffix) > MAX_EXTENSION_CHARACTERS:
+            break
+        kept.insert(0, suffix.lower())
+        if suffix.lower() not in (".gz", ".zst"):
+            break
+    return "".join(kept)
+
+
+def errors_csv(batch_id: str) -> str:
+    """Rejected items, as CSV."""
+    return f"{batch_folder(batch_id)}/errors.csv"
+
+
+def errors_json(batch_id: str) -> str:
+    """Rejected items, as JSON."""
+    return f"{batch_folder(batch_id)}/errors.json"
+
+
+def result_json(batch_id: str) -> str:
+    """Per-item outcomes."""
+    return f"{batch_folder(batch_id)}/result.json"
+
+
+def work_folder(batch_id: str) -> str:
+    """What phases hand to each other."""
+    return f"{batch_folder(batch_id)}/work"
+
+
+def parsed_chunk(batch_id: str, number: int) -> str:
+    """A parsed chunk: items as uploaded."""
+    return f"{work_folder(batch_id)}/parsed/{number:06}.parquet"
+
+
+def equal_rows(batch_id: str) -> str:
+    """The rows that repeat another item in every field."""
+    return f"{work_folder(batch_id)}/parsed/equal.parquet"
+
+
+def is_batch_file(key: str) -> bool:
+    """Whether an inbox key is a payload: no sidecar, nothing hidden, nothing unfinished."""
+    name = key.rsplit("/", 1)[-1]
+    return bool(name) and not name.startswith(".") and not name.endswith((OPTIONS_SUFFIX, *UNFINISHED_SUFFIXES))

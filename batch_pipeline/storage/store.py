@@ -1,0 +1,184 @@
+"""Object storage: one bucket and prefix, S3 protocol, through s3fs. Keys here are relative to the prefix."""
+
+import hashlib
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from datetime import datetime
+from pathlib import Path
+from typing import IO, Any
+from urllib.parse import urlsplit
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+import s3fs
+from botocore.exceptions import BotoCoreError, ClientError
+
+from batch_pipeline.errors import NotFoundError, UnavailableError
+from batch_pipeline.settings import MIB
+
+BLOCK_BYTES = 8 * MIB
+CONNECT_TIMEOUT_SECONDS = 5
+READ_TIMEOUT_SECONDS = 60
+ATTEMPTS = 4  # botocore's standard mode: exponential backoff, transient errors only
+
+
+@dataclass(frozen=True)
+class StoredObject:
+    """An object as a listing or look-up shows it.
+
+    Attributes:
+        key: relative to the store's prefix.
+        size: bytes.
+        version: identifies these very bytes: the version id, else ETag and time.
+    """
+
+    key: str
+    size: int
+    modified_at: datetime
+    version: str
+
+
+class Store:
+    """The objects under one `s3://bucket/prefix`. Raises UnavailableError in an outage, NotFoundError for no object."""
+
+    def __init__(self, url: str) -> None:
+        parts = urlsplit(url)
+        self.bucket = parts.netloc
+        self.prefix = parts.path.strip("/")
+        self._files = s3fs.S3FileSystem(
+            endpoint_url=os.environ.get("AWS_ENDPOINT_URL_S3") or os.environ.get("AWS_ENDPOINT_URL"),
+            # Listings must be fresh: an inbox is other people's.
+            use_listings_cache=False,
+            skip_instance_cache=True,
+            default_block_size=BLOCK_BYTES,
+            config_kwargs={
+                "signature_version": "s3v4",  # s3fs would sign v2
+                "connect_timeout": CONNECT_TIMEOUT_SECONDS,
+                "read_timeout": READ_TIMEOUT_SECONDS,
+                "retries": {"mode": "standard", "max_attempts": ATTEMPTS},
+            },
+        )
+
+    def path(self, key: str) -> str:
+        """The object's path with bucket and prefix, as s3fs takes it."""
+        return "/".join(part for part in (self.bucket, self.prefix, key) if part)
+
+    def uri(self, key: str) -> str:
+        """The object's `s3://` address, for people."""
+        return f"s3://{self.path(key)}"
+
+    def check(self) -> None:
+        """Raises UnavailableError unless the bucket can be reached and listed."""
+        with self._translating(None):
+            if not self._files.exists(self.bucket):
+                raise UnavailableError("storage", f"There is no bucket {self.bucket}, or it may not be read.")
+
+    def stat(self, key: str) -> StoredObject:
+        """The object's size and version. Raises NotFoundError."""
+        with self._translating(key):
+            return self._object(self._files.info(self.path(key), refresh=True))
+
+    def exists(self, key: str) -> bool:
+        """Whether there is such an object."""
+        try:
+            self.stat(key)
+        except NotFoundError:
+            return False
+        return True
+
+    def list(self, prefix: str) -> list[StoredObject]:
+        """All objects under the key prefix (a folder), by key."""
+        with self._translating(prefix):
+            found = self._files.find(self.path(prefix), detail=True, refresh=True, withdirs=False)
+        objects = [self._object(info) for info in found.values() if info["type"] == "file"]
+        return sorted(objects, key=lambda item: item.key)
+
+    def read(self, key: str) -> bytes:
+        """The whole of a small object."""
+        with self._translating(key):
+            return bytes(self._files.cat_file(self.path(key)))
+
+    def write(self, key: str, data: bytes) -> None:
+        """Writes a small object."""
+        with self._translating(key):
+            self._files.pipe_file(self.path(key), data)
+
+    def upload(self, source: Path, key: str) -> None:
+        """Writes a file's bytes to the key."""
+        with self._translating(key):
+            self._files.put_file(str(source), self.path(key), chunksize=BLOCK_BYTES)
+
+    def download(self, key: str, target: Path) -> str:
+        """Writes the object's bytes to the file, in a stream; returns their SHA-256 in hex."""
+        digest = hashlib.sha256()
+        with (
+            self._translating(key),
+            self._files.open(self.path(key), "rb", cache_type="readahead") as source,
+            target.open("wb") as file,
+        ):
+            while block := source.read(BLOCK_BYTES):
+                digest.update(block)
+                file.write(block)
+        return digest.hexdigest()
+
+    def copy(self, source: str, target: str) -> None:
+        """Copies an object within the store, by the server."""
+        with self._translating(source):
+            self._files.copy(self.path(source), self.path(target))
+
+    def delete(self, *keys: str) -> None:
+        """Deletes objects; one that isn't there is as good as deleted."""
+        for key in keys:
+            try:
+                with self._translating(key):
+                    self._files.rm_file(self.path(key))
+            except NotFoundError:
+                continue
+
+    @contextmanager
+    def open_write(self, key: str) -> Iterator[IO[bytes]]:
+        """A stream that becomes the object when the context ends well, and nothing when it doesn't."""
+        with self._translating(key):
+            file = self._files.open(self.path(key), "wb", block_size=BLOCK_BYTES)
+            try:
+                yield file
+            except BaseException:
+                file.discard()
+                raise
+            file.close()
+
+    def write_table(self, key: str, table: pa.Table) -> None:
+        """Writes an Arrow table as Parquet."""
+        buffer = pa.BufferOutputStream()
+        pq.write_table(table, buffer, compression="lz4", use_dictionary=False, write_statistics=False)
+        self.write(key, buffer.getvalue().to_pybytes())
+
+    def read_table(self, key: str) -> pa.Table:
+        """Reads a Parquet object that `write_table` wrote."""
+        return pq.read_table(pa.BufferReader(self.read(key)))
+
+    def _object(self, info: dict[str, Any]) -> StoredObject:
+        key = str(info["name"]).removeprefix(self.path("")).lstrip("/")
+        modified = info["LastModified"]
+        version = info.get("VersionId") or f"{info.get('ETag', '')}@{modified.isoformat()}/{info['size']}"
+        return StoredObject(key, int(info["size"]), modified, str(version).strip('"'))
+
+    @contextmanager
+    def _translating(self, key: str | None) -> Iterator[None]:
+        try:
+            yield
+        except FileNotFoundError as error:
+            raise NotFoundError("object_not_found", f"There is no object {self.uri(key or '')}.") from error
+        except PermissionError as error:
+            raise UnavailableError(
+                "storage",
+                f"Storage refuses access to {self.uri(key or '')}: check the AWS_ variables. ({_said(error)})",
+            ) from error
+        except (BotoCoreError, ClientError, OSError) as error:
+            raise UnavailableError("storage", f"Storage can't be reached: {_said(error)}") from error
+
+
+def _said(error: BaseException) -> str:
+    return " ".join(str(error).split()) or type(error).__name__
