@@ -48,7 +48,7 @@ def as_cell(value: Any) -> str:
     chunk_rows=st.integers(1, 4),
 )
 @settings(max_examples=500, deadline=None)
-def test_any_items_read_back_the_same(read_upload, items, ensure_ascii, indent, as_lines, block_bytes, chunk_rows):
+def test_any_items_read_back_the_same(read_upload, *, items, ensure_ascii, indent, as_lines, block_bytes, chunk_rows):
     if as_lines:
         data = "".join(json.dumps(item, ensure_ascii=ensure_ascii) + "\n" for item in items)
         assume(items)
