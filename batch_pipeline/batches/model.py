@@ -190,7 +190,8 @@ class Work:
     def from_json(cls, data: dict[str, Any]) -> Self:
         """The inverse of `asdict`; lists become tuples."""
         known = {item.name for item in fields(cls)}
-        return cls(**{k: tuple(v) if isinstance(v, list) else v for k, v in data.items() if k in known})
+        values: dict[str, Any] = {k: tuple(v) if isinstance(v, list) else v for k, v in data.items() if k in known}
+        return cls(**values)
 
     def with_(self, **changes: Any) -> Self:
         """A copy with some values changed."""

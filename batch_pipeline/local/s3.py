@@ -35,7 +35,6 @@ _FLAGS = (
     *("--etag-hash", "none"),
     # Else the inbox folders vanish with the last file in them, under the hands of whoever copies the next one
     # there.
-    "--no-cleanup",
     # No configuration of the user's own: the folder is named by its path.
     *("--config", "/dev/null"),
     # What is written here holds customers' data.
