@@ -105,6 +105,16 @@ def stop_process(
     process.wait()
 
 
+def is_alive(process: "psutil.Process") -> bool:
+    """Whether the process still does something: it has neither ended nor, having ended, waits to be collected."""
+    import psutil
+
+    try:
+        return bool(process.is_running() and process.status() != psutil.STATUS_ZOMBIE)
+    except psutil.NoSuchProcess:
+        return False
+
+
 def end_leftovers(
     is_leftover: "Callable[[psutil.Process], bool]",
     *,

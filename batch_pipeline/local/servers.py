@@ -3,7 +3,6 @@
 What runs them meanwhile is `keeper`, where the lock files are explained.
 """
 
-import os
 import signal
 import subprocess
 import sys
@@ -24,7 +23,7 @@ from batch_pipeline.local.keeper import (
     USERS_LOCK,
     KeeperState,
 )
-from batch_pipeline.local.processes import FileLock, last_line, start_process
+from batch_pipeline.local.processes import FileLock, is_alive, last_line, start_process
 from batch_pipeline.local.s3 import REGION, EmbeddedS3
 
 if TYPE_CHECKING:
@@ -64,12 +63,7 @@ class LocalServers:
 
     def running(self) -> bool:
         """Whether the servers still run (both end if one does)."""
-        import psutil
-
-        try:
-            return bool(self._keeper.is_running() and self._keeper.status() != psutil.STATUS_ZOMBIE)
-        except psutil.NoSuchProcess:
-            return False
+        return is_alive(self._keeper)
 
 
 @contextmanager
@@ -144,17 +138,29 @@ def _leave(data_dir: Path, users: FileLock) -> None:
     stopping = not last and not users.acquire(shared=True, wait=False)
     if last or stopping:
         ended = FileLock(data_dir / KEEPER_LOCK)
-        # Not the state from the time of joining: the keeper then may have been killed, and another come.
-        state = KeeperState.read(data_dir)
         if not ended.acquire(wait=False):
-            if last and state is not None:
-                os.kill(state.pid, signal.SIGTERM)  # it holds the lock, so the number is still its own
+            # Not the state from the time of joining: the keeper then may have been killed, and another come.
+            state = KeeperState.read(data_dir)
+            keeping = None if state is None else _process(state.pid)
+            if last and keeping is not None:
+                keeping.send_signal(signal.SIGTERM)
             ended.acquire()
+            while keeping is not None and is_alive(keeping):  # its files are closed a moment before its end
+                time.sleep(_POLL_SECONDS)
         ended.release()
         for pid, keeper in list(_started.items()):
             if keeper.poll() is not None:
                 del _started[pid]
     users.release()
+
+
+def _process(pid: int) -> "psutil.Process | None":
+    import psutil
+
+    try:
+        return psutil.Process(pid)
+    except psutil.NoSuchProcess:
+        return None
 
 
 def _describe(data_dir: Path, users: FileLock, state: KeeperState) -> LocalServers:

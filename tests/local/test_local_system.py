@@ -31,6 +31,14 @@ sys.exit(run_up(
 """
 
 
+@pytest.fixture(autouse=True)
+def settings_read_anew() -> Iterator[None]:
+    """Settings are read once in a process; tests here change what they are read from."""
+    get_settings.cache_clear()
+    yield
+    get_settings.cache_clear()
+
+
 class Up:
     """A running ``up`` and what it prints."""
 
@@ -58,7 +66,8 @@ def up(data_dir: Path) -> Iterator[Up]:
         try:
             yield Up(process)
         finally:
-            process.kill()
+            process.terminate()
+            process.wait(90)
 
 
 def test_it_answers_and_a_signal_ends_all_of_it_with_exit_code_0(
@@ -107,9 +116,12 @@ def test_the_end_of_the_servers_is_reported_too(data_dir: Path) -> None:
 
 
 def test_a_second_one_for_the_same_data_directory_is_refused(data_dir: Path) -> None:
-    with up(data_dir), pytest.raises(UnavailableError, match=r"^the local system of \S+ runs already: "):
-        with local_system(data_dir, port=free_port(), api_port=free_port(), s3_port=None):
-            pass
+    with (
+        up(data_dir),
+        pytest.raises(UnavailableError, match=r"^the local system of \S+ runs already: "),
+        local_system(data_dir, port=free_port(), api_port=free_port(), s3_port=None),
+    ):
+        pass
 
 
 @pytest.mark.parametrize(("name", "flag"), [("port", "--port"), ("api_port", "--api-port")])
@@ -139,10 +151,8 @@ def test_configured_servers_are_used_and_none_is_started(
 def test_one_of_the_two_settings_alone_is_refused(data_dir: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("BATCH_DATABASE_URL", "postgresql://u@h/db")
     monkeypatch.delenv("BATCH_STORAGE_URL", raising=False)
-    get_settings.cache_clear()
-    with pytest.raises(SettingError, match="^BATCH_STORAGE_URL is not set"), connected(data_dir):
+    with pytest.raises(SettingError, match=r"^BATCH_STORAGE_URL is not set"), connected(data_dir):
         pass
-    get_settings.cache_clear()
 
 
 def test_without_settings_the_embedded_servers_are_lent_to_this_process_for_a_while(
@@ -150,14 +160,12 @@ def test_without_settings_the_embedded_servers_are_lent_to_this_process_for_a_wh
 ) -> None:
     for name in ("BATCH_DATABASE_URL", "BATCH_STORAGE_URL"):
         monkeypatch.delenv(name, raising=False)
-    get_settings.cache_clear()
     before = dict(os.environ)
     with connected(data_dir) as servers:
         assert servers is not None
         assert get_settings().require_database_url() == servers.environment["BATCH_DATABASE_URL"]
         assert get_settings().inbox_quiet_seconds == 2
     assert dict(os.environ) == before
-    get_settings.cache_clear()
 
 
 def alive(pid: int) -> bool:
