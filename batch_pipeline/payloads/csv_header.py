@@ -97,9 +97,7 @@ def read_header(text: str, limits: ReadLimits) -> Header:
             "duplicate_headers",
             f"The header names these columns more than once: {', '.join(repeated)}. Keep one of each.",
         )
-    kept = tuple(
-        position for position, name in enumerate(names) if not (is_errors_file and name.startswith("_"))
-    )
+    kept = tuple(position for position, name in enumerate(names) if not (is_errors_file and name.startswith("_")))
     return Header(delimiter, names, kept, is_errors_file, end)
 
 

@@ -1,12 +1,10 @@
 """CSV uploads: blocks of text to columns of text, with every row that can't be read cut out and named.
 
 `csv_structure` decides where rows and cells are; pyarrow only builds the cells of the rows it found good,
-since its own reading merges rows after an unclosed quote without a word. This module joins blocks and rows
-across their edges.
+since its own reading merges rows after an unclosed quote without a word.
 """
 
-from collections.abc import Iterable, Iterator
-from dataclasses import dataclass
+from collections.abc import Iterator
 
 import numpy as np
 import pyarrow as pa
@@ -15,8 +13,9 @@ import pyarrow.csv as pacsv
 
 from batch_pipeline.errors import RefusedError
 from batch_pipeline.payloads.chunking import Piece, Unreadable, check_item_count, cut_text, rechunk
+from batch_pipeline.payloads.csv_blocks import Block, data_parts, row_blocks
 from batch_pipeline.payloads.csv_header import Header, read_header
-from batch_pipeline.payloads.csv_structure import Flags, Rows, find_rows
+from batch_pipeline.payloads.csv_structure import Flags, Rows
 from batch_pipeline.payloads.encoding import TextFile
 from batch_pipeline.payloads.model import Payload, PayloadFormat, RawChunk, ReadLimits
 
@@ -45,12 +44,12 @@ class CsvPayload(Payload):
 
     def _pieces(self) -> Iterator[Piece]:
         rows_before = 0
-        parts = _data_parts(self._text, self._header_bytes, self._block_bytes)
-        for block in _row_blocks(parts, self._header, self._limits):
-            piece, count = _read_block(block, self._header, self._limits, rows_before)
-            rows_before += count
-            check_item_count(rows_before, self._limits)
-            yield piece
+        parts = data_parts(self._text, self._header_bytes, self._block_bytes)
+        for block in row_blocks(parts, self._header.delimiter, self._limits):
+            for piece in _read_block(block, self._header, self._limits, rows_before):
+                rows_before += len(piece.rows) + len(piece.unreadable.rows)
+                check_item_count(rows_before, self._limits)
+                yield piece
 
 
 def _read_header(text: TextFile, limits: ReadLimits) -> tuple[Header, int]:
@@ -87,141 +86,71 @@ def _head(text: TextFile, characters: int) -> tuple[str, bool]:
     return "".join(parts), True
 
 
-@dataclass(frozen=True)
-class _Block:
-    """Bytes that begin and end with a row, and where its rows are.
-
-    ``oversize_head`` is the start of a row whose end is the first row of this block, if that row is larger
-    than an item may be.
-    """
-
-    data: bytes
-    rows: Rows
-    oversize_head: bytes | None
-
-
-def _row_blocks(parts: Iterable[tuple[bytes, bool]], header: Header, limits: ReadLimits) -> Iterator[_Block]:
-    """The data rows in blocks of whole rows; of a row that is too large only the start is kept."""
-    delimiter = ord(header.delimiter)
-    data = b""
-    unfinished = 0  # bytes of data that were searched for a row's end already
-    oversize_head: bytes | None = None
-    for part, final in parts:
-        data += part
-        if final:
-            data += b"\n"
-        elif len(data) < 2 * unfinished:
-            continue  # searching a long row again for every block would be quadratic
-        rows = find_rows(data, delimiter=delimiter, final=final, max_cell_bytes=limits.max_cell_bytes)
-        if len(rows.ends):
-            yield _Block(data, rows, oversize_head)
-            oversize_head = None
-        if _settled(data, rows) - rows.consumed > limits.max_item_bytes:
-            if oversize_head is None:
-                oversize_head = data[rows.consumed : rows.consumed + limits.max_item_bytes]
-            data = _stand_in(data, rows, header.delimiter.encode())
-        else:
-            data = data[rows.consumed :]
-        unfinished = len(data)
-
-
-def _settled(data: bytes, rows: Rows) -> int:
-    """Up to where ``data`` is known to belong to the unfinished row."""
-    if rows.open_return:
-        return len(data) - 1
-    if rows.open_broken or not data.startswith(b'"', rows.open_cell):
-        return len(data)
-    return rows.open_cell  # the quote may yet prove broken, and the row to have ended long ago
-
-
-def _stand_in(data: bytes, rows: Rows, delimiter: bytes) -> bytes:
-    """A short text that leaves the reader in the same state as the unfinished row that ``data`` ends with."""
-    if rows.open_broken:
-        return b'""x'
-    if rows.open_return:
-        return b"x\r"
-    cell = data[rows.open_cell :]
-    if cell.startswith(b'"'):  # of limited size, or it would be broken
-        return delimiter + cell
-    return delimiter + b"x" if cell else delimiter
-
-
-def _data_parts(text: TextFile, header_bytes: int, block_bytes: int) -> Iterator[tuple[bytes, bool]]:
-    """The bytes after the header, each block with whether it is the last."""
-    skip = header_bytes
-    previous = b""
-    for block in text.blocks(block_bytes):
-        if skip >= len(block):
-            skip -= len(block)
-            continue
-        if previous:
-            yield previous, False
-        previous = block[skip:]
-        skip = 0
-    yield previous, True
-
-
-def _read_block(block: _Block, header: Header, limits: ReadLimits, rows_before: int) -> tuple[Piece, int]:
-    """One block's rows, and how many they are."""
+def _read_block(block: Block, header: Header, limits: ReadLimits, rows_before: int) -> Iterator[Piece]:
+    """One block's rows, in pieces of limited size: a block of short rows has millions of them."""
     rows = block.rows
-    width = len(header.names)
     sizes = rows.ends - rows.starts
-    is_row = sizes > 0
-    too_large = sizes > limits.max_item_bytes
+    is_row: Flags = sizes > 0
+    too_large: Flags = sizes > limits.max_item_bytes
     if block.oversize_head is not None:
         is_row[0] = too_large[0] = True
-    good = is_row & (rows.cells == width) & ~(rows.broken | rows.oversize | too_large)
+    bad: Flags = is_row & ((rows.cells != len(header.names)) | rows.broken | rows.oversize | too_large)
     numbers = np.cumsum(is_row) + rows_before
-    unreadable = Unreadable()
-    for index in np.flatnonzero(is_row & ~good).tolist():
-        if too_large[index]:
-            message = (
-                f"the row is larger than {limits.max_item_bytes:,} bytes, the most that an item may have "
-                "(setting BATCH_MAX_ITEM_BYTES)"
-            )
-        elif rows.broken[index]:
-            message = _BROKEN
-        elif rows.oversize[index]:
-            message = (
-                f"a cell is larger than {limits.max_cell_bytes:,} bytes, the most that a cell may have "
-                "(setting BATCH_MAX_CELL_BYTES)"
-            )
+    for start in range(0, len(is_row), limits.chunk_rows):
+        part = slice(start, start + limits.chunk_rows)
+        unreadable = Unreadable()
+        for index in (np.flatnonzero(bad[part]) + start).tolist():
+            head = block.oversize_head if index == 0 else None
+            raw = head or block.data[rows.starts[index] : rows.ends[index]]
+            message = _fault(rows, index, header, limits, is_too_large=bool(too_large[index]))
+            unreadable.add(int(numbers[index]), cut_text(raw, limits.max_item_bytes), message)
+        good: Flags = is_row[part] & ~bad[part]
+        count = int(good.sum())
+        if count:
+            data = _select(block.data, rows, part, good, has_bad=bool(unreadable.rows))
+            cells = _build_cells(data, count, header, newlines_in_cells=rows.quoted_line_ends)
         else:
-            message = f"the row has {_cells(int(rows.cells[index]))}, the header has {width:,}"
-        raw = block.data[rows.starts[index] : rows.ends[index]]
-        if index == 0 and block.oversize_head is not None:
-            raw = block.oversize_head
-        unreadable.add(int(numbers[index]), cut_text(raw, limits.max_item_bytes), message)
+            cells = [pa.array([], pa.string()) for _ in header.kept]
+        columns = dict(zip((header.names[position] for position in header.kept), cells, strict=True))
+        yield Piece(pa.array(numbers[part][good], pa.int64()), columns, unreadable)
 
-    arrays = _build_cells(block, good, header)
-    columns = dict(zip((header.names[position] for position in header.kept), arrays, strict=True))
-    return Piece(pa.array(numbers[good], pa.int64()), columns, unreadable), int(is_row.sum())
+
+def _fault(rows: Rows, index: int, header: Header, limits: ReadLimits, *, is_too_large: bool) -> str:
+    if is_too_large:
+        return (
+            f"the row is larger than {limits.max_item_bytes:,} bytes, the most that an item may have "
+            "(setting BATCH_MAX_ITEM_BYTES)"
+        )
+    if rows.broken[index]:
+        return _BROKEN
+    if rows.oversize[index]:
+        return (
+            f"a cell is larger than {limits.max_cell_bytes:,} bytes, the most that a cell may have "
+            "(setting BATCH_MAX_CELL_BYTES)"
+        )
+    return f"the row has {_cells(int(rows.cells[index]))}, the header has {len(header.names):,}"
 
 
 def _cells(count: int) -> str:
     return "1 cell" if count == 1 else f"{count:,} cells"
 
 
-def _select(data: bytes, rows: Rows, good: Flags) -> bytes | memoryview:
-    """The bytes of the good rows with their line ends, without a copy if they are all there is."""
-    if good.all():
-        return memoryview(data)[: rows.consumed]
+def _select(data: bytes, rows: Rows, part: slice, good: Flags, *, has_bad: bool) -> bytes | memoryview:
+    """The bytes of a part's good rows with their line ends; blank lines may stand between them."""
+    starts, nexts = rows.starts[part], rows.nexts[part]
+    view = memoryview(data)
+    if not has_bad:
+        return view[int(starts[0]) : int(nexts[-1])]
     edges = np.flatnonzero(np.diff(good, prepend=False, append=False))
     firsts, lasts = edges[::2], edges[1::2] - 1
-    view = memoryview(data)
-    return b"".join(
-        [view[a:b] for a, b in zip(rows.starts[firsts].tolist(), rows.nexts[lasts].tolist(), strict=True)]
-    )
+    return b"".join([view[a:b] for a, b in zip(starts[firsts].tolist(), nexts[lasts].tolist(), strict=True)])
 
 
-def _build_cells(block: _Block, good: Flags, header: Header) -> list[pa.StringArray]:
-    """The kept columns of the good rows."""
-    count = int(good.sum())
+def _build_cells(
+    data: bytes | memoryview, count: int, header: Header, *, newlines_in_cells: bool
+) -> list[pa.StringArray]:
+    """The kept columns of ``count`` rows known to be well formed."""
     names = [str(position) for position in header.kept]
-    if count == 0:
-        return [pa.array([], pa.string()) for _ in names]
-    data = _select(block.data, block.rows, good)
-    quoted = b'"' in block.data
     table = pacsv.read_csv(
         pa.BufferReader(pa.py_buffer(data)),
         read_options=pacsv.ReadOptions(
@@ -231,10 +160,8 @@ def _build_cells(block: _Block, good: Flags, header: Header) -> list[pa.StringAr
         ),
         parse_options=pacsv.ParseOptions(
             delimiter=header.delimiter,
-            quote_char='"' if quoted else False,
-            double_quote=quoted,
-            newlines_in_values=block.rows.quoted_line_ends,
-            ignore_empty_lines=False,
+            newlines_in_values=newlines_in_cells,
+            ignore_empty_lines=True,
         ),
         convert_options=pacsv.ConvertOptions(
             check_utf8=False,
@@ -246,9 +173,7 @@ def _build_cells(block: _Block, good: Flags, header: Header) -> list[pa.StringAr
     )
     if table.num_rows != count:
         raise RuntimeError(f"pyarrow read {table.num_rows} rows where the structure has {count}")
-    arrays = [
-        column.chunk(0) if column.num_chunks == 1 else column.combine_chunks() for column in table.columns
-    ]
+    arrays = [column.chunk(0) if column.num_chunks == 1 else column.combine_chunks() for column in table.columns]
     return [_without_apostrophe(array) for array in arrays] if header.is_errors_file else arrays
 
 

@@ -11,6 +11,12 @@ _BLANKS = re.compile(r"[ \t\n\r]*+")
 _PLAIN = re.compile(r'[^"\\\x00-\x1f]*+')
 _ESCAPE = re.compile(r'\\(?:["\\/bfnrt]|u[0-9a-fA-F]{4})')
 _NUMBER = re.compile(r"-?(?:0|[1-9][0-9]*+)(?:\.[0-9]++)?(?:[eE][+-]?[0-9]++)?")
+_BLANK = r"[ \t\n\r]*+"
+_STRING = r'"(?:[^"\\\x00-\x1f]++|\\(?:["\\/bfnrt]|u[0-9a-fA-F]{4}))*+"'
+_PLAIN_VALUE = f"(?:{_STRING}|{_NUMBER.pattern}|true|false|null)"
+# Many plain elements or fields at once, each with the comma after it: token by token a large item takes minutes.
+_ELEMENTS = re.compile(f"(?:{_BLANK}{_PLAIN_VALUE}{_BLANK},)++")
+_FIELDS = re.compile(f"(?:{_BLANK}{_STRING}{_BLANK}:{_BLANK}{_PLAIN_VALUE}{_BLANK},)++")
 _NUMBER_CHARACTERS = re.compile(r"[-+.0-9A-Za-z]*+")
 _WORD = re.compile(r"[A-Za-z0-9_]*+")
 _ESCAPES = r"those are \" \\ \/ \b \f \n \r \t and \u with four hexadecimal digits"
@@ -63,7 +69,7 @@ class ValueScanner:
             if self._in_string:
                 position, go_on = self._read_string(text, position, final=final)
             else:
-                position = _end(_BLANKS, text, position)
+                position = _end(_BLANKS, text, self._read_run(text, position))
                 go_on = position < len(text)
                 if go_on:
                     position, go_on = self._read_token(text, position, final=final)
@@ -73,6 +79,19 @@ class ValueScanner:
                     raise GrammarError(len(text), f"the text ends within {within}: it is incomplete")
                 return position
         return position
+
+    def _read_run(self, text: str, position: int) -> int:
+        if self._next in (_KEY, _KEY_OR_END):
+            pattern, following = _FIELDS, _KEY
+        elif self._next in (_VALUE, _VALUE_OR_END) and self._open[-1:] == ["]"]:
+            pattern, following = _ELEMENTS, _VALUE
+        else:
+            return position
+        run = pattern.match(text, position)
+        if run is None:
+            return position
+        self._next = following
+        return run.end()
 
     def _read_string(self, text: str, position: int, *, final: bool) -> tuple[int, bool]:
         position = _end(_PLAIN, text, position)
@@ -113,11 +132,7 @@ class ValueScanner:
             self._next = _KEY if self._open[-1] == "}" else _VALUE
         elif state == _COLON and character == ":":
             self._next = _VALUE
-        elif (
-            self._open
-            and character == self._open[-1]
-            and state in (_COMMA_OR_END, _VALUE_OR_END, _KEY_OR_END)
-        ):
+        elif self._open and character == self._open[-1] and state in (_COMMA_OR_END, _VALUE_OR_END, _KEY_OR_END):
             self._open.pop()
             self._after_value()
         elif character == '"' and state not in (_COLON, _COMMA_OR_END):

@@ -139,9 +139,7 @@ def _surrogate_fault(item: dict[str, Any]) -> str | None:
         try:
             (name + cell_text(value)).encode()
         except UnicodeEncodeError:
-            return (
-                f"the field {json.dumps(name)[:200]} has half a surrogate pair (\\uD800 to \\uDFFF): no text"
-            )
+            return f"the field {json.dumps(name)[:200]} has half a surrogate pair (\\uD800 to \\uDFFF): no text"
     return None
 
 

@@ -105,9 +105,7 @@ def _grammar_fault(decoder: ItemDecoder, line: str) -> str:
     return decoder.depth_fault()
 
 
-def refuse_single_object(
-    text: TextFile, limits: ReadLimits, *, is_named_json: bool, is_named_lines: bool
-) -> None:
+def refuse_single_object(text: TextFile, limits: ReadLimits, *, is_named_json: bool, is_named_lines: bool) -> None:
     """Refuses a file that is one object over several lines, or, named ``.json``, one object and nothing else.
 
     A file that begins with { is NDJSON if its first line is a value, or looks like one. Raises RefusedError

@@ -52,7 +52,7 @@ def tables(draw: st.DrawFn) -> list[list[str]]:
     chunk_rows=st.integers(1, 5),
     encoding=st.sampled_from(["utf-8", "utf-8-sig", "utf-16"]),
 )
-@settings(max_examples=400, deadline=None)
+@settings(max_examples=200, deadline=None)
 def test_any_table_in_any_dialect_reads_back_the_same(
     read_upload, *, table, dialect, block_bytes, chunk_rows, encoding
 ):
@@ -139,7 +139,7 @@ CSV_LIKE = st.text('a",\r\n', max_size=60) | st.lists(
 
 
 @given(CSV_LIKE, st.integers(1, 3), BLOCK_BYTES)
-@settings(max_examples=1000, deadline=None)
+@settings(max_examples=500, deadline=None)
 def test_any_text_is_read_by_the_rules(read_upload, text, width, block_bytes):
     header = ",".join("abc"[:width])
     reading = read_upload(f"{header}\n{text}", "x.csv", block_bytes=block_bytes)
@@ -156,7 +156,7 @@ def test_any_text_is_read_by_the_rules(read_upload, text, width, block_bytes):
     max_item=st.integers(5, 20),
 )
 @example(text="\raaaaa\r\na", width=1, block_bytes=2, max_cell=5, max_item=4)
-@settings(max_examples=1000, deadline=None)
+@settings(max_examples=500, deadline=None)
 def test_any_text_is_read_by_the_rules_under_small_limits(read_upload, *, text, width, block_bytes, max_cell, max_item):
     header = ",".join("abc"[:width])
     max_item += len(header)
