@@ -164,8 +164,11 @@ def _process(pid: int) -> "psutil.Process | None":
 
 
 def _describe(data_dir: Path, users: FileLock, state: KeeperState) -> LocalServers:
-    import psutil
-
+    keeper = _process(state.pid)
+    if keeper is None:
+        raise UnavailableError(
+            "database", f"the embedded servers ended at once (see {data_dir / 'logs' / 'keeper.log'})"
+        )
     keys = EmbeddedS3(data_dir / STORAGE_FOLDER).keys
     storage_folder = data_dir / STORAGE_FOLDER / BUCKET
     return LocalServers(
@@ -183,6 +186,6 @@ def _describe(data_dir: Path, users: FileLock, state: KeeperState) -> LocalServe
         },
         storage_folder=storage_folder,
         inbox=storage_folder / "uploads",
-        _keeper=psutil.Process(state.pid),
+        _keeper=keeper,
         _users=users,
     )
