@@ -94,29 +94,20 @@ def embedded_servers(data_dir: Path, *, s3_port: int | None = None) -> Iterator[
 
 def _join(data_dir: Path, s3_port: int | None) -> KeeperState:
     """The state of the running keeper, or of a new one. Called with the start lock held."""
-    alive = FileLock(data_dir / KEEPER_LOCK)
-    keeper: subprocess.Popen[bytes] | None = None
+    lock = FileLock(data_dir / KEEPER_LOCK)
     log = data_dir / "logs" / "keeper.log"
-    if alive.acquire(wait=False):  # nobody keeps
-        KeeperState.path(data_dir).unlink(missing_ok=True)  # left by one that was killed
-        keeper = start_process(
-            # -P: the folder it happens to start in is no place to import from.
-            [sys.executable, "-P", "-m", "batch_pipeline.local.keeper", str(data_dir), str(s3_port or 0)],
-            log=log,
-            folder=Path("/"),
-            death_signal=None,  # it outlives the one that began
-            descriptors=[alive.descriptor],
-        )
-        _started[keeper.pid] = keeper
-        alive.close_here()
+    keeper: subprocess.Popen[bytes] | None = None
     try:
-        while (state := KeeperState.read(data_dir)) is None:
-            ended = keeper.poll() is not None if keeper is not None else alive.acquire(wait=False)
-            if ended and KeeperState.read(data_dir) is None:
+        # In a loop, as a keeper that ends lets go of its users a moment before it lets go of this lock.
+        while (state := _state(data_dir, keeper)) is None:
+            if keeper is None and lock.acquire(wait=False):  # nobody keeps
+                KeeperState.path(data_dir).unlink(missing_ok=True)  # left by one that was killed
+                keeper = _start_keeper(data_dir, s3_port, lock, log)
+            elif keeper is not None and keeper.poll() is not None and _state(data_dir, keeper) is None:
                 raise UnavailableError("database", f"the embedded servers did not start: {last_line(log)} (see {log})")
             time.sleep(_POLL_SECONDS)
     finally:
-        alive.release()
+        lock.release()
     if state.error:
         if keeper is not None:  # on its way out
             keeper.wait()
@@ -128,6 +119,29 @@ def _join(data_dir: Path, s3_port: int | None) -> KeeperState:
             f"end the command that uses it, or give --s3-port {state.s3_port}",
         )
     return state
+
+
+def _state(data_dir: Path, started: "subprocess.Popen[bytes] | None") -> KeeperState | None:
+    """What the keeper that we started says, or else one that lives; None as long as there is nothing."""
+    state = KeeperState.read(data_dir)
+    if state is None or (started is not None and started.pid == state.pid):
+        return state
+    keeper = _process(state.pid)
+    return state if keeper is not None and is_alive(keeper) and not state.error else None
+
+
+def _start_keeper(data_dir: Path, s3_port: int | None, lock: FileLock, log: Path) -> "subprocess.Popen[bytes]":
+    keeper = start_process(
+        # -P: the folder it happens to start in is no place to import from.
+        [sys.executable, "-P", "-m", "batch_pipeline.local.keeper", str(data_dir), str(s3_port or 0)],
+        log=log,
+        folder=Path("/"),
+        death_signal=None,  # it outlives the one that began
+        descriptors=[lock.descriptor],
+    )
+    _started[keeper.pid] = keeper
+    lock.close_here()
+    return keeper
 
 
 def _leave(data_dir: Path, users: FileLock) -> None:
