@@ -113,15 +113,21 @@ class Ledger:
         self,
         *,
         organization_id: str | None = None,
+        or_unknown_organization: bool = False,
         resource: str | None = None,
         status: Sequence[str] = (),
         limit: int = 100,
         newest_first: bool = True,
     ) -> list[Batch]:
-        """Batches by creation time, filtered; `limit` bounds the answer."""
+        """Batches by creation time, filtered; `limit` bounds the answer.
+
+        `or_unknown_organization` adds the failed ones of inbox folders that name no organization: for the operator.
+        """
         statement = sa.select(batches)
         if organization_id is not None:
-            statement = statement.where(batches.c.organization_id == organization_id)
+            its_own = batches.c.organization_id == organization_id
+            unknown = batches.c.organization_id.is_(None)
+            statement = statement.where(sa.or_(its_own, unknown) if or_unknown_organization else its_own)
         if resource is not None:
             statement = statement.where(batches.c.resource == resource)
         if status:
@@ -313,13 +319,15 @@ class Ledger:
     ) -> Batch:
         """Ends a live batch as failed, timed out or expired, and takes the turn from it, so that it can't write more.
 
-        A batch that is final already, or whose newest attempt is not `run_id` (where given), stays as it is. Returns
-        the batch as it is afterwards.
+        A batch that is final already, or whose newest attempt is not `run_id` (where given), stays as it is; a re-run
+        that it awaits is given up where no `run_id` is given. Returns the batch as it is afterwards.
         """
         with translating_outages(), self.engine.begin() as connection:
             batch = _batch(_row(connection, batch_id, lock=True))
             before = BatchStatus(batch.status)
             if before in FINAL or (run_id is not None and batch.run_id != run_id):
+                if run_id is None and batch.awaits_run is not None:
+                    return _batch(_change(connection, batch_id, {"awaits_run": None}))
                 return batch
             check_transition(batch_id, before, status)
             # Waits for chunks under way: each holds a share of this row until it commits.

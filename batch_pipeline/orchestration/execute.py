@@ -1,10 +1,12 @@
 """Runs a batch's job in this process: for the command line and synchronous calls."""
 
-from dagster import DagsterInstance
+from dagster import DagsterExecutionInterruptedError, DagsterInstance, ExecuteInProcessResult
 
-from batch_pipeline.batches.model import Batch
+from batch_pipeline.batches.model import Batch, Reason
+from batch_pipeline.batches.states import FINAL, BatchStatus
 from batch_pipeline.definitions import defs
 from batch_pipeline.orchestration import tags
+from batch_pipeline.orchestration.attempts import cancelled_reason
 from batch_pipeline.orchestration.config import run_config_of, run_tags_of
 from batch_pipeline.system import System
 
@@ -15,7 +17,8 @@ ROOT_RUN_TAG = "dagster/root_run_id"
 def execute_batch(system: System, instance: DagsterInstance, batch: Batch, *, log_level: str = "ERROR") -> Batch:
     """Runs the batch that awaits its caller, as a Dagster run in this process, and returns it as it ended.
 
-    A re-run appears in Dagster's UI beside its parent. What fails is in the batch's `reason`, not raised.
+    A re-run appears in Dagster's UI beside its parent. What fails is in the batch's `reason`, not raised; so is an
+    interrupt (SIGINT, and SIGTERM where its handler raises KeyboardInterrupt), which makes it `cancelled`.
     """
     run_tags = run_tags_of(batch)
     if batch.run_id is not None:
@@ -23,7 +26,29 @@ def execute_batch(system: System, instance: DagsterInstance, batch: Batch, *, lo
         if parent is not None:
             run_tags |= {PARENT_RUN_TAG: parent.run_id, ROOT_RUN_TAG: parent.root_run_id or parent.run_id}
     config = {**run_config_of(batch), "loggers": {"console": {"config": {"log_level": log_level}}}}
-    defs.resolve_job_def(tags.JOB_NAME).execute_in_process(
-        run_config=config, instance=instance, tags=run_tags, raise_on_error=False
-    )
-    return system.ledger.get(batch.id)
+    try:
+        result = defs.resolve_job_def(tags.JOB_NAME).execute_in_process(
+            run_config=config, instance=instance, tags=run_tags, raise_on_error=False
+        )
+        interrupted = _was_interrupted(result)
+    except (KeyboardInterrupt, DagsterExecutionInterruptedError):
+        interrupted = True  # before the first op, or after the last
+    return _ended(system, system.ledger.get(batch.id), interrupted=interrupted)
+
+
+def _ended(system: System, batch: Batch, *, interrupted: bool) -> Batch:
+    """The batch, ended here where its run ended between its ops or before the first, so that none of them could."""
+    if batch.status in FINAL and batch.awaits_run is None:
+        return batch
+    if interrupted:
+        return system.ledger.end(batch.id, BatchStatus.failed, cancelled_reason(batch))
+    reason = Reason("internal_error", "The batch's run ended outside its ops: the run's log says more.")
+    return system.ledger.end(batch.id, BatchStatus.failed, reason)
+
+
+def _was_interrupted(result: ExecuteInProcessResult) -> bool:
+    if result.success:
+        return False
+    errors = [event.job_failure_data.error for event in result.all_events if event.is_job_failure]
+    names = (DagsterExecutionInterruptedError.__name__, KeyboardInterrupt.__name__)
+    return any(error is not None and error.cls_name in names for error in errors)

@@ -100,6 +100,12 @@ class Store:
         with self._translating(key):
             return bytes(self._files.cat_file(self.path(key)))
 
+    def stream(self, key: str) -> Iterator[bytes]:
+        """The object's bytes, in blocks, read as they are asked for."""
+        with self._translating(key), self._files.open(self.path(key), "rb", cache_type="readahead") as source:
+            while block := source.read(BLOCK_BYTES):
+                yield block
+
     def write(self, key: str, data: bytes) -> None:
         """Writes a small object."""
         with self._translating(key):

@@ -1,0 +1,155 @@
+"""Commands that look at batches: `show`, `list`, `errors`, `result`."""
+
+import sys
+from enum import StrEnum
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from batch_pipeline.batches.states import BatchStatus
+from batch_pipeline.cli.console import data_console, print_json, say
+from batch_pipeline.cli.flags import DEFAULT_DATA_DIR, BatchId, DataDir, Json, OrganizationName
+from batch_pipeline.cli.session import open_ledger, open_storage_too
+from batch_pipeline.errors import NotFoundError, RefusedError
+
+if TYPE_CHECKING:
+    from batch_pipeline.batches.ledger import Ledger
+    from batch_pipeline.batches.model import Batch
+    from batch_pipeline.storage.store import Store
+
+
+class ErrorsFormat(StrEnum):
+    """The two forms of the errors file."""
+
+    csv = "csv"
+    json = "json"
+
+
+def add_to(app: typer.Typer) -> None:
+    """Adds the commands."""
+    app.command("show")(show)
+    app.command("list")(list_batches)
+    app.command("errors")(errors)
+    app.command("result")(result)
+
+
+def show(
+    batch_id: BatchId,
+    organization: OrganizationName = "default",
+    data_dir: DataDir = DEFAULT_DATA_DIR,
+    json: Json = False,
+) -> None:
+    """Show a batch."""
+    with open_ledger(data_dir) as (ledger, _):
+        batch = find_batch(ledger, batch_id, organization)
+    if json:
+        print_json(batch.to_json())
+        return
+    from batch_pipeline.cli.tables import batch_view
+
+    console = data_console()
+    console.print(batch_view(batch))
+    if batch.has_errors_file:
+        console.print(f"Rejected items: batch-pipeline errors {batch.id}", soft_wrap=True)
+    if batch.has_result_file:
+        console.print(f"Outcome of each item: batch-pipeline result {batch.id}", soft_wrap=True)
+
+
+def list_batches(
+    *,
+    status: Annotated[list[BatchStatus] | None, typer.Option(help="Only of this status (may be repeated).")] = None,
+    resource: Annotated[str | None, typer.Option(help="Only of this resource.")] = None,
+    limit: Annotated[int, typer.Option(help="At most so many.", min=1)] = 25,
+    organization: OrganizationName = "default",
+    data_dir: DataDir = DEFAULT_DATA_DIR,
+    json: Json = False,
+) -> None:
+    """List batches, newest first."""
+    with open_ledger(data_dir) as (ledger, engine):
+        from batch_pipeline.batches.organizations import get_organization
+
+        get_organization(engine, organization)
+        found = ledger.find(
+            organization_id=organization,
+            or_unknown_organization=True,
+            resource=resource,
+            status=[each.value for each in status or ()],
+            limit=limit,
+        )
+    if json:
+        print_json([batch.to_json() for batch in found])
+        return
+    from batch_pipeline.cli.tables import batches_table
+
+    data_console().print(batches_table(found) if found else "No batches.")
+
+
+def errors(
+    batch_id: BatchId,
+    form: Annotated[ErrorsFormat, typer.Option("--format", help="As table or as list.")] = ErrorsFormat.csv,
+    output: Annotated[Path | None, typer.Option("--output", "-o", help="Write to this file, not to stdout.")] = None,
+    organization: OrganizationName = "default",
+    data_dir: DataDir = DEFAULT_DATA_DIR,
+) -> None:
+    """Write a batch's rejected items; corrected, the CSV can be uploaded again."""
+    from batch_pipeline.storage import keys
+
+    with open_storage_too(data_dir) as system:
+        batch = find_batch(system.ledger, batch_id, organization)
+        if not batch.has_errors_file:
+            raise NotFoundError("no_errors_file", _no_file(batch, "errors file", "no item was rejected"))
+        key = keys.errors_csv(batch.id) if form is ErrorsFormat.csv else keys.errors_json(batch.id)
+        _write(system.store, key, output)
+
+
+def result(
+    batch_id: BatchId,
+    output: Annotated[Path | None, typer.Option("--output", "-o", help="Write to this file, not to stdout.")] = None,
+    organization: OrganizationName = "default",
+    data_dir: DataDir = DEFAULT_DATA_DIR,
+) -> None:
+    """Write what became of each item of a batch that has --save-result, as JSON."""
+    from batch_pipeline.storage import keys
+
+    with open_storage_too(data_dir) as system:
+        batch = find_batch(system.ledger, batch_id, organization)
+        if not batch.has_result_file:
+            raise NotFoundError("no_result_file", _no_file(batch, "result file", "it was run without --save-result"))
+        _write(system.store, keys.result_json(batch.id), output)
+
+
+def find_batch(ledger: "Ledger", batch_id: str, organization: str) -> "Batch":
+    """The batch, if it is the organization's, or of none that is known. Raises NotFoundError."""
+    batch = ledger.get(batch_id)
+    if batch.organization_id not in (organization, None):
+        raise NotFoundError(
+            "batch_not_found",
+            f"Batch {batch_id} is not of organization {organization}: give --organization {batch.organization_id}.",
+        )
+    return batch
+
+
+def _no_file(batch: "Batch", what: str, why: str) -> str:
+    if batch.status == BatchStatus.completed:
+        return f"Batch {batch.id} has no {what}: {why}."
+    return f"Batch {batch.id} has no {what}: it is {batch.status} (see batch-pipeline show {batch.id})."
+
+
+def _write(store: "Store", key: str, output: Path | None) -> None:
+    """Streams the object to stdout, or to a file that is there only once it is whole."""
+    if output is None:
+        for block in store.stream(key):
+            sys.stdout.buffer.write(block)
+        sys.stdout.buffer.flush()
+        return
+    part = output.with_name(f".{output.name}.part") if output.is_file() or not output.exists() else output
+    try:
+        with part.open("wb") as file:
+            for block in store.stream(key):
+                file.write(block)
+        if part != output:
+            part.replace(output)
+    except OSError as error:
+        raise RefusedError("unwritable", f"{output} can't be written ({error.strerror}): name another file.") from None
+    say(f"Written to {output}.")

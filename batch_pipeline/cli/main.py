@@ -1,0 +1,75 @@
+"""The command line's entry: puts the commands together, and turns every failure into one line and an exit code."""
+
+import logging
+import os
+import sys
+import tempfile
+import traceback
+import warnings
+from collections.abc import Sequence
+
+import typer
+
+from batch_pipeline.cli import batches, organizations, running, system
+from batch_pipeline.cli.console import say_error
+from batch_pipeline.errors import BatchError, UnavailableError
+
+ENDED_OTHERWISE = 1
+WRONG_USE = 2
+UNREACHABLE = 3
+
+app = typer.Typer(
+    name="batch-pipeline",
+    help="Bulk operations on logistics records: a file becomes correct rows in PostgreSQL, or an errors file.",
+    no_args_is_help=True,
+    pretty_exceptions_enable=False,
+    rich_markup_mode=None,
+    context_settings={"help_option_names": ["-h", "--help"]},
+)
+running.add_to(app)
+batches.add_to(app)
+organizations.add_to(app)
+system.add_to(app)
+
+
+def main(arguments: Sequence[str] | None = None) -> None:
+    """Runs a command and exits: 0 done, 1 the batch ended otherwise, 2 wrong use, 3 something can't be reached."""
+    # Libraries log what they retry, and what they raise as well: the latter is told below, in one line.
+    logging.getLogger().addHandler(logging.NullHandler())
+    if not sys.warnoptions:
+        warnings.filterwarnings("ignore", module=r"dagster(\.|_|$)")  # its notes on its own beta features
+    sys.exit(_run(arguments))
+
+
+def _run(arguments: Sequence[str] | None) -> int:
+    try:
+        code = app(args=None if arguments is None else list(arguments), standalone_mode=False)
+        sys.stdout.flush()
+    except typer.TyperException as error:
+        say_error(f"{error.format_message()} (see {_command_of(error)} --help)")
+        return WRONG_USE
+    except BatchError as error:
+        say_error(error.message)
+        return UNREACHABLE if isinstance(error, UnavailableError) else WRONG_USE
+    except (KeyboardInterrupt, typer.Abort):
+        say_error("Interrupted.")
+        return ENDED_OTHERWISE
+    except BrokenPipeError:
+        # Whoever read the output has had enough; what is still in the buffer has nowhere to go.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 0
+    except Exception as error:
+        say_error(f"Unexpected {type(error).__name__}: please report it with {_crash_report(error)}")
+        return ENDED_OTHERWISE
+    return code if isinstance(code, int) else 0
+
+
+def _command_of(error: typer.TyperException) -> str:
+    context = getattr(error, "ctx", None)
+    return context.command_path if context is not None else "batch-pipeline"
+
+
+def _crash_report(error: Exception) -> str:
+    with tempfile.NamedTemporaryFile("w", prefix="batch-pipeline-crash-", suffix=".log", delete=False) as file:
+        file.write("".join(traceback.format_exception(error)))
+    return file.name

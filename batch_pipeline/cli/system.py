@@ -1,0 +1,66 @@
+"""Commands on the system itself: `up`, `demo`, `db upgrade`."""
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+from rich.panel import Panel
+from rich.table import Table
+
+from batch_pipeline.cli.console import data_console, say, say_error
+from batch_pipeline.cli.flags import DEFAULT_DATA_DIR, DataDir
+from batch_pipeline.cli.session import check_data_dir, servers
+
+if TYPE_CHECKING:
+    from batch_pipeline.local.system import LocalSystem
+
+database = typer.Typer(no_args_is_help=True, rich_markup_mode=None)
+
+
+def add_to(app: typer.Typer) -> None:
+    """Adds the commands."""
+    app.command("up")(up)
+    app.add_typer(database, name="db", help="The database's schema: upgrade.")
+
+
+def up(
+    data_dir: DataDir = DEFAULT_DATA_DIR,
+    port: Annotated[int, typer.Option(help="Port of the Dagster UI.", min=1, max=65535)] = 3000,
+    api_port: Annotated[int, typer.Option(help="Port of the API.", min=1, max=65535)] = 8000,
+    s3_port: Annotated[int, typer.Option(help="Port of the embedded S3 server.", min=1, max=65535)] = 9000,
+) -> None:
+    """Run the local system (Dagster, and embedded servers unless others are configured) until interrupted."""
+    from batch_pipeline.local.system import run_up
+
+    check_data_dir(data_dir)
+    say("Starting …")
+    code = run_up(data_dir, port=port, api_port=api_port, s3_port=s3_port, on_ready=_show_addresses, report=say_error)
+    raise typer.Exit(code)
+
+
+@database.command("upgrade")
+def upgrade(data_dir: DataDir = DEFAULT_DATA_DIR) -> None:
+    """Bring the database to this version's schema, Dagster's tables included."""
+    from batch_pipeline.orchestration.instance import upgrade_dagster
+
+    with servers(data_dir, migrate=True):
+        upgrade_dagster()
+    say("The database is up to date.")
+
+
+def _show_addresses(system: "LocalSystem") -> None:
+    grid = Table.grid(padding=(0, 2))
+    grid.add_row("Dagster UI", system.dagster_url)
+    if system.servers is not None:
+        local = system.servers
+        grid.add_row("S3", f"{local.environment['AWS_ENDPOINT_URL']} ({local.environment['BATCH_STORAGE_URL']})")
+        grid.add_row("Inbox", f"{_short(local.inbox)}/ORGANIZATION/RESOURCE/ACTION/")
+    grid.add_row("Logs", _short(system.log_folder))
+    console = data_console()
+    console.print(Panel(grid, title="batch-pipeline is running", subtitle="Ctrl-C stops it", expand=False))
+    console.file.flush()
+
+
+def _short(path: Path) -> str:
+    here = Path.cwd()
+    return str(path.relative_to(here)) if path.is_relative_to(here) else str(path)
