@@ -31,8 +31,9 @@ _POLL_SECONDS = 0.02
 _FREE_PORT_ATTEMPTS = 5
 
 _FLAGS = (
-    # A file copied into the folder is to be seen by the next listing (default: 5 minutes later).
-    *("--dir-cache-time", "0"),
+    # A file copied into the folder is to be seen soon (default: after 5 minutes). Not 0: rclone 1.75 re-arms a clean-up
+    # timer of each folder at twice this time, so 0 keeps a core busy and starves requests.
+    *("--dir-cache-time", "1s"),
     # MD5 sums would read every file again in every listing; identity is size and modification time instead.
     *("--etag-hash", "none"),
     # No configuration of the user's own: the folder is named by its path.
