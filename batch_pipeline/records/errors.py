@@ -5,6 +5,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 VALUE_CHARACTERS = 200  # of a value in a message or report; the whole item stands beside it
+NUL, NUL_SHOWN = "\x00", "\ufffd"  # PostgreSQL, where reports are kept until they are written, has no text with a NUL
 
 ERRORS_SCHEMA = pa.schema(
     [
@@ -27,10 +28,12 @@ def item_errors(
 ) -> pa.Table:
     """One error for each of `rows` (`ERRORS_SCHEMA`); the message is `field "value" expectation`.
 
-    Values longer than 200 characters are cut. Where `values` is None, or a value is, the message goes without.
+    Values, and names of fields, longer than 200 characters are cut, and a NUL in them is shown as U+FFFD. Where
+    `values` is None, or a value is, the message goes without.
     """
     count = len(rows)
-    shown = pa.nulls(count, pa.string()) if values is None else _cut(values)
+    field = None if field is None else field[:VALUE_CHARACTERS].replace(NUL, NUL_SHOWN)
+    shown = pa.nulls(count, pa.string()) if values is None else _shown(values)
     subject = field or "the item"
     quoted = pc.binary_join_element_wise(f'{subject} "', shown, f'" {expectation}', "")
     messages = pc.fill_null(quoted, f"{subject} {expectation}")
@@ -57,8 +60,10 @@ def combine(tables: list[pa.Table]) -> pa.Table:
     return table.take(pa.array(order))
 
 
-def _cut(values: pa.StringArray) -> pa.StringArray:
+def _shown(values: pa.StringArray) -> pa.StringArray:
     if len(values) == 0:
         return values
     longest = pc.max(pc.utf8_length(values)).as_py() or 0
-    return pc.utf8_slice_codeunits(values, 0, VALUE_CHARACTERS) if longest > VALUE_CHARACTERS else values
+    if longest > VALUE_CHARACTERS:
+        values = pc.utf8_slice_codeunits(values, 0, VALUE_CHARACTERS)
+    return pc.replace_substring(values, NUL, NUL_SHOWN)
