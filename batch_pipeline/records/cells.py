@@ -3,7 +3,7 @@
 What belongs here is how values are read for every field and format alike; what a value may be is for `fields`.
 """
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
 import pyarrow as pa
@@ -11,6 +11,9 @@ import pyarrow.compute as pc
 
 from batch_pipeline.payloads.model import CellKind, RawChunk
 from batch_pipeline.records.values.text import clean_texts
+
+# Called with (items, code, field, expectation, values); items are positions in the chunk.
+AddErrors = Callable[[pa.Array, str, str, str, pa.StringArray | None], None]
 
 
 @dataclass(frozen=True)
@@ -53,19 +56,50 @@ class ReadingOptions:
         return self.mapping.get(column, column)
 
 
-def read_cells(chunk: RawChunk, options: ReadingOptions) -> dict[str, Cells]:
-    """The chunk's cells by field name (dotted for nested ones), as the upload gives them."""
-    return {
-        options.field_of(column): _column_cells(text, chunk.kinds.get(column), options)
-        for column, text in chunk.columns.items()
-    }
+def read_cells(chunk: RawChunk, options: ReadingOptions, add_errors: AddErrors) -> dict[str, Cells]:
+    """The chunk's cells by field name (dotted for nested ones), as the upload gives them.
+
+    JSON items may carry a mapped field under either of its names, which a flat file's header is refused for.
+    """
+    cells: dict[str, Cells] = {}
+    for column, text in chunk.columns.items():
+        name = options.field_of(column)
+        read = _column_cells(text, chunk.kinds.get(column), options)
+        if name in cells:
+            both = pc.indices_nonzero(pc.and_(pc.is_valid(cells[name].raw), pc.is_valid(read.raw)))
+            add_errors(both, "conflict", name, "is given twice, column_mapping naming another field for it", None)
+            read = _either(cells[name], read)
+        cells[name] = read
+    return cells
 
 
 def apply_properties(cells: dict[str, Cells], options: ReadingOptions, count: int) -> None:
     """Gives the default values to the items that do not define the field or leave it blank, in place."""
     for field_name, default in options.properties.items():
         text = clean_texts(pa.array([default], pa.string()))[0].as_py()
-        cells[field_name] = _with_default(cells.get(field_name), text, count)
+        if text:  # a blank default is none: an empty text is a missing value everywhere
+            cells[field_name] = _with_default(cells.get(field_name), text, count)
+
+
+def _either(first: Cells, second: Cells) -> Cells:
+    """The cells of the first where it is carried, else of the second."""
+    carried = pc.is_valid(first.raw)
+    kinds = None
+    if first.kinds is not None or second.kinds is not None:
+        kinds = pc.if_else(carried, _kinds(first), _kinds(second))
+    return Cells(
+        pc.if_else(carried, first.values, second.values),
+        pc.if_else(carried, first.cleared, second.cleared),
+        kinds,
+        pc.if_else(carried, first.raw, second.raw),
+    )
+
+
+def _kinds(cells: Cells) -> pa.UInt8Array:
+    if cells.kinds is not None:
+        return cells.kinds
+    text, none = pa.scalar(int(CellKind.TEXT), pa.uint8()), pa.scalar(None, pa.uint8())
+    return pc.if_else(pc.is_valid(cells.values), text, none)
 
 
 def _column_cells(raw: pa.StringArray, kinds: pa.UInt8Array | None, options: ReadingOptions) -> Cells:

@@ -56,8 +56,8 @@ class RowRules:
 
     def check(self, chunk: RawChunk) -> CheckedChunk:
         """Applies all rules to all items; reports every error of every item."""
-        cells = read_cells(chunk, self.options)
         found = _Findings(chunk.rows, self.bits)
+        cells = read_cells(chunk, self.options, found.add)
         self._reject_unknown(cells, found)
         cells = {name: self._of_right_kind(name, column, found) for name, column in cells.items()}
         if self.resource.derive is not None:
@@ -90,7 +90,8 @@ class RowRules:
         for name in [name for name in cells if not self.resource.knows(name)]:
             column = cells.pop(name)
             carried = pc.indices_nonzero(pc.is_valid(column.raw))
-            found.add(carried, "unknown_field", name, "is no field of this resource: remove or rename it", None)
+            expectation = "is no field of this resource: remove or rename it"
+            found.add(carried, "unknown_field", name, expectation, column.raw.take(carried))
 
     def _of_right_kind(self, name: str, cells: Cells, found: "_Findings") -> Cells:
         if cells.kinds is None:

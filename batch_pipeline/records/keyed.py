@@ -3,7 +3,7 @@
 Pairs are handled in a long table (item, key, value), one row a pair, so that both forms obey the same rules.
 """
 
-from collections.abc import Callable
+from typing import Any
 
 import numpy as np
 import orjson
@@ -12,12 +12,9 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from batch_pipeline.records import rules
-from batch_pipeline.records.cells import Cells, constant
+from batch_pipeline.records.cells import AddErrors, Cells, constant
 from batch_pipeline.records.fields import KeyedText
 from batch_pipeline.records.values.text import clean_texts
-
-# Called with (items, code, field, expectation, values); items are positions in the chunk.
-AddErrors = Callable[[pa.Array, str, str, str, pa.StringArray | None], None]
 
 _JSON_ESCAPES = (("\\", "\\\\"), ('"', '\\"'), ("\n", "\\n"), ("\t", "\\t"))
 
@@ -60,7 +57,7 @@ def _object_pairs(field: KeyedText, cells: Cells, add_errors: AddErrors) -> pa.T
     keys: list[str] = []
     values: list[str | None] = []
     not_objects: list[int] = []
-    wrong: dict[str, list[int]] = {}
+    wrong: dict[str, dict[int, str]] = {}
     for item, text in zip(given.to_pylist(), cells.values.take(given).to_pylist(), strict=True):
         try:
             pairs = orjson.loads(text)
@@ -75,14 +72,22 @@ def _object_pairs(field: KeyedText, cells: Cells, add_errors: AddErrors) -> pa.T
                 keys.append(key)
                 values.append(value or None)
             else:
-                wrong.setdefault(key, []).append(item)
+                wrong.setdefault(key, {})[item] = _json_text(value, otherwise=text)
     bad = pa.array(not_objects, pa.int64())
     add_errors(bad, "invalid_type", field.name, field.type_expectation, cells.raw.take(bad))
     for key, places in wrong.items():
-        add_errors(pa.array(places, pa.int64()), "invalid_type", f"{field.name}.{key}", "must be a text", None)
+        shown = pa.array(places.values(), pa.string())
+        add_errors(pa.array(places, pa.int64()), "invalid_type", f"{field.name}.{key}", "must be a text", shown)
     cleaned = clean_texts(pa.array(values, pa.string()))
     cleaned = pc.if_else(pc.equal(cleaned, ""), pa.scalar(None, pa.string()), cleaned)
     return _pairs(pa.array(items, pa.int64()), clean_texts(pa.array(keys, pa.string())), cleaned)
+
+
+def _json_text(value: Any, *, otherwise: str) -> str:
+    try:
+        return orjson.dumps(value).decode()
+    except orjson.JSONEncodeError:  # nested deeper than orjson writes, though it reads it
+        return otherwise
 
 
 def pair_schema(field: KeyedText) -> pandera.DataFrameSchema:
@@ -104,13 +109,15 @@ def _check(field: KeyedText, table: pa.Table, add_errors: AddErrors) -> None:
     }
     items = table["item"].combine_chunks()
     for column, code, places in rules.failures(pair_schema(field), columns):
-        subject = "a name in it" if column == "key" else "a value in it"
+        expectation = expectations[column][code]
+        if column == "key":
+            expectation = f"(a name in it) {expectation}"
+            add_errors(items.take(places), code, field.name, expectation, columns["key"].take(places))
+            continue
         by_key = columns["key"].take(places)
         for key in pc.unique(by_key).to_pylist():
             here = places.filter(pc.equal(by_key, key))
-            name = field.name if column == "key" else f"{field.name}.{key}"
-            expectation = f"({subject}) {expectations[column][code]}" if column == "key" else expectations[column][code]
-            add_errors(items.take(here), code, name, expectation, columns[column].take(here))
+            add_errors(items.take(here), code, f"{field.name}.{key}", expectation, columns["value"].take(here))
     given = table.filter(pc.is_valid(table["value"]))
     per_item = given.group_by("item").aggregate([("key", "count_distinct")])
     too_many = per_item.filter(pc.greater(per_item["key_count_distinct"], field.max_pairs))
