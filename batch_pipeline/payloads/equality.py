@@ -92,6 +92,9 @@ def _joined(chunk: RawChunk, *, fields_vary: bool) -> pa.StringArray:
             text = pc.if_else(pc.not_equal(kinds, int(CellKind.TEXT)), marked, text)
         if fields_vary:
             # A field that is not carried leaves no trace: other chunks may not have its column at all.
-            text = pc.fill_null(pc.binary_join_element_wise(_FIELD + name, text, _SEPARATOR), "")
+            label = _FIELD + name.replace(_ESCAPE, _ESCAPE + "0")
+            text = pc.fill_null(pc.binary_join_element_wise(label, text, _SEPARATOR), "")
         parts.append(text)
+    if not parts:  # items without any field
+        return pa.repeat(pa.scalar("", pa.string()), len(chunk.rows))
     return pc.binary_join_element_wise(*parts, "" if fields_vary else _SEPARATOR)
