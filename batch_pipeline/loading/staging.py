@@ -15,6 +15,8 @@ from batch_pipeline.records.resource import Resource
 
 Connection = psycopg.Connection[tuple[Any, ...]]
 
+MAX_BLOCK_BYTES = 2**31 - 1  # pyarrow's bound on what its CSV reader takes at once
+
 # Columns of the items table before the resource's own fields.
 FIXED_COLUMNS = (
     ("row", "bigint"),  # position in the upload
@@ -113,9 +115,18 @@ def fetch_table(connection: Connection, query: sql.Composed, parameters: dict[st
         return schema.empty_table()
     return pacsv.read_csv(
         pa.py_buffer(data),
-        read_options=pacsv.ReadOptions(column_names=schema.names, use_threads=False),
-        parse_options=pacsv.ParseOptions(newlines_in_values=True),
+        # One block: a row that is larger than a block can't be read.
+        read_options=pacsv.ReadOptions(
+            column_names=schema.names, use_threads=False, block_size=min(len(data) + 1, MAX_BLOCK_BYTES)
+        ),
+        # An empty line is a NULL where there is one column.
+        parse_options=pacsv.ParseOptions(newlines_in_values=True, ignore_empty_lines=False),
         convert_options=pacsv.ConvertOptions(
-            column_types=schema, strings_can_be_null=True, quoted_strings_can_be_null=False, null_values=[""]
+            column_types=schema,
+            strings_can_be_null=True,
+            quoted_strings_can_be_null=False,
+            null_values=[""],
+            true_values=["t"],
+            false_values=["f"],
         ),
     ).cast(schema)
