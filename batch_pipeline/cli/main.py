@@ -10,7 +10,7 @@ from collections.abc import Sequence
 
 import typer
 
-from batch_pipeline.cli import batches, organizations, running, system
+from batch_pipeline.cli import batches, demo, organizations, running, system
 from batch_pipeline.cli.console import say_error
 from batch_pipeline.errors import BatchError, UnavailableError
 
@@ -29,6 +29,7 @@ app = typer.Typer(
 running.add_to(app)
 batches.add_to(app)
 organizations.add_to(app)
+demo.add_to(app)
 system.add_to(app)
 
 

@@ -1,0 +1,189 @@
+"""The command `demo`: shows the demonstration of `local.demo`, and whether all of it went as it should."""
+
+import os
+import time
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+from rich.live import Live
+from rich.table import Table
+from rich.text import Text
+
+from batch_pipeline.cli.console import data_console, one_line, say, say_error, talk_console
+from batch_pipeline.cli.flags import DEFAULT_DATA_DIR, DataDir
+from batch_pipeline.cli.interrupts import stopping_in_order
+from batch_pipeline.cli.session import check_data_dir
+from batch_pipeline.settings import get_settings
+
+if TYPE_CHECKING:
+    from batch_pipeline.local.demo import DemoSystem, Outcome
+
+# Beside what `up` and `run` use, so that a demonstration may go on meanwhile and can be thrown away.
+DEMO_DATA_DIR = DEFAULT_DATA_DIR / "demo"
+_REJECTIONS_SHOWN = 12
+_CONFIGURATION = ("BATCH_", "AWS_", "DAGSTER_")
+
+
+def add_to(app: typer.Typer) -> None:
+    """Adds the command."""
+    app.command("demo")(demo)
+
+
+def demo(
+    data_dir: DataDir = DEMO_DATA_DIR,
+    rows: Annotated[int, typer.Option(help="Rows of the large sample file.", min=1_000, max=5_000_000)] = 100_000,
+) -> None:
+    """Show the whole system at work on sample files, locally, and check every number."""
+    from batch_pipeline.local.demo import demo_system, differences, process_samples
+    from batch_pipeline.local.samples import make_samples
+    from batch_pipeline.local.supervision import ServiceEndedError
+
+    check_data_dir(data_dir)
+    began = time.monotonic()
+    with stopping_in_order(), _nothing_configured():
+        say("Starting PostgreSQL, S3 and Dagster …")
+        with demo_system(data_dir) as running:
+            samples = make_samples(rows)
+            say(f"Ready after {time.monotonic() - began:.0f} s: Dagster UI at {running.local.dagster_url}")
+            say(f"Sample files go into {_short(running.servers.inbox / running.organization)}")
+            try:
+                with _shown() as show:
+                    outcomes = process_samples(running, samples, show)
+            except ServiceEndedError as error:
+                say_error(error.message)
+                raise typer.Exit(1) from None
+            wrong = [
+                f"{outcome.sample.title}: {each}" for outcome in outcomes for each in differences(running, outcome)
+            ]
+            _print_summary(running, outcomes, data_dir)
+            say("Stopping …")
+    for line in wrong:
+        say_error(line)
+    if wrong:
+        raise typer.Exit(1)
+    data_console().print(f"Every number is as it should be. It took {time.monotonic() - began:.0f} s.")
+
+
+@contextmanager
+def _nothing_configured() -> Iterator[None]:
+    """Hides the environment's deployment: sample data are no business of a database that is in use."""
+    hidden = {name: os.environ.pop(name) for name in list(os.environ) if name.startswith(_CONFIGURATION)}
+    get_settings.cache_clear()
+    try:
+        yield
+    finally:
+        os.environ.update(hidden)
+        get_settings.cache_clear()
+
+
+@contextmanager
+def _shown() -> "Iterator[Callable[[Sequence[Outcome]], None]]":
+    """A table that changes on a terminal, else a line for each change of a status."""
+    console = talk_console()
+    if console.is_terminal:
+        with Live(console=console, transient=True, refresh_per_second=8) as live:
+            yield lambda outcomes: live.update(_progress_table(outcomes))
+        return
+    told: dict[str, str] = {}
+
+    def tell(outcomes: "Sequence[Outcome]") -> None:
+        for outcome in outcomes:
+            status = _stage(outcome)
+            if told.get(outcome.sample.title) != status:
+                told[outcome.sample.title] = status
+                say(f"{outcome.sample.title}: {status}")
+
+    yield tell
+
+
+def _progress_table(outcomes: "Sequence[Outcome]") -> Table:
+    from batch_pipeline.cli.tables import status_text
+
+    table = Table("file", "status", "phase")
+    table.add_column("items", justify="right")
+    for outcome in outcomes:
+        batch = outcome.batch
+        if batch is None:
+            table.add_row(outcome.sample.title, Text(_stage(outcome), "dim"))
+            continue
+        phase = next((phase for phase in batch.phases if phase.status == "running"), None)
+        of_total = "" if phase is None or phase.total is None else f" of {phase.total:,}"
+        table.add_row(
+            outcome.sample.title,
+            status_text(batch.status),
+            "" if phase is None else phase.name.value,
+            "" if phase is None else f"{phase.processed:,}{of_total}",
+        )
+    return table
+
+
+def _stage(outcome: "Outcome") -> str:
+    if outcome.batch is not None:
+        return outcome.batch.status
+    return "waits in the inbox" if outcome.sample.after is None else f"comes after {outcome.sample.after}"
+
+
+def _print_summary(running: "DemoSystem", outcomes: "Sequence[Outcome]", data_dir: Path) -> None:
+    from batch_pipeline.cli.tables import read_rejections, rejections_table
+    from batch_pipeline.local.demo import errors_file
+    from batch_pipeline.storage import keys
+
+    console = data_console()
+    console.print(_summary_table(outcomes))
+    first = outcomes[0].batch
+    if first is not None and first.has_errors_file:
+        blocks = running.system.store.stream(keys.errors_json(first.id))
+        title = f"First rejected rows of {outcomes[0].sample.title}"
+        console.print(rejections_table(read_rejections(blocks, _REJECTIONS_SHOWN), title))
+        console.print("Where to look next:")
+        where = f"--organization {running.organization} --data-dir {data_dir}"
+        for line in (
+            f"all rejected rows:   {_short(errors_file(running, first))}",
+            f"one of the batches:  batch-pipeline show {first.id} {where}",
+            f"the Dagster UI:      batch-pipeline up --data-dir {data_dir}",
+        ):
+            console.print(f"  {line}", soft_wrap=True)
+    for outcome in outcomes:
+        if outcome.batch is not None and outcome.batch.reason is not None:
+            reason = outcome.batch.reason
+            text = Text(f"{outcome.sample.title} was refused: {one_line(reason.message)}")
+            console.print(text, soft_wrap=True)
+
+
+def _summary_table(outcomes: "Sequence[Outcome]") -> Table:
+    from batch_pipeline.cli.tables import status_text
+
+    table = Table("file", "status", title="What became of the files", title_justify="left")
+    for name in ("items", "created", "updated", "unchanged", "rejected", "duplicates", "seconds"):
+        table.add_column(name, justify="right")
+    table.add_column("reason")
+    for outcome in outcomes:
+        batch = outcome.batch
+        if batch is None:
+            table.add_row(outcome.sample.title, "never taken in")
+            continue
+        stats = batch.stats
+        counts = (
+            stats.items_read,
+            stats.created,
+            stats.updated,
+            stats.unchanged,
+            stats.rejected,
+            stats.duplicates,
+        )
+        table.add_row(
+            outcome.sample.title,
+            status_text(batch.status),
+            *(f"{count:,}" for count in counts),
+            f"{sum(phase.seconds or 0 for phase in batch.phases):.1f}",
+            "" if batch.reason is None else batch.reason.code,
+        )
+    return table
+
+
+def _short(path: Path) -> str:
+    here = Path.cwd()
+    return str(path.relative_to(here)) if path.is_relative_to(here) else str(path)

@@ -1,0 +1,160 @@
+"""The demonstration: sample files go into the inbox of a whole local system, and every number is checked.
+
+Nothing is simulated: the files are copied into the inbox folder as a user would, the sensor finds them, Dagster's
+daemon launches their runs. What is shown meanwhile, and how, is the command's.
+"""
+
+import json
+import secrets
+import shutil
+import tempfile
+import time
+from collections import Counter
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, fields
+from pathlib import Path
+
+from batch_pipeline.batches.model import Batch, Stats
+from batch_pipeline.batches.organizations import create_organization
+from batch_pipeline.batches.states import FINAL
+from batch_pipeline.errors import UnavailableError
+from batch_pipeline.local.s3 import free_port
+from batch_pipeline.local.samples import Sample
+from batch_pipeline.local.system import LocalServers, LocalSystem, local_system
+from batch_pipeline.storage import keys
+from batch_pipeline.system import System, open_system
+
+_POLL_SECONDS = 0.3
+# Far more than it takes on the slowest machine it was tried on: only there so that nobody waits for ever.
+_PATIENCE_SECONDS = 300.0
+
+
+@dataclass(frozen=True)
+class DemoSystem:
+    """The running system, and the organization made for this demonstration alone."""
+
+    local: LocalSystem
+    servers: LocalServers
+    system: System
+    organization: str
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """A sample and its batch: None until it has been taken in."""
+
+    sample: Sample
+    batch: Batch | None
+
+    @property
+    def is_final(self) -> bool:
+        """Whether the batch has ended."""
+        return self.batch is not None and self.batch.status in FINAL
+
+
+@contextmanager
+def demo_system(data_dir: Path) -> Iterator[DemoSystem]:
+    """Starts the local system of ``data_dir`` on free ports, with a new organization. For the main thread.
+
+    Raises as `local_system`.
+    """
+    with local_system(data_dir, port=free_port(), api_port=free_port(), s3_port=None) as local:
+        if local.servers is None:
+            raise UnavailableError("storage", "The demonstration needs embedded servers: unset BATCH_DATABASE_URL.")
+        with open_system() as system:
+            # So that every number holds, whatever earlier demonstrations left behind.
+            organization = f"demo-{time.strftime('%Y%m%d-%H%M%S')}-{secrets.token_hex(2)}"
+            create_organization(system.engine, organization)
+            yield DemoSystem(local, local.servers, system, organization)
+
+
+def process_samples(
+    demo: DemoSystem, samples: Sequence[Sample], show: Callable[[Sequence[Outcome]], None]
+) -> list[Outcome]:
+    """Puts the samples into the inbox and waits until all batches have ended; ``show`` is told how far each is.
+
+    Raises ServiceEndedError where a part of the system ends by itself, UnavailableError where it takes for ever.
+    """
+    deadline = time.monotonic() + _PATIENCE_SECONDS
+    waiting = list(samples)
+    outcomes = _outcomes(demo, samples)
+    while not all(outcome.is_final for outcome in outcomes):
+        taken_in = {outcome.sample.title for outcome in outcomes if outcome.batch is not None}
+        for sample in [sample for sample in waiting if sample.after is None or sample.after in taken_in]:
+            _put_into_inbox(demo, sample)
+            waiting.remove(sample)
+        demo.local.check()
+        if time.monotonic() > deadline:
+            late = ", ".join(outcome.sample.title for outcome in outcomes if not outcome.is_final)
+            raise UnavailableError(
+                "dagster",
+                f"Not done after {_PATIENCE_SECONDS:.0f} s: {late}. See the logs in {demo.local.log_folder}.",
+            )
+        time.sleep(_POLL_SECONDS)
+        outcomes = _outcomes(demo, samples)
+        show(outcomes)
+    return outcomes
+
+
+def differences(demo: DemoSystem, outcome: Outcome) -> list[str]:
+    """What became of the sample otherwise than expected, in words; empty if all is as it should be."""
+    expected, batch = outcome.sample.expected, outcome.batch
+    if batch is None:
+        return ["was never taken in"]
+    reason = None if batch.reason is None else batch.reason.code
+    found: list[tuple[str, object, object]] = [
+        ("status", expected.status, batch.status),
+        ("reason", expected.reason, reason),
+    ]
+    found += [
+        (field.name, getattr(expected.stats, field.name), getattr(batch.stats, field.name)) for field in fields(Stats)
+    ]
+    codes = _error_codes(demo.system, batch)
+    found += [
+        (f"errors {code}", expected.codes.get(code, 0), codes[code]) for code in sorted({*expected.codes, *codes})
+    ]
+    return [f"{what} is {actual}, not {wanted}" for what, wanted, actual in found if wanted != actual]
+
+
+def errors_file(demo: DemoSystem, batch: Batch) -> Path:
+    """Where the batch's errors.csv lies on this machine."""
+    return demo.servers.storage_folder / keys.errors_csv(batch.id)
+
+
+def _outcomes(demo: DemoSystem, samples: Sequence[Sample]) -> list[Outcome]:
+    """Each sample with its batch: of several under one key, in the order in which they were put there."""
+    batches = demo.system.ledger.find(organization_id=demo.organization, newest_first=False)
+    by_key: dict[str | None, list[Batch]] = {}
+    for batch in batches:
+        by_key.setdefault(batch.source_key, []).append(batch)
+    outcomes = []
+    for sample in samples:
+        arrived = by_key.get(_key(demo, sample), [])
+        outcomes.append(Outcome(sample, arrived.pop(0) if arrived else None))
+    return outcomes
+
+
+def _key(demo: DemoSystem, sample: Sample) -> str:
+    return f"{keys.INBOX}/{demo.organization}/{sample.folder}/{sample.name}"
+
+
+def _put_into_inbox(demo: DemoSystem, sample: Sample) -> None:
+    """Copies the file there, its sidecar before it."""
+    folder = demo.servers.inbox / demo.organization / sample.folder
+    with tempfile.TemporaryDirectory() as elsewhere:
+        file = Path(elsewhere) / sample.name
+        file.write_bytes(sample.content)
+        sidecar = file.with_name(file.name + keys.OPTIONS_SUFFIX)
+        folder.mkdir(parents=True, exist_ok=True)
+        if sample.options is not None:
+            sidecar.write_text(json.dumps(sample.options))
+            shutil.copy(sidecar, folder)
+        shutil.copy(file, folder)
+
+
+def _error_codes(system: System, batch: Batch) -> Counter[str]:
+    if not batch.has_errors_file:
+        return Counter()
+    entries = json.loads(system.store.read(keys.errors_json(batch.id)))
+    return Counter(error["code"] for entry in entries for error in entry["errors"])
