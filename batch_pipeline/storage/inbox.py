@@ -92,6 +92,7 @@ def take_in_one(
             problem = _action_problem(address)
         batch_id = new_batch_id()
         target = keys.upload(batch_id, address.file_name, saved=options.save_upload)
+        found = system.store.stat(found.key)  # listings have no version ids
         system.store.copy(found.key, target)
     except NotFoundError:
         return None

@@ -5,7 +5,7 @@ import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
-from datetime import datetime
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import IO, Any
 from urllib.parse import urlsplit
@@ -76,9 +76,20 @@ class Store:
                 raise UnavailableError("storage", f"There is no bucket {self.bucket}, or it may not be read.")
 
     def stat(self, key: str) -> StoredObject:
-        """The object's size and version. Raises NotFoundError."""
+        """The object's size and version. Raises NotFoundError.
+
+        Of the services' two answers only the one to a look-up has a version id, and only the listing is sure to have
+        the time as finely as it is known (a look-up has HTTP's seconds), so both are asked.
+        """
+        name = self.path(key).removeprefix(f"{self.bucket}/")
         with self._translating(key):
-            return self._object(self._files.info(self.path(key), refresh=True))
+            looked_up = self._files.call_s3("head_object", Bucket=self.bucket, Key=name)
+            listed = self._files.call_s3("list_objects_v2", Bucket=self.bucket, Prefix=name)
+            for found in listed.get("Contents", ()):
+                if found["Key"] == name:
+                    version_id = looked_up.get("VersionId")
+                    return self._object({**found, "name": self.path(key), "size": found["Size"]}, version_id)
+            raise FileNotFoundError(name)  # gone between the two
 
     def exists(self, key: str) -> bool:
         """Whether there is such an object."""
@@ -89,7 +100,7 @@ class Store:
         return True
 
     def list(self, prefix: str) -> list[StoredObject]:
-        """All objects under the key prefix (a folder), by key."""
+        """All objects under the key prefix (a folder), by key. Their versions are never version ids: see `stat`."""
         with self._translating(prefix):
             found = self._files.find(self.path(prefix), detail=True, refresh=True, withdirs=False)
         objects = [self._object(info) for info in found.values() if info["type"] == "file"]
@@ -132,7 +143,7 @@ class Store:
     def copy(self, source: str, target: str) -> None:
         """Copies an object within the store, by the server."""
         with self._translating(source):
-            self._files.copy(self.path(source), self.path(target))
+            self._files.cp_file(self.path(source), self.path(target))  # `copy` would take * ? [ for patterns
 
     def delete(self, *keys: str) -> None:
         """Deletes objects; one that isn't there is as good as deleted."""
@@ -152,6 +163,7 @@ class Store:
                 yield file
             except BaseException:
                 file.discard()
+                file.closed = True  # s3fs would try to write the rest when the stream is collected
                 raise
             file.close()
 
@@ -165,11 +177,12 @@ class Store:
         """Reads a Parquet object that `write_table` wrote."""
         return pq.read_table(pa.BufferReader(self.read(key)))
 
-    def _object(self, info: dict[str, Any]) -> StoredObject:
+    def _object(self, info: dict[str, Any], version_id: str | None = None) -> StoredObject:
         key = str(info["name"]).removeprefix(self.path("")).lstrip("/")
-        modified = info["LastModified"]
-        version = info.get("VersionId") or f"{info.get('ETag', '')}@{modified.isoformat()}/{info['size']}"
-        return StoredObject(key, int(info["size"]), modified, str(version).strip('"'))
+        modified = info["LastModified"].astimezone(UTC)  # s3fs gives the local zone's, which may change
+        if version_id in (None, "null"):  # not versioned, or written while versioning was suspended
+            version_id = f"{info.get('ETag', '')}@{modified.isoformat()}/{info['size']}"
+        return StoredObject(key, int(info["size"]), modified, version_id)
 
     @contextmanager
     def _translating(self, key: str | None) -> Iterator[None]:
