@@ -12,7 +12,8 @@ from psycopg import errors, sql
 from tenacity import retry, retry_if_exception_type, stop_after_attempt, wait_random_exponential
 
 from batch_pipeline.batches.turns import Turn, check_fence
-from batch_pipeline.loading.identity import STEP_WRITE, merged_value
+from batch_pipeline.loading.merging import merged_value
+from batch_pipeline.loading.planner import STEP_WRITE
 from batch_pipeline.loading.staging import Connection, Staging
 from batch_pipeline.records.fields import KeyedText
 from batch_pipeline.records.resource import Resource

@@ -16,7 +16,7 @@ from batch_pipeline.database import connect
 from batch_pipeline.loading.chunks import Chunk, ChunkOutcome, ChunkWriter, done_outcome, open_chunks
 from batch_pipeline.loading.staging import Connection, Staging
 from batch_pipeline.phases.attempt import Attempt
-from batch_pipeline.phases.validate import planner, require_valid_items
+from batch_pipeline.phases.validate import planner, require_valid_items, tune
 
 WATCH_SECONDS = 0.25
 
@@ -54,7 +54,7 @@ def _final_plan(attempt: Attempt, turn: Turn) -> tuple[int, list[Chunk], ChunkOu
     """
     with connect(attempt.system.database_url) as connection:
         if attempt.batch.plan_version != turn.version:
-            connection.execute("SET work_mem = '128MB'")
+            tune(connection)
             planner(connection, attempt, attempt.batch.work.fields).plan()
         accepted = _accepted(connection, attempt)
         version = claim_version(connection, turn)

@@ -1,0 +1,284 @@
+"""The plan of a batch: what happens to each staged item. Made set-based in the database, in one transaction.
+
+Each item is looked up (`identity`), errors of identity and of the record as it would be stored are noted, items that
+contradict each other are settled, and every item gets a verdict. Rows of chunks that are done keep theirs, so the
+plan can be made anew for the rest when another batch wrote since.
+"""
+
+from dataclasses import dataclass
+from typing import Any
+
+from psycopg import sql
+
+from batch_pipeline.batches.model import DuplicateHandling
+from batch_pipeline.loading.identity import BY_ID, BY_NATURAL_KEY, Matching
+from batch_pipeline.loading.merging import merged_value
+from batch_pipeline.loading.staging import Connection, Staging
+from batch_pipeline.records.errors import VALUE_CHARACTERS
+from batch_pipeline.records.fields import KeyedText
+from batch_pipeline.records.resource import Resource
+
+# In which step an error was found; the errors of an item are reported in this order.
+STEP_RULES = 0
+STEP_PLAN = 1
+STEP_WRITE = 2
+
+
+@dataclass(frozen=True)
+class PlanCounts:
+    """Items by verdict."""
+
+    accepted: int
+    duplicates: int
+    rejected: int
+
+
+class Planner:
+    """Makes the plan of one batch, within the caller's transaction."""
+
+    def __init__(
+        self,
+        connection: Connection,
+        resource: Resource,
+        staging: Staging,
+        *,
+        organization_id: str,
+        fields: tuple[str, ...],
+        handling: DuplicateHandling,
+    ) -> None:
+        self._connection = connection
+        self._resource = resource
+        self._staging = staging
+        self._fields = fields
+        self._handling = handling
+        self._bits = {field.name: bit for bit, field in enumerate(resource.fields)}
+        self._matching = Matching(resource, staging, fields)
+        self._table = sql.Identifier("public", resource.table)
+        self._parameters: dict[str, Any] = {"organization": organization_id, "done": "{}"}
+
+    def plan(self) -> PlanCounts:
+        """Decides every item that is in no finished chunk; replaces an earlier plan for those."""
+        self._parameters["done"] = self._done_rows()
+        self._execute("DELETE FROM {errors} WHERE step = {step} AND NOT row <@ %(done)s::int8multirange")
+        self._match()
+        self._find_errors()
+        self._settle_contradictions()
+        self._settle_external_ids()
+        self._write_verdicts()
+        return self._counts()
+
+    def _execute(self, statement: str, **parts: sql.Composable) -> None:
+        self._connection.execute(self._compose(statement, **parts), self._parameters)
+
+    def _compose(self, statement: str, **parts: sql.Composable) -> sql.Composed:
+        return sql.SQL(statement).format(
+            items=self._staging.items,
+            plan=self._staging.plan,
+            errors=self._staging.errors,
+            records=self._table,
+            step=sql.Literal(STEP_PLAN),
+            **parts,
+        )
+
+    def _done_rows(self) -> str:
+        row = self._connection.execute(
+            "SELECT coalesce(range_agg(int8range(first_row, last_row, '[]')), '{}')::text FROM batch_chunks"
+            " WHERE batch_id = %s AND done_at IS NOT NULL",
+            (self._staging.batch_id,),
+        ).fetchone()
+        return "{}" if row is None else str(row[0])
+
+    def _match(self) -> None:
+        """Temporary table `matched`: `Matching.query`, and the accepted items of finished chunks.
+
+        Those have their records already; they are there so that no open item may mean the same ones.
+        """
+        self._execute(
+            """
+            CREATE TEMPORARY TABLE matched ON COMMIT DROP AS
+            {matching}
+            UNION ALL
+            SELECT p.row, p.record_id, 1, NULL, 'r' || coalesce(p.record_id, s.new_id), 0
+            FROM {plan} p JOIN {items} s ON s.row = p.row
+            WHERE p.verdict = 'a' AND p.row <@ %(done)s::int8multirange
+            """,
+            matching=self._matching.query(),
+        )
+        self._execute("ANALYZE matched")
+
+    # ---- errors ------------------------------------------------------------------------------------------------
+
+    def _find_errors(self) -> None:
+        if "id" in self._fields:
+            self._add_errors(
+                "id_not_found",
+                "id",
+                "no record of this organization has it: ids are made by this system, leave it empty to create",
+                "s.id",
+                "m.kind = {kind} AND m.matches = 0",
+                kind=sql.Literal(BY_ID),
+            )
+            if "external_id" in self._fields:
+                self._add_errors(
+                    "conflict",
+                    "external_id",
+                    "another record has it: it must be unique",
+                    "s.external_id",
+                    """m.kind = {kind} AND s.external_id IS NOT NULL AND EXISTS (
+                        SELECT FROM {records} r
+                        WHERE r.organization_id = %(organization)s AND r.external_id = s.external_id
+                          AND r.id IS DISTINCT FROM m.record_id)""",
+                    kind=sql.Literal(BY_ID),
+                )
+        for place, key in enumerate(self._resource.natural_keys):
+            column = key.columns[0]
+            if column in self._fields:
+                self._add_errors(
+                    "ambiguous_match",
+                    column,
+                    "several records have the same " + " and ".join(key.columns) + ": name the record by its id",
+                    f"s.{column}",
+                    "m.kind = {kind} AND m.matches > 1",
+                    kind=sql.Literal(BY_NATURAL_KEY + place),
+                )
+        for field in self._resource.fields:
+            if field.required:
+                self._add_errors(
+                    "required",
+                    field.name,
+                    f"is missing: a new {self._resource.name} needs it, and no existing one is meant",
+                    "NULL::text",
+                    "m.matches = 0 AND m.kind <> {kind} AND {given} IS NULL AND (s.invalid >> {bit}) & 1 = 0",
+                    kind=sql.Literal(BY_ID),
+                    given=self._matching.staged(field.name),
+                    bit=sql.Literal(self._bits[field.name]),
+                )
+            if isinstance(field, KeyedText) and field.name in self._fields:
+                self._add_errors(
+                    "too_many",
+                    field.name,
+                    f"would have more than {field.max_pairs} pairs in the record as stored",
+                    "NULL::text",
+                    """m.record_id IS NOT NULL AND s.{name} IS NOT NULL AND (s.invalid >> {bit}) & 1 = 0
+                       AND EXISTS (
+                        SELECT FROM {records} r
+                        WHERE r.organization_id = %(organization)s AND r.id = m.record_id
+                          AND (SELECT count(*) FROM jsonb_object_keys({merged})) > {most})""",
+                    name=sql.Identifier(field.name),
+                    bit=sql.Literal(self._bits[field.name]),
+                    merged=merged_value(field.name, self._bits[field.name], keyed=True, clears=True),
+                    most=sql.Literal(field.max_pairs),
+                )
+
+    def _add_errors(
+        self, code: str, field: str, expectation: str, value: str, condition: str, **parts: sql.Composable
+    ) -> None:
+        """Notes an error for each item that meets the condition (over `s`, the item, and `m`, its match)."""
+        shown = sql.SQL("left({}, {})").format(_dotted(value), sql.Literal(VALUE_CHARACTERS))
+        self._connection.execute(
+            self._compose(
+                "INSERT INTO {errors} (row, step, code, field, message, value)"
+                " SELECT s.row, {step}, {code}, {field}, coalesce({label} || {shown} || {sentence}, {plain}), {shown}"
+                " FROM matched m JOIN {items} s ON s.row = m.row WHERE {condition} ORDER BY s.row",
+                condition=self._compose(condition, **parts),
+                code=sql.Literal(code),
+                field=sql.Literal(field),
+                label=sql.Literal(f'{field} "'),
+                sentence=sql.Literal(f'": {expectation}'),
+                plain=sql.Literal(f"{field} {expectation}"),
+                shown=shown,
+            ),
+            self._parameters,
+        )
+
+    # ---- items among themselves ----------------------------------------------------------------------------------
+
+    def _settle_contradictions(self) -> None:
+        """Temporary table `repeated`: row, and first, last and one other row of the valid items of its target."""
+        self._execute(
+            """
+            CREATE TEMPORARY TABLE repeated ON COMMIT DROP AS
+            WITH suspects AS (
+                SELECT m.row, m.target FROM matched m
+                WHERE m.target IN (SELECT target FROM matched GROUP BY target HAVING count(*) > 1)
+                  AND m.invalid = 0 AND NOT EXISTS (SELECT FROM {errors} e WHERE e.row = m.row)
+            ), targets AS (
+                SELECT target, array_agg(row ORDER BY row) AS rows FROM suspects GROUP BY target HAVING count(*) > 1
+            )
+            SELECT s.row, t.rows[1] AS first, t.rows[cardinality(t.rows)] AS last,
+                   CASE WHEN s.row = t.rows[1] THEN t.rows[2] ELSE t.rows[1] END AS other
+            FROM suspects s JOIN targets t ON t.target = s.target
+            """
+        )
+        if self._handling is DuplicateHandling.ignore_all:
+            self._execute(
+                """
+                INSERT INTO {errors} (row, step, code, field, message, value)
+                SELECT d.row, {step}, 'duplicate_key', NULL,
+                       'the item means the same record as row ' || d.other
+                       || ' but differs from it: keep one, or choose use_first or use_last', NULL
+                FROM repeated d WHERE NOT d.row <@ %(done)s::int8multirange ORDER BY d.row
+                """
+            )
+
+    def _settle_external_ids(self) -> None:
+        """An external id may go to one record only, also within a batch."""
+        if not {"id", "external_id"} <= set(self._fields):
+            return
+        self._execute(
+            """
+            WITH given AS (
+                SELECT s.row, s.external_id, m.target FROM matched m JOIN {items} s ON s.row = m.row
+                WHERE s.external_id IS NOT NULL
+                  AND m.invalid = 0 AND NOT EXISTS (SELECT FROM {errors} e WHERE e.row = m.row)
+            )
+            INSERT INTO {errors} (row, step, code, field, message, value)
+            SELECT g.row, {step}, 'conflict', 'external_id',
+                   'external_id "' || left(g.external_id, {cut})
+                   || '": other items of this upload give it to another record: it must be unique',
+                   left(g.external_id, {cut})
+            FROM given g
+            WHERE NOT g.row <@ %(done)s::int8multirange AND g.external_id IN (
+                SELECT external_id FROM given GROUP BY external_id HAVING count(DISTINCT target) > 1)
+            ORDER BY g.row
+            """,
+            cut=sql.Literal(VALUE_CHARACTERS),
+        )
+
+    def _write_verdicts(self) -> None:
+        """Makes the plan table anew; what finished chunks did is taken over."""
+        dropped = {
+            DuplicateHandling.ignore_all: sql.SQL("false"),
+            DuplicateHandling.use_first: sql.SQL("d.row <> d.first"),
+            DuplicateHandling.use_last: sql.SQL("d.row <> d.last"),
+        }[self._handling]
+        query = self._compose(
+            """
+            SELECT m.row,
+                   CASE WHEN m.kind IS NULL OR m.invalid <> 0 OR EXISTS (SELECT FROM {errors} e WHERE e.row = m.row)
+                        THEN 'r' WHEN d.row IS NOT NULL THEN 'd' ELSE 'a' END::"char" AS verdict,
+                   m.record_id
+            FROM matched m LEFT JOIN repeated d ON d.row = m.row AND {dropped}
+            WHERE NOT m.row <@ %(done)s::int8multirange
+            UNION ALL
+            SELECT row, verdict, record_id FROM {plan} WHERE row <@ %(done)s::int8multirange
+            ORDER BY row
+            """,
+            dropped=dropped,
+        )
+        self._staging.replace_plan(self._connection, query, self._parameters)
+        for table in ("matched", "repeated"):
+            self._execute("DROP TABLE {table}", table=sql.Identifier(table))
+
+    def _counts(self) -> PlanCounts:
+        rows = self._connection.execute(
+            self._compose("SELECT verdict::text, count(*) FROM {plan} GROUP BY verdict")
+        ).fetchall()
+        counts = {str(verdict): int(count) for verdict, count in rows}
+        return PlanCounts(counts.get("a", 0), counts.get("d", 0), counts.get("r", 0))
+
+
+def _dotted(name: str) -> sql.Composable:
+    """`s.column` as identifiers; anything else is our own constant SQL."""
+    alias, dot, column = name.partition(".")
+    return sql.Identifier(alias, column) if dot else sql.SQL(name)
