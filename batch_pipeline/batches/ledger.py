@@ -248,10 +248,13 @@ class Ledger:
                 changes["phases"] = [_restarted(phase).to_row() for phase in batch.phases]
                 validated = batch.phase(PhaseName.validation).status is PhaseStatus.completed
                 place = BatchStatus.queued if validated else BatchStatus.requested
-                if status in RERUNNABLE:
+                # Also `requested`: an attempt can be lost between the end of its validation and saying `queued`.
+                if status is not place and (status in RERUNNABLE or status is BatchStatus.requested):
                     check_transition(batch_id, status, place)
                     changes |= {"status": place.value, "reason": None, "has_errors_file": False}
                     _record(connection, batch_id, status, place, run_id=run_id)
+                if status in RERUNNABLE and batch.awaits_run is None:
+                    changes["arrival"] = arrivals.next_value()  # re-executed in Dagster: it lines up anew
             return _batch(_change(connection, batch_id, changes))
 
     def attempt_times(self, run_id: str) -> tuple[float, float]:

@@ -6,12 +6,16 @@ It is the last phase, so it also finishes the batch: artifacts, statistics, `com
 from dataclasses import replace
 
 from batch_pipeline.batches.model import PhaseName, PhaseStatus
+from batch_pipeline.batches.states import BatchStatus
 from batch_pipeline.phases.attempt import Attempt
 from batch_pipeline.phases.finish import finish
 
 
 def cleanup(attempt: Attempt) -> None:
     """Runs the phase, unless it is done, and completes the batch."""
+    # A re-run that finds all items processed comes here from `queued`.
+    attempt.system.ledger.transition(attempt.batch.id, attempt.run_id, BatchStatus.processing)
+    attempt.refresh()
     if not attempt.is_done(PhaseName.cleanup):
         skipped = replace(
             attempt.batch.phase(PhaseName.cleanup),
