@@ -7,6 +7,7 @@ import tempfile
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager
 from pathlib import Path
+from typing import TYPE_CHECKING
 from urllib.parse import urlsplit
 
 import psycopg
@@ -14,8 +15,13 @@ import pytest
 from psycopg import sql
 
 from batch_pipeline import migrations
+from batch_pipeline.dagster_home import dagster_database_url
 from batch_pipeline.local.system import LocalServers, embedded_servers
 from batch_pipeline.settings import get_settings
+from batch_pipeline.system import System, open_system
+
+if TYPE_CHECKING:
+    from dagster import DagsterInstance
 
 NewDatabase = Callable[[], AbstractContextManager[str]]
 
@@ -96,3 +102,97 @@ def module_database_url(new_database: NewDatabase) -> Iterator[str]:
 def storage_url(environment: dict[str, str]) -> str:
     """A prefix of this test's own in the session's bucket, empty."""
     return f"{environment['BATCH_STORAGE_URL']}/test-{secrets.token_hex(6)}"
+
+
+@contextmanager
+def _leading_to(variables: dict[str, str]) -> Iterator[None]:
+    """``os.environ`` and the settings have these variables for the time of the ``with``."""
+    with pytest.MonkeyPatch.context() as patch:
+        for name, value in variables.items():
+            patch.setenv(name, value)
+        get_settings.cache_clear()
+        yield
+    get_settings.cache_clear()
+
+
+@pytest.fixture(scope="session")
+def new_dagster_database(environment: dict[str, str], new_database: NewDatabase) -> Iterator[NewDatabase]:
+    """As `new_database`, with Dagster's tables too; another template, as making those costs seconds."""
+    from batch_pipeline.orchestration.instance import upgrade_dagster
+
+    server_url = environment["BATCH_DATABASE_URL"]
+    template = sql.Identifier("tests_template_dagster")
+    with psycopg.connect(server_url, autocommit=True) as connection:
+        connection.execute(sql.SQL("CREATE DATABASE {} TEMPLATE {}").format(template, sql.Identifier("tests_template")))
+        url = _other_database(server_url, "tests_template_dagster")
+        with _leading_to({"BATCH_DATABASE_URL": url, "DAGSTER_POSTGRES_URL": dagster_database_url(url)}):
+            upgrade_dagster()
+        connection.execute(sql.SQL("ALTER DATABASE {} WITH ALLOW_CONNECTIONS false").format(template))
+
+        @contextmanager
+        def database() -> Iterator[str]:
+            name = f"test_{secrets.token_hex(6)}"
+            quoted = sql.Identifier(name)
+            connection.execute(sql.SQL("CREATE DATABASE {} TEMPLATE {}").format(quoted, template))
+            yield _other_database(server_url, name)
+            connection.execute(sql.SQL("DROP DATABASE {} WITH (FORCE)").format(quoted))
+
+        yield database
+
+
+@pytest.fixture(scope="module")
+def system_settings() -> dict[str, str]:
+    """Variables ``BATCH_…`` that a module's systems have; a module that wants some overrides this."""
+    return {}
+
+
+@contextmanager
+def _new_system(
+    new_dagster_database: NewDatabase, environment: dict[str, str], system_settings: dict[str, str]
+) -> Iterator[System]:
+    with new_dagster_database() as url:
+        variables = {
+            "BATCH_DATABASE_URL": url,
+            "BATCH_STORAGE_URL": f"{environment['BATCH_STORAGE_URL']}/test-{secrets.token_hex(6)}",
+            "DAGSTER_POSTGRES_URL": dagster_database_url(url),
+            "BATCH_INBOX_QUIET_SECONDS": "0",
+            **system_settings,
+        }
+        with _leading_to(variables), open_system() as opened:
+            yield opened
+
+
+@pytest.fixture
+def system(
+    new_dagster_database: NewDatabase, environment: dict[str, str], system_settings: dict[str, str]
+) -> Iterator[System]:
+    """The system on a database and a storage prefix of this test's own; ``os.environ`` leads to it."""
+    with _new_system(new_dagster_database, environment, system_settings) as opened:
+        yield opened
+
+
+@pytest.fixture(scope="module")
+def module_system(
+    new_dagster_database: NewDatabase, environment: dict[str, str], system_settings: dict[str, str]
+) -> Iterator[System]:
+    """As `system`, shared by one module's tests, each of which keeps to organizations of its own."""
+    with _new_system(new_dagster_database, environment, system_settings) as opened:
+        yield opened
+
+
+@pytest.fixture
+def instance(system: System) -> Iterator["DagsterInstance"]:
+    """Dagster's instance, with its tables in the database of `system`."""
+    from batch_pipeline.orchestration.instance import open_instance
+
+    with open_instance() as opened:
+        yield opened
+
+
+@pytest.fixture(scope="module")
+def module_instance(module_system: System) -> Iterator["DagsterInstance"]:
+    """Dagster's instance, with its tables in the database of `module_system`."""
+    from batch_pipeline.orchestration.instance import open_instance
+
+    with open_instance() as opened:
+        yield opened

@@ -1,0 +1,131 @@
+"""Helpers that make batches and run them in this process, as `batch-pipeline run` does."""
+
+import csv
+import io
+import json
+import secrets
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import psycopg
+from dagster import DagsterInstance
+from psycopg import sql
+from psycopg.rows import dict_row
+
+from batch_pipeline.batches.model import Action, Batch, Starter
+from batch_pipeline.batches.options import BatchOptions
+from batch_pipeline.batches.organizations import create_organization
+from batch_pipeline.orchestration.execute import execute_batch
+from batch_pipeline.storage import keys
+from batch_pipeline.system import System
+
+Row = dict[str, Any]
+
+
+def as_csv(rows: Sequence[Row]) -> bytes:
+    """The rows as a CSV file; its header has the keys of all rows, and a row without one has an empty cell."""
+    columns = list(dict.fromkeys(name for row in rows for name in row))
+    text = io.StringIO()
+    writer = csv.DictWriter(text, columns, lineterminator="\n")
+    writer.writeheader()
+    writer.writerows(rows)
+    return text.getvalue().encode()
+
+
+def new_organization(system: System, region: str = "US") -> str:
+    """An organization of a test's own."""
+    return create_organization(system.engine, f"org-{secrets.token_hex(4)}", region).id
+
+
+def arrived(
+    system: System,
+    organization_id: str,
+    payload: bytes,
+    *,
+    name: str = "people.csv",
+    resource: str = "contact",
+    action: Action = Action.merge,
+    starter: Starter = Starter.caller,
+    **options: Any,
+) -> Batch:
+    """A batch whose payload lies in storage and that awaits its run."""
+    batch, _ = system.ledger.create(
+        organization_id=organization_id,
+        resource=resource,
+        action=action,
+        name=name,
+        options=BatchOptions(**options),
+        source_key=name,
+    )
+    saved = bool(options.get("save_upload", True))
+    key = keys.upload(batch.id, name, saved=saved)
+    system.store.write(key, payload)
+    return system.ledger.payload_arrived(batch.id, upload_key=key, saved=saved, starter=starter)
+
+
+@dataclass(frozen=True)
+class Runner:
+    """Runs merge batches of contacts for one organization, each to its end."""
+
+    system: System
+    instance: DagsterInstance
+    organization_id: str
+
+    def csv(self, *rows: Row, **options: Any) -> Batch:
+        """A batch of a CSV file of these rows."""
+        return self.bytes(as_csv(rows), **options)
+
+    def json(self, *items: Any, **options: Any) -> Batch:
+        """A batch of a JSON array of these items."""
+        return self.bytes(json.dumps(items).encode(), name="people.json", **options)
+
+    def bytes(self, payload: bytes, **options: Any) -> Batch:
+        """A batch of this file."""
+        return execute_batch(self.system, self.instance, arrived(self.system, self.organization_id, payload, **options))
+
+    def contacts(self) -> list[Row]:
+        """The organization's contacts, by name and id."""
+        return contacts(self.system, self.organization_id)
+
+    def one(self) -> Row:
+        """The organization's only contact."""
+        (found,) = self.contacts()
+        return found
+
+    def codes(self, batch: Batch) -> list[tuple[int, list[str]]]:
+        """Each rejected item's row and its errors' codes."""
+        return [(entry["row"], [error["code"] for error in entry["errors"]]) for entry in self.errors(batch)]
+
+    def errors(self, batch: Batch) -> list[Row]:
+        """What errors.json says."""
+        assert batch.has_errors_file
+        found: list[Row] = json.loads(self.system.store.read(keys.errors_json(batch.id)))
+        return found
+
+    def outcomes(self, batch: Batch) -> list[str]:
+        """The outcome of each item, in the order of the upload."""
+        assert batch.has_result_file
+        return [entry["outcome"] for entry in json.loads(self.system.store.read(keys.result_json(batch.id)))]
+
+
+def contacts(system: System, organization_id: str) -> list[Row]:
+    """The organization's contacts, by name and id."""
+    with psycopg.connect(system.database_url, row_factory=dict_row) as connection:
+        return connection.execute(
+            'SELECT * FROM contacts WHERE organization_id = %s ORDER BY name COLLATE "C", id', (organization_id,)
+        ).fetchall()
+
+
+def insert_contacts(system: System, organization_id: str, *rows: Row) -> None:
+    """Stores contacts past all rules, as another tool might."""
+    with psycopg.connect(system.database_url) as connection:
+        for row in rows:
+            columns = {"organization_id": organization_id, **row}
+            connection.execute(
+                sql.SQL("INSERT INTO contacts ({}) VALUES ({})").format(
+                    sql.SQL(", ").join(map(sql.Identifier, columns)),
+                    sql.SQL(", ").join(sql.Placeholder() * len(columns)),
+                ),
+                list(columns.values()),
+            )
