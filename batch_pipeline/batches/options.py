@@ -51,6 +51,14 @@ class BatchOptions(BaseModel):
         None, gt=0, le=7 * 24 * 3600, description="Running time of one attempt; default: the deployment's"
     )
 
+    @field_validator("name", "properties", "column_mapping")
+    @classmethod
+    def _texts_can_be_stored(cls, value: Any) -> Any:
+        texts = [*value, *value.values()] if isinstance(value, dict) else [value or ""]
+        if any("\x00" in text for text in texts):
+            raise ValueError("has a NUL character, which no text can have")
+        return value
+
     @field_validator("column_mapping")
     @classmethod
     def _headers_are_unique(cls, value: dict[str, str]) -> dict[str, str]:
