@@ -73,7 +73,7 @@ attempts = sa.Table(
     sa.Column("batch_id", _Key, nullable=False),
     sa.Column("number", sa.Integer, nullable=False),
     sa.Column("started_at", _Time, nullable=False, server_default=sa.func.now()),
-    sa.Column("waited_seconds", sa.Float, nullable=False, server_default="0"),
+    sa.Column("waited_seconds", sa.Double, nullable=False, server_default="0"),
 )
 
 chunks = sa.Table(
