@@ -28,6 +28,8 @@ def connect(database_url: str, *, autocommit: bool = False) -> psycopg.Connectio
         ) from None
     try:
         return psycopg.connect("", autocommit=autocommit, **parameters)
+    except psycopg.ProgrammingError as error:  # of a single parameter, which it names
+        raise SettingError(f"BATCH_DATABASE_URL can't be used: {_one_line(error)}") from None
     except psycopg.OperationalError as error:
         raise UnavailableError("database", f"The database can't be reached: {_one_line(error)}") from None
 

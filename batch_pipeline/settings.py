@@ -40,7 +40,10 @@ class Settings(BaseSettings):
     chunk_rows: int = Field(50_000, ge=1, le=1_000_000, description="Items per chunk, read and written at once")
     database_writers: int = Field(2, ge=1, le=32, description="Connections that one batch writes with")
     inbox_quiet_seconds: float = Field(
-        0.0, ge=0, description="Age an inbox file must have; the embedded store, where files grow, uses 2"
+        0.0,
+        ge=0,
+        allow_inf_nan=False,
+        description="Age an inbox file must have; the embedded store, where files grow, uses 2",
     )
     inbox_files_per_tick: int = Field(50, gt=0, description="Files that one sensor tick takes in at most")
 
