@@ -1,0 +1,148 @@
+"""Connecting to PostgreSQL, and what is said where that fails."""
+
+import socket
+from collections.abc import Iterator
+
+import psycopg
+import pytest
+import sqlalchemy as sa
+
+from batch_pipeline.database import connect, create_engine, is_outage, translating_outages
+from batch_pipeline.errors import BatchError, SettingError, UnavailableError
+
+HIDDEN = "hunter2-very-secret"
+
+
+@pytest.fixture
+def closed_port() -> Iterator[int]:
+    """A port that nothing listens on, and nothing can come to listen on meanwhile."""
+    with socket.socket() as held:
+        held.bind(("127.0.0.1", 0))
+        yield int(held.getsockname()[1])
+
+
+def test_a_connection_is_made_by_any_form_of_url(database_url: str) -> None:
+    with connect(database_url) as connection:
+        assert connection.execute("SELECT current_setting('application_name')").fetchone() == ("batch_pipeline",)
+        assert not connection.autocommit
+    with connect(database_url, autocommit=True) as connection:
+        assert connection.autocommit
+
+
+def test_what_the_url_says_goes_before_our_defaults(database_url: str) -> None:
+    separator = "&" if "?" in database_url else "?"
+    with connect(f"{database_url}{separator}application_name=mine") as connection:
+        assert connection.execute("SELECT current_setting('application_name')").fetchone() == ("mine",)
+
+
+def test_the_engine_connects_as_connect_does(database_url: str) -> None:
+    engine = create_engine(database_url)
+    try:
+        with engine.connect() as connection:
+            assert connection.execute(sa.text("SELECT 1")).scalar_one() == 1
+    finally:
+        engine.dispose()
+
+
+@pytest.mark.parametrize(
+    "url",
+    [
+        f"postgresql://user:{HIDDEN}@host:port/name",
+        f"postgresql://user:{HIDDEN}@host/name?nonsense=1",
+        f"postgresql://user:{HIDDEN}@[host/name",
+        f"postgresql://user:{HIDDEN}%zz@host/name",
+        f"postgresql://user:{HIDDEN}@localhost/name?connect_timeout=soon",
+        f"postgresql://user:{HIDDEN}@localhost:99999/name",
+        f"postgresql://user:{HIDDEN}@localhost/name?sslmode=bogus",
+    ],
+)
+def test_a_url_that_libpq_cannot_read_is_one_line_without_the_password(url: str) -> None:
+    message = _refusal(url)
+
+    assert "BATCH_DATABASE_URL" in message or "database" in message
+
+
+def test_a_server_that_is_away_is_an_outage(closed_port: int) -> None:
+    with pytest.raises(UnavailableError) as caught:
+        connect(f"postgresql://user:{HIDDEN}@127.0.0.1:{closed_port}/name")
+
+    assert caught.value.code == "database_unavailable"
+    assert str(closed_port) in _refusal(f"postgresql://user:{HIDDEN}@127.0.0.1:{closed_port}/name")
+
+
+@pytest.mark.parametrize("change", [{"dbname": "no_such_database"}, {"user": "no_such_role"}])
+def test_a_server_that_refuses_is_one_line_with_its_reason(database_url: str, change: dict[str, str]) -> None:
+    url = psycopg.conninfo.make_conninfo(database_url, **{"password": HIDDEN, **change})
+
+    message = _refusal(url)
+
+    assert next(iter(change.values())) in message
+
+
+def test_the_engine_tells_an_outage_as_connect_does(closed_port: int) -> None:
+    engine = create_engine(f"postgresql://user:{HIDDEN}@127.0.0.1:{closed_port}/name")
+
+    with pytest.raises(UnavailableError) as caught:
+        engine.connect()
+
+    assert HIDDEN not in str(caught.value)
+
+
+def test_a_connection_that_the_server_ends_is_an_outage(database_url: str) -> None:
+    with connect(database_url, autocommit=True) as killer:
+        connection = connect(database_url)
+        killer.execute("SELECT pg_terminate_backend(%s)", (connection.info.backend_pid,))
+
+        with pytest.raises(UnavailableError) as caught, translating_outages():
+            connection.execute("SELECT 1")
+
+    assert "\n" not in caught.value.message
+    connection.close()
+
+
+def test_through_the_engine_too(database_url: str) -> None:
+    engine = create_engine(database_url)
+    with connect(database_url, autocommit=True) as killer, engine.connect() as connection:
+        pid = connection.execute(sa.text("SELECT pg_backend_pid()")).scalar_one()
+        killer.execute("SELECT pg_terminate_backend(%s)", (pid,))
+
+        with pytest.raises(UnavailableError), translating_outages():
+            connection.execute(sa.text("SELECT 1"))
+    engine.dispose()
+
+
+def test_errors_of_a_statement_pass_unchanged(database_url: str) -> None:
+    with connect(database_url) as connection, pytest.raises(psycopg.errors.DivisionByZero), translating_outages():
+        connection.execute("SELECT 1 / 0")
+
+
+@pytest.mark.parametrize(
+    ("error", "expected"),
+    [
+        (psycopg.OperationalError("the connection is closed"), True),
+        (psycopg.errors.AdminShutdown(), True),
+        (psycopg.errors.CannotConnectNow(), True),
+        (psycopg.errors.ConnectionFailure(), True),
+        (psycopg.errors.TooManyConnections(), True),
+        (psycopg.errors.LockNotAvailable(), False),
+        (psycopg.errors.QueryCanceled(), False),
+        (psycopg.errors.DeadlockDetected(), False),
+        (psycopg.errors.DiskFull(), False),
+        (psycopg.errors.UniqueViolation(), False),
+    ],
+    ids=lambda value: type(value).__name__,
+)
+def test_an_outage_is_a_lost_server_or_connection(error: psycopg.Error, expected: bool) -> None:
+    assert is_outage(error) is expected
+
+
+def _refusal(url: str) -> str:
+    with pytest.raises(BatchError) as caught:
+        connect(url)
+    assert isinstance(caught.value, SettingError | UnavailableError)
+    chain: BaseException | None = caught.value
+    while chain is not None:  # what a traceback would show
+        assert HIDDEN not in str(chain)
+        chain = None if chain.__suppress_context__ else chain.__context__
+    assert "\n" not in caught.value.message
+    return caught.value.message

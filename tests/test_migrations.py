@@ -1,0 +1,249 @@
+"""The migrated database: what the package's own tables say of it, and migrating again or at once."""
+
+import os
+import secrets
+import subprocess
+import sys
+from collections.abc import Iterator
+from typing import Any
+from urllib.parse import urlsplit
+
+import psycopg
+import pytest
+import sqlalchemy as sa
+from psycopg import sql
+
+from batch_pipeline import migrations
+from batch_pipeline.batches.tables import metadata
+from batch_pipeline.database import connect, create_engine
+from batch_pipeline.errors import UnavailableError
+from batch_pipeline.local.system import LocalServers
+from batch_pipeline.records.registry import RESOURCES
+from batch_pipeline.records.resource import Resource
+
+EVERY_RECORD = {
+    "organization_id": "text",
+    "created_at": "timestamp with time zone",
+    "updated_at": "timestamp with time zone",
+    "batch_id": "text",
+}
+
+
+@pytest.fixture
+def empty_database_url(servers: LocalServers) -> Iterator[str]:
+    """A database without any tables."""
+    server_url = servers.environment["BATCH_DATABASE_URL"]
+    name = f"test_{secrets.token_hex(6)}"
+    with psycopg.connect(server_url, autocommit=True) as connection:
+        connection.execute(sql.SQL("CREATE DATABASE {} TEMPLATE template0").format(sql.Identifier(name)))
+        yield urlsplit(server_url)._replace(path=f"/{name}").geturl()
+        connection.execute(sql.SQL("DROP DATABASE {} WITH (FORCE)").format(sql.Identifier(name)))
+
+
+@pytest.fixture(scope="module")
+def inspector(module_database_url: str) -> Iterator[sa.Inspector]:
+    engine = create_engine(module_database_url)
+    yield sa.inspect(engine)
+    engine.dispose()
+
+
+@pytest.mark.parametrize("table", metadata.sorted_tables, ids=lambda table: table.name)
+def test_a_table_is_in_the_database_as_the_package_sees_it(inspector: sa.Inspector, table: sa.Table) -> None:
+    dialect = sa.dialects.postgresql.dialect()
+
+    def shape(name: str, kind: sa.types.TypeEngine[Any], nullable: bool) -> tuple[str, str, str | None, bool]:
+        return name, kind.compile(dialect).split(" COLLATE")[0], getattr(kind, "collation", None), nullable
+
+    stored = {shape(c["name"], c["type"], c["nullable"]) for c in inspector.get_columns(table.name)}
+    assert {shape(c.name, c.type, bool(c.nullable)) for c in table.columns} == stored
+    assert [c.name for c in table.primary_key.columns] == inspector.get_pk_constraint(table.name)["constrained_columns"]
+
+
+@pytest.mark.parametrize("table", metadata.sorted_tables, ids=lambda table: table.name)
+def test_a_column_has_a_default_where_the_package_relies_on_one(inspector: sa.Inspector, table: sa.Table) -> None:
+    has_default = {
+        c["name"]
+        for c in inspector.get_columns(table.name)
+        if c["default"] is not None or c.get("identity") is not None
+    }
+
+    assert {c.name for c in table.columns if c.server_default is not None or c.identity is not None} == has_default
+
+
+def test_every_table_of_the_schema_is_known(inspector: sa.Inspector) -> None:
+    records = {resource.table for resource in RESOURCES.values()}
+
+    assert set(inspector.get_table_names()) == set(metadata.tables) | records | {"batch_pipeline_schema"}
+    assert inspector.get_sequence_names() != []
+    assert inspector.get_table_names("staging") == []
+
+
+# ---- records ----------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("resource", RESOURCES.values(), ids=RESOURCES)
+def test_a_records_table_has_its_fields_as_columns(module_database_url: str, resource: Resource) -> None:
+    with connect(module_database_url) as connection:
+        columns = connection.execute(
+            "SELECT column_name, data_type, is_nullable, column_default FROM information_schema.columns"
+            " WHERE table_schema = 'public' AND table_name = %s",
+            (resource.table,),
+        ).fetchall()
+
+    assert {name: kind for name, kind, _, _ in columns} == {
+        **{field.name: field.sql_type for field in resource.fields},
+        **EVERY_RECORD,
+    }
+    assert not [
+        name
+        for name, _, nullable, default in columns
+        if nullable == "NO" and default is None and name not in ("organization_id", "id")
+    ]
+
+
+@pytest.mark.parametrize("resource", RESOURCES.values(), ids=RESOURCES)
+def test_records_are_keyed_by_organization_and_id_and_refer_to_nothing(
+    inspector: sa.Inspector, resource: Resource
+) -> None:
+    assert inspector.get_pk_constraint(resource.table)["constrained_columns"] == ["organization_id", "id"]
+    assert inspector.get_foreign_keys(resource.table) == []
+
+
+@pytest.mark.parametrize("resource", RESOURCES.values(), ids=RESOURCES)
+def test_other_tools_can_load_records_with_their_keys_alone(module_database_url: str, resource: Resource) -> None:
+    with connect(module_database_url) as connection:
+        row = connection.execute(
+            sql.SQL(
+                "INSERT INTO {} (organization_id, id) VALUES ('theirs', 'x') RETURNING created_at, updated_at, metadata"
+            ).format(sql.Identifier(resource.table))
+        ).fetchone()
+        connection.rollback()
+
+    assert row is not None
+    assert None not in row
+
+
+@pytest.mark.parametrize("resource", RESOURCES.values(), ids=RESOURCES)
+def test_an_external_id_is_unique_per_organization(module_database_url: str, resource: Resource) -> None:
+    insert = sql.SQL("INSERT INTO {} (organization_id, id, external_id) VALUES (%s, %s, %s)").format(
+        sql.Identifier(resource.table)
+    )
+    with connect(module_database_url) as connection:
+        connection.execute(insert, ("one", "a", "e"))
+        connection.execute(insert, ("other", "a", "e"))
+        connection.execute(insert, ("one", "b", None))
+        connection.execute(insert, ("one", "c", None))
+        with pytest.raises(psycopg.errors.UniqueViolation):
+            connection.execute(insert, ("one", "d", "e"))
+        connection.rollback()
+
+
+# ---- organizations ----------------------------------------------------------------------------------------------
+
+
+def test_the_default_organization_exists(module_database_url: str) -> None:
+    with connect(module_database_url) as connection:
+        assert connection.execute("SELECT id, region FROM organizations").fetchall() == [("default", "US")]
+
+
+@pytest.mark.parametrize(
+    ("name", "is_allowed"),
+    [
+        ("a", True),
+        ("0-a_b", True),
+        ("x" * 63, True),
+        ("x" * 64, False),
+        ("", False),
+        ("-a", False),
+        ("A", False),
+        ("a/b", False),
+        ("a\n", False),
+        ("é", False),
+    ],
+)
+def test_an_organizations_name_is_checked(module_database_url: str, name: str, is_allowed: bool) -> None:
+    with connect(module_database_url) as connection:
+        try:
+            connection.execute("INSERT INTO organizations (id) VALUES (%s)", (name,))
+        except psycopg.errors.CheckViolation:
+            assert not is_allowed
+        else:
+            assert is_allowed
+        connection.rollback()
+
+
+# ---- migrating --------------------------------------------------------------------------------------------------
+
+
+def test_migrating_again_changes_nothing_and_loses_nothing(database_url: str) -> None:
+    with connect(database_url, autocommit=True) as connection:
+        connection.execute("INSERT INTO contacts (organization_id, id, name) VALUES ('default', 'x', 'Ann')")
+        before = _schema(database_url)
+
+        migrations.upgrade(database_url)
+        migrations.upgrade(database_url)
+
+        assert connection.execute("SELECT name FROM contacts").fetchall() == [("Ann",)]
+    assert _schema(database_url) == before
+
+
+def test_processes_that_migrate_at_once_all_succeed(empty_database_url: str, database_url: str) -> None:
+    code = (
+        "import os; from batch_pipeline import migrations; print('ready', flush=True); input();"
+        "migrations.upgrade(os.environ['DATABASE'])"
+    )
+    processes = [
+        subprocess.Popen(
+            [sys.executable, "-c", code],
+            env={**os.environ, "DATABASE": empty_database_url},
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            text=True,
+        )
+        for _ in range(3)
+    ]
+    for process in processes:
+        assert process.stdout is not None
+        assert process.stdout.readline() == "ready\n"
+    for process in processes:
+        assert process.stdin is not None
+        process.stdin.write("go\n")
+        process.stdin.flush()
+    results = [(process.communicate(timeout=60)[1], process.returncode) for process in processes]
+
+    assert [code for _, code in results] == [0, 0, 0], results
+    assert _schema(empty_database_url) == _schema(database_url)
+
+
+def test_a_migration_releases_its_lock_for_others(database_url: str) -> None:
+    migrations.upgrade(database_url)
+
+    with connect(database_url) as connection:
+        held = connection.execute(
+            "SELECT count(*) FROM pg_locks WHERE locktype = 'advisory'"
+            " AND database = (SELECT oid FROM pg_database WHERE datname = current_database())"
+        ).fetchone()
+    assert held == (0,)
+
+
+def test_a_database_that_is_away_is_an_outage() -> None:
+    with pytest.raises(UnavailableError):
+        migrations.upgrade("postgresql://user@127.0.0.1:1/name")
+
+
+def _schema(url: str) -> list[tuple[Any, ...]]:
+    """Columns, constraints and indexes of all that is ours."""
+    with connect(url) as connection:
+        return [
+            row
+            for query in (
+                "SELECT table_schema, table_name, column_name, data_type, is_nullable, column_default, collation_name"
+                " FROM information_schema.columns WHERE table_schema IN ('public', 'staging') ORDER BY 1, 2, 3",
+                "SELECT conrelid::regclass::text, conname, pg_get_constraintdef(oid) FROM pg_constraint"
+                " WHERE connamespace = 'public'::regnamespace ORDER BY 1, 2",
+                "SELECT tablename, indexname, indexdef FROM pg_indexes WHERE schemaname = 'public' ORDER BY 1, 2",
+                "SELECT version_num FROM batch_pipeline_schema",
+            )
+            for row in connection.execute(query).fetchall()  # type: ignore[call-overload]
+        ]

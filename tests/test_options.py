@@ -1,0 +1,149 @@
+"""The options of a batch: defaults, bounds, and one sentence that names each wrong one."""
+
+from typing import Any
+
+import pytest
+
+from batch_pipeline.batches.model import BlankCells, DuplicateHandling
+from batch_pipeline.batches.options import OPTION_NAMES, BatchOptions, label_from_file_name, parse_options
+from batch_pipeline.errors import RefusedError
+
+
+def test_no_options_are_the_defaults_of_the_specification() -> None:
+    options = parse_options({})
+
+    assert options == BatchOptions()
+    assert set(OPTION_NAMES) == {
+        "name",
+        "duplicate_handling",
+        "properties",
+        "column_mapping",
+        "blank_cells",
+        "default_region",
+        "save_upload",
+        "save_result",
+        "delete_limit",
+        "allow_empty",
+        "timeout_seconds",
+    }
+    assert options.duplicate_handling is DuplicateHandling.ignore_all
+    assert options.save_upload
+    assert not options.save_result
+    assert not options.allow_empty
+    for name in ("name", "blank_cells", "default_region", "delete_limit", "timeout_seconds"):
+        assert getattr(options, name) is None
+    assert options.properties == options.column_mapping == {}
+
+
+@pytest.mark.parametrize(
+    ("name", "given", "value"),
+    [
+        ("name", "abc", "abc"),
+        ("name", "x" * 127, "x" * 127),
+        ("duplicate_handling", "use_last", DuplicateHandling.use_last),
+        ("properties", {"notes": "x"}, {"notes": "x"}),
+        ("column_mapping", {"name": "Full name", "email": "E-Mail"}, {"name": "Full name", "email": "E-Mail"}),
+        ("blank_cells", "clear", BlankCells.clear),
+        ("default_region", "DE", "DE"),
+        ("save_upload", False, False),
+        ("delete_limit", 500, "500"),
+        ("delete_limit", "500", "500"),
+        ("delete_limit", 0, "0"),
+        ("delete_limit", "10%", "10%"),
+        ("delete_limit", " 12.5 % ", "12.5%"),
+        ("delete_limit", "100%", "100%"),
+        ("delete_limit", "None", "none"),
+        ("delete_limit", None, None),
+        ("timeout_seconds", 1, 1),
+        ("timeout_seconds", 604_800, 604_800),
+    ],
+)
+def test_a_valid_option_is_read(name: str, given: Any, value: Any) -> None:
+    assert getattr(parse_options({name: given}), name) == value
+
+
+@pytest.mark.parametrize(
+    ("name", "given"),
+    [
+        ("name", "ab"),
+        ("name", "x" * 128),
+        ("name", 5),
+        ("duplicate_handling", "keep"),
+        ("properties", "notes=x"),
+        ("properties", {"notes": None}),
+        ("properties", ["notes"]),
+        ("column_mapping", {"name": "a", "email": "a"}),
+        ("column_mapping", {"name": 5}),
+        ("blank_cells", "drop"),
+        ("default_region", "de"),
+        ("default_region", "XX"),
+        ("default_region", "Germany"),
+        ("save_upload", "perhaps"),
+        ("save_result", None),
+        ("delete_limit", "-1"),
+        ("delete_limit", "many"),
+        ("delete_limit", "101%"),
+        ("delete_limit", "100.1%"),
+        ("delete_limit", 1.5),
+        ("delete_limit", True),
+        ("delete_limit", ""),
+        ("delete_limit", []),
+        ("allow_empty", "x"),
+        ("timeout_seconds", 0),
+        ("timeout_seconds", -1),
+        ("timeout_seconds", 604_801),
+        ("timeout_seconds", "soon"),
+        ("timeout_seconds", 1.5),
+        ("colour", "red"),
+        ("properties", {"notes": "a\x00b"}),
+        ("column_mapping", {"name": "a\x00b"}),
+        ("name", "abc\x00"),
+    ],
+)
+def test_a_wrong_option_is_named(name: str, given: Any) -> None:
+    message = _refusal({name: given})
+
+    assert f"{name}" in message
+
+
+def test_every_wrong_option_is_named_at_once() -> None:
+    message = _refusal({"name": "x", "timeout_seconds": 0, "colour": "red", "delete_limit": "many"})
+
+    for name in ("name: ", "timeout_seconds: ", "colour: ", "delete_limit: "):
+        assert name in message
+
+
+def test_an_unknown_option_is_told_the_known_ones() -> None:
+    message = _refusal({"duplicates": "use_last"})
+
+    assert all(name in message for name in OPTION_NAMES)
+
+
+@pytest.mark.parametrize("data", [None, [], "name", 5, [{"name": "abc"}]])
+def test_options_are_one_object(data: Any) -> None:
+    assert "one JSON object" in _refusal(data)
+
+
+@pytest.mark.parametrize(
+    ("file_name", "label"),
+    [
+        ("contacts.csv", "contacts.csv"),
+        (" contacts.csv ", "contacts.csv"),
+        ("x" * 200, "x" * 127),
+        ("ab", "ab_"),
+        ("a", "a__"),
+        ("", "___"),
+    ],
+)
+def test_a_label_from_a_file_name_fits(file_name: str, label: str) -> None:
+    assert label_from_file_name(file_name) == label
+    assert parse_options({"name": label}).name == label
+
+
+def _refusal(data: Any) -> str:
+    with pytest.raises(RefusedError) as caught:
+        parse_options(data)
+    assert caught.value.code == "invalid_options"
+    assert "\n" not in caught.value.message
+    assert "\x00" not in caught.value.message
+    return caught.value.message
