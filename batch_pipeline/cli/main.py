@@ -13,10 +13,18 @@ import typer
 from batch_pipeline.cli import batches, demo, organizations, running, system
 from batch_pipeline.cli.console import say_error
 from batch_pipeline.errors import BatchError, UnavailableError
+from batch_pipeline.settings import get_settings
 
 ENDED_OTHERWISE = 1
 WRONG_USE = 2
 UNREACHABLE = 3
+_TYPERS_INTERRUPTED = 130  # what Typer makes of KeyboardInterrupt
+
+# What to look at where a configured service can't be reached. Embedded ones say themselves where their logs are.
+_HINTS = {
+    "database": "Check BATCH_DATABASE_URL, and that the server runs.",
+    "storage": "Check BATCH_STORAGE_URL and the AWS_ variables, and that the service runs.",
+}
 
 app = typer.Typer(
     name="batch-pipeline",
@@ -46,14 +54,21 @@ def _run(arguments: Sequence[str] | None) -> int:
     try:
         code = app(args=None if arguments is None else list(arguments), standalone_mode=False)
         sys.stdout.flush()
+        if code == _TYPERS_INTERRUPTED:
+            raise KeyboardInterrupt
     except typer.TyperException as error:
-        say_error(f"{error.format_message()} (see {_command_of(error)} --help)")
+        message = error.format_message().replace("Value error, ", "").rstrip(".")
+        say_error(f"{message} (see {_command_of(error)} --help)")
         return WRONG_USE
+    except UnavailableError as error:
+        hint = _HINTS.get(error.service) if get_settings().database_url is not None else None
+        say_error(f"{error.message.rstrip('.')}. {hint}" if hint else error.message)
+        return UNREACHABLE
     except BatchError as error:
         say_error(error.message)
-        return UNREACHABLE if isinstance(error, UnavailableError) else WRONG_USE
+        return WRONG_USE
     except (KeyboardInterrupt, typer.Abort):
-        say_error("Interrupted.")
+        say_error("Interrupted before it was done; no batch is left behind. Give the command again.")
         return ENDED_OTHERWISE
     except BrokenPipeError:
         # Whoever read the output has had enough; what is still in the buffer has nowhere to go.

@@ -19,5 +19,5 @@ def build_defs(*, resource_overrides: Mapping[str, Any] | None = None) -> Defini
         assets=build_asset_specs(),
         jobs=[batch_job],
         sensors=build_sensors(batch_job),
-        resources={"system": SystemResource(), "ledger": LedgerIOManager(), **(resource_overrides or {})},
+        resources={"system": SystemResource(), "io_manager": LedgerIOManager(), **(resource_overrides or {})},
     )

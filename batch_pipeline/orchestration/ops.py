@@ -2,7 +2,7 @@
 
 from collections.abc import Callable
 
-from dagster import Failure, In, OpExecutionContext, Out, op
+from dagster import Failure, In, OpExecutionContext, op
 
 from batch_pipeline.batches.model import Batch, PhaseName
 from batch_pipeline.errors import BatchError
@@ -22,7 +22,7 @@ from batch_pipeline.system import System
 Phase = Callable[[Attempt], None]
 
 
-@op(out=Out(io_manager_key="ledger"), description="Reads the payload in a stream and removes equal items.")
+@op(description="Reads the payload in a stream and removes equal items.")
 def parse(context: OpExecutionContext, config: BatchConfig, system: SystemResource) -> BatchReference:
     """Finds or makes the batch and runs phase parsing."""
     try:
@@ -34,7 +34,6 @@ def parse(context: OpExecutionContext, config: BatchConfig, system: SystemResour
 
 @op(
     ins={"batch": In(BatchReference)},
-    out=Out(io_manager_key="ledger"),
     description="Applies the row rules, resolves which record each item means, and plans what happens to it.",
 )
 def validate(context: OpExecutionContext, batch: BatchReference, system: SystemResource) -> BatchReference:
@@ -44,7 +43,6 @@ def validate(context: OpExecutionContext, batch: BatchReference, system: SystemR
 
 @op(
     ins={"batch": In(BatchReference)},
-    out=Out(io_manager_key="ledger"),
     description="Waits for the batch's turn and writes the items, chunk by chunk.",
 )
 def process(context: OpExecutionContext, batch: BatchReference, system: SystemResource) -> BatchReference:
@@ -54,7 +52,6 @@ def process(context: OpExecutionContext, batch: BatchReference, system: SystemRe
 
 @op(
     ins={"batch": In(BatchReference)},
-    out=Out(io_manager_key="ledger"),
     description="Deletes what an overwrite did not find, writes the artifacts and completes the batch.",
 )
 def cleanup(context: OpExecutionContext, batch: BatchReference, system: SystemResource) -> BatchReference:

@@ -61,9 +61,9 @@ def _never_started(instance: DagsterInstance, batch: Batch) -> Reason | None:
     """Why the run that a batch awaits will not come; None while it may."""
     if batch.awaits_run is Starter.caller:
         return Reason("never_started", "The process that was to run the batch ended before it began: retry the batch.")
-    runs = instance.get_runs(RunsFilter(tags={tags.BATCH_ID: batch.id}), limit=1)
-    if not runs or not runs[0].is_finished or runs[0].run_id == batch.run_id:
-        return None
-    if runs[0].status is DagsterRunStatus.CANCELED:
+    records = instance.get_run_records(RunsFilter(tags={tags.BATCH_ID: batch.id}), limit=1)
+    if not records or records[0].create_timestamp < batch.updated_at or not records[0].dagster_run.is_finished:
+        return None  # the run is not made yet (an older one answered an older request), or may still begin
+    if records[0].dagster_run.status is DagsterRunStatus.CANCELED:
         return Reason("cancelled", "The batch's run was cancelled before it began: retry the batch.")
     return Reason("never_started", "The batch's run ended before its first step began: see the run's log, then retry.")

@@ -29,9 +29,13 @@ RECONCILE_SECONDS = 15  # ledger and Dagster disagree for a minute at most
 
 
 def run_request_of(batch: Batch) -> RunRequest:
-    """The run that a batch awaits. Its key is the attempt's, so asking again before it has begun changes nothing."""
+    """The run that a batch awaits. Asking again before it has begun changes nothing, as Dagster takes a key but once.
+
+    The key has the place in the order of arrival, which every request for a run gives anew: a re-run must be started
+    also where the run before it ended before it became an attempt.
+    """
     return RunRequest(
-        run_key=f"{batch.id}/{batch.attempts + 1}",
+        run_key=f"{batch.id}/{batch.arrival}",
         run_config=run_config_of(batch),
         tags=run_tags_of(batch),
     )
