@@ -49,7 +49,7 @@ def inspector(module_database_url: str) -> Iterator[sa.Inspector]:
 
 @pytest.mark.parametrize("table", metadata.sorted_tables, ids=lambda table: table.name)
 def test_a_table_is_in_the_database_as_the_package_sees_it(inspector: sa.Inspector, table: sa.Table) -> None:
-    dialect = sa.dialects.postgresql.dialect()
+    dialect = sa.make_url("postgresql+psycopg://").get_dialect()()
 
     def shape(name: str, kind: sa.types.TypeEngine[Any], nullable: bool) -> tuple[str, str, str | None, bool]:
         return name, kind.compile(dialect).split(" COLLATE")[0], getattr(kind, "collation", None), nullable
@@ -245,5 +245,5 @@ def _schema(url: str) -> list[tuple[Any, ...]]:
                 "SELECT tablename, indexname, indexdef FROM pg_indexes WHERE schemaname = 'public' ORDER BY 1, 2",
                 "SELECT version_num FROM batch_pipeline_schema",
             )
-            for row in connection.execute(query).fetchall()  # type: ignore[call-overload]
+            for row in connection.execute(query).fetchall()
         ]

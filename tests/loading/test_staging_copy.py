@@ -34,6 +34,13 @@ def connection(module_database_url: str) -> Iterator[Connection]:
         yield connection
 
 
+def refill(connection: Connection, name: str, table: pa.Table) -> None:
+    """Replaces all rows, in the one transaction that `copy_table` asks for."""
+    with connection.transaction():
+        connection.execute(sql.SQL("TRUNCATE {}").format(sql.Identifier(name)))
+        copy_table(connection, sql.Identifier(name), table)
+
+
 @COPIED
 @given(st.lists(st.tuples(st.none() | TEXTS, st.none() | st.booleans(), st.none() | TEXTS), max_size=8))
 @example([("\\.", None, "\\.")])
@@ -42,13 +49,12 @@ def connection(module_database_url: str) -> Iterator[Connection]:
 def test_any_texts_survive_the_round_trip(connection: Connection, values: list[tuple[Any, ...]]) -> None:
     rows = [(number, *value) for number, value in enumerate(values, start=1)]
     table = pa.table([list(column) for column in zip(*rows, strict=True)] or [[]] * 4, schema=SCHEMA)
-    connection.execute("TRUNCATE copied")
 
-    copy_table(connection, sql.Identifier("copied"), table)
+    refill(connection, "copied", table)
 
     stored = connection.execute("SELECT row, text, flag, other FROM copied ORDER BY row").fetchall()
     assert stored == rows
-    query = sql.SQL("SELECT row, text, flag, other FROM copied WHERE row >= %(first)s ORDER BY row")
+    query = sql.SQL("SELECT row, text, flag, other FROM copied WHERE row >= %(first)s ORDER BY row").format()
     assert fetch_table(connection, query, {"first": 1}, SCHEMA).to_pylist() == table.to_pylist()
 
 
@@ -58,25 +64,21 @@ def test_any_texts_survive_the_round_trip(connection: Connection, values: list[t
 @example(["", None, ""])
 @example(["\\."])
 def test_a_single_column_keeps_every_row(connection: Connection, texts: list[str | None]) -> None:
-    connection.execute("TRUNCATE single")
-
-    copy_table(connection, sql.Identifier("single"), pa.table({"text": pa.array(texts, pa.string())}))
+    refill(connection, "single", pa.table({"text": pa.array(texts, pa.string())}))
 
     assert [text for (text,) in connection.execute("SELECT text FROM single")] == texts
-    fetched = fetch_table(connection, sql.SQL("TABLE single"), {}, pa.schema([("text", pa.string())]))
+    fetched = fetch_table(connection, sql.SQL("TABLE single").format(), {}, pa.schema([("text", pa.string())]))
     assert fetched["text"].to_pylist() == texts
 
 
 def test_columns_are_found_by_name_and_the_others_get_their_defaults(connection: Connection) -> None:
-    connection.execute("TRUNCATE copied")
-
-    copy_table(connection, sql.Identifier("copied"), pa.table({"other": ["x"], "row": pa.array([5], pa.int64())}))
+    refill(connection, "copied", pa.table({"other": ["x"], "row": pa.array([5], pa.int64())}))
 
     assert connection.execute("TABLE copied").fetchall() == [(5, None, None, "x")]
 
 
 def test_an_empty_answer_has_the_schema_all_the_same(connection: Connection) -> None:
-    fetched = fetch_table(connection, sql.SQL("SELECT 1, '', true, '' WHERE false"), {}, SCHEMA)
+    fetched = fetch_table(connection, sql.SQL("SELECT 1, '', true, '' WHERE false").format(), {}, SCHEMA)
 
     assert fetched.schema == SCHEMA
     assert fetched.num_rows == 0
@@ -105,8 +107,9 @@ def test_staging_tables_hold_the_fixed_columns_and_the_staged_fields(connection:
 
 def test_creating_staging_again_starts_empty_and_dropping_twice_is_fine(connection: Connection) -> None:
     staging = Staging(f"batch_{secrets.token_hex(11)}")
-    staging.create(connection, CONTACT, ("name",))
-    copy_table(connection, staging.items, pa.table({"row": pa.array([1], pa.int64()), "name": ["Ann"]}))
+    with connection.transaction():
+        staging.create(connection, CONTACT, ("name",))
+        copy_table(connection, staging.items, pa.table({"row": pa.array([1], pa.int64()), "name": ["Ann"]}))
 
     staging.create(connection, CONTACT, ("name", "email"))
 
