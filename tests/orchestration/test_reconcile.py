@@ -1,0 +1,219 @@
+"""Ledger and Dagster are made to agree when a run's process, or Dagster's record of it, is gone."""
+
+import threading
+import time
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+
+import psycopg
+import pytest
+from batch_runs import Runner, arrived, as_csv, contacts, new_organization
+from dagster import DagsterInstance, DagsterRun, DagsterRunStatus
+
+from batch_pipeline.batches.model import Batch, Starter
+from batch_pipeline.batches.ownership import Ownership
+from batch_pipeline.definitions import defs
+from batch_pipeline.loading.chunks import Chunk, ChunkOutcome, ChunkWriter
+from batch_pipeline.orchestration import tags
+from batch_pipeline.orchestration.config import run_config_of, run_tags_of
+from batch_pipeline.orchestration.execute import execute_batch
+from batch_pipeline.orchestration.reconcile import reconcile
+from batch_pipeline.orchestration.sensors import run_request_of
+from batch_pipeline.system import System
+
+WAIT_SECONDS = 60.0  # for what comes at once on a machine that isn't overloaded
+
+
+@pytest.fixture(scope="module")
+def system_settings() -> dict[str, str]:
+    return {"BATCH_CHUNK_ROWS": "10", "BATCH_DATABASE_WRITERS": "1"}
+
+
+@pytest.fixture
+def waiting(system: System) -> Batch:
+    """A batch that awaits its caller's run."""
+    return arrived(system, new_organization(system), as_csv([{"name": "Ada"}]))
+
+
+def _run(instance: DagsterInstance, batch: Batch, status: DagsterRunStatus) -> DagsterRun:
+    return instance.create_run_for_job(
+        defs.resolve_job_def(tags.JOB_NAME),
+        run_config=run_config_of(batch),
+        tags=run_tags_of(batch),
+        status=status,
+    )
+
+
+def _a_while_ago(system: System, batch: Batch) -> None:
+    """As if the batch had awaited its run for two minutes already."""
+    with psycopg.connect(system.database_url) as connection:
+        connection.execute("UPDATE batches SET updated_at = updated_at - interval '2 min' WHERE id = %s", (batch.id,))
+
+
+def test_a_batch_whose_owner_lives_is_left_alone(system: System, instance: DagsterInstance, waiting: Batch) -> None:
+    run = _run(instance, waiting, DagsterRunStatus.STARTED)
+    with Ownership(system.database_url) as ownership:
+        ownership.take(waiting.id)
+        begun = system.ledger.begin_attempt(waiting.id, run.run_id)
+        assert reconcile(system, instance) == []
+        assert system.ledger.get(waiting.id) == begun
+    assert [batch.id for batch in reconcile(system, instance)] == [waiting.id]
+
+
+@pytest.mark.parametrize(
+    "ending",
+    [
+        (DagsterRunStatus.STARTED, "worker_lost", DagsterRunStatus.FAILURE),
+        (DagsterRunStatus.FAILURE, "worker_lost", DagsterRunStatus.FAILURE),
+        (DagsterRunStatus.CANCELED, "cancelled", DagsterRunStatus.CANCELED),
+        (DagsterRunStatus.CANCELING, "cancelled", DagsterRunStatus.CANCELED),
+    ],
+)
+def test_a_batch_without_a_worker_ends_and_so_does_its_run(
+    system: System,
+    instance: DagsterInstance,
+    waiting: Batch,
+    ending: tuple[DagsterRunStatus, str, DagsterRunStatus],
+) -> None:
+    before, code, after = ending
+    run = _run(instance, waiting, before)
+    system.ledger.begin_attempt(waiting.id, run.run_id)
+    (ended,) = reconcile(system, instance)
+    assert ended.status == "failed"
+    assert ended.reason is not None
+    assert ended.reason.code == code
+    found = instance.get_run_by_id(run.run_id)
+    assert found is not None
+    assert found.status is after
+    assert reconcile(system, instance) == []
+
+
+def test_a_batch_whose_run_was_deleted_ends_and_can_be_retried(
+    system: System, instance: DagsterInstance, waiting: Batch
+) -> None:
+    run = _run(instance, waiting, DagsterRunStatus.STARTED)
+    system.ledger.begin_attempt(waiting.id, run.run_id)
+    instance.delete_run(run.run_id)
+    (ended,) = reconcile(system, instance)
+    assert ended.reason is not None
+    assert ended.reason.code == "run_deleted"
+    done = execute_batch(system, instance, system.ledger.request_rerun(waiting.id, Starter.caller))
+    assert (done.status, done.attempts) == ("completed", 2)
+
+
+def test_a_batch_whose_caller_never_began_its_run_fails_and_can_be_retried(
+    system: System, instance: DagsterInstance, waiting: Batch
+) -> None:
+    assert reconcile(system, instance) == []  # its caller may be about to
+    _a_while_ago(system, waiting)
+    (ended,) = reconcile(system, instance)
+    assert ended.reason is not None
+    assert (ended.status, ended.reason.code, ended.awaits_run) == ("failed", "never_started", None)
+    done = execute_batch(system, instance, system.ledger.request_rerun(waiting.id, Starter.caller))
+    assert done.status == "completed"
+
+
+def test_a_retry_that_was_never_begun_is_awaited_no_longer(
+    system: System, instance: DagsterInstance, waiting: Batch
+) -> None:
+    _a_while_ago(system, waiting)
+    (failed,) = reconcile(system, instance)
+    _a_while_ago(system, system.ledger.request_rerun(waiting.id, Starter.caller))
+    (withdrawn,) = reconcile(system, instance)
+    assert (withdrawn.status, withdrawn.reason, withdrawn.awaits_run) == ("failed", failed.reason, None)
+    assert reconcile(system, instance) == []
+
+
+@pytest.mark.parametrize(
+    ("status", "code"), [(DagsterRunStatus.FAILURE, "never_started"), (DagsterRunStatus.CANCELED, "cancelled")]
+)
+def test_a_run_that_ends_before_its_first_step_fails_its_batch_whose_retry_is_another_run(
+    system: System, instance: DagsterInstance, status: DagsterRunStatus, code: str
+) -> None:
+    batch = arrived(system, new_organization(system), as_csv([{"name": "Ada"}]), starter=Starter.launcher)
+    first = run_request_of(batch)
+    _a_while_ago(system, batch)
+    assert reconcile(system, instance) == []  # the launcher may be busy or away
+    _run(instance, batch, status)
+    (ended,) = reconcile(system, instance)
+    assert ended.reason is not None
+    assert (ended.status, ended.reason.code) == ("failed", code)
+    again = system.ledger.request_rerun(batch.id, Starter.launcher)
+    assert [waiting.id for waiting in system.ledger.awaiting_launch(10)] == [batch.id]
+    # Dagster never again starts a run under a key that it has seen.
+    assert run_request_of(again).run_key != first.run_key
+    assert reconcile(system, instance) == []
+
+
+def test_an_older_run_says_nothing_of_the_run_that_a_retry_awaits(system: System, instance: DagsterInstance) -> None:
+    batch = arrived(system, new_organization(system), as_csv([{"name": "Ada"}]), starter=Starter.launcher)
+    _a_while_ago(system, batch)
+    _run(instance, batch, DagsterRunStatus.FAILURE)
+    reconcile(system, instance)
+    again = system.ledger.request_rerun(batch.id, Starter.launcher)
+    with psycopg.connect(system.database_url) as connection:
+        # Two minutes later, the launcher has been away since.
+        connection.execute("UPDATE batches SET updated_at = updated_at - interval '2 min' WHERE id = %s", (batch.id,))
+        connection.execute("UPDATE dagster.runs SET create_timestamp = create_timestamp - interval '3 min'")
+    assert reconcile(system, instance) == []
+    assert system.ledger.get(batch.id).awaits_run is again.awaits_run
+
+
+@pytest.fixture
+def held_chunk(monkeypatch: pytest.MonkeyPatch) -> Iterator["HeldChunk"]:
+    held = HeldChunk()
+    write = ChunkWriter.write
+
+    def wait_then_write(writer: ChunkWriter, chunk: Chunk) -> ChunkOutcome:
+        if (writer._turn.batch_id, chunk.number) == (held.batch_id, 1):
+            held.reached.set()
+            assert held.go_on.wait(WAIT_SECONDS)
+        return write(writer, chunk)
+
+    monkeypatch.setattr(ChunkWriter, "write", wait_then_write)
+    yield held
+    held.go_on.set()
+
+
+class HeldChunk:
+    """Holds up a batch before its second chunk."""
+
+    def __init__(self) -> None:
+        self.batch_id = ""
+        self.reached = threading.Event()
+        self.go_on = threading.Event()
+
+
+def test_a_run_thought_dead_writes_nothing_after_its_successor(
+    system: System, instance: DagsterInstance, held_chunk: HeldChunk
+) -> None:
+    """Its connections with the locks are lost, so it seems dead, but it goes on."""
+    organization_id = new_organization(system)
+    slow = arrived(
+        system, organization_id, as_csv([{"external_id": f"x{n}", "name": "slow", "notes": "slow"} for n in range(30)])
+    )
+    held_chunk.batch_id = slow.id
+    with ThreadPoolExecutor(1) as other:
+        running = other.submit(execute_batch, system, instance, slow)
+        assert held_chunk.reached.wait(WAIT_SECONDS)
+        with psycopg.connect(system.database_url, autocommit=True) as connection:
+            connection.execute(
+                "SELECT pg_terminate_backend(pid) FROM pg_locks WHERE locktype = 'advisory' AND database ="
+                " (SELECT oid FROM pg_database WHERE datname = current_database())"
+            )
+        deadline = time.monotonic() + WAIT_SECONDS
+        while not (ended := reconcile(system, instance)):
+            assert time.monotonic() < deadline
+        assert [(batch.id, batch.reason and batch.reason.code) for batch in ended] == [(slow.id, "worker_lost")]
+        successor = Runner(system, instance, organization_id).csv(
+            *({"external_id": f"x{n}", "name": "next"} for n in range(30))
+        )
+        assert successor.status == "completed"
+        assert (successor.stats.created, successor.stats.updated) == (20, 10)
+        after_successor = contacts(system, organization_id)
+        held_chunk.go_on.set()
+        late = running.result(WAIT_SECONDS)
+    assert late.reason is not None
+    assert (late.status, late.reason.code) == ("failed", "worker_lost")
+    assert contacts(system, organization_id) == after_successor
+    assert {record["name"] for record in after_successor} == {"next"}
