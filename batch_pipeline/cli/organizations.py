@@ -7,7 +7,7 @@ from rich.table import Table
 
 from batch_pipeline.cli.console import data_console, print_json
 from batch_pipeline.cli.flags import DEFAULT_DATA_DIR, DataDir, Json
-from batch_pipeline.cli.session import open_ledger
+from batch_pipeline.cli.session import open_ledger, servers
 
 organizations = typer.Typer(no_args_is_help=True, rich_markup_mode=None)
 
@@ -27,8 +27,12 @@ def create(
     """Create a tenant."""
     from batch_pipeline.batches.organizations import create_organization
 
-    with open_ledger(data_dir) as (_, engine):
+    with servers(data_dir) as local, open_ledger(data_dir) as (_, engine):
         made = create_organization(engine, name, region)
+        if local is not None:
+            from batch_pipeline.local.inbox_folders import make_inbox_folders
+
+            make_inbox_folders(local.inbox, [made.id])
     if json:
         print_json({"id": made.id, "region": made.region})
     else:

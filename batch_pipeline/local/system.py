@@ -94,6 +94,8 @@ def local_system(
     log_folder = data_dir / "logs"
     with _alone(data_dir), connected(data_dir, s3_port=s3_port) as servers:
         _migrate()
+        if servers is not None:
+            _make_inbox_folders(servers)
         # Should this process be killed, the database stays until its runs have recorded that they ended.
         holds = [] if servers is None else [servers.use_descriptor]
         supervision = Supervisor(os.environ, log_folder, guard_holds=holds)
@@ -180,6 +182,16 @@ def _migrate() -> None:
 
     migrations.upgrade(get_settings().require_database_url())
     instance.upgrade_dagster()
+
+
+def _make_inbox_folders(servers: LocalServers) -> None:
+    from batch_pipeline.batches.organizations import list_organizations
+    from batch_pipeline.database import create_engine
+    from batch_pipeline.local.inbox_folders import make_inbox_folders
+
+    engine = create_engine(get_settings().require_database_url())
+    make_inbox_folders(servers.inbox, [organization.id for organization in list_organizations(engine)])
+    engine.dispose()
 
 
 @contextmanager
