@@ -13,7 +13,6 @@ import typer
 from batch_pipeline.cli import batches, demo, organizations, running, system
 from batch_pipeline.cli.console import say_error
 from batch_pipeline.errors import BatchError, UnavailableError
-from batch_pipeline.settings import get_settings
 
 ENDED_OTHERWISE = 1
 WRONG_USE = 2
@@ -60,13 +59,10 @@ def _run(arguments: Sequence[str] | None) -> int:
         message = error.format_message().replace("Value error, ", "").rstrip(".")
         say_error(f"{message} (see {_command_of(error)} --help)")
         return WRONG_USE
-    except UnavailableError as error:
-        hint = _HINTS.get(error.service) if get_settings().database_url is not None else None
-        say_error(f"{error.message.rstrip('.')}. {hint}" if hint else error.message)
-        return UNREACHABLE
     except BatchError as error:
-        say_error(error.message)
-        return WRONG_USE
+        hint = _hint(error)
+        say_error(f"{error.message.rstrip('.')}. {hint}" if hint else error.message)
+        return UNREACHABLE if isinstance(error, UnavailableError) else WRONG_USE
     except (KeyboardInterrupt, typer.Abort):
         say_error("Interrupted before it was done; no batch is left behind. Give the command again.")
         return ENDED_OTHERWISE
@@ -83,6 +79,12 @@ def _run(arguments: Sequence[str] | None) -> int:
 def _command_of(error: typer.TyperException) -> str:
     context = getattr(error, "ctx", None)
     return context.command_path if context is not None else "batch-pipeline"
+
+
+def _hint(error: BatchError) -> str | None:
+    if not isinstance(error, UnavailableError) or "BATCH_DATABASE_URL" not in os.environ:
+        return None
+    return None if "DAGSTER_POSTGRES_URL" in error.message else _HINTS.get(error.service)
 
 
 def _crash_report(error: Exception) -> str:

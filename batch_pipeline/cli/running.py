@@ -86,9 +86,9 @@ def _readable_file(name: str) -> Path:
     path = Path(name)
     if not name:
         raise RefusedError("no_such_file", "The name of FILE is empty: name a file.")
-    if path.is_dir():
-        raise RefusedError("no_such_file", f"{name} is a folder: name a file in it.")
     try:
+        if path.is_dir():
+            raise RefusedError("no_such_file", f"{name} is a folder: name a file in it.")
         if not path.is_file():
             there = path.exists()
             what = f"{name} is no regular file" if there else f"There is no file {name}"

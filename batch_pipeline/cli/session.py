@@ -71,12 +71,14 @@ def open_workplace(data_dir: Path) -> "Iterator[tuple[System, DagsterInstance]]"
 
     Batches whose process was killed are failed on the way: on a machine without a daemon nobody else would.
     """
-    from batch_pipeline.orchestration.instance import open_instance, upgrade_dagster
-    from batch_pipeline.orchestration.reconcile import reconcile
     from batch_pipeline.system import open_system
 
     with servers(data_dir, migrate=True), open_system() as system:
         system.store.check()
+        # Only now: it takes seconds to import, which nobody should wait for to hear that something is away.
+        from batch_pipeline.orchestration.instance import open_instance, upgrade_dagster
+        from batch_pipeline.orchestration.reconcile import reconcile
+
         upgrade_dagster()
         with open_instance(captures_output=False) as instance:
             reconcile(system, instance)

@@ -41,9 +41,9 @@ def up(
 @database.command("upgrade")
 def upgrade(data_dir: DataDir = DEFAULT_DATA_DIR) -> None:
     """Bring the database to this version's schema, Dagster's tables included."""
-    from batch_pipeline.orchestration.instance import upgrade_dagster
-
     with servers(data_dir, migrate=True):
+        from batch_pipeline.orchestration.instance import upgrade_dagster
+
         upgrade_dagster()
     say("The database is up to date.")
 

@@ -11,7 +11,7 @@ from dagster._core.instance.ref import InstanceRef  # the one way to open an ins
 from dagster_postgres.utils import DagsterPostgresException
 
 from batch_pipeline.dagster_home import DAGSTER_SCHEMA
-from batch_pipeline.database import connect
+from batch_pipeline.database import CONNECT_TIMEOUT_SECONDS, connect
 from batch_pipeline.errors import SettingError, UnavailableError
 from batch_pipeline.settings import get_settings
 
@@ -30,6 +30,7 @@ def open_instance(*, captures_output: bool = True) -> Iterator[DagsterInstance]:
     Capturing what ops print takes four processes an op and the file descriptors of stdout and stderr: not for runs
     in a caller's own process.
     """
+    _check_database()
     home = os.environ.get("DAGSTER_HOME")
     if not home:
         raise SettingError("DAGSTER_HOME is not set: name the folder that has dagster.yaml")
@@ -43,6 +44,25 @@ def open_instance(*, captures_output: bool = True) -> Iterator[DagsterInstance]:
         ) from error
     with instance:
         yield instance
+
+
+def _check_database() -> None:
+    """One attempt to connect, with a clear answer: Dagster itself would try for 15 s, and log each failure."""
+    url = os.environ.get("DAGSTER_POSTGRES_URL")
+    if not url:
+        return  # a dagster.yaml of the user's own, with another storage
+    try:
+        engine = sa.create_engine(url, poolclass=sa.NullPool, connect_args={"connect_timeout": CONNECT_TIMEOUT_SECONDS})
+        engine.connect().close()
+    except (sa.exc.ArgumentError, ValueError):  # their texts repeat the URL with the password
+        raise SettingError(
+            "DAGSTER_POSTGRES_URL is no URL that SQLAlchemy can read: give postgresql+psycopg2://user@host/name"
+        ) from None
+    except sa.exc.OperationalError as error:
+        said = " ".join(str(error.orig).split())
+        raise UnavailableError(
+            "database", f"Dagster's database can't be reached: {said} Check DAGSTER_POSTGRES_URL."
+        ) from error
 
 
 def upgrade_dagster() -> None:

@@ -71,9 +71,14 @@ class Store:
 
     def check(self) -> None:
         """Raises UnavailableError unless the bucket can be reached and listed."""
+        folder = f"{self.prefix}/" if self.prefix else ""
         with self._translating(None):
-            if not self._files.exists(self.bucket):
-                raise UnavailableError("storage", f"There is no bucket {self.bucket}, or it may not be read.")
+            try:  # not exists(), which takes an outage for a missing bucket
+                self._files.call_s3("list_objects_v2", Bucket=self.bucket, Prefix=folder, Delimiter="/", MaxKeys=1)
+            except FileNotFoundError as error:
+                raise UnavailableError(
+                    "storage", f"There is no bucket {self.bucket}: make it, or name another."
+                ) from error
 
     def stat(self, key: str) -> StoredObject:
         """The object's size and version. Raises NotFoundError.

@@ -1,0 +1,223 @@
+"""`run` and `retry`: what they print, how they end, and what they leave when stopped."""
+
+import json
+import os
+import pty
+import signal
+import threading
+
+import psutil
+import pytest
+from command_line import PROGRAM, CommandLine, finished, newest, only_line, wait_for
+
+from batch_pipeline.batches.ledger import Ledger
+from batch_pipeline.batches.model import Action, Reason, Starter
+from batch_pipeline.batches.options import BatchOptions
+from batch_pipeline.batches.states import BatchStatus
+from batch_pipeline.cli.interrupts import stopping_in_order
+from batch_pipeline.database import create_engine
+from batch_pipeline.storage.store import Store
+
+CONFIGURATION = ("BATCH_", "AWS_", "DAGSTER_")
+MERGE = ("--resource", "contact", "--action", "merge")
+PEOPLE = "name,email\nAda Lovelace,ada@example.com\nAlan Turing,nowhere\n"
+
+
+def batch_that_never_starts(ledger: Ledger, organization: str) -> str:
+    """Arrived first, and waits for a launcher that isn't there: whoever comes later waits for its turn."""
+    batch, _ = ledger.create(
+        organization_id=organization, resource="contact", action=Action.merge, name="first", options=BatchOptions()
+    )
+    return ledger.payload_arrived(batch.id, upload_key="none", saved=True, starter=Starter.launcher).id
+
+
+def test_run_prints_the_batch_and_its_first_rejected_items(cli: CommandLine, organization: str) -> None:
+    ended = cli("run", cli.file("people.csv", PEOPLE), *MERGE, "--organization", organization)
+
+    assert ended.returncode == 0
+    assert ended.stderr == ""
+    for shown in ("people.csv", "completed", "parsing", "invalid_format", 'email "nowhere"', "batch-pipeline errors "):
+        assert shown in ended.stdout
+
+
+def test_json_is_alone_on_stdout_while_a_terminal_shows_progress(
+    cli: CommandLine, ledger: Ledger, organization: str
+) -> None:
+    terminal, theirs = pty.openpty()
+    shown = bytearray()
+
+    def read() -> None:
+        while True:
+            try:
+                shown.extend(os.read(terminal, 4096))
+            except OSError:  # all writers have closed it
+                return
+
+    # Held up until its progress has been seen, however fast it is.
+    first = batch_that_never_starts(ledger, organization)
+    arguments = ["run", cli.file("people.csv", PEOPLE), *MERGE, "--organization", organization, "--json"]
+    out_end, their_out = os.pipe()
+    process = os.posix_spawn(
+        PROGRAM,
+        [str(PROGRAM), *(str(cli.folder / each) if each == "people.csv" else each for each in arguments)],
+        {**cli.environment, "TERM": "xterm"},
+        file_actions=[(os.POSIX_SPAWN_DUP2, their_out, 1), (os.POSIX_SPAWN_DUP2, theirs, 2)],
+    )
+    os.close(their_out)
+    os.close(theirs)
+    reader = threading.Thread(target=read)
+    reader.start()
+    while b"validation" not in shown:
+        reader.join(0.05)
+        assert reader.is_alive()
+    ledger.end(first, BatchStatus.failed, Reason("cancelled", "Only there to be waited for."))
+    with open(out_end) as out:
+        printed = out.read()
+    _, status = os.waitpid(process, 0)
+    reader.join()
+    os.close(terminal)
+
+    assert os.waitstatus_to_exitcode(status) == 0
+    batch = json.loads(printed)
+    assert (batch["status"], batch["stats"]["created"], batch["stats"]["rejected"]) == ("completed", 1, 1)
+    assert batch == ledger.get(batch["id"]).to_json()
+    assert b"Traceback" not in shown
+
+
+def test_options_are_flags_of_their_names(cli: CommandLine, ledger: Ledger, store: Store, organization: str) -> None:
+    upload = cli.file("kunden.csv", "Full name;E-Mail;phone\nAda;ada@example.com;030 23125 001\n;b@example.com;\n")
+    flags = ["--map", "name=Full name", "--map", "email=E-Mail", "--property", "notes=from = the shop"]
+    flags += ["--default-region", "DE", "--save-result", "--no-save-upload", "--duplicate-handling", "use_first"]
+    flags += ["--blank-cells", "clear", "--name", "Customers", "--timeout-seconds", "600", "--delete-limit", "10%"]
+
+    ended = cli("run", upload, *MERGE, "--organization", organization, "--json", *flags)
+
+    assert ended.returncode == 0, ended.stderr
+    batch = ledger.get(json.loads(ended.stdout)["id"])
+    assert BatchOptions.model_validate(batch.options) == BatchOptions.model_validate(
+        {
+            "name": "Customers",
+            "column_mapping": {"name": "Full name", "email": "E-Mail"},
+            "properties": {"notes": "from = the shop"},
+            "default_region": "DE",
+            "save_result": True,
+            "save_upload": False,
+            "duplicate_handling": "use_first",
+            "blank_cells": "clear",
+            "timeout_seconds": 600,
+            "delete_limit": "10%",
+        }
+    )
+    assert (batch.stats.created, batch.stats.rejected, batch.updated_by) == (1, 1, "cli")
+
+    mine = ("--organization", organization)
+    result = cli("result", batch.id, *mine)
+    assert [item["outcome"] for item in json.loads(result.stdout)] == ["created", "rejected"]
+    as_csv = cli("errors", batch.id, *mine)
+    assert as_csv.stdout.splitlines()[0].startswith('"Full name","E-Mail","phone",_row')
+    to_file = cli("errors", batch.id, *mine, "--format", "json", "-o", "errors.json")
+    assert (to_file.returncode, to_file.stdout) == (0, "")
+    assert json.loads((cli.folder / "errors.json").read_text())[0]["row"] == 2
+    assert sorted(path.name for path in cli.folder.iterdir()) == ["errors.json", "kunden.csv"]
+
+
+def test_a_refused_file_ends_with_its_batch_and_one_line_and_may_be_retried(
+    cli: CommandLine, ledger: Ledger, organization: str
+) -> None:
+    mine = ("--organization", organization, "--json")
+    ended = cli("run", cli.file("odd.csv", "name,colour\nAda,blue\n"), *MERGE, *mine)
+
+    batch = json.loads(ended.stdout)
+    assert ended.returncode == 1
+    assert (batch["status"], batch["reason"]["code"]) == ("failed", "unknown_columns")
+    assert batch["reason"]["message"] in only_line(ended.stderr)
+
+    again = cli("retry", batch["id"], *mine)
+    assert again.returncode == 1
+    assert (json.loads(again.stdout)["id"], json.loads(again.stdout)["attempts"]) == (batch["id"], 2)
+    assert "unknown_columns" in only_line(again.stderr)
+
+
+def test_ctrl_c_cancels_the_batch_which_a_retry_completes(cli: CommandLine, ledger: Ledger, organization: str) -> None:
+    first = batch_that_never_starts(ledger, organization)
+    mine = ("--organization", organization, "--json")
+    with cli.start("run", cli.file("people.csv", PEOPLE), *MERGE, *mine) as process:
+        wait_for(lambda: _status(ledger, organization) == "queued", process)
+        process.send_signal(signal.SIGINT)
+        ended = finished(process)
+
+    batch = json.loads(ended.stdout)
+    assert ended.returncode == 1
+    assert (batch["status"], batch["reason"]["code"]) == ("failed", "cancelled")
+    assert "cancelled" in only_line(ended.stderr)
+    ledger.end(first, BatchStatus.failed, Reason("cancelled", "Only there to be waited for."))
+
+    again = cli("retry", batch["id"], *mine)
+    assert again.returncode == 0, again.stderr
+    assert json.loads(again.stdout)["stats"] == {**batch["stats"], "created": 1, "rejected": 1}
+
+
+def test_a_batch_whose_process_was_killed_is_failed_by_the_next_command_and_can_be_retried(
+    cli: CommandLine, ledger: Ledger, organization: str
+) -> None:
+    mine = ("--organization", organization, "--json")
+    people = "".join(f"Person {number},p{number}@example.com\n" for number in range(20_000))
+    upload = cli.file("many.csv", f"name,email\n{people}")
+    with cli.start("run", upload, *MERGE, *mine, BATCH_CHUNK_ROWS="200") as process:
+        wait_for(lambda: _processed(ledger, organization) > 0, process)
+        process.kill()
+        assert finished(process).stdout == ""
+    killed = newest(ledger, organization)
+    assert killed is not None
+    assert killed.status == "processing"
+
+    again = cli("retry", killed.id, *mine)
+    assert again.returncode == 0, again.stderr
+    stats = json.loads(again.stdout)["stats"]
+    assert (stats["created"], stats["unchanged"]) == (20_000, 0)
+    assert [reached for _, reached, _, _ in ledger.history(killed.id)][-5:] == [
+        "processing",
+        "failed",
+        "queued",
+        "processing",
+        "completed",
+    ]
+
+
+def test_sigterm_leaves_a_cancelled_batch_and_no_embedded_server(cli: CommandLine) -> None:
+    bare = {name: value for name, value in cli.environment.items() if not name.startswith(CONFIGURATION)}
+    here = CommandLine(bare, cli.folder)
+    people = "".join(f"Person {number},p{number}@example.com\n" for number in range(20_000))
+    upload = here.file("many.csv", f"name,email\n{people}")
+    data_dir = here.folder / "data"
+    with here.start("run", upload, *MERGE, "--json", "--data-dir", "data", BATCH_CHUNK_ROWS="200") as process:
+        wait_for((data_dir / "s3" / "batch" / "batches").exists, process)  # uploaded, so the tables are there too
+        embedded = Ledger(create_engine(json.loads((data_dir / "servers.json").read_text())["database_url"]))
+        wait_for(lambda: _processed(embedded, "default") > 0, process)
+        embedded.engine.dispose()
+        process.send_signal(signal.SIGTERM)
+        ended = finished(process)
+
+    batch = json.loads(ended.stdout)
+    assert ended.returncode == 1
+    assert (batch["status"], batch["reason"]["code"]) == ("failed", "cancelled")
+    assert "cancelled" in only_line(ended.stderr)
+    commands = [" ".join(each.info["cmdline"] or ()) for each in psutil.process_iter(["cmdline"])]
+    assert [command for command in commands if str(data_dir) in command] == []
+
+
+def test_sighup_is_taken_as_ctrl_c() -> None:
+    before = signal.getsignal(signal.SIGHUP)
+    with stopping_in_order(), pytest.raises(KeyboardInterrupt):
+        signal.raise_signal(signal.SIGHUP)
+    assert signal.getsignal(signal.SIGHUP) is before
+
+
+def _status(ledger: Ledger, organization: str) -> str | None:
+    batch = newest(ledger, organization)
+    return None if batch is None else batch.status
+
+
+def _processed(ledger: Ledger, organization: str) -> int:
+    batch = newest(ledger, organization)
+    return 0 if batch is None else batch.phases[2].processed
