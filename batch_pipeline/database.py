@@ -11,7 +11,6 @@ from psycopg.conninfo import conninfo_to_dict
 from batch_pipeline.errors import SettingError, UnavailableError
 
 CONNECT_TIMEOUT_SECONDS = 10
-MINIMUM_VERSION = 170_000  # the builtin collation pg_c_utf8, MERGE … RETURNING
 
 
 def connect(database_url: str, *, autocommit: bool = False) -> psycopg.Connection[tuple[Any, ...]]:

@@ -78,7 +78,7 @@ class Ledger:
             "options": options.model_dump(mode="json"),
             "phases": [phase.to_row() for phase in initial_phases(mode)],
             "stats": asdict(Stats()),
-            "work": asdict(Work()),
+            "work": Work().to_row(),
             "source_key": source_key,
             "source_version": source_version,
             "updated_by": updated_by,
@@ -415,6 +415,6 @@ def _batch(row: sa.Row[Any]) -> Batch:
             "reason": None if data["reason"] is None else Reason(**data["reason"]),
             "phases": tuple(Phase.from_row(phase) for phase in data["phases"]),
             "stats": Stats.from_json(data["stats"]),
-            "work": Work.from_json(data["work"]),
+            "work": Work.from_row(data["work"]),
         }
     )

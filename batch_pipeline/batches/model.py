@@ -3,6 +3,7 @@
 Nothing here touches the database; `ledger` stores these values.
 """
 
+import json
 from dataclasses import asdict, dataclass, field, fields, replace
 from datetime import datetime
 from enum import StrEnum
@@ -186,9 +187,14 @@ class Work:
     fields: tuple[str, ...] = ()
     clears: bool = False
 
+    def to_row(self) -> dict[str, Any]:
+        """The facts as stored. The columns go as one JSON text: jsonb can't hold the NUL that a JSON name may have."""
+        return {**asdict(self), "columns": json.dumps(self.columns)}
+
     @classmethod
-    def from_json(cls, data: dict[str, Any]) -> Self:
-        """The inverse of `asdict`; lists become tuples."""
+    def from_row(cls, data: dict[str, Any]) -> Self:
+        """The inverse of `to_row`."""
+        data = {**data, "columns": json.loads(data["columns"])}
         known = {item.name for item in fields(cls)}
         values: dict[str, Any] = {k: tuple(v) if isinstance(v, list) else v for k, v in data.items() if k in known}
         return cls(**values)

@@ -2,10 +2,14 @@
 
 from pathlib import Path
 
+import sqlalchemy as sa
 from alembic import command
 from alembic.config import Config
 
 from batch_pipeline.database import create_engine
+from batch_pipeline.errors import SettingError
+
+MINIMUM_VERSION = 170_000  # as server_version_num: the collation pg_c_utf8, by which emails are compared
 
 # Any constant will do, as long as all processes that migrate one database use the same.
 _MIGRATION_LOCK = 4_021_962_775_312
@@ -14,7 +18,7 @@ _MIGRATION_LOCK = 4_021_962_775_312
 def upgrade(database_url: str) -> None:
     """Brings the database to the newest schema. Safe to call at once from several processes, and again.
 
-    Raises UnavailableError where the database can't be reached.
+    Raises UnavailableError where the database can't be reached, SettingError where its PostgreSQL is too old.
     """
     config = Config()
     config.set_main_option("script_location", str(Path(__file__).parent))
@@ -24,6 +28,7 @@ def upgrade(database_url: str) -> None:
             connection.exec_driver_sql("SELECT pg_advisory_lock(%s)", (_MIGRATION_LOCK,))
             connection.commit()
             try:
+                _check_version(connection)
                 config.attributes["connection"] = connection
                 command.upgrade(config, "head")
             finally:
@@ -32,3 +37,12 @@ def upgrade(database_url: str) -> None:
                 connection.commit()
     finally:
         engine.dispose()
+
+
+def _check_version(connection: sa.Connection) -> None:
+    version = int(connection.exec_driver_sql("SHOW server_version_num").scalar_one())
+    if version < MINIMUM_VERSION:
+        raise SettingError(
+            f"BATCH_DATABASE_URL names PostgreSQL {version // 10_000}: "
+            f"version {MINIMUM_VERSION // 10_000} or newer is needed"
+        )

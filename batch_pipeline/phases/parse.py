@@ -2,7 +2,6 @@
 
 from collections import Counter
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import asdict
 from pathlib import PurePosixPath
 
 import pyarrow as pa
@@ -78,7 +77,7 @@ def _read(attempt: Attempt, payload: Payload, checksum: str) -> None:
         success=read - len(equal),
         error=unreadable,
         total=read + unreadable - len(equal),
-        work=asdict(work),
+        work=work.to_row(),
         checksum=checksum,
     )
 
@@ -88,11 +87,10 @@ def _check_columns(attempt: Attempt, payload: Payload) -> None:
     resource, mapping = attempt.resource, attempt.options.column_mapping
     for option, fields in (("column_mapping", mapping), ("properties", attempt.options.properties)):
         for name in fields:
-            if not resource.knows(name) or (option == "properties" and name in resource.file_headers):
+            if not resource.knows(name) or (option == "properties" and not resource.takes_default(name)):
                 raise RefusedError(
                     "invalid_options",
-                    f"{option} names the field {name!r}, which {resource.name} does not have. "
-                    f"Fields are: {resource.header_help()}.",
+                    f"{option} can't take {name!r} of {resource.name}. Fields are: {resource.header_help()}.",
                 )
     if payload.is_errors_file and attempt.action is Action.overwrite:
         raise RefusedError(

@@ -2,7 +2,6 @@
 
 from collections.abc import Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
-from dataclasses import asdict
 
 import numpy as np
 import pyarrow as pa
@@ -54,7 +53,7 @@ def validate(attempt: Attempt) -> None:
         success=counts.accepted + counts.duplicates,
         error=counts.rejected,
         total=counts.accepted + counts.duplicates + counts.rejected,
-        work=asdict(work.with_(fields=fields, clears=clears)),
+        work=work.with_(fields=fields, clears=clears).to_row(),
         plan_version=version,
     )
     require_valid_items(attempt, counts.accepted)

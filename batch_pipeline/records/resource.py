@@ -88,6 +88,11 @@ class Resource:
             for field in self.fields
         )
 
+    def takes_default(self, name: str) -> bool:
+        """Whether a batch may give a default value for this name: a field of one value, or one key of an object."""
+        whole = any(field.name == name and isinstance(field, KeyedText) for field in self.fields)
+        return self.knows(name) and name not in self.file_headers and not whole
+
     def header_help(self) -> str:
         """The headers that are known, for messages."""
         names = [f"{f.name}.…" if isinstance(f, KeyedText) else f.name for f in self.fields]

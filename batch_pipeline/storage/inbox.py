@@ -8,20 +8,26 @@ nor double one: what was recorded is only removed again, what was not is taken i
 import json
 from collections import defaultdict
 from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from itertools import zip_longest
+
+import sqlalchemy as sa
 
 from batch_pipeline.batches.ids import new_batch_id
 from batch_pipeline.batches.model import Action, Batch, Reason, Starter
 from batch_pipeline.batches.options import BatchOptions, label_from_file_name, parse_options
 from batch_pipeline.batches.organizations import list_organizations
 from batch_pipeline.batches.states import BatchStatus
+from batch_pipeline.database import translating_outages
 from batch_pipeline.errors import NotFoundError, RefusedError
 from batch_pipeline.records.registry import RESOURCES, check_action
 from batch_pipeline.storage import keys
 from batch_pipeline.storage.store import StoredObject
 from batch_pipeline.system import System
+
+_SPACE = "batch_pipeline.inbox:"  # of advisory locks
 
 
 @dataclass(frozen=True)
@@ -82,7 +88,36 @@ def take_in_one(
     starter: Starter,
     options_override: BatchOptions | None = None,
 ) -> Batch | None:
-    """Takes in one object; None where it has gone from the inbox meanwhile."""
+    """Takes in one object; None where it has gone from the inbox, or been overwritten, meanwhile."""
+    with _alone_with(system, found.key):
+        try:
+            unchanged = system.store.stat(found.key).version == found.version
+        except NotFoundError:
+            return None
+        if not unchanged:
+            return None
+        return _take_in(system, found, organizations, starter=starter, options_override=options_override)
+
+
+@contextmanager
+def _alone_with(system: System, key: str) -> Iterator[None]:
+    """One taker at a time works on a key: another, who saw the object before it was taken in, finds it gone.
+
+    Without this it could record the version again just after the first has released it.
+    """
+    with translating_outages(), system.engine.connect() as connection:
+        connection.execute(sa.select(sa.func.pg_advisory_xact_lock(sa.func.hashtextextended(_SPACE + key, 0))))
+        yield
+
+
+def _take_in(
+    system: System,
+    found: StoredObject,
+    organizations: set[str],
+    *,
+    starter: Starter,
+    options_override: BatchOptions | None,
+) -> Batch | None:
     address = read_address(found.key, organizations)
     try:
         options, problem = _options(system, found.key) if options_override is None else (options_override, None)

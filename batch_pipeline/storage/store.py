@@ -7,7 +7,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import IO, Any
+from typing import Any
 from urllib.parse import urlsplit
 
 import pyarrow as pa
@@ -158,19 +158,6 @@ class Store:
                     self._files.rm_file(self.path(key))
             except NotFoundError:
                 continue
-
-    @contextmanager
-    def open_write(self, key: str) -> Iterator[IO[bytes]]:
-        """A stream that becomes the object when the context ends well, and nothing when it doesn't."""
-        with self._translating(key):
-            file = self._files.open(self.path(key), "wb", block_size=BLOCK_BYTES)
-            try:
-                yield file
-            except BaseException:
-                file.discard()
-                file.closed = True  # s3fs would try to write the rest when the stream is collected
-                raise
-            file.close()
 
     def write_table(self, key: str, table: pa.Table) -> None:
         """Writes an Arrow table as Parquet."""

@@ -1,6 +1,5 @@
 """The store on the real S3 server: what it promises, and what it says where it can't."""
 
-import gc
 import hashlib
 import secrets
 import socket
@@ -12,7 +11,6 @@ import pyarrow as pa
 import pytest
 
 from batch_pipeline.errors import NotFoundError, UnavailableError
-from batch_pipeline.settings import MIB
 from batch_pipeline.storage.store import BLOCK_BYTES, Store
 
 ODD_NAMES = [
@@ -180,43 +178,6 @@ def test_prefixes_do_not_see_each_other(environment: dict[str, str]) -> None:
     assert other.list("") == []
     assert [found.key for found in one.list("")] == ["a"]
     assert one.uri("a").endswith(f"/{name}/x/a")
-
-
-# ---- streams ----------------------------------------------------------------------------------------------------
-
-
-@pytest.mark.parametrize("size", [0, 10, 2 * BLOCK_BYTES + 5])
-def test_a_stream_becomes_the_object_when_it_ends_well(store: Store, size: int) -> None:
-    with store.open_write("streamed") as file:
-        for start in range(0, size, MIB):
-            file.write(b"x" * min(MIB, size - start))
-
-    assert store.read("streamed") == b"x" * size
-
-
-@pytest.mark.parametrize("size", [10, 2 * BLOCK_BYTES + 5])
-@pytest.mark.parametrize("error", [ValueError, KeyboardInterrupt])
-def test_a_stream_that_fails_leaves_nothing(store: Store, size: int, error: type[BaseException]) -> None:
-    with pytest.raises(error):
-        _write_and_fail(store, size, error)
-
-    gc.collect()  # what is left of the stream must not write either
-    assert not store.exists("streamed")
-
-
-def test_a_stream_that_fails_leaves_the_former_object(store: Store) -> None:
-    store.write("streamed", b"former")
-
-    with pytest.raises(ValueError):  # noqa: PT011 - the writer's own
-        _write_and_fail(store, 2 * BLOCK_BYTES, ValueError)
-
-    assert store.read("streamed") == b"former"
-
-
-def _write_and_fail(store: Store, size: int, error: type[BaseException]) -> None:
-    with store.open_write("streamed") as file:
-        file.write(b"x" * size)
-        raise error
 
 
 def test_tables_come_back_with_their_types_and_nulls(store: Store) -> None:

@@ -48,10 +48,7 @@ def canonical_phones(texts: pa.StringArray, region: str) -> Canonical:
 
 def _ask_library(texts: pa.StringArray, region: str) -> pa.StringArray:
     return pa.array(
-        [
-            _canonical_phone(text, region) if len(text) <= _MAX_CHARACTERS else None
-            for text in texts.to_pylist()
-        ],
+        [_canonical_phone(text, region) if len(text) <= _MAX_CHARACTERS else None for text in texts.to_pylist()],
         pa.string(),
     )
 

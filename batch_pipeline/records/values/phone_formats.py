@@ -80,9 +80,7 @@ def _national_numbers(digits: pa.StringArray, region: Region) -> tuple[pa.String
     without_code = ~matches(digits, f"^{region.calling_code}") | general.matches(digits, _lengths(digits))
     if not region.prefix:
         return digits, without_code & general.matches(digits, _lengths(digits))
-    rest = pc.replace_substring_regex(
-        digits, pattern=f"^(?:{region.prefix})", replacement="", max_replacements=1
-    )
+    rest = pc.replace_substring_regex(digits, pattern=f"^(?:{region.prefix})", replacement="", max_replacements=1)
     certain = without_code & general.matches(rest, _lengths(rest))
     if region.metadata.national_prefix_transform_rule:
         certain &= _prefix_stays_simple(digits, region)

@@ -92,9 +92,7 @@ class Region:
     def types(self) -> list[Pattern]:
         """The patterns of the number types, those of equal lengths joined into one."""
         names = [
-            name
-            for name in _NUMBER_TYPES
-            if name != "mobile" or not self.metadata.same_mobile_and_fixed_line_pattern
+            name for name in _NUMBER_TYPES if name != "mobile" or not self.metadata.same_mobile_and_fixed_line_pattern
         ]
         return _joined([getattr(self.metadata, name) for name in names])
 
@@ -165,9 +163,7 @@ class CallingCode:
             leading_digits = region.metadata.leading_digits
             if leading_digits:
                 claimed = matches(texts, rf"^\+{self.code}(?:{leading_digits})")
-                valid[unclaimed[claimed]] = region.has_numbers(
-                    texts.filter(pa.array(claimed)), lengths[claimed]
-                )
+                valid[unclaimed[claimed]] = region.has_numbers(texts.filter(pa.array(claimed)), lengths[claimed])
             else:
                 claimed = region.has_numbers(texts, lengths)
                 valid[unclaimed[claimed]] = True
