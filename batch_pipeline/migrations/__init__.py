@@ -29,6 +29,7 @@ def upgrade(database_url: str) -> None:
             connection.commit()
             try:
                 _check_version(connection)
+                connection.commit()  # Alembic commits only a transaction that it began itself
                 config.attributes["connection"] = connection
                 command.upgrade(config, "head")
             finally:
