@@ -14,19 +14,19 @@ _FILE_COLUMNS = 200
 _UNPRINTABLE = re.compile("[\x00-\x1f\x7f-\x9f\u200e\u200f\u2028-\u202e\u2066-\u2069\ud800-\udfff]")
 
 
-def _console(stream: TextIO, *, stderr: bool) -> Console:
+def _console(stream: TextIO) -> Console:
     width = None if stream.isatty() or "COLUMNS" in os.environ else _FILE_COLUMNS
-    return Console(stderr=stderr, highlight=False, markup=False, emoji=False, width=width)
+    return Console(file=stream, highlight=False, markup=False, emoji=False, width=width)
 
 
 def data_console() -> Console:
     """Writes what a command was asked for (stdout)."""
-    return _console(sys.stdout, stderr=False)
+    return _console(sys.stdout)
 
 
 def talk_console() -> Console:
     """Writes everything else (stderr)."""
-    return _console(sys.stderr, stderr=True)
+    return _console(sys.stderr)
 
 
 def print_json(data: Any) -> None:
@@ -42,6 +42,11 @@ def say(line: str) -> None:
 def say_error(message: str) -> None:
     """Tells a failure on one line of stderr."""
     talk_console().print(Text.assemble(("error: ", "bold red"), one_line(message)), soft_wrap=True)
+
+
+def sentences(first: str, second: str) -> str:
+    """Both, one after the other."""
+    return f"{first} {second}" if first.endswith((".", "?", "!")) else f"{first}. {second}"
 
 
 def one_line(text: str) -> str:

@@ -11,7 +11,7 @@ from collections.abc import Sequence
 import typer
 
 from batch_pipeline.cli import batches, demo, organizations, running, system
-from batch_pipeline.cli.console import say_error
+from batch_pipeline.cli.console import say_error, sentences
 from batch_pipeline.errors import BatchError, UnavailableError
 
 ENDED_OTHERWISE = 1
@@ -61,10 +61,10 @@ def _run(arguments: Sequence[str] | None) -> int:
         return WRONG_USE
     except BatchError as error:
         hint = _hint(error)
-        say_error(f"{error.message.rstrip('.')}. {hint}" if hint else error.message)
+        say_error(sentences(error.message, hint) if hint else error.message)
         return UNREACHABLE if isinstance(error, UnavailableError) else WRONG_USE
     except (KeyboardInterrupt, typer.Abort):
-        say_error("Interrupted before it was done; no batch is left behind. Give the command again.")
+        say_error("Interrupted before it was done: give the command again.")
         return ENDED_OTHERWISE
     except BrokenPipeError:
         # Whoever read the output has had enough; what is still in the buffer has nowhere to go.

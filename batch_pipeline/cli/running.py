@@ -1,6 +1,8 @@
 """Commands that run a batch's job in this process: `run`, `retry`."""
 
-from contextlib import suppress
+import io
+from collections.abc import Iterator
+from contextlib import contextmanager, redirect_stderr, suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, NamedTuple
 
@@ -8,7 +10,7 @@ import typer
 
 from batch_pipeline.batches.model import Action
 from batch_pipeline.batches.options import BatchOptions
-from batch_pipeline.cli.console import data_console, print_json, say_error
+from batch_pipeline.cli.console import data_console, print_json, say_error, sentences
 from batch_pipeline.cli.flags import (
     DEFAULT_DATA_DIR,
     ActionName,
@@ -21,7 +23,7 @@ from batch_pipeline.cli.flags import (
 )
 from batch_pipeline.cli.interrupts import stopping_in_order
 from batch_pipeline.cli.session import open_workplace
-from batch_pipeline.errors import RefusedError
+from batch_pipeline.errors import RefusedError, UnavailableError
 
 if TYPE_CHECKING:
     from dagster import DagsterInstance
@@ -144,9 +146,15 @@ def _execute_and_print(system: "System", instance: "DagsterInstance", batch: "Ba
     from batch_pipeline.cli.progress import shown_progress
     from batch_pipeline.orchestration.execute import execute_batch
 
-    with shown_progress(system.ledger, batch.id):
-        # Dagster's own log would repeat what is told below; it is kept with the run.
-        batch = execute_batch(system, instance, batch, log_level="CRITICAL")
+    with shown_progress(system.ledger, batch.id), _quiet():
+        try:
+            # Dagster's own log would repeat what is told below; it is kept with the run.
+            batch = execute_batch(system, instance, batch, log_level="CRITICAL")
+        except UnavailableError as error:
+            raise UnavailableError(
+                error.service,
+                sentences(error.message, f"Once it is back, go on with: batch-pipeline retry {batch.id}"),
+            ) from error
     if json:
         print_json(batch.to_json())
     else:
@@ -154,6 +162,18 @@ def _execute_and_print(system: "System", instance: "DagsterInstance", batch: "Ba
     if batch.status != BatchStatus.completed:
         say_error(_how_it_ended(batch))
         raise typer.Exit(1)
+
+
+@contextmanager
+def _quiet() -> Iterator[None]:
+    """Keeps what libraries write to stderr by themselves for the report of a crash, should there be one."""
+    said = io.StringIO()
+    with redirect_stderr(said):
+        try:
+            yield
+        except Exception as error:
+            error.add_note(said.getvalue())
+            raise
 
 
 def _print_batch(system: "System", batch: "Batch") -> None:

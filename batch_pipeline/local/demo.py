@@ -66,7 +66,11 @@ def demo_system(data_dir: Path) -> Iterator[DemoSystem]:
             # So that every number holds, whatever earlier demonstrations left behind.
             organization = f"demo-{time.strftime('%Y%m%d-%H%M%S')}-{secrets.token_hex(2)}"
             create_organization(system.engine, organization)
-            yield DemoSystem(local, local.servers, system, organization)
+            try:
+                yield DemoSystem(local, local.servers, system, organization)
+            except BaseException:
+                local._supervisor.hurry()  # nobody needs the ends of sample runs
+                raise
 
 
 def process_samples(

@@ -19,6 +19,9 @@ def execute_batch(system: System, instance: DagsterInstance, batch: Batch, *, lo
 
     A re-run appears in Dagster's UI beside its parent. What fails is in the batch's `reason`, not raised; so is an
     interrupt (SIGINT, and SIGTERM where its handler raises KeyboardInterrupt), which makes it `cancelled`.
+
+    Raises UnavailableError where the database goes away, so that nothing can be said of the batch; what else befalls
+    Dagster itself ends the batch and is raised as it is.
     """
     run_tags = run_tags_of(batch)
     if batch.run_id is not None:
@@ -33,6 +36,9 @@ def execute_batch(system: System, instance: DagsterInstance, batch: Batch, *, lo
         interrupted = _was_interrupted(result)
     except (KeyboardInterrupt, DagsterExecutionInterruptedError):
         interrupted = True  # before the first op, or after the last
+    except Exception:
+        _ended(system, system.ledger.get(batch.id), interrupted=False)
+        raise
     return _ended(system, system.ledger.get(batch.id), interrupted=interrupted)
 
 
