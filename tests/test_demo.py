@@ -1,0 +1,69 @@
+"""The demonstration shows what it promises, and leaves nothing running."""
+
+import os
+import signal
+import subprocess
+import sys
+from pathlib import Path
+
+import psutil
+
+from batch_pipeline.local.samples import make_samples
+
+PROGRAM = Path(sys.executable).with_name("batch-pipeline")
+PATIENCE_SECONDS = 240
+
+
+def start(data_dir: Path) -> "subprocess.Popen[str]":
+    # A deployment that is configured is none of the demonstration's business.
+    elsewhere = {"BATCH_DATABASE_URL": "postgresql://127.0.0.1:1/none", "BATCH_STORAGE_URL": "s3://none"}
+    return subprocess.Popen(
+        [PROGRAM, "demo", "--rows", "1000", "--data-dir", str(data_dir)],
+        env={**os.environ, **elsewhere},
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+
+
+def left_running(data_dir: Path) -> list[str]:
+    commands = [" ".join(process.info["cmdline"] or ()) for process in psutil.process_iter(["cmdline"])]
+    return [command for command in commands if str(data_dir) in command]
+
+
+def test_every_number_of_the_demonstration_is_as_it_should_be(session_folder: Path) -> None:
+    data_dir = session_folder / "demo"
+    with start(data_dir) as process:
+        out, err = process.communicate(timeout=PATIENCE_SECONDS)
+
+    assert process.returncode == 0, err
+    assert "Every number is as it should be" in out
+    for sample in make_samples(1000):
+        assert sample.title in out
+    for shown in ("First rejected rows", "invalid_format", "unknown_columns", "unknown_folder", "errors.csv"):
+        assert shown in out
+    assert "Traceback" not in err
+    assert len(err.splitlines()) < 60
+    assert left_running(data_dir) == []
+
+
+def test_the_demonstration_stops_in_order_on_ctrl_c(session_folder: Path) -> None:
+    data_dir = session_folder / "interrupted-demo"
+    with start(data_dir) as process:
+        assert process.stderr is not None
+        for line in process.stderr:
+            if "waits in the inbox" in line:
+                break
+        process.send_signal(signal.SIGINT)
+        _, err = process.communicate(timeout=PATIENCE_SECONDS)
+
+    assert process.returncode == 1
+    assert "Traceback" not in err
+    assert err.splitlines()[-1].startswith("error: Interrupted")
+    assert left_running(data_dir) == []
+
+
+def test_samples_are_the_same_each_time_and_account_for_every_row() -> None:
+    assert make_samples(1000) == make_samples(1000)
+    large = make_samples(3000)[0]
+    assert large.expected.stats.items_read == 3000
