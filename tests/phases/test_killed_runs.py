@@ -210,3 +210,36 @@ def test_a_run_killed_twice_at_any_calls_ends_as_if_undisturbed(
     else:
         batch = execute_batch(stubborn_system, module_instance, batch)
     assert _end_state(stubborn_system, batch) == undisturbed
+
+
+def test_what_is_left_of_a_killed_run_is_decided_anew_after_another_batch(
+    stubborn_system: System, module_instance: DagsterInstance
+) -> None:
+    """The other one has created and renamed records that the unfinished chunks mean; finished chunks stay."""
+    batch = _new_batch(stubborn_system)
+    batch = _kill(
+        stubborn_system,
+        module_instance,
+        batch,
+        KillPoint("batch_pipeline.loading.chunks:ChunkWriter.write", 3, after=True),
+    )
+    organization_id = str(batch.organization_id)
+    before = {record["id"]: record for record in contacts(stubborn_system, organization_id)}
+    assert 0 < len(before) - len(STORED) < batch.work.items  # some, not all, are written
+    other = [{"external_id": f"new-{row}", "name": "Other"} for row in range(0, ROWS, KINDS)]
+    done = execute_batch(stubborn_system, module_instance, arrived(stubborn_system, organization_id, as_csv(other)))
+    assert done.stats.created > 0
+    assert done.stats.updated > 0
+
+    batch = execute_batch(stubborn_system, module_instance, batch)
+    assert (batch.status, batch.attempts, batch.stats.items_read) == ("completed", 2, ROWS)
+    after = {record["id"]: record for record in contacts(stubborn_system, organization_id)}
+    assert set(before) <= set(after)
+    assert len(after) == len(STORED) + batch.stats.created + done.stats.created
+    # The batch's open items of the other's records update them; those that were written before stay the other's.
+    names = {record["external_id"]: record["name"] for record in after.values()}
+    others = {external_id for external_id, name in names.items() if name == "Other"}
+    assert len(others) == done.stats.updated
+    assert {names[item["external_id"]] for item in other} == {"Other"} | {
+        f"New {row:03}" for row in range(0, ROWS, KINDS) if f"new-{row}" not in others
+    }

@@ -1,0 +1,101 @@
+"""The code location as others see it: its names, its Launchpad form, and that only it knows Dagster."""
+
+import ast
+from pathlib import Path
+from typing import Any
+
+import pytest
+from dagster import DefaultSensorStatus
+
+import batch_pipeline
+from batch_pipeline.batches.options import OPTION_NAMES, BatchOptions
+from batch_pipeline.definitions import defs
+from batch_pipeline.orchestration import tags
+from batch_pipeline.orchestration.config import BatchConfig
+from batch_pipeline.records.registry import RESOURCES
+
+PACKAGE = Path(batch_pipeline.__file__).parent
+
+
+def _imported(path: Path) -> set[str]:
+    """The modules that a file imports when it runs, wherever in it; those for type checkers alone are no matter."""
+    tree = ast.parse(path.read_text())
+    for node in ast.walk(tree):
+        if isinstance(node, ast.If) and isinstance(node.test, ast.Name) and node.test.id == "TYPE_CHECKING":
+            node.body = []
+    names = set()
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Import):
+            names |= {alias.name for alias in node.names}
+        elif isinstance(node, ast.ImportFrom) and node.module is not None:
+            names.add(node.module)
+    return names
+
+
+def test_only_orchestration_imports_dagster() -> None:
+    offenders = {
+        str(path.relative_to(PACKAGE))
+        for path in PACKAGE.rglob("*.py")
+        if any(name.split(".")[0].startswith("dagster") for name in _imported(path))
+    }
+    assert offenders
+    assert {name for name in offenders if not name.startswith("orchestration/")} == set()
+
+
+def test_phases_and_what_they_use_do_not_know_who_runs_them() -> None:
+    for folder in ("batches", "records", "payloads", "loading", "phases", "storage", "migrations"):
+        for path in (PACKAGE / folder).rglob("*.py"):
+            wrong = {name for name in _imported(path) if name.startswith("batch_pipeline.orchestration")}
+            assert not wrong, path
+
+
+def test_the_job_the_sensors_and_the_assets_have_the_names_that_others_rely_on() -> None:
+    repository = defs.get_repository_def()
+    assert {job.name for job in repository.get_all_jobs() if not job.name.startswith("__")} == {"batch_job"}
+    assert [node.name for node in defs.resolve_job_def("batch_job").nodes_in_topological_order] == [
+        "parse",
+        "validate",
+        "process",
+        "cleanup",
+    ]
+    sensors = {sensor.name: sensor for sensor in repository.sensor_defs}
+    assert set(sensors) == {"upload_sensor", "reconcile_sensor", "failure_sensor", "cancel_sensor"}
+    assert all(sensor.default_status is DefaultSensorStatus.RUNNING for sensor in sensors.values())
+    assert {key.to_user_string() for key in repository.asset_graph.get_all_asset_keys()} == {
+        resource.table for resource in RESOURCES.values()
+    }
+    assert (tags.BATCH_ID, tags.ORGANIZATION, tags.RESOURCE, tags.ACTION) == (
+        "batch/id",
+        "batch/organization",
+        "batch/resource",
+        "batch/action",
+    )
+
+
+def test_the_launchpad_offers_every_option_with_its_default_and_a_description() -> None:
+    schema = BatchConfig.to_config_schema().as_field().config_type.fields  # type: ignore[attr-defined]
+    assert set(schema) == {"organization", "resource", "action", "file", *OPTION_NAMES}
+    assert {name for name, field in schema.items() if field.is_required} == {"resource", "action", "file"}
+    assert all(field.description for field in schema.values())
+    assert set(schema["resource"].config_type.config_values) == set(RESOURCES)
+    plain = BatchConfig(resource="contact", action="merge", file="a.csv")
+    assert plain.options() == BatchOptions()
+
+
+@pytest.mark.parametrize(
+    ("wrong", "says"),
+    [
+        ({"action": "upsert"}, "action"),
+        ({"resource": "person"}, "resource"),
+        ({"colour": "red"}, "colour"),
+        ({"save_result": "perhaps"}, "save_result"),
+    ],
+)
+def test_a_wrong_launchpad_config_is_refused_before_a_run_begins(wrong: dict[str, Any], says: str) -> None:
+    from dagster import DagsterInvalidConfigError, validate_run_config
+
+    config = {"resource": "contact", "action": "merge", "file": "a.csv"}
+    job = defs.resolve_job_def(tags.JOB_NAME)
+    validate_run_config(job, {"ops": {"parse": {"config": config}}})
+    with pytest.raises(DagsterInvalidConfigError, match=says):
+        validate_run_config(job, {"ops": {"parse": {"config": {**config, **wrong}}}})
