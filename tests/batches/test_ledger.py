@@ -1,0 +1,313 @@
+"""The ledger: one state machine, attempts that supersede each other, and payloads that arrive once."""
+
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
+from datetime import UTC, datetime, timedelta
+from itertools import pairwise, product
+from typing import Any
+
+import pytest
+from hypothesis import HealthCheck, settings
+from hypothesis import strategies as st
+from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule, run_state_machine_as_test
+
+from batch_pipeline.batches.ledger import Ledger
+from batch_pipeline.batches.model import Action, Batch, PhaseName, PhaseStatus, Reason, Starter
+from batch_pipeline.batches.options import BatchOptions
+from batch_pipeline.batches.states import FINAL, RERUNNABLE, TRANSITIONS, BatchStatus, check_transition
+from batch_pipeline.database import create_engine
+from batch_pipeline.errors import NotFoundError, StateError, SupersededError
+
+WHY = Reason("test", "The test says so.")
+
+
+@pytest.fixture(scope="module")
+def ledger(module_database_url: str) -> Iterator[Ledger]:
+    engine = create_engine(module_database_url)
+    yield Ledger(engine)
+    engine.dispose()
+
+
+def _create(ledger: Ledger, **values: Any) -> Batch:
+    return ledger.create(
+        **{
+            "organization_id": "default",
+            "resource": "contact",
+            "action": Action.merge,
+            "name": "test",
+            "options": BatchOptions(),
+            **values,
+        }
+    )[0]
+
+
+def _arrived(ledger: Ledger) -> Batch:
+    return ledger.payload_arrived(_create(ledger).id, upload_key="k", saved=True, starter=Starter.caller)
+
+
+def _put(ledger: Ledger, batch: Batch, status: BatchStatus) -> None:
+    """The batch in any state, past the state machine."""
+    with ledger.engine.begin() as connection:
+        connection.exec_driver_sql("UPDATE batches SET status = %s WHERE id = %s", (status.value, batch.id))
+
+
+# ---- the state machine -----------------------------------------------------------------------------------------
+
+
+def test_only_a_rerun_leaves_a_final_status() -> None:
+    for status in FINAL - RERUNNABLE:
+        assert TRANSITIONS[status] == frozenset()
+    for status in RERUNNABLE:
+        assert TRANSITIONS[status] == {BatchStatus.requested, BatchStatus.queued}
+
+
+@pytest.mark.parametrize(("before", "after"), list(product(BatchStatus, BatchStatus)))
+def test_each_step_between_two_statuses_is_recorded_or_an_error(
+    ledger: Ledger, before: BatchStatus, after: BatchStatus
+) -> None:
+    batch = ledger.begin_attempt(_arrived(ledger).id, f"run {before} {after}")
+    _put(ledger, batch, before)
+    history = ledger.history(batch.id)
+    if before is after:
+        assert ledger.transition(batch.id, str(batch.run_id), after).status == before
+        assert ledger.history(batch.id) == history
+    elif after in TRANSITIONS[before]:
+        assert ledger.transition(batch.id, str(batch.run_id), after).status == after
+        ((was, is_now, at, run_id),) = ledger.history(batch.id)[len(history) :]
+        assert (was, is_now, run_id) == (before.value, after.value, batch.run_id)
+        assert abs(datetime.now(UTC) - at) < timedelta(minutes=1)
+    else:
+        with pytest.raises(StateError) as caught:
+            ledger.transition(batch.id, str(batch.run_id), after)
+        assert caught.value.code == "illegal_transition"
+        assert (ledger.get(batch.id).status, ledger.history(batch.id)) == (before, history)
+
+
+# ---- making, and arriving --------------------------------------------------------------------------------------
+
+
+def test_one_object_version_is_one_batch_until_it_is_released(ledger: Ledger) -> None:
+    first = _create(ledger, source_version="v1")
+    assert _create(ledger, source_version="v1") == first
+    assert ledger.history(first.id) == [(None, "requested", ledger.history(first.id)[0][2], None)]
+    ledger.release_source(first.id)
+    assert _create(ledger, source_version="v1").id != first.id
+
+
+def test_of_several_who_record_one_object_version_at_once_one_makes_the_batch(ledger: Ledger) -> None:
+    with ThreadPoolExecutor(4) as pool:
+        made = list(pool.map(lambda _: _create(ledger, source_version="v2").id, range(8)))
+    assert len(set(made)) == 1
+
+
+def test_a_payload_arrives_once(ledger: Ledger) -> None:
+    batch = _create(ledger)
+    with ThreadPoolExecutor(4) as pool:
+        arrivals = list(
+            pool.map(
+                lambda n: ledger.payload_arrived(batch.id, upload_key=f"k{n}", saved=True, starter=Starter.launcher),
+                range(4),
+            )
+        )
+    assert len({(found.arrival, found.arrived_at, found.upload_key) for found in arrivals}) == 1
+    assert arrivals[0].arrival is not None
+
+
+def test_batches_stand_in_the_order_in_which_their_payloads_arrived(ledger: Ledger) -> None:
+    later, sooner = _create(ledger), _create(ledger)
+    for batch in (sooner, later):
+        ledger.payload_arrived(batch.id, upload_key="k", saved=True, starter=Starter.caller)
+    assert (ledger.get(sooner.id).arrival or 0) < (ledger.get(later.id).arrival or 0)
+
+
+def test_a_batch_is_found_by_its_own_organization_only(ledger: Ledger) -> None:
+    batch = _create(ledger)
+    assert ledger.get(batch.id, "default") == batch
+    for wrong in ((batch.id, "other"), ("batch_none", None)):
+        with pytest.raises(NotFoundError):
+            ledger.get(*wrong)
+
+
+# ---- attempts --------------------------------------------------------------------------------------------------
+
+
+def test_a_run_begins_its_attempt_once_however_many_ops_ask(ledger: Ledger) -> None:
+    batch = _arrived(ledger)
+    begun = ledger.begin_attempt(batch.id, "once")
+    assert (begun.attempts, begun.run_id, begun.awaits_run) == (1, "once", None)
+    assert ledger.begin_attempt(batch.id, "once") == begun
+
+
+def test_of_two_runs_that_begin_at_once_the_later_one_has_the_batch(ledger: Ledger) -> None:
+    batch = _arrived(ledger)
+    with ThreadPoolExecutor(2) as pool:
+        list(pool.map(lambda run: ledger.begin_attempt(batch.id, run), ("left", "right")))
+    now = ledger.get(batch.id)
+    assert now.attempts == 2
+    older = {"left": "right", "right": "left"}[str(now.run_id)]
+    assert ledger.check_live(batch.id, str(now.run_id)) == now
+    for refused in (
+        lambda: ledger.begin_attempt(batch.id, older),
+        lambda: ledger.check_live(batch.id, older),
+        lambda: ledger.update(batch.id, older, checksum="x"),
+        lambda: ledger.update_phase(batch.id, older, now.phases[0]),
+        lambda: ledger.transition(batch.id, older, BatchStatus.queued),
+    ):
+        with pytest.raises(SupersededError):
+            refused()
+    assert ledger.end(batch.id, BatchStatus.failed, WHY, run_id=older) == now
+    assert ledger.get(batch.id) == now
+
+
+def test_an_attempt_may_change_nothing_once_its_batch_has_ended(ledger: Ledger) -> None:
+    batch = ledger.begin_attempt(_arrived(ledger).id, "ended")
+    ended = ledger.end(batch.id, BatchStatus.failed, WHY)
+    with pytest.raises(SupersededError):
+        ledger.update(batch.id, "ended", checksum="x")
+    with pytest.raises(SupersededError):
+        ledger.check_live(batch.id, "ended")
+    with pytest.raises(StateError):
+        ledger.transition(batch.id, "ended", BatchStatus.processing)
+    assert ledger.end(batch.id, BatchStatus.timed_out, WHY) == ended == ledger.get(batch.id)
+
+
+def test_an_attempt_lost_between_validation_and_queued_is_queued_in_the_next(ledger: Ledger) -> None:
+    batch = ledger.begin_attempt(_arrived(ledger).id, "lost")
+    with ledger.engine.begin() as connection:
+        connection.exec_driver_sql(
+            "UPDATE batches SET phases = jsonb_set(phases, '{1,status}', '\"completed\"') WHERE id = %s", (batch.id,)
+        )
+    assert ledger.begin_attempt(batch.id, "found").status == "queued"
+    assert ledger.history(batch.id)[-1][:2] == ("requested", "queued")
+
+
+def test_ending_takes_the_turn_away(ledger: Ledger) -> None:
+    batch = ledger.begin_attempt(_arrived(ledger).id, "holder")
+    with ledger.engine.begin() as connection:
+        connection.exec_driver_sql(
+            "INSERT INTO turns (organization_id, resource, fence, holder) VALUES ('default', 'contact', 7, %s)",
+            (batch.id,),
+        )
+    ledger.end(batch.id, BatchStatus.failed, WHY)
+    with ledger.engine.connect() as connection:
+        row = connection.exec_driver_sql("SELECT fence, holder FROM turns").one()
+    assert tuple(row) == (8, None)
+
+
+# ---- any sequence ----------------------------------------------------------------------------------------------
+
+
+class AnySequence(RuleBasedStateMachine):
+    """Whatever is asked of one batch in whatever order, its history is a path of the state machine."""
+
+    ledger: Ledger
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.batch = _create(self.ledger)
+        self.runs = 0
+
+    @property
+    def now(self) -> Batch:
+        return self.ledger.get(self.batch.id)
+
+    @rule()
+    def arrive(self) -> None:
+        self.ledger.payload_arrived(self.batch.id, upload_key="k", saved=True, starter=Starter.caller)
+
+    @rule()
+    def begin(self) -> None:
+        before = self.now
+        run_id = f"{self.batch.id}/{self.runs}"
+        self.runs += 1
+        try:
+            after = self.ledger.begin_attempt(self.batch.id, run_id)
+        except StateError:
+            assert before.status == "expired"
+            assert self.now == before
+        else:
+            assert (after.attempts, after.run_id) == (before.attempts + 1, run_id)
+            assert after.status == "completed" or after.status not in FINAL
+            assert not any(phase.status in ("running", "failed") for phase in after.phases)
+
+    @precondition(lambda self: self.now.run_id is not None)
+    @rule(after=st.sampled_from(sorted(BatchStatus)))
+    def move(self, after: BatchStatus) -> None:
+        before = self.now
+        try:
+            check_transition(before.id, BatchStatus(before.status), after)
+        except StateError:
+            allowed = before.status == after
+        else:
+            allowed = True
+        try:
+            self.ledger.transition(before.id, str(before.run_id), after)
+        except StateError:
+            assert not allowed
+            assert self.now == before
+        else:
+            assert allowed
+            assert self.now.status == after
+
+    @precondition(lambda self: self.now.run_id is not None)
+    @rule(name=st.sampled_from(sorted(PhaseName)), status=st.sampled_from(sorted(PhaseStatus)))
+    def progress(self, name: PhaseName, status: PhaseStatus) -> None:
+        before = self.now
+        phase = replace(before.phase(name), status=status, success=1)
+        try:
+            self.ledger.update_phase(before.id, str(before.run_id), phase)
+        except SupersededError:
+            assert before.status in FINAL
+            assert self.now == before
+        else:
+            assert self.now.phase(name) == phase
+
+    @rule(status=st.sampled_from([BatchStatus.failed, BatchStatus.timed_out, BatchStatus.expired]))
+    def end(self, status: BatchStatus) -> None:
+        before = self.now
+        try:
+            after = self.ledger.end(before.id, status, WHY)
+        except StateError:
+            assert status not in TRANSITIONS[BatchStatus(before.status)]
+            return
+        assert after.status == (before.status if before.status in FINAL else status)
+        assert after.awaits_run is None
+        assert not any(phase.status == "running" for phase in after.phases) or before.status in FINAL
+
+    @rule()
+    def ask_for_rerun(self) -> None:
+        before = self.now
+        try:
+            after = self.ledger.request_rerun(before.id, Starter.launcher)
+        except StateError:
+            assert before.status not in RERUNNABLE or before.arrival is None
+        else:
+            assert (after.status, after.awaits_run) == (before.status, "launcher")
+            assert (after.arrival or 0) > (before.arrival or 0)
+            assert after.arrived_at == before.arrived_at  # new ids are made of it
+
+    @invariant()
+    def history_is_a_path_to_where_it_is(self) -> None:
+        history = self.ledger.history(self.batch.id)
+        assert history[0][:2] == (None, "requested")
+        assert history[-1][1] == self.now.status
+        for earlier, later in pairwise(history):
+            assert later[0] == earlier[1]
+            assert later[1] in TRANSITIONS[BatchStatus(earlier[1])]
+            assert later[2] >= earlier[2]
+
+    @invariant()
+    def a_reason_is_given_for_every_bad_end(self) -> None:
+        now = self.now
+        assert now.reason is None or now.status in FINAL
+
+
+def test_any_sequence_of_calls_keeps_to_the_state_machine(ledger: Ledger) -> None:
+    machine = type("AnySequenceHere", (AnySequence,), {"ledger": ledger})
+    run_state_machine_as_test(
+        machine,
+        settings=settings(
+            max_examples=12, stateful_step_count=15, deadline=None, suppress_health_check=list(HealthCheck)
+        ),
+    )
