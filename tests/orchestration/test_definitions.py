@@ -78,7 +78,7 @@ def test_the_launchpad_offers_every_option_with_its_default_and_a_description() 
     assert {name for name, field in schema.items() if field.is_required} == {"resource", "action", "file"}
     assert all(field.description for field in schema.values())
     assert set(schema["resource"].config_type.config_values) == set(RESOURCES)
-    plain = BatchConfig(resource="contact", action="merge", file="a.csv")
+    plain = BatchConfig.model_validate({"resource": "contact", "action": "merge", "file": "a.csv"})
     assert plain.options() == BatchOptions()
 
 

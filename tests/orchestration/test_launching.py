@@ -1,9 +1,9 @@
 """How batches and their runs come about: the inbox, the sensor's ticks, the Launchpad, and re-execution."""
 
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
-from typing import Any
+from typing import Any, cast
 
 import psycopg
 import pytest
@@ -41,7 +41,7 @@ def _tick(instance: DagsterInstance) -> list[RunRequest]:
     """One tick of the upload sensor; the runs that it asks for."""
     sensor = defs.get_sensor_def("upload_sensor")
     with build_sensor_context(instance=instance) as context:
-        answers = list(sensor(context))  # type: ignore[call-overload]
+        answers = list(cast("Iterator[RunRequest | SkipReason]", sensor(context)))
     assert all(isinstance(answer, RunRequest | SkipReason) for answer in answers)
     return [answer for answer in answers if isinstance(answer, RunRequest)]
 

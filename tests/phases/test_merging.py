@@ -9,8 +9,8 @@ from batch_runs import Runner, arrived, as_csv, contacts, insert_contacts, new_o
 from dagster import DagsterInstance
 
 from batch_pipeline.batches.model import Batch
+from batch_pipeline.batches.turns import take_turn
 from batch_pipeline.orchestration.execute import execute_batch
-from batch_pipeline.phases import process as processing
 from batch_pipeline.storage import keys
 from batch_pipeline.system import System
 
@@ -361,15 +361,15 @@ def test_what_another_batch_wrote_since_validation_decides_anew(run: Runner, mon
     rows = [{"external_id": "same", "name": "Ada", "notes": "second"}, {"email": "e@example.com", "name": "Eve"}]
     first = arrived(run.system, run.organization_id, as_csv([{**row, "notes": "first"} for row in rows]))
     second = arrived(run.system, run.organization_id, as_csv(rows), save_result=True)
-    process = processing.take_turn
+    place = "batch_pipeline.phases.process.take_turn"
 
     def other_batch_goes_first(*args: Any, **kwargs: Any) -> Any:
         # The second batch has been validated, and now waits for the turn, which is the first one's by arrival.
-        monkeypatch.setattr(processing, "take_turn", process)
+        monkeypatch.setattr(place, take_turn)
         assert execute_batch(run.system, run.instance, first).status == "completed"
-        return process(*args, **kwargs)
+        return take_turn(*args, **kwargs)
 
-    monkeypatch.setattr(processing, "take_turn", other_batch_goes_first)
+    monkeypatch.setattr(place, other_batch_goes_first)
     done = execute_batch(run.system, run.instance, second)
     assert _stats(done) == {"updated": 1, "unchanged": 1}
     found = contacts(run.system, run.organization_id)
