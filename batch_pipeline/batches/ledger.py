@@ -185,14 +185,16 @@ class Ledger:
             .values(
                 upload_key=upload_key,
                 has_upload_file=saved,
-                arrival=arrivals.next_value(),
+                arrival=sa.bindparam("place"),
+                first_arrival=sa.bindparam("place"),
                 arrived_at=sa.func.clock_timestamp(),
                 awaits_run=starter.value,
                 updated_at=sa.func.clock_timestamp(),
             )
         )
         with translating_outages(), self.engine.begin() as connection:
-            connection.execute(statement)
+            place = connection.execute(sa.select(arrivals.next_value())).scalar_one()
+            connection.execute(statement, {"place": place})
             return _batch(_row(connection, batch_id))
 
     def release_source(self, batch_id: str) -> None:

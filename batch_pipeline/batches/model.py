@@ -176,6 +176,8 @@ class Work:
         chunks: number of parsed chunk files.
         fields: record columns that validation staged.
         clears: whether any staged item clears a field.
+        doomed: overwrite: records that cleanup is to delete.
+        unidentified: overwrite: rejected items that carry no readable key, because of which nothing is deleted.
     """
 
     format: str = ""
@@ -186,6 +188,8 @@ class Work:
     chunks: int = 0
     fields: tuple[str, ...] = ()
     clears: bool = False
+    doomed: int = 0
+    unidentified: int = 0
 
     def to_row(self) -> dict[str, Any]:
         """The facts as stored. The columns go as one JSON text: jsonb can't hold the NUL that a JSON name may have."""
@@ -208,7 +212,8 @@ class Work:
 class Batch:
     """One bulk operation on one resource of one organization, as the ledger knows it.
 
-    `organization_id`, `resource` and `action` are None only where an inbox folder named unknown ones.
+    `organization_id`, `resource` and `action` are None only where an inbox folder named unknown ones. `arrival` is its
+    place in line, which a re-run takes anew; `first_arrival` is when its payload came, which says whose data are newer.
     """
 
     id: str
@@ -235,6 +240,7 @@ class Batch:
     awaits_run: Starter | None
     retry_of: str | None
     arrival: int | None
+    first_arrival: int | None
     arrived_at: datetime | None
     plan_version: int | None
     created_at: datetime

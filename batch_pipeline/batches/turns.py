@@ -98,6 +98,19 @@ def _try_take(connection: Connection, batch: Batch) -> bool:
     return taken is not None and bool(taken[0])
 
 
+def newer_writers(connection: Connection, batch: Batch) -> list[str]:
+    """The batches of the same records that arrived later than this one's payload and have written."""
+    rows = connection.execute(
+        """
+        SELECT b.id FROM batches b
+        WHERE b.organization_id = %s AND b.resource = %s AND b.first_arrival > %s
+          AND EXISTS (SELECT FROM batch_chunks c WHERE c.batch_id = b.id AND c.done_at IS NOT NULL)
+        """,
+        (batch.organization_id, batch.resource, batch.first_arrival),
+    )
+    return [str(row[0]) for row in rows]
+
+
 def claim_version(connection: Connection, turn: Turn) -> int:
     """Counts the version up, in the transaction in which the plan becomes final. Raises SupersededError."""
     row = connection.execute(

@@ -3,6 +3,8 @@
 A set-based look-up in the database; what follows from it is the `planner`'s.
 """
 
+from dataclasses import dataclass
+
 import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
@@ -21,8 +23,21 @@ BY_NATURAL_KEY = 2
 FOLDING_COLLATION = "pg_c_utf8"
 
 
-def deciding_kinds(resource: Resource, checked: CheckedChunk, rules: RowRules) -> pa.Int16Array:
-    """The kind of key that decides each item's identity; null where that key is not valid, so none can.
+@dataclass(frozen=True)
+class DecidingKeys:
+    """By which key each item of a chunk is identified.
+
+    Attributes:
+        kinds: int16; the kind of key that decides; null where that key is not valid, so none can.
+        identified: bool; whether the item carries any readable key, deciding or not.
+    """
+
+    kinds: pa.Int16Array
+    identified: pa.BooleanArray
+
+
+def deciding_keys(resource: Resource, checked: CheckedChunk, rules: RowRules) -> DecidingKeys:
+    """The keys of a chunk's items.
 
     An item carries a key also when its value is wrong: a mistyped email must not turn into another record by name.
     """
@@ -38,6 +53,8 @@ def deciding_kinds(resource: Resource, checked: CheckedChunk, rules: RowRules) -
         return np.asarray((checked.invalid >> rules.bits[name]) & 1 == 1)
 
     kinds = np.full(count, -1, np.int16)
+    identified = given("id") | given("external_id")
+    natural_items = np.ones(count, np.bool_)
     open_items = np.ones(count, np.bool_)
     keys: list[tuple[int, str | None, tuple[str, ...]]] = [
         (BY_ID, "id", ("id",)),
@@ -51,7 +68,11 @@ def deciding_kinds(resource: Resource, checked: CheckedChunk, rules: RowRules) -
             broken |= wrong(column)
         kinds[carried & ~broken] = kind
         open_items = open_items & ~carried
-    return pa.array(kinds, mask=kinds < 0)
+        if kind >= BY_NATURAL_KEY:
+            applies = natural_items if when is None else natural_items & (given(when) | wrong(when))
+            identified |= applies & ~broken & given(columns[0])
+            natural_items = natural_items & ~applies
+    return DecidingKeys(pa.array(kinds, mask=kinds < 0), pa.array(identified))
 
 
 class Matching:
@@ -120,7 +141,18 @@ class Matching:
             kind=sql.Literal(kind),
         )
 
-    def _by_natural_key(self, kind: int, key: NaturalKey) -> sql.Composed:
+    def same_key_conditions(self) -> list[sql.Composed]:
+        """For each key that items can carry: whether item `s` carries that of record `r`, deciding or not."""
+        conditions = [
+            sql.SQL("r.{column} = s.{column}").format(column=sql.Identifier(column))
+            for column in ("id", "external_id")
+            if column in self._fields
+        ]
+        return conditions + [
+            self._natural_condition(key) for key in self._resource.natural_keys if key.columns[0] in self._fields
+        ]
+
+    def _natural_condition(self, key: NaturalKey) -> sql.Composed:
         staged = [_key_expression(self.staged(column), key) for column in key.columns]
         conditions = [
             sql.SQL("{} = {}").format(_key_expression(sql.SQL("r.{}").format(sql.Identifier(column)), key), value)
@@ -131,7 +163,10 @@ class Matching:
         if key.only_records_without is not None:
             conditions.append(sql.SQL("r.{} IS NULL").format(sql.Identifier(key.only_records_without)))
         conditions.append(sql.SQL("{} IS NOT NULL").format(self.staged(key.columns[0])))
-        values = sql.SQL(", ").join(staged)
+        return sql.SQL(" AND ").join(conditions)
+
+    def _by_natural_key(self, kind: int, key: NaturalKey) -> sql.Composed:
+        values = sql.SQL(", ").join(_key_expression(self.staged(column), key) for column in key.columns)
         return self._compose(
             """
             SELECT s.row, min(r.id), count(r.id)::integer, s.kind,
@@ -140,7 +175,7 @@ class Matching:
             WHERE s.kind = {kind} AND NOT s.row <@ %(done)s::int8multirange
             GROUP BY s.row, s.kind, s.invalid, {values}
             """,
-            conditions=sql.SQL(" AND ").join(conditions),
+            conditions=self._natural_condition(key),
             label=sql.Literal(f"k{kind}"),
             values=values,
             kind=sql.Literal(kind),

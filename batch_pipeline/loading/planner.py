@@ -5,36 +5,41 @@ contradict each other are settled, and every item gets a verdict. Rows of chunks
 plan can be made anew for the rest when another batch wrote since.
 """
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from psycopg import sql
 
-from batch_pipeline.batches.model import DuplicateHandling
+from batch_pipeline.batches.model import Action, DuplicateHandling, PhaseName
 from batch_pipeline.loading.identity import BY_ID, BY_NATURAL_KEY, Matching
-from batch_pipeline.loading.merging import merged_value
-from batch_pipeline.loading.staging import Connection, Staging
+from batch_pipeline.loading.merging import difference, merged_value
+from batch_pipeline.loading.staging import STEP_PLAN, Connection, Staging
 from batch_pipeline.records.errors import VALUE_CHARACTERS
 from batch_pipeline.records.fields import KeyedText
 from batch_pipeline.records.resource import Resource
 
-# In which step an error was found; the errors of an item are reported in this order.
-STEP_RULES = 0
-STEP_PLAN = 1
-STEP_WRITE = 2
-
 
 @dataclass(frozen=True)
 class PlanCounts:
-    """Items by verdict."""
+    """Items by verdict; for an overwrite also what cleanup is to do.
+
+    Attributes:
+        doomed: records that cleanup is to delete.
+        unidentified: rejected items without any readable key, because of which nothing is to be deleted.
+    """
 
     accepted: int
     duplicates: int
     rejected: int
+    doomed: int = 0
+    unidentified: int = 0
 
 
 class Planner:
-    """Makes the plan of one batch, within the caller's transaction."""
+    """Makes the plan of one batch, within the caller's transaction.
+
+    `newer` are the batches that arrived later than this one and have written: what they wrote is not undone.
+    """
 
     def __init__(
         self,
@@ -43,18 +48,29 @@ class Planner:
         staging: Staging,
         *,
         organization_id: str,
+        action: Action,
         fields: tuple[str, ...],
+        clears: bool,
         handling: DuplicateHandling,
+        newer: list[str],
     ) -> None:
         self._connection = connection
         self._resource = resource
         self._staging = staging
+        self._action = action
         self._fields = fields
-        self._handling = handling
+        self._clears = clears
+        # Items of a delete say nothing but the id, so those that mean the same record do not differ.
+        self._handling = DuplicateHandling.use_first if action is Action.delete else handling
         self._bits = {field.name: bit for bit, field in enumerate(resource.fields)}
         self._matching = Matching(resource, staging, fields)
         self._table = sql.Identifier("public", resource.table)
-        self._parameters: dict[str, Any] = {"organization": organization_id, "done": "{}"}
+        self._parameters: dict[str, Any] = {
+            "organization": organization_id,
+            "batch": staging.batch_id,
+            "done": "{}",
+            "newer": newer,
+        }
 
     def plan(self) -> PlanCounts:
         """Decides every item that is in no finished chunk; replaces an earlier plan for those."""
@@ -83,8 +99,8 @@ class Planner:
     def _done_rows(self) -> str:
         row = self._connection.execute(
             "SELECT coalesce(range_agg(int8range(first_row, last_row, '[]')), '{}')::text FROM batch_chunks"
-            " WHERE batch_id = %s AND done_at IS NOT NULL",
-            (self._staging.batch_id,),
+            " WHERE batch_id = %s AND phase = %s AND done_at IS NOT NULL",
+            (self._staging.batch_id, PhaseName.processing.value),
         ).fetchone()
         return "{}" if row is None else str(row[0])
 
@@ -109,11 +125,14 @@ class Planner:
     # ---- errors ------------------------------------------------------------------------------------------------
 
     def _find_errors(self) -> None:
+        if self._parameters["newer"]:
+            self._spare_newer_records()
         if "id" in self._fields:
             self._add_errors(
                 "id_not_found",
                 "id",
-                "no record of this organization has it: ids are made by this system, leave it empty to create",
+                "no record of this organization has it: ids are made by this system"
+                + ("" if self._action is Action.delete else ", leave it empty to create"),
                 "s.id",
                 "m.kind = {kind} AND m.matches = 0",
                 kind=sql.Literal(BY_ID),
@@ -141,6 +160,8 @@ class Planner:
                     "m.kind = {kind} AND m.matches > 1",
                     kind=sql.Literal(BY_NATURAL_KEY + place),
                 )
+        if self._action is Action.delete:
+            return
         for field in self._resource.fields:
             if field.required:
                 self._add_errors(
@@ -169,6 +190,25 @@ class Planner:
                     merged=merged_value(field.name, self._bits[field.name], keyed=True, clears=True),
                     most=sql.Literal(field.max_pairs),
                 )
+
+    def _spare_newer_records(self) -> None:
+        """An item that would undo what a later-arrived batch wrote is rejected: that batch's data are newer."""
+        changes: sql.Composable = sql.SQL("true")
+        if self._action is not Action.delete:
+            changes = difference(self._resource, self._fields, clears=self._clears) or sql.SQL("false")
+        self._execute(
+            """
+            INSERT INTO {errors} (row, step, code, field, message, value)
+            SELECT s.row, {step}, 'conflict', NULL,
+                   'a batch that arrived later (' || r.batch_id || ') has written the record since:'
+                   || ' nothing newer is undone, upload the item again if it is meant', NULL
+            FROM matched m JOIN {items} s ON s.row = m.row
+            JOIN {records} r ON r.organization_id = %(organization)s AND r.id = m.record_id
+            WHERE m.matches = 1 AND m.kind IS NOT NULL AND r.batch_id = ANY(%(newer)s) AND {changes}
+            ORDER BY s.row
+            """,
+            changes=changes,
+        )
 
     def _add_errors(
         self, code: str, field: str, expectation: str, value: str, condition: str, **parts: sql.Composable
@@ -275,7 +315,55 @@ class Planner:
             self._compose("SELECT verdict::text, count(*) FROM {plan} GROUP BY verdict")
         ).fetchall()
         counts = {str(verdict): int(count) for verdict, count in rows}
-        return PlanCounts(counts.get("a", 0), counts.get("d", 0), counts.get("r", 0))
+        verdicts = PlanCounts(counts.get("a", 0), counts.get("d", 0), counts.get("r", 0))
+        return self._doom(verdicts) if self._action is Action.overwrite else verdicts
+
+    # ---- cleanup -------------------------------------------------------------------------------------------------
+
+    def _doom(self, counts: PlanCounts) -> PlanCounts:
+        """Lists the records that an overwrite deletes: all but those that any item of the upload may mean.
+
+        Spared are the records of accepted items, those that share any key with a rejected item, what this batch
+        itself has made, and what batches that arrived later have written.
+        """
+        unidentified = self._one(
+            "SELECT count(*) FROM {plan} p JOIN {items} s ON s.row = p.row WHERE p.verdict = 'r' AND NOT s.identified"
+        )
+        spared = [
+            self._compose(
+                """
+                SELECT r.id FROM {plan} p JOIN {items} s ON s.row = p.row
+                JOIN {records} r ON r.organization_id = %(organization)s AND {same_key}
+                WHERE p.verdict = 'r'
+                """,
+                same_key=condition,
+            )
+            for condition in (self._matching.same_key_conditions() if counts.rejected else [])
+        ]
+        spared.append(self._compose("SELECT record_id FROM {plan} WHERE verdict = 'a' AND record_id IS NOT NULL"))
+        query = self._compose(
+            """
+            SELECT row_number() OVER (ORDER BY r.id) AS number, r.id, r.external_id
+            FROM {records} r
+            WHERE r.organization_id = %(organization)s AND {nothing_unidentified}
+              AND r.batch_id IS DISTINCT FROM %(batch)s AND (r.batch_id IS NULL OR r.batch_id <> ALL(%(newer)s))
+              AND NOT EXISTS (SELECT FROM ({spared}) AS spared (id) WHERE spared.id = r.id)
+            ORDER BY number
+            """,
+            nothing_unidentified=sql.Literal(unidentified == 0),
+            spared=sql.SQL(" UNION ALL ").join(spared),
+        )
+        self._staging.replace_doomed(self._connection, query, self._parameters)
+        doomed = self._one("SELECT count(*) FROM {doomed}", doomed=self._staging.doomed)
+        return replace(counts, doomed=doomed, unidentified=unidentified)
+
+    def records(self) -> int:
+        """How many records the organization has now."""
+        return self._one("SELECT count(*) FROM {records} WHERE organization_id = %(organization)s")
+
+    def _one(self, statement: str, **parts: sql.Composable) -> int:
+        row = self._connection.execute(self._compose(statement, **parts), self._parameters).fetchone()
+        return 0 if row is None else int(row[0])
 
 
 def _dotted(name: str) -> sql.Composable:

@@ -24,7 +24,13 @@ FIXED_COLUMNS = (
     ("cleared", "bigint"),  # bit i: the item clears the resource's i-th field
     ("invalid", "bigint"),  # bit i: the i-th field broke rules; 0: the item is valid so far
     ("new_id", "text"),  # the id it gets if it makes a new record
+    ("identified", "boolean"),  # it carries a readable key, so that its record can be spared if it is rejected
 )
+
+# In which step an error was found; the errors of an item are reported in this order.
+STEP_RULES = 0
+STEP_PLAN = 1
+STEP_WRITE = 2
 
 
 @dataclass(frozen=True)
@@ -35,7 +41,8 @@ class Staging:
     - plan: one row per item: `verdict` a(ccepted), d(uplicate) or r(ejected), and the `record_id` it means; null for a
       new record.
     - errors: every error of every item: row, step, code, field, message, value.
-    - changes: rows whose records were updated; kept only where a result file is wanted.
+    - changes: rows whose records were updated (kept only where a result file is wanted) or deleted.
+    - doomed: overwrite: the records that cleanup deletes, numbered: number, id, external_id.
     """
 
     batch_id: str
@@ -59,6 +66,11 @@ class Staging:
         return self._name("errors")
 
     @property
+    def doomed(self) -> sql.Identifier:
+        """Table of records to delete."""
+        return self._name("doomed")
+
+    @property
     def changes(self) -> sql.Identifier:
         """Table of updated rows."""
         return self._name("changes")
@@ -76,28 +88,38 @@ class Staging:
                 "CREATE TABLE {} (number bigint GENERATED ALWAYS AS IDENTITY, row bigint NOT NULL,"
                 " step smallint NOT NULL, code text NOT NULL, field text, message text NOT NULL, value text)"
             ).format(self.errors),
-            sql.SQL("CREATE TABLE {} (row bigint PRIMARY KEY)").format(self.changes),
+            sql.SQL("CREATE TABLE {} (row bigint PRIMARY KEY, external_id text)").format(self.changes),
+            sql.SQL('CREATE TABLE {} (number bigint, id text COLLATE "C", external_id text)').format(self.doomed),
         ):
             connection.execute(statement)
 
     def index(self, connection: Connection) -> None:
         """Makes ranges of rows cheap to find, once the items are in: they lie in the order of the upload."""
         for table in (self.items, self.errors):
-            _index_rows(connection, table)
+            _index(connection, table, "row")
 
     def replace_plan(self, connection: Connection, query: sql.Composed, parameters: dict[str, Any]) -> None:
         """Replaces the plan by the query's answer (row, verdict, record_id), in the order of rows."""
-        draft = self._name("draft")
+        self._replace(connection, "plan", "row", query, parameters)
+
+    def replace_doomed(self, connection: Connection, query: sql.Composed, parameters: dict[str, Any]) -> None:
+        """Replaces the list of records to delete by the query's answer (number, id, external_id), in order."""
+        self._replace(connection, "doomed", "number", query, parameters)
+
+    def _replace(
+        self, connection: Connection, part: str, order: str, query: sql.Composed, parameters: dict[str, Any]
+    ) -> None:
+        draft, table = self._name("draft"), self._name(part)
         connection.execute(sql.SQL("CREATE TABLE {} AS {}").format(draft, query), parameters)
-        connection.execute(sql.SQL("DROP TABLE {}").format(self.plan))
+        connection.execute(sql.SQL("DROP TABLE {}").format(table))
         connection.execute(
-            sql.SQL("ALTER TABLE {} RENAME TO {}").format(draft, sql.Identifier(f"plan_{self.batch_id}"))
+            sql.SQL("ALTER TABLE {} RENAME TO {}").format(draft, sql.Identifier(f"{part}_{self.batch_id}"))
         )
-        _index_rows(connection, self.plan)
+        _index(connection, table, order)
 
     def drop(self, connection: Connection) -> None:
         """Drops the tables that exist."""
-        for table in (self.items, self.plan, self.errors, self.changes):
+        for table in (self.items, self.plan, self.errors, self.changes, self.doomed):
             connection.execute(sql.SQL("DROP TABLE IF EXISTS {}").format(table))
 
     def exists(self, connection: Connection) -> bool:
@@ -106,9 +128,11 @@ class Staging:
         return row is not None and bool(row[0])
 
 
-def _index_rows(connection: Connection, table: sql.Identifier) -> None:
+def _index(connection: Connection, table: sql.Identifier, column: str) -> None:
     """A BRIN index is a thousandth of a B-tree's size and work, and as good where rows lie in order."""
-    connection.execute(sql.SQL("CREATE INDEX ON {} USING brin (row) WITH (pages_per_range = 16)").format(table))
+    connection.execute(
+        sql.SQL("CREATE INDEX ON {} USING brin ({}) WITH (pages_per_range = 16)").format(table, sql.Identifier(column))
+    )
     connection.execute(sql.SQL("ANALYZE {}").format(table))
 
 

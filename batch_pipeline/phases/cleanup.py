@@ -5,23 +5,60 @@ It is the last phase, so it also finishes the batch: artifacts, statistics, `com
 
 from dataclasses import replace
 
-from batch_pipeline.batches.model import PhaseName, PhaseStatus
+from batch_pipeline.batches.model import Action, PhaseName, PhaseStatus
 from batch_pipeline.batches.states import BatchStatus
+from batch_pipeline.batches.turns import Turn, claim_version, newer_writers
+from batch_pipeline.database import connect
+from batch_pipeline.loading.chunks import chunk_ranges, has_chunks, store_chunks
+from batch_pipeline.loading.deleting import CleanupWriter
+from batch_pipeline.loading.staging import Staging
 from batch_pipeline.phases.attempt import Attempt
 from batch_pipeline.phases.finish import finish
+from batch_pipeline.phases.writing import turn_of, write_chunks
 
 
 def cleanup(attempt: Attempt) -> None:
     """Runs the phase, unless it is done, and completes the batch."""
-    # A re-run that finds all items processed comes here from `queued`.
+    if not attempt.is_done(PhaseName.cleanup):
+        reason = _nothing_to_do(attempt)
+        if reason is None:
+            with turn_of(attempt) as turn:
+                _delete_others(attempt, turn)
+        else:
+            skipped = replace(attempt.batch.phase(PhaseName.cleanup), status=PhaseStatus.skipped, reason=reason)
+            attempt.system.ledger.update_phase(attempt.batch.id, attempt.run_id, skipped)
+    # A re-run that finds all phases done comes here from `queued`.
     attempt.system.ledger.transition(attempt.batch.id, attempt.run_id, BatchStatus.processing)
     attempt.refresh()
-    if not attempt.is_done(PhaseName.cleanup):
-        skipped = replace(
-            attempt.batch.phase(PhaseName.cleanup),
-            status=PhaseStatus.skipped,
-            reason=f"{attempt.action.value} deletes no other records",
-        )
-        attempt.system.ledger.update_phase(attempt.batch.id, attempt.run_id, skipped)
-        attempt.refresh()
     finish(attempt)
+
+
+def _nothing_to_do(attempt: Attempt) -> str | None:
+    """Why nothing is to be deleted; None where something may be."""
+    if attempt.action is not Action.overwrite:
+        return f"{attempt.action.value} deletes no other records"
+    unidentified = attempt.batch.work.unidentified
+    if unidentified:
+        return (
+            f"unidentified_items: {unidentified:,} rejected items carry no readable key, so nobody knows which "
+            "records they mean, and none was deleted; correct them and upload the whole again"
+        )
+    return None
+
+
+def _delete_others(attempt: Attempt, turn: Turn) -> None:
+    """Deletes what the plan lists; a record that a later-arrived batch has written meanwhile survives."""
+    doomed = attempt.batch.work.doomed
+    with connect(attempt.system.database_url) as connection:
+        newer = newer_writers(connection, attempt.batch)
+        if not has_chunks(connection, attempt.batch.id, PhaseName.cleanup):
+            chunks = chunk_ranges(doomed, attempt.system.settings.chunk_rows)
+            store_chunks(connection, attempt.batch.id, PhaseName.cleanup, chunks)
+        claim_version(connection, turn)
+        connection.commit()
+    write_chunks(
+        attempt,
+        PhaseName.cleanup,
+        lambda connection: CleanupWriter(connection, attempt.resource, Staging(attempt.batch.id), turn, newer=newer),
+        total=doomed,
+    )

@@ -6,7 +6,7 @@ from dataclasses import asdict
 import pyarrow.compute as pc
 from psycopg import sql
 
-from batch_pipeline.batches.model import Stats
+from batch_pipeline.batches.model import Action, PhaseName, Stats
 from batch_pipeline.batches.states import BatchStatus
 from batch_pipeline.database import connect
 from batch_pipeline.loading.chunks import done_outcome
@@ -52,7 +52,8 @@ def final_stats(attempt: Attempt) -> Stats:
     """Every item of the upload, counted once by what became of it."""
     work = attempt.batch.work
     with connect(attempt.system.database_url) as connection:
-        done = done_outcome(connection, attempt.batch.id)
+        done = done_outcome(connection, attempt.batch.id, PhaseName.processing)
+        overwritten = done_outcome(connection, attempt.batch.id, PhaseName.cleanup).deleted
         verdicts = dict(
             connection.execute(
                 sql.SQL("SELECT verdict::text, count(*) FROM {} GROUP BY verdict").format(
@@ -65,6 +66,7 @@ def final_stats(attempt: Attempt) -> Stats:
         updated=done.updated,
         unchanged=done.unchanged,
         deleted=done.deleted,
+        overwritten=overwritten,
         rejected=work.unreadable + int(verdicts.get("r", 0)),
         duplicates=work.equal + int(verdicts.get("d", 0)),
     )
@@ -113,19 +115,34 @@ def _rejected(attempt: Attempt, connection: Connection) -> Iterator[RejectedChun
 
 
 def _write_result(attempt: Attempt) -> None:
-    """Writes result.json: the outcome of each row of the upload, in its order."""
-    staging, batch = Staging(attempt.batch.id), attempt.batch
-    external_id = "s.external_id" if "external_id" in batch.work.fields else "NULL"
-    query = sql.SQL(
+    """Writes result.json: the outcome of each row of the upload, in its order, then what cleanup deleted."""
+    query, overwritten = _result_query(attempt), _overwritten_query(attempt)
+    path = attempt.scratch / "result.json"
+    with connect(attempt.system.database_url) as connection, path.open("wb") as file, ResultWriter(file) as writer:
+        for _, first, last in _chunks(attempt):
+            parameters = {"first": first, "last": last, "organization": attempt.organization_id}
+            writer.write(fetch_table(connection, query, parameters, RESULT_SCHEMA))
+        step = attempt.system.settings.chunk_rows
+        for first in range(1, attempt.batch.work.doomed + 1, step):
+            parameters = {"first": first, "last": first + step - 1}
+            writer.write(fetch_table(connection, overwritten, parameters, RESULT_SCHEMA))
+    attempt.system.store.upload(path, keys.result_json(attempt.batch.id))
+
+
+def _result_query(attempt: Attempt) -> sql.Composed:
+    staging = Staging(attempt.batch.id)
+    staged_external_id = "s.external_id" if "external_id" in attempt.batch.work.fields else "NULL::text"
+    changed = "deleted" if attempt.action is Action.delete else "updated"
+    return sql.SQL(
         """
         SELECT n.row,
                CASE WHEN p.verdict = 'a' AND p.record_id IS NULL THEN 'created'
-                    WHEN p.verdict = 'a' AND c.row IS NOT NULL THEN 'updated'
+                    WHEN p.verdict = 'a' AND c.row IS NOT NULL THEN {changed}
                     WHEN p.verdict = 'a' THEN 'unchanged'
                     WHEN p.verdict = 'r' OR p.row IS NULL AND EXISTS (SELECT FROM {errors} e WHERE e.row = n.row)
                     THEN 'rejected' ELSE 'duplicate' END AS outcome,
                CASE WHEN p.verdict = 'a' THEN coalesce(p.record_id, s.new_id) WHEN p.verdict = 'd' THEN p.record_id END,
-               coalesce({external_id}, r.external_id)
+               coalesce({external_id}, c.external_id, r.external_id)
         FROM generate_series(%(first)s::bigint, %(last)s::bigint) AS n (row)
         LEFT JOIN {plan} p ON p.row = n.row AND p.row BETWEEN %(first)s AND %(last)s
         LEFT JOIN {items} s ON s.row = n.row AND s.row BETWEEN %(first)s AND %(last)s
@@ -134,20 +151,18 @@ def _write_result(attempt: Attempt) -> None:
         ORDER BY n.row
         """
     ).format(
+        changed=sql.Literal(changed),
         items=staging.items,
         plan=staging.plan,
         errors=staging.errors,
         changes=staging.changes,
         records=sql.Identifier("public", attempt.resource.table),
-        external_id=sql.SQL(external_id),
+        external_id=sql.SQL(staged_external_id),
     )
-    path = attempt.scratch / "result.json"
-    with (
-        connect(attempt.system.database_url) as connection,
-        path.open("wb") as file,
-        ResultWriter(file) as writer,
-    ):
-        for _, first, last in _chunks(attempt):
-            parameters = {"first": first, "last": last, "organization": attempt.organization_id}
-            writer.write(fetch_table(connection, query, parameters, RESULT_SCHEMA))
-    attempt.system.store.upload(path, keys.result_json(batch.id))
+
+
+def _overwritten_query(attempt: Attempt) -> sql.Composed:
+    return sql.SQL(
+        "SELECT NULL::bigint, 'overwritten', id, external_id FROM {}"
+        " WHERE number BETWEEN %(first)s AND %(last)s ORDER BY number"
+    ).format(Staging(attempt.batch.id).doomed)

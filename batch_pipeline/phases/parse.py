@@ -100,6 +100,11 @@ def _check_columns(attempt: Attempt, payload: Payload) -> None:
         )
     if payload.format is not PayloadFormat.CSV:
         return  # fields of JSON items are each item's own
+    mapped_id = mapping.get("id", "id")
+    if attempt.action is Action.delete and mapped_id not in payload.columns:
+        raise RefusedError(
+            "missing_columns", f"A delete needs the column {mapped_id}; the file has: {', '.join(payload.columns)}."
+        )
     absent = [header for header in mapping.values() if header not in payload.columns]
     if absent:
         raise RefusedError(

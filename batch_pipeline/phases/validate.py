@@ -8,19 +8,18 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from batch_pipeline.batches.ids import record_ids
-from batch_pipeline.batches.model import PhaseName
+from batch_pipeline.batches.model import Action, PhaseName
 from batch_pipeline.batches.states import BatchStatus
 from batch_pipeline.batches.turns import planned_version
 from batch_pipeline.database import connect
 from batch_pipeline.errors import RefusedError
 from batch_pipeline.loading.chunks import chunk_ranges, store_chunks
-from batch_pipeline.loading.identity import deciding_kinds
-from batch_pipeline.loading.planner import STEP_RULES, Planner
-from batch_pipeline.loading.staging import Connection, Staging, copy_table
+from batch_pipeline.loading.identity import deciding_keys
+from batch_pipeline.loading.staging import STEP_RULES, Connection, Staging, copy_table
 from batch_pipeline.payloads.model import RawChunk
 from batch_pipeline.payloads.parsed import from_table, select
 from batch_pipeline.phases.attempt import Attempt
-from batch_pipeline.phases.finish import write_errors
+from batch_pipeline.phases.planning import make_plan, require_valid_items, tune
 from batch_pipeline.records import errors
 from batch_pipeline.records.cells import ReadingOptions
 from batch_pipeline.records.check import CheckedChunk, RowRules
@@ -32,10 +31,19 @@ ARROW_TYPES = {"text": pa.string(), "jsonb": pa.string(), "boolean": pa.bool_()}
 
 
 def validate(attempt: Attempt) -> None:
-    """Runs the phase, unless it is done. Raises RefusedError (`no_valid_items`), the errors file being written."""
+    """Runs the phase, unless it is done.
+
+    Raises RefusedError: `no_valid_items`, the errors file being written; `no_items`, `delete_limit_exceeded`.
+    """
     if attempt.is_done(PhaseName.validation):
         return
     work = attempt.batch.work
+    if attempt.action is Action.overwrite and work.items == 0 and not attempt.options.allow_empty:
+        raise RefusedError(
+            "no_items",
+            "The upload has no items, and an overwrite would delete every record. "
+            "If that is what you want, set allow_empty (and delete_limit).",
+        )
     attempt.begin(PhaseName.validation, total=work.items - work.unreadable - work.equal)
     staging = Staging(attempt.batch.id)
     fields = staged_fields(attempt.resource, attempt)
@@ -46,14 +54,16 @@ def validate(attempt: Attempt) -> None:
         staging.index(connection)
         connection.commit()
         version = planned_version(connection, attempt.batch)
-        counts = planner(connection, attempt, fields).plan()
-        store_chunks(connection, attempt.batch.id, chunk_ranges(work.items, attempt.system.settings.chunk_rows))
+        chunks = chunk_ranges(work.items, attempt.system.settings.chunk_rows)
+        store_chunks(connection, attempt.batch.id, PhaseName.processing, chunks)
+        plan = make_plan(connection, attempt, work.with_(fields=fields, clears=clears))
         connection.commit()
+    counts = plan.counts
     attempt.complete(
         success=counts.accepted + counts.duplicates,
         error=counts.rejected,
         total=counts.accepted + counts.duplicates + counts.rejected,
-        work=work.with_(fields=fields, clears=clears).to_row(),
+        work=plan.work.to_row(),
         plan_version=version,
     )
     require_valid_items(attempt, counts.accepted)
@@ -61,40 +71,10 @@ def validate(attempt: Attempt) -> None:
     attempt.refresh()
 
 
-def require_valid_items(attempt: Attempt, accepted: int) -> None:
-    """Raises RefusedError (`no_valid_items`) where items were read but none is valid, once the errors file exists."""
-    items = attempt.batch.work.items
-    if items == 0 or accepted > 0:
-        return
-    write_errors(attempt)
-    attempt.system.ledger.update(attempt.batch.id, attempt.run_id, has_errors_file=True)
-    raise RefusedError(
-        "no_valid_items",
-        f"None of the {items:,} items is valid, so nothing was written: the errors file says what is wrong with each.",
-    )
-
-
-def tune(connection: Connection) -> None:
-    """Settings for statements over a whole batch: few of them, each over millions of narrow rows."""
-    connection.execute("SET work_mem = '128MB'")
-    # Row counts are what plans need; the default samples ten times as many rows, at a second for a million.
-    connection.execute("SET default_statistics_target = 10")
-
-
-def planner(connection: Connection, attempt: Attempt, fields: tuple[str, ...]) -> Planner:
-    """The planner of the attempt's batch."""
-    return Planner(
-        connection,
-        attempt.resource,
-        Staging(attempt.batch.id),
-        organization_id=attempt.organization_id,
-        fields=fields,
-        handling=attempt.options.duplicate_handling,
-    )
-
-
 def staged_fields(resource: Resource, attempt: Attempt) -> tuple[str, ...]:
-    """The fields that any item of the batch can carry, in the resource's order."""
+    """The fields that any item of the batch can carry and that count for its action, in the resource's order."""
+    if attempt.action is Action.delete:
+        return ("id",)
     mapped = {header: name for name, header in attempt.options.column_mapping.items()}
     names = {mapped.get(column, column) for column in attempt.batch.work.columns} | set(attempt.options.properties)
     names |= {resource.file_headers[name] for name in names & set(resource.file_headers)}
@@ -137,6 +117,7 @@ def _stage_items(attempt: Attempt, connection: Connection, staging: Staging, fie
             blank_clears=attempt.blank_clears or attempt.batch.work.format != "csv",
         ),
         RuleContext(region=options.default_region or attempt.region),
+        only_ids=attempt.action is Action.delete,
     )
     clears = False
     valid = invalid = 0
@@ -169,14 +150,16 @@ def _staged_table(attempt: Attempt, checked: CheckedChunk, rules: RowRules, fiel
     batch = attempt.batch
     assert batch.arrived_at is not None  # noqa: S101 - no run starts before the payload arrived
     rows = checked.rows
+    deciding = deciding_keys(attempt.resource, checked, rules)
     columns: dict[str, pa.Array] = {
         "row": rows,
-        "kind": deciding_kinds(attempt.resource, checked, rules),
+        "kind": deciding.kinds,
         "cleared": pa.array(checked.cleared),
         "invalid": pa.array(checked.invalid),
         "new_id": record_ids(
             attempt.resource.id_prefix, batch_id=batch.id, arrived_at=batch.arrived_at, rows=rows.to_numpy()
         ),
+        "identified": deciding.identified,
     }
     for name in fields:
         column = checked.fields.get(name)

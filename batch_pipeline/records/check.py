@@ -13,7 +13,7 @@ import pyarrow.compute as pc
 
 from batch_pipeline.payloads.model import RawChunk
 from batch_pipeline.records import errors, rules
-from batch_pipeline.records.cells import Cells, ReadingOptions, apply_properties, read_cells
+from batch_pipeline.records.cells import Cells, ReadingOptions, apply_properties, constant, read_cells
 from batch_pipeline.records.fields import Field, KeyedText, RuleContext, Text, refused
 from batch_pipeline.records.keyed import read_keyed
 from batch_pipeline.records.resource import Resource
@@ -43,10 +43,13 @@ WHOLE_ITEM_BIT = 62
 
 
 class RowRules:
-    """The row rules of one resource for one batch."""
+    """The row rules of one resource for one batch; `only_ids` for delete, of whose items only the id counts."""
 
-    def __init__(self, resource: Resource, options: ReadingOptions, context: RuleContext) -> None:
+    def __init__(
+        self, resource: Resource, options: ReadingOptions, context: RuleContext, *, only_ids: bool = False
+    ) -> None:
         self.resource = resource
+        self._only_ids = only_ids
         self.options = options
         self.context = context
         self.bits = {field.name: bit for bit, field in enumerate(resource.fields)}
@@ -59,11 +62,13 @@ class RowRules:
         found = _Findings(chunk.rows, self.bits)
         cells = read_cells(chunk, self.options, found.add)
         self._reject_unknown(cells, found)
+        if self._only_ids:
+            cells = {name: column for name, column in cells.items() if name == "id"}
         cells = {name: self._of_right_kind(name, column, found) for name, column in cells.items()}
-        if self.resource.derive is not None:
-            for error in self.resource.derive(cells):
-                found.add(error.items, error.code, error.field, error.expectation, None)
-        apply_properties(cells, self.options, len(chunk.rows))
+        if self._only_ids:
+            self._require_ids(cells, found)
+        else:
+            self._complete(cells, found)
         values: dict[str, pa.Array] = {}
         cleared = np.zeros(len(chunk.rows), np.int64)
         for field in self.resource.fields:
@@ -84,6 +89,19 @@ class RowRules:
             if wrong.any():
                 values[name] = pc.if_else(pa.array(~wrong), column, pa.scalar(None, column.type))
         return CheckedChunk(chunk.rows, values, cleared, found.invalid, errors.combine(found.tables))
+
+    def _complete(self, cells: dict[str, Cells], found: "_Findings") -> None:
+        """Makes the cells that the upload gives in other ways: derived ones, and defaults."""
+        if self.resource.derive is not None:
+            for error in self.resource.derive(cells):
+                found.add(error.items, error.code, error.field, error.expectation, None)
+        apply_properties(cells, self.options, len(found.rows))
+
+    def _require_ids(self, cells: dict[str, Cells], found: "_Findings") -> None:
+        missing = constant(True, len(found.rows)) if "id" not in cells else pc.is_null(cells["id"].values)
+        missing = pc.and_(missing, pa.array(found.invalid == 0))
+        expectation = "is missing: a delete needs the id of each record"
+        found.add(pc.indices_nonzero(missing), "required", "id", expectation, None)
 
     def _reject_unknown(self, cells: dict[str, Cells], found: "_Findings") -> None:
         """Unknown columns of a flat file refuse it earlier; here they are fields that only some JSON items carry."""

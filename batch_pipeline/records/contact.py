@@ -46,7 +46,7 @@ CONTACT = Resource(
     name="contact",
     table="contacts",
     id_prefix="ctct_",
-    actions=frozenset({Action.merge}),
+    actions=frozenset(Action),
     own_fields=(
         Text("name", max_length=255, required=True),
         Email("email"),

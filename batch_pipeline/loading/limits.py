@@ -1,0 +1,35 @@
+"""How many records a batch may delete: the option `delete_limit`, and what protects an overwrite without it."""
+
+from batch_pipeline.batches.model import Action
+from batch_pipeline.errors import RefusedError
+
+# Without the option an overwrite is refused if it would delete more than both of these (`batches.md`).
+DEFAULT_COUNT = 500
+DEFAULT_PERCENT = 50.0
+
+
+def check_delete_limit(limit: str | None, action: Action, *, doomed: int, records: int) -> None:
+    """Raises RefusedError (`delete_limit_exceeded`, with the numbers) where too many of the records would go.
+
+    `limit` is the option: a count, a percentage of `records` such as 10%, none, or None for the action's default.
+    """
+    percent = 100 * doomed / records if records else 0.0
+    if limit is None:
+        if action is not Action.overwrite or doomed <= DEFAULT_COUNT or percent <= DEFAULT_PERCENT:
+            return
+        allowed = f"{DEFAULT_COUNT:,} and {DEFAULT_PERCENT:g}%"
+    elif limit == "none":
+        return
+    elif limit.endswith("%"):
+        if percent <= float(limit[:-1]):
+            return
+        allowed = limit
+    else:
+        if doomed <= int(limit):
+            return
+        allowed = f"{int(limit):,}"
+    raise RefusedError(
+        "delete_limit_exceeded",
+        f"The batch would delete {doomed:,} of {records:,} records ({percent:.1f}%), and the limit is {allowed}. "
+        "Nothing was written. If that is what you want, set delete_limit.",
+    )

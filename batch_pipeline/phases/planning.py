@@ -1,0 +1,75 @@
+"""Planning, as validation does it first and processing again where another batch wrote meanwhile."""
+
+from dataclasses import dataclass
+
+from batch_pipeline.batches.model import Action, PhaseName, Work
+from batch_pipeline.batches.turns import newer_writers
+from batch_pipeline.errors import RefusedError
+from batch_pipeline.loading.chunks import done_outcome
+from batch_pipeline.loading.limits import check_delete_limit
+from batch_pipeline.loading.planner import PlanCounts, Planner
+from batch_pipeline.loading.staging import Connection, Staging
+from batch_pipeline.phases.attempt import Attempt
+from batch_pipeline.phases.finish import write_errors
+
+
+@dataclass(frozen=True)
+class Plan:
+    """A plan that has been made: its counts, and the batch's facts with what it adds to them."""
+
+    counts: PlanCounts
+    work: Work
+
+
+def make_plan(connection: Connection, attempt: Attempt, work: Work) -> Plan:
+    """Makes the plan, in the transaction of the connection, which the caller commits.
+
+    Raises RefusedError (`delete_limit_exceeded`) where it would delete too many records.
+    """
+    tune(connection)
+    planner = Planner(
+        connection,
+        attempt.resource,
+        Staging(attempt.batch.id),
+        organization_id=attempt.organization_id,
+        action=attempt.action,
+        fields=work.fields,
+        clears=work.clears,
+        handling=attempt.options.duplicate_handling,
+        newer=newer_writers(connection, attempt.batch),
+    )
+    counts = planner.plan()
+    if attempt.action is not Action.merge:
+        done = done_outcome(connection, attempt.batch.id, PhaseName.processing)
+        check_delete_limit(
+            attempt.options.delete_limit,
+            attempt.action,
+            doomed=counts.accepted if attempt.action is Action.delete else counts.doomed,
+            records=planner.records() + done.deleted - done.created,  # as they were before this batch
+        )
+    return Plan(counts, work.with_(doomed=counts.doomed, unidentified=counts.unidentified + unreadable(attempt)))
+
+
+def unreadable(attempt: Attempt) -> int:
+    """Rows of an overwrite that could not be read, so nobody knows which records they mean."""
+    return attempt.batch.work.unreadable if attempt.action is Action.overwrite else 0
+
+
+def require_valid_items(attempt: Attempt, accepted: int) -> None:
+    """Raises RefusedError (`no_valid_items`) where items were read but none is valid, once the errors file exists."""
+    items = attempt.batch.work.items
+    if items == 0 or accepted > 0:
+        return
+    write_errors(attempt)
+    attempt.system.ledger.update(attempt.batch.id, attempt.run_id, has_errors_file=True)
+    raise RefusedError(
+        "no_valid_items",
+        f"None of the {items:,} items is valid, so nothing was written: the errors file says what is wrong with each.",
+    )
+
+
+def tune(connection: Connection) -> None:
+    """Settings for statements over a whole batch: few of them, each over millions of narrow rows."""
+    connection.execute("SET work_mem = '128MB'")
+    # Row counts are what plans need; the default samples ten times as many rows, at a second for a million.
+    connection.execute("SET default_statistics_target = 10")

@@ -1,0 +1,102 @@
+"""How phases write: under the batch's turn, chunk by chunk, on several connections at once."""
+
+import queue
+import threading
+import time
+from collections.abc import Callable, Iterator
+from concurrent.futures import Future, ThreadPoolExecutor, wait
+from contextlib import contextmanager
+
+from batch_pipeline.batches.model import PhaseName
+from batch_pipeline.batches.states import BatchStatus
+from batch_pipeline.batches.turns import Turn, take_turn
+from batch_pipeline.database import connect
+from batch_pipeline.loading.chunks import Chunk, ChunkOutcome, ChunkWriter, done_outcome, open_chunks
+from batch_pipeline.loading.staging import Connection
+from batch_pipeline.phases.attempt import Attempt
+
+WATCH_SECONDS = 0.25
+# What a chunk under way gets to end in once work must stop; they take about a second each.
+STOP_SECONDS = 20.0
+
+MakeWriter = Callable[[Connection], ChunkWriter]
+
+
+@contextmanager
+def turn_of(attempt: Attempt) -> Iterator[Turn]:
+    """The batch's turn, and with it status `processing`; waiting for it does not count towards the time-out."""
+    began = time.time()
+    with take_turn(attempt.system.database_url, attempt.batch, check=attempt.refresh) as turn:
+        attempt.waited(time.time() - began)
+        attempt.system.ledger.transition(attempt.batch.id, attempt.run_id, BatchStatus.processing)
+        attempt.refresh()
+        yield turn
+
+
+def write_chunks(attempt: Attempt, phase: PhaseName, make_writer: MakeWriter, *, total: int) -> ChunkOutcome:
+    """Runs a phase: writes its chunks that are not done yet, and returns what all of them did.
+
+    When one fails, or work must stop, no further chunk is begun. Raises what the failing one raised.
+    """
+    with connect(attempt.system.database_url, autocommit=True) as connection:
+        done = done_outcome(connection, attempt.batch.id, phase)
+        chunks = open_chunks(connection, attempt.batch.id, phase)
+    attempt.begin(phase, total=total)
+    done = _Writing(attempt, make_writer, chunks).run(done)
+    attempt.complete(success=done.written, error=done.failed, total=total)
+    return done
+
+
+class _Writing:
+    """The writers of one phase, each a thread with a connection."""
+
+    def __init__(self, attempt: Attempt, make_writer: MakeWriter, chunks: list[Chunk]) -> None:
+        self._attempt = attempt
+        self._make_writer = make_writer
+        self._todo: queue.SimpleQueue[Chunk] = queue.SimpleQueue()
+        for chunk in chunks:
+            self._todo.put(chunk)
+        self._writers = min(attempt.system.settings.database_writers, len(chunks))
+        self._outcomes: queue.SimpleQueue[ChunkOutcome] = queue.SimpleQueue()
+        self._connections: list[Connection] = []
+        self._stop = threading.Event()
+
+    def run(self, done: ChunkOutcome) -> ChunkOutcome:
+        """Writes, reporting progress; `done` is what earlier attempts did."""
+        with ThreadPoolExecutor(max(self._writers, 1)) as pool:
+            running: set[Future[None]] = {pool.submit(self._write) for _ in range(self._writers)}
+            try:
+                while running:
+                    finished, running = wait(running, timeout=WATCH_SECONDS)
+                    for future in finished:
+                        future.result()
+                    done = self._report(done)
+                    self._attempt.check()
+            finally:
+                # Also when the run is interrupted: chunks under way are finished, no further ones begun.
+                self._stop.set()
+                wait(running, timeout=STOP_SECONDS)
+                for connection in self._connections:
+                    if not connection.closed:  # stuck, behind somebody else's lock perhaps: its chunk is undone
+                        connection.cancel_safe()
+        return self._report(done)
+
+    def _report(self, done: ChunkOutcome) -> ChunkOutcome:
+        before = done
+        while not self._outcomes.empty():
+            done += self._outcomes.get()
+        if done != before:
+            self._attempt.advance(success=done.written, error=done.failed)
+        return done
+
+    def _write(self) -> None:
+        # In autocommit: each chunk opens its own transaction.
+        with connect(self._attempt.system.database_url, autocommit=True) as connection:
+            self._connections.append(connection)
+            writer = self._make_writer(connection)
+            while not self._stop.is_set():
+                try:
+                    chunk = self._todo.get_nowait()
+                except queue.Empty:
+                    return
+                self._outcomes.put(writer.write(chunk))
