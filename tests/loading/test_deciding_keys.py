@@ -3,7 +3,7 @@
 import pyarrow as pa
 import pytest
 
-from batch_pipeline.loading.identity import BY_EXTERNAL_ID, BY_ID, BY_NATURAL_KEY, deciding_kinds
+from batch_pipeline.loading.identity import BY_EXTERNAL_ID, BY_ID, BY_NATURAL_KEY, deciding_keys
 from batch_pipeline.payloads.model import UNREADABLE_SCHEMA, RawChunk
 from batch_pipeline.records.cells import ReadingOptions
 from batch_pipeline.records.check import RowRules
@@ -55,7 +55,7 @@ def kinds_of(items: list[dict[str, str]]) -> list[int | None]:
         UNREADABLE_SCHEMA.empty_table(),
     )
     row_rules = rules()
-    kinds = deciding_kinds(CONTACT, row_rules.check(chunk), row_rules)
+    kinds = deciding_keys(CONTACT, row_rules.check(chunk), row_rules).kinds
     assert kinds.type == pa.int16()
     result: list[int | None] = kinds.to_pylist()
     return result
