@@ -46,5 +46,9 @@ class StateError(BatchError):
     """The batch's state does not allow what was asked for, or an illegal transition was attempted."""
 
 
+class GaveWayError(BatchError):
+    """This run ended, its batch still queued, so that the run it was waiting for can have its slot."""
+
+
 class SupersededError(BatchError):
     """This run lost its place (turn, attempt or batch) to a successor and must write nothing more."""

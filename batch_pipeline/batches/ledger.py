@@ -160,8 +160,10 @@ class Ledger:
             return [_batch(row) for row in connection.execute(statement)]
 
     def started_and_live(self) -> list[Batch]:
-        """Batches that an attempt has begun on and that have not ended: what reconciling looks after."""
-        statement = sa.select(batches).where(batches.c.status.in_(LIVE), batches.c.run_id.is_not(None))
+        """Batches that an attempt is to be at work on: what reconciling looks after."""
+        statement = sa.select(batches).where(
+            batches.c.status.in_(LIVE), batches.c.run_id.is_not(None), batches.c.awaits_run.is_(None)
+        )
         with translating_outages(), self.engine.connect() as connection:
             return [_batch(row) for row in connection.execute(statement.order_by(batches.c.arrival))]
 
@@ -193,8 +195,7 @@ class Ledger:
             )
         )
         with translating_outages(), self.engine.begin() as connection:
-            place = connection.execute(sa.select(arrivals.next_value())).scalar_one()
-            connection.execute(statement, {"place": place})
+            connection.execute(statement, {"place": _next_place(connection, _row(connection, batch_id))})
             return _batch(_row(connection, batch_id))
 
     def release_source(self, batch_id: str) -> None:
@@ -220,7 +221,7 @@ class Ledger:
                     "nothing_to_rerun",
                     f"Batch {batch_id} never had a payload that could be read: upload it again in the right place.",
                 )
-            values = {"awaits_run": starter.value, "arrival": arrivals.next_value()}
+            values = {"awaits_run": starter.value, "arrival": _next_place(connection, batch)}
             return _batch(_change(connection, batch_id, values))
 
     def begin_attempt(self, batch_id: str, run_id: str) -> Batch:
@@ -256,7 +257,7 @@ class Ledger:
                     changes |= {"status": place.value, "reason": None, "has_errors_file": False}
                     _record(connection, batch_id, status, place, run_id=run_id)
                 if status in RERUNNABLE and batch.awaits_run is None:
-                    changes["arrival"] = arrivals.next_value()  # re-executed in Dagster: it lines up anew
+                    changes["arrival"] = _next_place(connection, batch)  # re-executed in Dagster: it lines up anew
             return _batch(_change(connection, batch_id, changes))
 
     def attempt_times(self, run_id: str) -> tuple[float, float]:
@@ -311,6 +312,10 @@ class Ledger:
                 _record(connection, batch_id, before, after, run_id=run_id)
             return _batch(_change(connection, batch_id, {"status": after.value, **changes}))
 
+    def give_way(self, batch_id: str, run_id: str) -> None:
+        """Lets a batch that waits for its turn await another run, so that its run can end. Its place in line stays."""
+        self.update(batch_id, run_id, awaits_run=Starter.launcher.value)
+
     # ---- ends ------------------------------------------------------------------------------------------------
 
     def end(
@@ -355,6 +360,13 @@ class Ledger:
                 **changes,
             }
             return _batch(_change(connection, batch_id, values))
+
+
+def _next_place(connection: sa.Connection, batch: Batch | sa.Row[Any]) -> int:
+    """The next place in line. Places of the same records become visible in their order: the lock lasts until commit."""
+    line = f"batch_pipeline.line:{batch.organization_id}/{batch.resource}"
+    connection.execute(sa.select(sa.func.pg_advisory_xact_lock(sa.func.hashtextextended(line, 0))))
+    return int(connection.execute(sa.select(arrivals.next_value())).scalar_one())
 
 
 def _restarted(phase: Phase) -> Phase:

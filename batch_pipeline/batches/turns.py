@@ -14,13 +14,15 @@ from typing import Any
 import psycopg
 
 from batch_pipeline.batches.ledger import LIVE
-from batch_pipeline.batches.model import Batch
+from batch_pipeline.batches.model import Batch, Starter
 from batch_pipeline.database import connect
-from batch_pipeline.errors import SupersededError
+from batch_pipeline.errors import GaveWayError, SupersededError
 
 Connection = psycopg.Connection[tuple[Any, ...]]
 
 POLL_SECONDS = 0.2
+# Longer than a run takes to be dequeued and to begin; waiting costs nothing but a slot.
+GIVE_WAY_SECONDS = 30.0
 _SPACE = "batch_pipeline.turn:"
 
 
@@ -51,15 +53,27 @@ def planned_version(connection: Connection, batch: Batch) -> int | None:
 
 
 @contextmanager
-def take_turn(database_url: str, batch: Batch, *, check: Callable[[], None]) -> Iterator[Turn]:
+def take_turn(database_url: str, batch: Batch, *, check: Callable[[], None], may_give_way: bool) -> Iterator[Turn]:
     """Waits until the batch is first in the order of arrival, and holds the turn within the context.
 
-    `check` is called while waiting and may raise to give up.
+    `check` is called while waiting and may raise to give up. Raises GaveWayError where `may_give_way` (the run has one
+    of Dagster's slots) and the batch has waited a while for one whose run has not begun: that one may need the slot.
     """
     organization_id, resource = str(batch.organization_id), str(batch.resource)
     with connect(database_url, autocommit=True) as connection:
+        blocked_since: float | None = None
         while not _try_take(connection, batch):
             check()
+            if not may_give_way or not _waits_for_a_launch(connection, batch):
+                blocked_since = None
+            elif blocked_since is None:
+                blocked_since = time.monotonic()
+            elif time.monotonic() - blocked_since > GIVE_WAY_SECONDS:
+                raise GaveWayError(
+                    "gave_way",
+                    f"Batch {batch.id} is queued behind one whose run has not begun. This run ends to free its slot; "
+                    "another will go on from here.",
+                )
             time.sleep(POLL_SECONDS)
         row = connection.execute(
             """
@@ -77,6 +91,19 @@ def take_turn(database_url: str, batch: Batch, *, check: Callable[[], None]) -> 
             "UPDATE turns SET holder = NULL WHERE organization_id = %s AND resource = %s AND fence = %s",
             (organization_id, resource, turn.fence),
         )
+
+
+def _waits_for_a_launch(connection: Connection, batch: Batch) -> bool:
+    """Whether a batch ahead in line still awaits its run from the launcher."""
+    row = connection.execute(
+        """
+        SELECT EXISTS (
+            SELECT FROM batches
+            WHERE organization_id = %s AND resource = %s AND arrival < %s AND awaits_run = %s)
+        """,
+        (batch.organization_id, batch.resource, batch.arrival, Starter.launcher.value),
+    ).fetchone()
+    return row is not None and bool(row[0])
 
 
 def _try_take(connection: Connection, batch: Batch) -> bool:

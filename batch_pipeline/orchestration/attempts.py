@@ -14,7 +14,8 @@ from batch_pipeline.batches.model import Batch, Reason
 from batch_pipeline.batches.options import BatchOptions
 from batch_pipeline.batches.organizations import get_organization
 from batch_pipeline.batches.states import BatchStatus
-from batch_pipeline.errors import BatchError, SupersededError, UnavailableError
+from batch_pipeline.errors import BatchError, GaveWayError, SupersededError, UnavailableError
+from batch_pipeline.orchestration import tags
 from batch_pipeline.orchestration.resources import SystemResource
 from batch_pipeline.phases.attempt import Attempt, Progress, TimedOutError
 from batch_pipeline.records.registry import get_resource
@@ -32,6 +33,7 @@ def attempt_at(
     Whatever ends the work badly ends the batch in the ledger, with a reason, before the op fails.
     """
     system = resource.system
+    attempt: Attempt | None = None
     try:
         resource.ownership.take(batch_id)
         batch = system.ledger.begin_attempt(batch_id, context.run_id)
@@ -40,10 +42,14 @@ def attempt_at(
             yield batch, None
             return
         with tempfile.TemporaryDirectory(prefix=f"{batch_id}-") as scratch:
-            yield batch, _attempt(context, system, batch, Path(scratch))
+            attempt = _attempt(context, system, batch, Path(scratch))
+            yield batch, attempt
     except DagsterExecutionInterruptedError:
         _end(context, system, batch_id, BatchStatus.failed, _cancelled(system, batch_id))
         raise
+    except GaveWayError as error:
+        system.ledger.give_way(batch_id, context.run_id)
+        raise _failure(error) from None
     except SupersededError as error:
         raise _failure(error) from None
     except TimedOutError as error:
@@ -56,6 +62,10 @@ def attempt_at(
         # The database's own words can quote customers' data, which has no place in a run's events.
         cause = error.orig if isinstance(error, DBAPIError) else error
         state = getattr(cause, "sqlstate", None)
+        if isinstance(cause, psycopg.errors.QueryCanceled) and attempt is not None and attempt.remaining_seconds <= 0:
+            timed_out = attempt.out_of_time()
+            _end(context, system, batch_id, BatchStatus.timed_out, Reason(timed_out.code, timed_out.message))
+            raise _failure(timed_out) from None
         if state is None or state.startswith(("08", "57P")):
             reason = Reason("database_unavailable", "The database went away while the batch ran: retry the batch.")
         else:
@@ -82,6 +92,7 @@ def _attempt(context: OpExecutionContext, system: System, batch: Batch, scratch:
         report=_progress_log(context),
         started_at=started_at,
         waited_seconds=waited,
+        has_slot=tags.IN_PROCESS not in context.run.tags,
     )
 
 

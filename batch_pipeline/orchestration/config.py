@@ -68,6 +68,7 @@ def run_tags_of(batch: Batch) -> dict[str, str]:
         tags.BATCH_ID: batch.id,
         tags.ORGANIZATION: str(batch.organization_id),
         tags.RESOURCE: str(batch.resource),
+        tags.TURN: f"{batch.organization_id}.{batch.resource}",
         tags.ACTION: "" if batch.action is None else batch.action.value,
     }
 

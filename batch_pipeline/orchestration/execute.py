@@ -23,7 +23,7 @@ def execute_batch(system: System, instance: DagsterInstance, batch: Batch, *, lo
     Raises UnavailableError where the database goes away, so that nothing can be said of the batch; what else befalls
     Dagster itself ends the batch and is raised as it is.
     """
-    run_tags = run_tags_of(batch)
+    run_tags = run_tags_of(batch) | {tags.IN_PROCESS: "true"}
     if batch.run_id is not None:
         parent = instance.get_run_by_id(batch.run_id)
         if parent is not None:

@@ -5,6 +5,8 @@ runs hold the lock from their first op to their last. Called by sensors while th
 every command that works in its own process.
 """
 
+import time
+
 from dagster import DagsterInstance, DagsterRunStatus, RunsFilter
 
 from batch_pipeline.batches.model import Batch, Reason, Starter
@@ -25,6 +27,13 @@ LOST_WORKER = Reason(
 )
 
 
+OVERDUE = Reason(
+    "timed_out", "The batch took longer than its timeout_seconds and did not stop by itself; a retry does the rest."
+)
+# Work stops itself when its time is up; this is for work that can't, and comes after it.
+OVERDUE_SECONDS = 60.0
+
+
 def reconcile(system: System, instance: DagsterInstance) -> list[Batch]:
     """Ends every batch whose work has ended; returns those that it ended."""
     ended = []
@@ -32,11 +41,22 @@ def reconcile(system: System, instance: DagsterInstance) -> list[Batch]:
         for batch in system.ledger.started_and_live():
             if not is_owned(connection, batch.id):
                 ended.append(_end_abandoned(system, instance, batch))
+            elif _is_overdue(system, batch):
+                ended.append(system.ledger.end(batch.id, BatchStatus.timed_out, OVERDUE, run_id=batch.run_id))
     for batch in system.ledger.awaiting_since(START_SECONDS):
         reason = _never_started(instance, batch)
         if reason is not None:
             ended.append(system.ledger.end(batch.id, BatchStatus.failed, reason))
     return ended
+
+
+def _is_overdue(system: System, batch: Batch) -> bool:
+    """Whether a batch at work has used up its time by far; while it waits for its turn, time does not count."""
+    if batch.run_id is None or batch.status == BatchStatus.queued:
+        return False
+    started_at, waited_seconds = system.ledger.attempt_times(batch.run_id)
+    allowed = batch.options.get("timeout_seconds") or system.settings.timeout_seconds
+    return time.time() - started_at - waited_seconds > allowed + OVERDUE_SECONDS
 
 
 def _end_abandoned(system: System, instance: DagsterInstance, batch: Batch) -> Batch:

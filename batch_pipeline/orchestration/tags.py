@@ -4,6 +4,8 @@ BATCH_ID = "batch/id"
 ORGANIZATION = "batch/organization"  # dagster.yaml limits concurrent runs by it
 RESOURCE = "batch/resource"
 ACTION = "batch/action"
+TURN = "batch/turn"  # whose records: dagster.yaml lets one run write them while one more gets ready
+IN_PROCESS = "batch/in_process"  # the run was not launched: it has none of Dagster's slots
 
 JOB_NAME = "batch_job"
 PARSE = "parse"

@@ -8,7 +8,9 @@ from typing import Any
 
 from batch_pipeline.batches.model import Action, Batch, BlankCells, Phase, PhaseName, PhaseStatus
 from batch_pipeline.batches.options import BatchOptions
+from batch_pipeline.database import connect
 from batch_pipeline.errors import BatchError
+from batch_pipeline.loading.staging import Connection
 from batch_pipeline.records.resource import Resource
 from batch_pipeline.system import System
 
@@ -36,6 +38,7 @@ class Attempt:
         scratch: an empty folder on local disk, for this phase only.
         report: told of progress, a few times a second at most.
         started_at: epoch seconds at which the attempt began; waiting for the turn is taken off.
+        has_slot: whether the run was launched by Dagster, and so has one of the slots that others wait for.
     """
 
     system: System
@@ -48,6 +51,7 @@ class Attempt:
     report: Callable[[Progress], None]
     started_at: float
     waited_seconds: float = 0.0
+    has_slot: bool = False
     _phase: Phase | None = field(default=None, repr=False)
 
     @property
@@ -74,6 +78,31 @@ class Attempt:
         """Running time allowed to one attempt."""
         return self.options.timeout_seconds or self.system.settings.timeout_seconds
 
+    @property
+    def remaining_seconds(self) -> float:
+        """Running time that is left to the attempt."""
+        return self.timeout_seconds - (time.time() - self.started_at - self.waited_seconds)
+
+    def connect(self, *, autocommit: bool = False) -> Connection:
+        """A connection whose statements end with the attempt's time, also those stuck behind somebody's lock.
+
+        Such a statement raises psycopg's QueryCanceled.
+        """
+        connection = connect(self.system.database_url, autocommit=autocommit)
+        milliseconds = max(int(self.remaining_seconds * 1000), 1)
+        connection.execute("SELECT set_config('statement_timeout', %s, false)", (str(milliseconds),))
+        if not autocommit:
+            connection.commit()
+        return connection
+
+    def out_of_time(self) -> TimedOutError:
+        """What ends an attempt that used up its time."""
+        return TimedOutError(
+            "timed_out",
+            f"The batch took longer than {self.timeout_seconds:,} seconds (timeout_seconds). What was written "
+            "stays; a retry goes on from there.",
+        )
+
     def waited(self, seconds: float) -> None:
         """Takes time spent waiting off the attempt's running time."""
         self.waited_seconds += seconds
@@ -85,12 +114,8 @@ class Attempt:
 
     def check(self) -> None:
         """Raises TimedOutError or SupersededError where work must stop; called between chunks."""
-        if time.time() - self.started_at - self.waited_seconds > self.timeout_seconds:
-            raise TimedOutError(
-                "timed_out",
-                f"The batch took longer than {self.timeout_seconds:,} seconds (timeout_seconds). What was written "
-                "stays; a retry goes on from there.",
-            )
+        if self.remaining_seconds <= 0:
+            raise self.out_of_time()
         self.refresh()
 
     def begin(self, name: PhaseName, total: int | None = None) -> None:

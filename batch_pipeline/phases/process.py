@@ -4,7 +4,6 @@ from psycopg import sql
 
 from batch_pipeline.batches.model import Action, PhaseName
 from batch_pipeline.batches.turns import Turn, claim_version
-from batch_pipeline.database import connect
 from batch_pipeline.loading.chunks import ChunkWriter, done_outcome
 from batch_pipeline.loading.deleting import DeleteWriter
 from batch_pipeline.loading.merging import MergeWriter
@@ -48,7 +47,7 @@ def _final_plan(attempt: Attempt, turn: Turn) -> int:
 
     Where another batch wrote since the plan was made, it is made anew for the items that are in no finished chunk.
     """
-    with connect(attempt.system.database_url) as connection:
+    with attempt.connect() as connection:
         if attempt.batch.plan_version != turn.version:
             work = make_plan(connection, attempt, attempt.batch.work).work
             connection.commit()

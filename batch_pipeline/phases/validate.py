@@ -11,7 +11,6 @@ from batch_pipeline.batches.ids import record_ids
 from batch_pipeline.batches.model import Action, PhaseName
 from batch_pipeline.batches.states import BatchStatus
 from batch_pipeline.batches.turns import planned_version
-from batch_pipeline.database import connect
 from batch_pipeline.errors import RefusedError
 from batch_pipeline.loading.chunks import chunk_ranges, store_chunks
 from batch_pipeline.loading.identity import deciding_keys
@@ -47,7 +46,7 @@ def validate(attempt: Attempt) -> None:
     attempt.begin(PhaseName.validation, total=work.items - work.unreadable - work.equal)
     staging = Staging(attempt.batch.id)
     fields = staged_fields(attempt.resource, attempt)
-    with connect(attempt.system.database_url) as connection:
+    with attempt.connect() as connection:
         tune(connection)
         staging.create(connection, attempt.resource, fields)
         clears = _stage_items(attempt, connection, staging, fields)

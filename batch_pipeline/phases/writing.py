@@ -26,7 +26,9 @@ MakeWriter = Callable[[Connection], ChunkWriter]
 def turn_of(attempt: Attempt) -> Iterator[Turn]:
     """The batch's turn, and with it status `processing`; waiting for it does not count towards the time-out."""
     began = time.time()
-    with take_turn(attempt.system.database_url, attempt.batch, check=attempt.refresh) as turn:
+    with take_turn(
+        attempt.system.database_url, attempt.batch, check=attempt.refresh, may_give_way=attempt.has_slot
+    ) as turn:
         attempt.waited(time.time() - began)
         attempt.system.ledger.transition(attempt.batch.id, attempt.run_id, BatchStatus.processing)
         attempt.refresh()
@@ -91,7 +93,7 @@ class _Writing:
 
     def _write(self) -> None:
         # In autocommit: each chunk opens its own transaction.
-        with connect(self._attempt.system.database_url, autocommit=True) as connection:
+        with self._attempt.connect(autocommit=True) as connection:
             self._connections.append(connection)
             writer = self._make_writer(connection)
             while not self._stop.is_set():

@@ -1,0 +1,28 @@
+"""Cancelling a batch: in the ledger at once, which stops its work at the next chunk, and in Dagster."""
+
+from dagster import DagsterInstance, DagsterRunStatus, RunsFilter
+
+from batch_pipeline.batches.model import Batch
+from batch_pipeline.batches.states import FINAL, BatchStatus
+from batch_pipeline.errors import StateError
+from batch_pipeline.orchestration import tags
+from batch_pipeline.orchestration.attempts import cancelled_reason
+from batch_pipeline.system import System
+
+
+def cancel_batch(system: System, instance: DagsterInstance, batch_id: str) -> Batch:
+    """Ends the batch as `failed` with reason `cancelled`; what was written stays, and a retry does the rest.
+
+    Returns once no chunk is under way. Its run, if one is at work, notices and ends; one that is still queued is
+    cancelled. Raises NotFoundError, and StateError (`not_cancellable`) where the batch has ended already.
+    """
+    batch = system.ledger.get(batch_id)
+    if batch.status in FINAL:
+        raise StateError("not_cancellable", f"Batch {batch_id} has ended already: it is {batch.status}.")
+    ended = system.ledger.end(batch_id, BatchStatus.failed, cancelled_reason(batch))
+    waiting = RunsFilter(
+        tags={tags.BATCH_ID: batch_id}, statuses=[DagsterRunStatus.QUEUED, DagsterRunStatus.NOT_STARTED]
+    )
+    for run in instance.get_runs(waiting):
+        instance.report_run_canceled(run, message="The batch was cancelled.")
+    return ended
