@@ -59,6 +59,7 @@ class Ledger:
         batch_id: str | None = None,
         source_key: str | None = None,
         source_version: str | None = None,
+        retry_of: str | None = None,
         updated_by: str = "system",
     ) -> tuple[Batch, bool]:
         """Records a new batch as `requested`, or finds the one that has the same `source_version`.
@@ -81,6 +82,7 @@ class Ledger:
             "work": Work().to_row(),
             "source_key": source_key,
             "source_version": source_version,
+            "retry_of": retry_of,
             "updated_by": updated_by,
         }
         statement = (

@@ -1,0 +1,105 @@
+"""A new batch from the rejected items of another: `retry --failed-rows`."""
+
+import csv
+import json
+import tempfile
+from pathlib import Path
+
+from batch_pipeline.batches.ids import new_batch_id
+from batch_pipeline.batches.model import Action, Batch, BlankCells, Starter
+from batch_pipeline.batches.options import NAME_MAX, BatchOptions
+from batch_pipeline.batches.states import FINAL
+from batch_pipeline.errors import StateError
+from batch_pipeline.storage import keys
+from batch_pipeline.system import System
+
+_SUFFIX = " (rejected items)"
+
+
+def create_from_rejected(system: System, batch_id: str, *, starter: Starter) -> Batch:
+    """Makes a batch (`retry_of`) of the items that the ended batch rejected, as they were uploaded.
+
+    Rows that could not be read are left out: there is no item in them. From an overwrite it is a merge in which empty
+    cells clear, never an overwrite: the rejected items are not the whole. Raises NotFoundError, and StateError
+    (`nothing_rejected`) where there are no such items.
+    """
+    original = system.ledger.get(batch_id)
+    if original.status not in FINAL or not original.has_errors_file:
+        raise StateError("nothing_rejected", f"Batch {batch_id} has no rejected items to retry.")
+    options = BatchOptions.model_validate(original.options)
+    action = original.action
+    if action is Action.overwrite:
+        action = Action.merge
+        options = options.model_copy(
+            update={
+                "blank_cells": options.blank_cells or BlankCells.clear,
+                "delete_limit": None,
+                "allow_empty": False,
+            }
+        )
+    new_id = new_batch_id()
+    file_name = "rejected.csv" if original.work.format == "csv" else "rejected.json"
+    target = keys.upload(new_id, file_name, saved=options.save_upload)
+    with tempfile.TemporaryDirectory(prefix=f"{new_id}-") as folder:
+        path = Path(folder) / file_name
+        write = _write_csv if original.work.format == "csv" else _write_json
+        if write(system, original, path) == 0:
+            raise StateError(
+                "nothing_rejected",
+                f"Batch {batch_id} rejected only rows that could not be read: correct the errors file and upload it.",
+            )
+        system.store.upload(path, target)
+    system.ledger.create(
+        batch_id=new_id,
+        organization_id=original.organization_id,
+        resource=original.resource,
+        action=action,
+        name=original.name[: NAME_MAX - len(_SUFFIX)] + _SUFFIX,
+        options=options,
+        source_key=file_name,
+        retry_of=batch_id,
+        updated_by="retry",
+    )
+    return system.ledger.payload_arrived(new_id, upload_key=target, saved=options.save_upload, starter=starter)
+
+
+def _write_csv(system: System, original: Batch, path: Path) -> int:
+    """The errors file without its unreadable rows; it is read as such, so its guards come off again."""
+    source = path.with_suffix(".errors")
+    system.store.download(keys.errors_csv(original.id), source)
+    csv.field_size_limit(2 * system.settings.max_item_bytes)
+    count = 0
+    with source.open(encoding="utf-8", newline="") as errors, path.open("w", encoding="utf-8", newline="") as file:
+        rows = csv.reader(errors)
+        writer = csv.writer(file, quoting=csv.QUOTE_ALL)
+        header = next(rows)
+        codes = header.index("_codes")
+        writer.writerow(header)
+        for row in rows:
+            if row[codes] != "unreadable_row":
+                writer.writerow(row)
+                count += 1
+    return count
+
+
+def _write_json(system: System, original: Batch, path: Path) -> int:
+    """The items of errors.json, each in its own words: numbers and nested values stay as they were written."""
+    source = path.with_suffix(".errors")
+    system.store.download(keys.errors_json(original.id), source)
+    decoder = json.JSONDecoder(parse_float=str, parse_int=str)
+    marker = '"item":'
+    count = 0
+    with source.open(encoding="utf-8", newline="\n") as errors, path.open("w", encoding="utf-8", newline="\n") as file:
+        file.write("[")
+        for line in errors:
+            start = line.find(marker)
+            if start < 0:
+                continue  # the array's brackets
+            start += len(marker)
+            item, end = decoder.raw_decode(line, start)
+            if "_raw" in item and '"code":"unreadable_row"' in line[end:]:
+                continue
+            file.write(("," if count else "") + "\n" + line[start:end])
+            count += 1
+        file.write("\n]\n")
+    return count
