@@ -19,13 +19,13 @@ from batch_pipeline.storage.store import Store
 @pytest.fixture(scope="session")
 def deployment(
     environment: dict[str, str],
-    new_database: Callable[[], AbstractContextManager[str]],
+    new_dagster_database: Callable[[], AbstractContextManager[str]],
     tmp_path_factory: pytest.TempPathFactory,
 ) -> Iterator[dict[str, str]]:
-    """The environment that names it. One for all tests, each with its own organization: Dagster's tables take 1 s."""
+    """The environment that names it: one for all tests, each of which has its own organization."""
     home = tmp_path_factory.mktemp("dagster-home")
     home.joinpath("dagster.yaml").write_bytes(Path(environment["DAGSTER_HOME"], "dagster.yaml").read_bytes())
-    with new_database() as url:
+    with new_dagster_database() as url:
         yield {
             **{name: value for name, value in os.environ.items() if name != "COLUMNS"},
             "BATCH_DATABASE_URL": url,

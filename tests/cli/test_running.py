@@ -161,9 +161,9 @@ def test_a_batch_whose_process_was_killed_is_failed_by_the_next_command_and_can_
     cli: CommandLine, ledger: Ledger, organization: str
 ) -> None:
     mine = ("--organization", organization, "--json")
-    people = "".join(f"Person {number},p{number}@example.com\n" for number in range(20_000))
+    people = "".join(f"Person {number},p{number}@example.com\n" for number in range(8_000))
     upload = cli.file("many.csv", f"name,email\n{people}")
-    with cli.start("run", upload, *MERGE, *mine, BATCH_CHUNK_ROWS="200") as process:
+    with cli.start("run", upload, *MERGE, *mine, BATCH_CHUNK_ROWS="100") as process:
         wait_for(lambda: _processed(ledger, organization) > 0, process)
         process.kill()
         assert finished(process).stdout == ""
@@ -174,7 +174,7 @@ def test_a_batch_whose_process_was_killed_is_failed_by_the_next_command_and_can_
     again = cli("retry", killed.id, *mine)
     assert again.returncode == 0, again.stderr
     stats = json.loads(again.stdout)["stats"]
-    assert (stats["created"], stats["unchanged"]) == (20_000, 0)
+    assert (stats["created"], stats["unchanged"]) == (8_000, 0)
     assert [reached for _, reached, _, _ in ledger.history(killed.id)][-5:] == [
         "processing",
         "failed",
@@ -187,10 +187,10 @@ def test_a_batch_whose_process_was_killed_is_failed_by_the_next_command_and_can_
 def test_sigterm_leaves_a_cancelled_batch_and_no_embedded_server(cli: CommandLine) -> None:
     bare = {name: value for name, value in cli.environment.items() if not name.startswith(CONFIGURATION)}
     here = CommandLine(bare, cli.folder)
-    people = "".join(f"Person {number},p{number}@example.com\n" for number in range(20_000))
+    people = "".join(f"Person {number},p{number}@example.com\n" for number in range(8_000))
     upload = here.file("many.csv", f"name,email\n{people}")
     data_dir = here.folder / "data"
-    with here.start("run", upload, *MERGE, "--json", "--data-dir", "data", BATCH_CHUNK_ROWS="200") as process:
+    with here.start("run", upload, *MERGE, "--json", "--data-dir", "data", BATCH_CHUNK_ROWS="100") as process:
         wait_for((data_dir / "s3" / "batch" / "batches").exists, process)  # uploaded, so the tables are there too
         embedded = Ledger(create_engine(json.loads((data_dir / "servers.json").read_text())["database_url"]))
         wait_for(lambda: _processed(embedded, "default") > 0, process)

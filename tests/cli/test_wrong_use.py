@@ -123,7 +123,6 @@ def test_what_is_not_there_is_told(cli: CommandLine, organization: str, ledger: 
         (["show", "batch_1"], "batch_1"),
         (["run", upload, *MERGE, "--organization", "nobody"], "organizations create"),
         (["organizations", "create", organization], "exists"),
-        (["organizations", "create", "Über"], "lower-case"),
     ):
         ended = cli(*arguments)
         assert (ended.returncode, ended.stdout) == (2, "")

@@ -1,0 +1,83 @@
+"""`list`, `show`, `errors`, `organizations`: what an operator sees of which batches."""
+
+import json
+
+from command_line import CommandLine, only_line
+
+from batch_pipeline.batches.ledger import Ledger
+from batch_pipeline.batches.model import Action, Batch, Reason
+from batch_pipeline.batches.options import BatchOptions
+from batch_pipeline.batches.organizations import create_organization
+from batch_pipeline.batches.states import BatchStatus
+
+
+def new_batch(ledger: Ledger, organization: str | None, name: str = "people.csv") -> Batch:
+    action = Action.merge if organization else None
+    resource = "contact" if organization else None
+    batch, _ = ledger.create(
+        organization_id=organization, resource=resource, action=action, name=name, options=BatchOptions()
+    )
+    return batch
+
+
+def test_list_shows_the_organizations_batches_newest_first_and_those_of_no_known_one(
+    cli: CommandLine, ledger: Ledger, organization: str
+) -> None:
+    nobodys = new_batch(ledger, None)
+    ledger.end(nobodys.id, BatchStatus.failed, Reason("unknown_folder", "The folder names nothing known."))
+    mine = [new_batch(ledger, organization), new_batch(ledger, organization, "odd\x1b[2J\nname.csv")]
+    other = new_batch(ledger, create_organization(ledger.engine, f"{organization}-other").id)
+
+    printed = cli("list", "--organization", organization, "--json")
+    ids = [batch["id"] for batch in json.loads(printed.stdout)]
+    assert ids[:2] == [mine[1].id, mine[0].id]
+    assert nobodys.id in ids
+    assert other.id not in ids
+
+    shown = cli("list", "--organization", organization, "--status", "requested", "--resource", "contact")
+    assert (shown.returncode, shown.stderr) == (0, "")
+    assert mine[0].id in shown.stdout
+    assert nobodys.id not in shown.stdout
+    assert "\x1b" not in shown.stdout
+    assert "odd\\x1b[2J name.csv" in shown.stdout
+
+
+def test_show_is_about_one_organizations_batch(cli: CommandLine, ledger: Ledger, organization: str) -> None:
+    batch = new_batch(ledger, organization)
+    printed = cli("show", batch.id, "--organization", organization, "--json")
+    assert json.loads(printed.stdout) == batch.to_json()
+
+    shown = cli("show", batch.id, "--organization", organization)
+    for text in (batch.id, "people.csv", "requested", "validation", "rejected"):
+        assert text in shown.stdout
+
+    elsewhere = cli("show", batch.id)
+    assert (elsewhere.returncode, elsewhere.stdout) == (2, "")
+    assert f"--organization {organization}" in only_line(elsewhere.stderr)
+
+
+def test_a_file_that_there_is_not_is_told(cli: CommandLine, ledger: Ledger, organization: str) -> None:
+    batch = new_batch(ledger, organization)
+    for command in ("errors", "result"):
+        ended = cli(command, batch.id, "--organization", organization, "-o", "file")
+        assert (ended.returncode, ended.stdout) == (2, "")
+        assert "requested" in only_line(ended.stderr)
+    assert list(cli.folder.iterdir()) == []
+
+
+def test_organizations_are_made_and_listed(cli: CommandLine, organization: str) -> None:
+    made = cli("organizations", "create", f"{organization}-de", "--region", "DE", "--json")
+    assert json.loads(made.stdout) == {"id": f"{organization}-de", "region": "DE"}
+    listed = json.loads(cli("organizations", "list", "--json").stdout)
+    assert {"id": "default", "region": "US"} in listed
+    assert {"id": f"{organization}-de", "region": "DE"} in listed
+
+
+def test_a_database_without_tables_asks_for_the_upgrade(cli: CommandLine) -> None:
+    # The same server's database of PostgreSQL's own, in which nothing of this system is.
+    url = cli.environment["BATCH_DATABASE_URL"]
+    path, _, query = url.partition("?")
+    empty = f"{path.rpartition('/')[0]}/postgres{'?' if query else ''}{query}"
+    ended = cli("list", BATCH_DATABASE_URL=empty)
+    assert (ended.returncode, ended.stdout) == (2, "")
+    assert "batch-pipeline db upgrade" in only_line(ended.stderr)
