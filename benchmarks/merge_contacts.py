@@ -15,6 +15,7 @@ import sys
 import tempfile
 import time
 from pathlib import Path
+from typing import Any
 
 import psycopg
 from contacts_file import HEADER, write_contacts
@@ -59,8 +60,9 @@ def measure(folder: Path, environment: dict[str, str], rows: int, rounds: int) -
         ours.append(first)
         again.append(second)
         print(
-            f"round {number + 1}: psql {theirs[-1]:.2f} s; batch {first['run']:.2f} s in the run, {first['command']:.2f} s "
-            f"as a command, {first['memory']:.0f} MB, phases {first['phases']}; again, all unchanged: {second['run']:.2f} s",
+            f"round {number + 1}: psql {theirs[-1]:.2f} s; batch {first['run']:.2f} s in the run, "
+            f"{first['command']:.2f} s as a command, {first['memory']:.0f} MB, phases {first['phases']}; "
+            f"again, all unchanged: {second['run']:.2f} s",
             flush=True,
         )
     baseline = statistics.median(theirs)
@@ -85,25 +87,40 @@ def time_psql(url: str, file: Path) -> float:
     """Seconds that psql needs for COPY into a temporary table and the upsert."""
     names = "id," + HEADER
     updates = ", ".join(f"{name} = excluded.{name}" for name in HEADER.split(","))
-    script = f"""
-        \\set ON_ERROR_STOP 1
+    return time_script(
+        url,
+        f"""
         CREATE TEMPORARY TABLE upload (id text, external_id text, name text, email text, phone text, address text,
             address_line2 text, id_number text, is_primary boolean, notes text);
         \\copy upload ({names}) FROM '{file}' WITH (FORMAT csv, HEADER)
         INSERT INTO contacts (organization_id, batch_id, {names}) SELECT '{ORGANIZATION}', 'psql', {names} FROM upload
         ON CONFLICT (organization_id, external_id) WHERE external_id IS NOT NULL DO UPDATE SET {updates};
-    """  # noqa: S608 - constants of this file
-    began = time.perf_counter()
-    subprocess.run(
-        [str(postgres_program("psql")), "-X", "-q", url], input=script, text=True, check=True, stdout=subprocess.DEVNULL
+    """,  # noqa: S608 - constants of this file
     )
+
+
+def time_script(url: str, script: str) -> float:
+    """Seconds that psql needs for a script."""
+    command = [str(postgres_program("psql")), "-X", "-q", "-v", "ON_ERROR_STOP=1", url]
+    began = time.perf_counter()
+    subprocess.run(command, input=script, text=True, check=True, stdout=subprocess.DEVNULL)
     return time.perf_counter() - began
 
 
-def time_batch(environment: dict[str, str], file: Path) -> dict[str, float]:
+def time_batch(environment: dict[str, str], file: Path, *, action: str = "merge") -> dict[str, Any]:
     """Seconds of the run (from the batch's creation to its last phase's end) and of the command; its peak memory."""
     began = time.perf_counter()
-    arguments = ["run", str(file), "--resource", "contact", "--action", "merge", "--organization", ORGANIZATION, "--json"]
+    arguments = [
+        "run",
+        str(file),
+        "--resource",
+        "contact",
+        "--action",
+        action,
+        "--organization",
+        ORGANIZATION,
+        "--json",
+    ]
     batch = json.loads(run_cli(environment, *arguments))
     command = time.perf_counter() - began
     assert batch["status"] == "completed", batch
@@ -112,9 +129,7 @@ def time_batch(environment: dict[str, str], file: Path) -> dict[str, float]:
             "SELECT extract(epoch FROM updated_at - arrived_at), phases FROM batches WHERE id = %s", (batch["id"],)
         ).fetchone()
     assert row is not None
-    phases = {
-        phase["name"]: round(phase["ended_at"] - phase["started_at"], 2) for phase in row[1] if phase["ended_at"]
-    }
+    phases = {phase["name"]: round(phase["ended_at"] - phase["started_at"], 2) for phase in row[1] if phase["ended_at"]}
     memory = resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss / 1024
     return {"run": float(row[0]), "command": command, "memory": memory, "phases": phases}
 

@@ -9,7 +9,15 @@ import typer
 
 from batch_pipeline.batches.states import BatchStatus
 from batch_pipeline.cli.console import data_console, print_json, say
-from batch_pipeline.cli.flags import DEFAULT_DATA_DIR, BatchId, DataDir, Json, OrganizationName
+from batch_pipeline.cli.flags import (
+    DEFAULT_DATA_DIR,
+    DEFAULT_ORGANIZATION,
+    BatchId,
+    DataDir,
+    Json,
+    OrganizationName,
+    same_place,
+)
 from batch_pipeline.cli.session import open_ledger, open_storage_too
 from batch_pipeline.errors import NotFoundError, RefusedError
 
@@ -36,7 +44,7 @@ def add_to(app: typer.Typer) -> None:
 
 def show(
     batch_id: BatchId,
-    organization: OrganizationName = "default",
+    organization: OrganizationName = DEFAULT_ORGANIZATION,
     data_dir: DataDir = DEFAULT_DATA_DIR,
     json: Json = False,
 ) -> None:
@@ -50,10 +58,11 @@ def show(
 
     console = data_console()
     console.print(batch_view(batch))
+    of_it = f"{batch.id}{same_place(data_dir, organization)}"
     if batch.has_errors_file:
-        console.print(f"Rejected items: batch-pipeline errors {batch.id}", soft_wrap=True)
+        console.print(f"Rejected items: batch-pipeline errors {of_it}", soft_wrap=True)
     if batch.has_result_file:
-        console.print(f"Outcome of each item: batch-pipeline result {batch.id}", soft_wrap=True)
+        console.print(f"Outcome of each item: batch-pipeline result {of_it}", soft_wrap=True)
 
 
 def list_batches(
@@ -61,7 +70,7 @@ def list_batches(
     status: Annotated[list[BatchStatus] | None, typer.Option(help="Only of this status (may be repeated).")] = None,
     resource: Annotated[str | None, typer.Option(help="Only of this resource.")] = None,
     limit: Annotated[int, typer.Option(help="At most so many.", min=1)] = 25,
-    organization: OrganizationName = "default",
+    organization: OrganizationName = DEFAULT_ORGANIZATION,
     data_dir: DataDir = DEFAULT_DATA_DIR,
     json: Json = False,
 ) -> None:
@@ -89,7 +98,7 @@ def errors(
     batch_id: BatchId,
     form: Annotated[ErrorsFormat, typer.Option("--format", help="As table or as list.")] = ErrorsFormat.csv,
     output: Annotated[Path | None, typer.Option("--output", "-o", help="Write to this file, not to stdout.")] = None,
-    organization: OrganizationName = "default",
+    organization: OrganizationName = DEFAULT_ORGANIZATION,
     data_dir: DataDir = DEFAULT_DATA_DIR,
 ) -> None:
     """Write a batch's rejected items; corrected, the CSV can be uploaded again."""
@@ -106,7 +115,7 @@ def errors(
 def result(
     batch_id: BatchId,
     output: Annotated[Path | None, typer.Option("--output", "-o", help="Write to this file, not to stdout.")] = None,
-    organization: OrganizationName = "default",
+    organization: OrganizationName = DEFAULT_ORGANIZATION,
     data_dir: DataDir = DEFAULT_DATA_DIR,
 ) -> None:
     """Write what became of each item of a batch that has --save-result, as JSON."""

@@ -14,6 +14,7 @@ from batch_pipeline.batches.options import BatchOptions, parse_options
 from batch_pipeline.errors import RefusedError
 
 DEFAULT_DATA_DIR = Path(".batch-pipeline")
+DEFAULT_ORGANIZATION = "default"  # as batches.organizations has it, whose import is too heavy for `--help`
 
 DataDir = Annotated[
     Path,
@@ -32,6 +33,12 @@ _PAIR_FLAGS = {
     "properties": ("--property", "FIELD=VALUE", "A default value for items without the field (may be repeated)"),
     "column_mapping": ("--map", "FIELD=HEADER", "A field's header in the file (may be repeated)"),
 }
+
+
+def same_place(data_dir: Path, organization: str) -> str:
+    """The flags that lead another command to the same batches, where they aren't the defaults; begins with a blank."""
+    flags = f" --organization {organization}" if organization != DEFAULT_ORGANIZATION else ""
+    return f"{flags} --data-dir {data_dir}" if data_dir != DEFAULT_DATA_DIR else flags
 
 
 def with_batch_options(command: Callable[..., None]) -> Callable[..., None]:

@@ -13,12 +13,14 @@ from batch_pipeline.batches.options import BatchOptions
 from batch_pipeline.cli.console import data_console, print_json, say_error, sentences
 from batch_pipeline.cli.flags import (
     DEFAULT_DATA_DIR,
+    DEFAULT_ORGANIZATION,
     ActionName,
     BatchId,
     DataDir,
     Json,
     OrganizationName,
     ResourceName,
+    same_place,
     with_batch_options,
 )
 from batch_pipeline.cli.interrupts import stopping_in_order
@@ -54,7 +56,7 @@ def run(
     file: Annotated[str, typer.Argument(metavar="FILE", help="The upload: CSV, JSON array or NDJSON.")],
     resource: ResourceName,
     action: ActionName,
-    organization: OrganizationName = "default",
+    organization: OrganizationName = DEFAULT_ORGANIZATION,
     data_dir: DataDir = DEFAULT_DATA_DIR,
     json: Json = False,
     options: BatchOptions,
@@ -65,12 +67,12 @@ def run(
         _check_resource(resource, action)
         with open_workplace(data_dir) as (system, instance):
             batch = _accept(system, source, Place(organization, resource, action), options)
-            _execute_and_print(system, instance, batch, json=json)
+            _execute_and_print(system, instance, batch, json=json, place=same_place(data_dir, organization))
 
 
 def retry(
     batch_id: BatchId,
-    organization: OrganizationName = "default",
+    organization: OrganizationName = DEFAULT_ORGANIZATION,
     data_dir: DataDir = DEFAULT_DATA_DIR,
     json: Json = False,
 ) -> None:
@@ -81,7 +83,7 @@ def retry(
     with stopping_in_order(), open_workplace(data_dir) as (system, instance):
         find_batch(system.ledger, batch_id, organization)
         batch = system.ledger.request_rerun(batch_id, Starter.caller)
-        _execute_and_print(system, instance, batch, json=json)
+        _execute_and_print(system, instance, batch, json=json, place=same_place(data_dir, organization))
 
 
 def _readable_file(name: str) -> Path:
@@ -141,7 +143,9 @@ def _accept(system: "System", source: Path, place: Place, options: BatchOptions)
         raise
 
 
-def _execute_and_print(system: "System", instance: "DagsterInstance", batch: "Batch", *, json: bool) -> None:
+def _execute_and_print(
+    system: "System", instance: "DagsterInstance", batch: "Batch", *, json: bool, place: str
+) -> None:
     from batch_pipeline.batches.states import BatchStatus
     from batch_pipeline.cli.progress import shown_progress
     from batch_pipeline.orchestration.execute import execute_batch
@@ -153,12 +157,12 @@ def _execute_and_print(system: "System", instance: "DagsterInstance", batch: "Ba
         except UnavailableError as error:
             raise UnavailableError(
                 error.service,
-                sentences(error.message, f"Once it is back, go on with: batch-pipeline retry {batch.id}"),
+                sentences(error.message, f"Once it is back, go on with: batch-pipeline retry {batch.id}{place}"),
             ) from error
     if json:
         print_json(batch.to_json())
     else:
-        _print_batch(system, batch)
+        _print_batch(system, batch, place)
     if batch.status != BatchStatus.completed:
         say_error(_how_it_ended(batch))
         raise typer.Exit(1)
@@ -176,7 +180,7 @@ def _quiet() -> Iterator[None]:
             raise
 
 
-def _print_batch(system: "System", batch: "Batch") -> None:
+def _print_batch(system: "System", batch: "Batch", place: str) -> None:
     from batch_pipeline.cli.tables import batch_view, read_rejections, rejections_table
     from batch_pipeline.storage import keys
 
@@ -185,7 +189,7 @@ def _print_batch(system: "System", batch: "Batch") -> None:
     if batch.has_errors_file:
         first = read_rejections(system.store.stream(keys.errors_json(batch.id)), REJECTIONS_SHOWN)
         console.print(rejections_table(first, "First rejected items"))
-        console.print(f"All of them: batch-pipeline errors {batch.id}", soft_wrap=True)
+        console.print(f"All of them: batch-pipeline errors {batch.id}{place}", soft_wrap=True)
         console.print(f"In storage:  {system.store.uri(keys.errors_csv(batch.id))}", soft_wrap=True)
 
 

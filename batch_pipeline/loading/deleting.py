@@ -11,17 +11,22 @@ from batch_pipeline.records.resource import Resource
 
 
 class DeleteWriter(ItemWriter):
-    """Deletes the records of a chunk's items. What was deleted is kept for the result file."""
+    """Deletes the records of a chunk's items; `keep_changes` notes which, for the result file."""
 
-    def __init__(self, connection: Connection, resource: Resource, staging: Staging, turn: Turn) -> None:
+    def __init__(
+        self, connection: Connection, resource: Resource, staging: Staging, turn: Turn, *, keep_changes: bool
+    ) -> None:
         super().__init__(connection, staging, turn)
         self._delete = sql.SQL(
-            "WITH done AS (DELETE FROM {records} r USING {plan} p"
+            "DELETE FROM {records} r USING {plan} p"
             " WHERE p.row BETWEEN %(first)s AND %(last)s AND p.verdict = 'a'"
             " AND r.organization_id = %(organization)s AND r.id = p.record_id"
-            " RETURNING p.row, r.external_id)"
-            " INSERT INTO {changes} (row, external_id) SELECT row, external_id FROM done"
-        ).format(records=sql.Identifier("public", resource.table), plan=staging.plan, changes=staging.changes)
+        ).format(records=sql.Identifier("public", resource.table), plan=staging.plan)
+        if keep_changes:
+            self._delete = sql.SQL(
+                "WITH done AS ({} RETURNING p.row, r.external_id)"
+                " INSERT INTO {} (row, external_id) SELECT row, external_id FROM done"
+            ).format(self._delete, staging.changes)
         self._count_meant = sql.SQL(
             "SELECT count(*) FROM {} WHERE row BETWEEN %(first)s AND %(last)s AND verdict = 'a'"
         ).format(staging.plan)

@@ -30,7 +30,7 @@ def process(attempt: Attempt) -> None:
 def _writer(attempt: Attempt, connection: Connection, turn: Turn) -> ChunkWriter:
     staging = Staging(attempt.batch.id)
     if attempt.action is Action.delete:
-        return DeleteWriter(connection, attempt.resource, staging, turn)
+        return DeleteWriter(connection, attempt.resource, staging, turn, keep_changes=attempt.options.save_result)
     return MergeWriter(
         connection,
         attempt.resource,
