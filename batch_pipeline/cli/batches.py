@@ -91,7 +91,8 @@ def list_batches(
         return
     from batch_pipeline.cli.tables import batches_table
 
-    data_console().print(batches_table(found) if found else "No batches.")
+    console = data_console()
+    console.print(batches_table(found, console.width) if found else "No batches.")
 
 
 def errors(

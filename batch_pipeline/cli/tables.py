@@ -24,6 +24,7 @@ STATUS_STYLES = {
     "pending": "dim",
 }
 _CELL_CHARACTERS = 120
+_WIDE = 120  # columns of a terminal that show all there is about a batch on one line
 
 
 @dataclass(frozen=True)
@@ -49,23 +50,29 @@ def batch_view(batch: Batch, *, with_reason: bool = True) -> RenderableType:
     return Group(*parts, "", _stats_table(batch.stats), _phases_table(batch))
 
 
-def batches_table(batches: Iterable[Batch]) -> Table:
-    """One line per batch."""
-    table = Table("batch", "name", "resource", "action", "status", "created")
+def batches_table(batches: Iterable[Batch], width: int) -> Table:
+    """One line per batch; the id is always whole, and what does not fit into `width` characters is left out."""
+    wide = width >= _WIDE
+    table = Table()
+    table.add_column("batch", no_wrap=True, min_width=28)
+    table.add_column("name", no_wrap=True, overflow="ellipsis")
+    if wide:
+        for name in ("what", "created"):
+            table.add_column(name, no_wrap=True)
+    table.add_column("status")
     for name in ("items", "rejected"):
         table.add_column(name, justify="right")
-    table.add_column("reason")
     for batch in batches:
+        status = status_text(batch.status)
+        if batch.reason is not None:
+            status.append(f" {batch.reason.code}", style="default")
         table.add_row(
-            Text(batch.id, no_wrap=True),
-            Text(one_line(batch.name), overflow="ellipsis"),
-            batch.resource or "?",
-            "?" if batch.action is None else batch.action.value,
-            status_text(batch.status),
-            _time(batch.created_at),
+            batch.id,
+            Text(one_line(batch.name)),
+            *((_what(batch), _time(batch.created_at)) if wide else ()),
+            status,
             f"{batch.stats.items_read:,}",
             f"{batch.stats.rejected:,}",
-            "" if batch.reason is None else batch.reason.code,
         )
     return table
 
@@ -107,10 +114,9 @@ def _entries(blocks: Iterable[bytes]) -> Iterator[dict[str, Any]]:
 
 def _heading(batch: Batch) -> Table:
     grid = Table.grid(padding=(0, 2))
-    what = f"{'?' if batch.action is None else batch.action.value} {batch.resource or '?'}"
     grid.add_row("batch", batch.id)
     grid.add_row("name", Text(one_line(batch.name)))
-    grid.add_row("what", f"{what}, organization {batch.organization_id or '?'}")
+    grid.add_row("what", f"{_what(batch)}, organization {batch.organization_id or '?'}")
     grid.add_row("created", _time(batch.created_at))
     grid.add_row("status", status_text(batch.status))
     if batch.attempts > 1:
@@ -148,6 +154,10 @@ def _phases_table(batch: Batch) -> Table:
         ]
         table.add_row(*cells, *([Text(one_line(reason or ""))] if any(reasons) else []))
     return table
+
+
+def _what(batch: Batch) -> str:
+    return f"{'?' if batch.action is None else batch.action.value} {batch.resource or '?'}"
 
 
 def _time(moment: datetime) -> str:
