@@ -17,7 +17,7 @@ Connection = psycopg.Connection[tuple[Any, ...]]
 
 MAX_BLOCK_BYTES = 2**31 - 1  # pyarrow's bound on what its CSV reader takes at once
 
-# Columns of the items table before the resource's own fields.
+# Columns of the items table before the resource's own fields; an action leaves null what it does not need.
 FIXED_COLUMNS = (
     ("row", "bigint"),  # position in the upload
     ("kind", "smallint"),  # which key decides the item's identity (see `identity`); null: none can

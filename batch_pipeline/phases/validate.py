@@ -155,11 +155,13 @@ def _staged_table(attempt: Attempt, checked: CheckedChunk, rules: RowRules, fiel
         "kind": deciding.kinds,
         "cleared": pa.array(checked.cleared),
         "invalid": pa.array(checked.invalid),
-        "new_id": record_ids(
-            attempt.resource.id_prefix, batch_id=batch.id, arrived_at=batch.arrived_at, rows=rows.to_numpy()
-        ),
-        "identified": deciding.identified,
     }
+    if attempt.action is not Action.delete:
+        columns["new_id"] = record_ids(
+            attempt.resource.id_prefix, batch_id=batch.id, arrived_at=batch.arrived_at, rows=rows.to_numpy()
+        )
+    if attempt.action is Action.overwrite:
+        columns["identified"] = deciding.identified
     for name in fields:
         column = checked.fields.get(name)
         columns[name] = (
