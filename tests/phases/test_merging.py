@@ -361,7 +361,7 @@ def test_what_another_batch_wrote_since_validation_decides_anew(run: Runner, mon
     rows = [{"external_id": "same", "name": "Ada", "notes": "second"}, {"email": "e@example.com", "name": "Eve"}]
     first = arrived(run.system, run.organization_id, as_csv([{**row, "notes": "first"} for row in rows]))
     second = arrived(run.system, run.organization_id, as_csv(rows), save_result=True)
-    place = "batch_pipeline.phases.process.take_turn"
+    place = "batch_pipeline.phases.writing.take_turn"
 
     def other_batch_goes_first(*args: Any, **kwargs: Any) -> Any:
         # The second batch has been validated, and now waits for the turn, which is the first one's by arrival.
