@@ -53,7 +53,9 @@ def translating_outages() -> Iterator[None]:
     except (psycopg.OperationalError, sa.exc.OperationalError) as error:
         cause = error.orig if isinstance(error, sa.exc.OperationalError) else error
         if isinstance(cause, psycopg.OperationalError) and is_outage(cause):
-            raise UnavailableError("database", f"The database went away: {_one_line(cause)}") from error
+            raise UnavailableError(
+                "database", f"The database went away ({_first_line(cause)}): retry the batch once it is back."
+            ) from error
         raise
 
 
@@ -66,3 +68,9 @@ def is_outage(error: psycopg.Error) -> bool:
 
 def _one_line(error: BaseException) -> str:
     return " ".join(str(error).split())
+
+
+def _first_line(error: BaseException) -> str:
+    """What went wrong; the lines below it are advice to the server's administrator."""
+    lines = str(error).strip().splitlines()
+    return lines[0] if lines else type(error).__name__
