@@ -1,0 +1,42 @@
+"""Runs a batch's phases one after another, as the ops of a run do, without Dagster."""
+
+import tempfile
+import time
+import uuid
+from pathlib import Path
+
+from batch_pipeline.batches.model import Batch, Reason
+from batch_pipeline.batches.options import BatchOptions
+from batch_pipeline.batches.states import BatchStatus
+from batch_pipeline.errors import BatchError
+from batch_pipeline.phases.attempt import Attempt
+from batch_pipeline.phases.cleanup import cleanup
+from batch_pipeline.phases.parse import parse
+from batch_pipeline.phases.process import process
+from batch_pipeline.phases.validate import validate
+from batch_pipeline.records.registry import get_resource
+from batch_pipeline.system import System
+
+
+def run_attempt(system: System, batch: Batch, *, region: str = "US") -> Batch:
+    """One attempt at the batch, to its end."""
+    run_id = str(uuid.uuid4())
+    attempt_batch = system.ledger.begin_attempt(batch.id, run_id)
+    with tempfile.TemporaryDirectory() as scratch:
+        attempt = Attempt(
+            system=system,
+            batch=attempt_batch,
+            run_id=run_id,
+            resource=get_resource(str(batch.resource)),
+            options=BatchOptions.model_validate(batch.options),
+            region=region,
+            scratch=Path(scratch),
+            report=lambda progress: None,
+            started_at=time.time(),
+        )
+        try:
+            for phase in (parse, validate, process, cleanup):
+                phase(attempt)
+        except BatchError as error:
+            system.ledger.end(batch.id, BatchStatus.failed, Reason(error.code, error.message), run_id=run_id)
+    return system.ledger.get(batch.id)
