@@ -55,6 +55,9 @@ class Store:
             default_block_size=BLOCK_BYTES,
             config_kwargs={
                 "signature_version": "s3v4",  # s3fs would sign v2
+                # Many S3 services know no checksums beyond S3's own, or send the whole object's with a range of it.
+                "request_checksum_calculation": "when_required",
+                "response_checksum_validation": "when_required",
                 "connect_timeout": CONNECT_TIMEOUT_SECONDS,
                 "read_timeout": READ_TIMEOUT_SECONDS,
                 "retries": {"mode": "standard", "max_attempts": ATTEMPTS},

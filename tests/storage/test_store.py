@@ -1,6 +1,7 @@
 """The store on the real S3 server: what it promises, and what it says where it can't."""
 
 import hashlib
+import os
 import secrets
 import socket
 import time
@@ -178,6 +179,17 @@ def test_prefixes_do_not_see_each_other(environment: dict[str, str]) -> None:
     assert other.list("") == []
     assert [found.key for found in one.list("")] == ["a"]
     assert one.uri("a").endswith(f"/{name}/x/a")
+
+
+@pytest.mark.parametrize("size", [BLOCK_BYTES - 1, BLOCK_BYTES + 1, 3 * BLOCK_BYTES + 5])
+def test_objects_of_more_than_a_block_come_back_whole(store: Store, tmp_path: Path, size: int) -> None:
+    data = os.urandom(size)
+
+    store.write("large", data)
+
+    assert store.read("large") == data
+    assert store.download("large", tmp_path / "large") == hashlib.sha256(data).hexdigest()
+    assert (tmp_path / "large").read_bytes() == data
 
 
 def test_tables_come_back_with_their_types_and_nulls(store: Store) -> None:
