@@ -4,6 +4,7 @@ A run holds the lock of its batch for as long as it works on it. Whoever finds t
 that its owner is gone, also when that was killed.
 """
 
+import time
 from types import TracebackType
 from typing import Any, Self
 
@@ -14,6 +15,7 @@ from batch_pipeline.errors import StateError
 
 # The first of PostgreSQL's two advisory key spaces is split by this name, so that no other lock can collide.
 _SPACE = "batch_pipeline.batch:"
+POLL_SECONDS = 0.1
 
 
 class Ownership:
@@ -32,18 +34,25 @@ class Ownership:
     ) -> None:
         self.close()
 
-    def take(self, batch_id: str) -> None:
-        """Takes the batch's lock. Raises StateError (`batch_busy`) where another process holds it."""
+    def take(self, batch_id: str, *, wait_seconds: float = 0.0) -> None:
+        """Takes the batch's lock. Raises StateError (`batch_busy`) where another process holds it for that long."""
         if batch_id in self._held:
             return
         if self._connection is None:
             self._connection = connect(self._database_url, autocommit=True)
-        row = self._connection.execute(
-            "SELECT pg_try_advisory_lock(hashtextextended(%s, 0))", (_SPACE + batch_id,)
-        ).fetchone()
-        if row is None or not row[0]:
+        deadline = time.monotonic() + wait_seconds
+        while not (taken := self._try_take(self._connection, batch_id)) and time.monotonic() < deadline:
+            time.sleep(POLL_SECONDS)
+        if not taken:
             raise StateError("batch_busy", f"Another run is at work on batch {batch_id}: wait for it, or cancel it.")
         self._held.add(batch_id)
+
+    @staticmethod
+    def _try_take(connection: psycopg.Connection[tuple[Any, ...]], batch_id: str) -> bool:
+        row = connection.execute(
+            "SELECT pg_try_advisory_lock(hashtextextended(%s, 0))", (_SPACE + batch_id,)
+        ).fetchone()
+        return row is not None and bool(row[0])
 
     def close(self) -> None:
         """Releases all locks. Safe to call again."""

@@ -18,10 +18,13 @@ from batch_pipeline.errors import BatchError, GaveWayError, SupersededError, Una
 from batch_pipeline.orchestration import tags
 from batch_pipeline.orchestration.resources import SystemResource
 from batch_pipeline.phases.attempt import Attempt, Progress, TimedOutError
+from batch_pipeline.phases.finish import drop_leftovers
 from batch_pipeline.records.registry import get_resource
 from batch_pipeline.system import System
 
 LOG_SECONDS = 5.0  # between lines of progress
+# For the run before, which has said that the batch awaits another (it gave way), or has ended, to let the lock go.
+HANDOVER_SECONDS = 15.0
 
 
 @contextmanager
@@ -35,10 +38,12 @@ def attempt_at(
     system = resource.system
     attempt: Attempt | None = None
     try:
-        resource.ownership.take(batch_id)
+        awaited = system.ledger.get(batch_id).awaits_run is not None
+        resource.ownership.take(batch_id, wait_seconds=HANDOVER_SECONDS if awaited else 0.0)
         batch = system.ledger.begin_attempt(batch_id, context.run_id)
         if batch.status == BatchStatus.completed:
             context.log.info(f"Batch {batch_id} is completed: nothing to do.")
+            drop_leftovers(system, batch)
             yield batch, None
             return
         with tempfile.TemporaryDirectory(prefix=f"{batch_id}-") as scratch:

@@ -1,24 +1,27 @@
 """Makes ledger and Dagster agree: finds batches whose work has ended without anyone having said so, and says so.
 
 A live batch that a run has begun on, but whose lock nobody holds, has lost its worker, whatever Dagster believes:
-runs hold the lock from their first op to their last. Called by sensors while the daemon runs, and at the start of
-every command that works in its own process.
+runs hold the lock from their first op until Dagster knows how they ended. Called by sensors while the daemon runs, and
+at the start of every command that works in its own process.
 """
 
 import time
 
-from dagster import DagsterInstance, DagsterRunStatus, RunsFilter
+from dagster import DagsterEvent, DagsterEventType, DagsterInstance, DagsterRunStatus, RunsFilter
 
 from batch_pipeline.batches.model import Batch, Reason, Starter
 from batch_pipeline.batches.ownership import is_owned
-from batch_pipeline.batches.states import BatchStatus
+from batch_pipeline.batches.states import FINAL, BatchStatus
 from batch_pipeline.database import connect
+from batch_pipeline.loading.staging import Connection
 from batch_pipeline.orchestration import tags
 from batch_pipeline.orchestration.attempts import cancelled_reason
 from batch_pipeline.system import System
 
 # A process that made a batch begins its run at once; importing Dagster and connecting takes seconds.
 START_SECONDS = 60.0
+# What Dagster takes to be at work; runs that wait in its queue are its own business.
+GOING_ON = [DagsterRunStatus.STARTING, DagsterRunStatus.STARTED, DagsterRunStatus.CANCELING]
 
 LOST_WORKER = Reason(
     "worker_lost",
@@ -26,7 +29,12 @@ LOST_WORKER = Reason(
     "What was written stays; a retry does the rest.",
 )
 
-
+RUN_DELETED = Reason("run_deleted", "The batch's run was deleted in Dagster while it was going on: retry the batch.")
+RUN_FAILED = Reason(
+    "run_failed",
+    "Dagster gave the run up as failed while it was going on: see the run's log. What was written stays; a retry does "
+    "the rest.",
+)
 OVERDUE = Reason(
     "timed_out", "The batch took longer than its timeout_seconds and did not stop by itself; a retry does the rest."
 )
@@ -35,19 +43,48 @@ OVERDUE_SECONDS = 60.0
 
 
 def reconcile(system: System, instance: DagsterInstance) -> list[Batch]:
-    """Ends every batch whose work has ended; returns those that it ended."""
+    """Ends every batch whose work has ended, and every run that its batch has outlived; returns the batches ended."""
     ended = []
     with connect(system.database_url, autocommit=True) as connection:
         for batch in system.ledger.started_and_live():
             if not is_owned(connection, batch.id):
-                ended.append(_end_abandoned(system, instance, batch))
+                if _is_unchanged(system, batch):
+                    ended.append(_end_abandoned(system, instance, batch))
+            elif (reason := _ended_in_dagster(instance, batch)) is not None:
+                if _is_unchanged(system, batch):
+                    ended.append(system.ledger.end(batch.id, BatchStatus.failed, reason, run_id=batch.run_id))
             elif _is_overdue(system, batch):
                 ended.append(system.ledger.end(batch.id, BatchStatus.timed_out, OVERDUE, run_id=batch.run_id))
+        _end_outlived_runs(system, instance, connection)
     for batch in system.ledger.awaiting_since(START_SECONDS):
         reason = _never_started(instance, batch)
         if reason is not None:
             ended.append(system.ledger.end(batch.id, BatchStatus.failed, reason))
     return ended
+
+
+def _is_unchanged(system: System, batch: Batch) -> bool:
+    """Whether the batch is still at work by the same attempt.
+
+    Asked after its lock or its run was found gone: a worker that ends its batch, or lets it await another run, says so
+    in the ledger before either goes.
+    """
+    now = system.ledger.get(batch.id)
+    return BatchStatus(now.status) not in FINAL and now.run_id == batch.run_id and now.awaits_run is None
+
+
+def _ended_in_dagster(instance: DagsterInstance, batch: Batch) -> Reason | None:
+    """Why Dagster no longer takes the run to be going on although its worker lives; None where it does.
+
+    The worker was not told (the run was marked canceled without being terminated, say): once the batch has ended in
+    the ledger it can write no more, and stops at its next look.
+    """
+    run = instance.get_run_by_id(batch.run_id) if batch.run_id else None
+    if run is None:
+        return RUN_DELETED
+    if run.status is DagsterRunStatus.CANCELED:
+        return cancelled_reason(batch)
+    return RUN_FAILED if run.status is DagsterRunStatus.FAILURE else None
 
 
 def _is_overdue(system: System, batch: Batch) -> bool:
@@ -63,7 +100,7 @@ def _end_abandoned(system: System, instance: DagsterInstance, batch: Batch) -> B
     """Ends a batch without a worker, and its run where Dagster takes it to be going on."""
     run = instance.get_run_by_id(batch.run_id) if batch.run_id else None
     if run is None:
-        reason = Reason("run_deleted", "The batch's run was deleted in Dagster while it was going on: retry the batch.")
+        reason = RUN_DELETED
     elif run.status in (DagsterRunStatus.CANCELED, DagsterRunStatus.CANCELING):
         reason = cancelled_reason(batch)
     else:
@@ -75,6 +112,33 @@ def _end_abandoned(system: System, instance: DagsterInstance, batch: Batch) -> B
         else:
             instance.report_run_failed(run, message=reason.message)
     return ended
+
+
+def _end_outlived_runs(system: System, instance: DagsterInstance, connection: Connection) -> None:
+    """Ends runs that Dagster takes to be going on although their attempt is over and its process gone.
+
+    A process killed between its last word to the ledger and its last word to Dagster leaves such a run.
+    """
+    for listed in instance.get_runs(RunsFilter(job_name=tags.JOB_NAME, statuses=GOING_ON)):
+        batch = system.ledger.of_run(listed.run_id)
+        if batch is None or is_owned(connection, batch.id):
+            continue
+        is_newest = batch.run_id == listed.run_id
+        if is_newest and batch.status not in FINAL and batch.awaits_run is None:
+            continue
+        # A worker lets its lock go after it has told Dagster, so what is not over now never will be.
+        run = instance.get_run_by_id(listed.run_id)
+        if run is None or run.is_finished:
+            continue
+        message = "The run's process ended before it could say so."
+        cancelled = batch.reason is not None and batch.reason.code == "cancelled"
+        if is_newest and batch.status == BatchStatus.completed:
+            succeeded = DagsterEvent(DagsterEventType.RUN_SUCCESS.value, run.job_name, message=message)
+            instance.report_dagster_event(succeeded, run.run_id)
+        elif cancelled or run.status is DagsterRunStatus.CANCELING:
+            instance.report_run_canceled(run, message=message)
+        else:
+            instance.report_run_failed(run, message=batch.reason.message if batch.reason else message)
 
 
 def _never_started(instance: DagsterInstance, batch: Batch) -> Reason | None:

@@ -31,11 +31,11 @@ RECONCILE_SECONDS = 15  # ledger and Dagster disagree for a minute at most
 def run_request_of(batch: Batch) -> RunRequest:
     """The run that a batch awaits. Asking again before it has begun changes nothing, as Dagster takes a key but once.
 
-    The key has the place in the order of arrival, which every request for a run gives anew: a re-run must be started
-    also where the run before it ended before it became an attempt.
+    The key has the place in line, which every request for a re-run gives anew: it must be started also where the run
+    before it ended before it became an attempt. A run that gave way was an attempt, and its batch kept its place.
     """
     return RunRequest(
-        run_key=f"{batch.id}/{batch.arrival}",
+        run_key=f"{batch.id}/{batch.arrival}/{batch.attempts}",
         run_config=run_config_of(batch),
         tags=run_tags_of(batch),
     )

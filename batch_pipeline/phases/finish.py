@@ -6,7 +6,7 @@ from dataclasses import asdict
 import pyarrow.compute as pc
 from psycopg import sql
 
-from batch_pipeline.batches.model import Action, PhaseName, Stats
+from batch_pipeline.batches.model import Action, Batch, PhaseName, Stats
 from batch_pipeline.batches.states import BatchStatus
 from batch_pipeline.database import connect
 from batch_pipeline.loading.chunks import done_outcome
@@ -23,11 +23,12 @@ from batch_pipeline.payloads.parsed import from_table, select
 from batch_pipeline.phases.attempt import Attempt
 from batch_pipeline.records.errors import ERRORS_SCHEMA
 from batch_pipeline.storage import keys
+from batch_pipeline.system import System
 
 
 def finish(attempt: Attempt) -> None:
     """Writes the artifacts, counts, completes the batch and drops what only its phases needed."""
-    batch, store, ledger = attempt.batch, attempt.system.store, attempt.system.ledger
+    batch, ledger = attempt.batch, attempt.system.ledger
     stats = final_stats(attempt)
     if stats.rejected:
         write_errors(attempt)
@@ -42,9 +43,17 @@ def finish(attempt: Attempt) -> None:
         has_result_file=attempt.options.save_result,
     )
     attempt.batch = ledger.get(batch.id)
-    if not attempt.options.save_upload and batch.upload_key is not None:
-        store.delete(batch.upload_key)
-    with connect(attempt.system.database_url) as connection:
+    drop_leftovers(attempt.system, attempt.batch)
+
+
+def drop_leftovers(system: System, batch: Batch) -> None:
+    """Drops what a completed batch needs no longer: its staging tables, and its upload unless that is to be kept.
+
+    Safe to call again, for a batch whose run was killed before it was through with it.
+    """
+    if not batch.options["save_upload"] and batch.upload_key is not None:
+        system.store.delete(batch.upload_key)
+    with connect(system.database_url) as connection:
         Staging(batch.id).drop(connection)
 
 

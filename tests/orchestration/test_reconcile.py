@@ -3,16 +3,19 @@
 import threading
 import time
 from collections.abc import Iterator
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import ThreadPoolExecutor, wait
 
 import psycopg
 import pytest
 from batch_runs import Runner, arrived, as_csv, contacts, new_organization
 from dagster import DagsterInstance, DagsterRun, DagsterRunStatus
 
-from batch_pipeline.batches.model import Batch, Starter
+from batch_pipeline.batches.ledger import Ledger
+from batch_pipeline.batches.model import Batch, Reason, Starter
 from batch_pipeline.batches.ownership import Ownership
+from batch_pipeline.batches.states import BatchStatus
 from batch_pipeline.definitions import defs
+from batch_pipeline.errors import SupersededError
 from batch_pipeline.loading.chunks import Chunk, ChunkOutcome, ChunkWriter
 from batch_pipeline.orchestration import tags
 from batch_pipeline.orchestration.config import run_config_of, run_tags_of
@@ -42,6 +45,12 @@ def _run(instance: DagsterInstance, batch: Batch, status: DagsterRunStatus) -> D
         tags=run_tags_of(batch),
         status=status,
     )
+
+
+def _status(instance: DagsterInstance, run: DagsterRun) -> DagsterRunStatus:
+    found = instance.get_run_by_id(run.run_id)
+    assert found is not None
+    return found.status
 
 
 def _a_while_ago(system: System, batch: Batch) -> None:
@@ -86,6 +95,124 @@ def test_a_batch_without_a_worker_ends_and_so_does_its_run(
     assert found is not None
     assert found.status is after
     assert reconcile(system, instance) == []
+
+
+@pytest.mark.parametrize(
+    ("status", "code"),
+    [(DagsterRunStatus.CANCELED, "cancelled"), (DagsterRunStatus.FAILURE, "run_failed"), (None, "run_deleted")],
+)
+def test_a_batch_whose_run_ended_in_dagster_only_ends_and_its_worker_can_write_no_more(
+    system: System, instance: DagsterInstance, waiting: Batch, status: DagsterRunStatus | None, code: str
+) -> None:
+    """In Dagster's UI a run can be marked canceled without being terminated, or deleted while it goes on."""
+    run = _run(instance, waiting, status or DagsterRunStatus.STARTED)
+    if status is None:
+        instance.delete_run(run.run_id)
+    with Ownership(system.database_url) as ownership:
+        ownership.take(waiting.id)
+        system.ledger.begin_attempt(waiting.id, run.run_id)
+        (ended,) = reconcile(system, instance)
+        assert ended.reason is not None
+        assert (ended.status, ended.reason.code) == ("failed", code)
+        with pytest.raises(SupersededError):
+            system.ledger.check_live(waiting.id, run.run_id)
+        assert reconcile(system, instance) == []
+    done = execute_batch(system, instance, system.ledger.request_rerun(waiting.id, Starter.caller))
+    assert (done.status, done.attempts) == ("completed", 2)
+
+
+@pytest.mark.parametrize("way", ["canceled", "deleted"])
+def test_a_run_that_ends_in_dagster_only_stops_at_its_next_chunk(
+    system: System, instance: DagsterInstance, held_chunk: "HeldChunk", way: str
+) -> None:
+    organization_id = new_organization(system)
+    batch = arrived(system, organization_id, as_csv([{"external_id": f"x{n}", "name": "slow"} for n in range(40)]))
+    held_chunk.batch_id = batch.id
+    with ThreadPoolExecutor(1) as other:
+        running = other.submit(execute_batch, system, instance, batch)
+        assert held_chunk.reached.wait(WAIT_SECONDS)
+        run = instance.get_run_by_id(str(system.ledger.get(batch.id).run_id))
+        assert run is not None
+        if way == "canceled":
+            instance.report_run_canceled(run)
+        else:
+            instance.delete_run(run.run_id)
+        (ended,) = reconcile(system, instance)
+        held_chunk.go_on.set()
+        if way == "canceled":
+            assert running.result(WAIT_SECONDS) == ended
+        else:  # Dagster itself has no words for a run that it no longer knows
+            assert wait([running], WAIT_SECONDS).done
+    assert ended.reason is not None
+    assert ended.reason.code == {"canceled": "cancelled", "deleted": "run_deleted"}[way]
+    assert system.ledger.get(batch.id) == ended
+    assert len(contacts(system, organization_id)) == 10
+    held_chunk.batch_id = ""
+    done = execute_batch(system, instance, system.ledger.request_rerun(batch.id, Starter.caller))
+    assert (done.status, done.stats.created) == ("completed", 40)
+
+
+@pytest.mark.parametrize(
+    ("status", "before", "after"),
+    [
+        ("completed", DagsterRunStatus.STARTED, DagsterRunStatus.SUCCESS),
+        ("failed", DagsterRunStatus.STARTED, DagsterRunStatus.FAILURE),
+        ("failed", DagsterRunStatus.CANCELING, DagsterRunStatus.CANCELED),
+        ("cancelled", DagsterRunStatus.STARTED, DagsterRunStatus.CANCELED),
+    ],
+)
+def test_a_run_whose_process_died_after_its_batch_had_ended_ends_as_the_batch_did(  # noqa: PLR0917
+    system: System,
+    instance: DagsterInstance,
+    waiting: Batch,
+    status: str,
+    before: DagsterRunStatus,
+    after: DagsterRunStatus,
+) -> None:
+    run = _run(instance, waiting, before)
+    with Ownership(system.database_url) as ownership:
+        ownership.take(waiting.id)
+        system.ledger.begin_attempt(waiting.id, run.run_id)
+        if status == "completed":
+            for place in (BatchStatus.queued, BatchStatus.processing, BatchStatus.completed):
+                system.ledger.transition(waiting.id, run.run_id, place)
+        else:
+            code = "cancelled" if status == "cancelled" else "no_valid_items"
+            system.ledger.end(waiting.id, BatchStatus.failed, Reason(code, "It ended."))
+        ended = system.ledger.get(waiting.id)
+        assert reconcile(system, instance) == []
+        assert _status(instance, run) is before  # its process may be about to say so
+    assert reconcile(system, instance) == []
+    assert _status(instance, run) is after
+    assert system.ledger.get(waiting.id) == ended
+
+
+def test_an_attempt_that_a_newer_one_has_replaced_does_not_go_on_for_ever_in_dagster(
+    system: System, instance: DagsterInstance, waiting: Batch
+) -> None:
+    first, second = (_run(instance, waiting, DagsterRunStatus.STARTED) for _ in range(2))
+    for run in (first, second):
+        system.ledger.begin_attempt(waiting.id, run.run_id)
+    assert [batch.run_id for batch in reconcile(system, instance)] == [second.run_id]
+    assert [_status(instance, run) for run in (first, second)] == [DagsterRunStatus.FAILURE] * 2
+
+
+def test_a_batch_that_let_its_run_go_while_it_was_looked_at_is_left_alone(
+    system: System, instance: DagsterInstance, waiting: Batch, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It gives way, and its run ends, just after reconciling has listed it."""
+    run = _run(instance, waiting, DagsterRunStatus.STARTED)
+    system.ledger.begin_attempt(waiting.id, run.run_id)
+    listed = system.ledger.started_and_live()
+    monkeypatch.setattr(Ledger, "started_and_live", lambda _: listed)
+    system.ledger.give_way(waiting.id, run.run_id)
+    assert reconcile(system, instance) == []
+    instance.report_run_failed(run)
+    with Ownership(system.database_url) as ownership:
+        ownership.take(waiting.id)
+        assert reconcile(system, instance) == []
+    now = system.ledger.get(waiting.id)
+    assert (now.status, now.awaits_run) == ("requested", Starter.launcher)
 
 
 def test_a_batch_whose_run_was_deleted_ends_and_can_be_retried(
