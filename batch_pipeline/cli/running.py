@@ -1,8 +1,6 @@
-"""Commands that run a batch's job in this process: `run`, `retry`."""
+"""The command `run`: a file becomes a batch that runs in this process."""
 
-import io
-from collections.abc import Iterator
-from contextlib import contextmanager, redirect_stderr, suppress
+from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, NamedTuple
 
@@ -10,12 +8,11 @@ import typer
 
 from batch_pipeline.batches.model import Action
 from batch_pipeline.batches.options import BatchOptions
-from batch_pipeline.cli.console import data_console, print_json, say_error, sentences
+from batch_pipeline.cli.executing import execute_and_print
 from batch_pipeline.cli.flags import (
     DEFAULT_DATA_DIR,
     DEFAULT_ORGANIZATION,
     ActionName,
-    BatchId,
     DataDir,
     Json,
     OrganizationName,
@@ -25,15 +22,11 @@ from batch_pipeline.cli.flags import (
 )
 from batch_pipeline.cli.interrupts import stopping_in_order
 from batch_pipeline.cli.session import open_workplace
-from batch_pipeline.errors import RefusedError, UnavailableError
+from batch_pipeline.errors import RefusedError
 
 if TYPE_CHECKING:
-    from dagster import DagsterInstance
-
     from batch_pipeline.batches.model import Batch
     from batch_pipeline.system import System
-
-REJECTIONS_SHOWN = 10
 
 
 class Place(NamedTuple):
@@ -47,7 +40,6 @@ class Place(NamedTuple):
 def add_to(app: typer.Typer) -> None:
     """Adds the commands."""
     app.command("run")(run)
-    app.command("retry")(retry)
 
 
 @with_batch_options
@@ -67,23 +59,7 @@ def run(
         _check_resource(resource, action)
         with open_workplace(data_dir) as (system, instance):
             batch = _accept(system, source, Place(organization, resource, action), options)
-            _execute_and_print(system, instance, batch, json=json, place=same_place(data_dir, organization))
-
-
-def retry(
-    batch_id: BatchId,
-    organization: OrganizationName = DEFAULT_ORGANIZATION,
-    data_dir: DataDir = DEFAULT_DATA_DIR,
-    json: Json = False,
-) -> None:
-    """Run a failed or timed-out batch again, here, and print it; what was done is not done again."""
-    from batch_pipeline.batches.model import Starter
-    from batch_pipeline.cli.batches import find_batch
-
-    with stopping_in_order(), open_workplace(data_dir) as (system, instance):
-        find_batch(system.ledger, batch_id, organization)
-        batch = system.ledger.request_rerun(batch_id, Starter.caller)
-        _execute_and_print(system, instance, batch, json=json, place=same_place(data_dir, organization))
+            execute_and_print(system, instance, batch, json=json, place=same_place(data_dir, organization))
 
 
 def _readable_file(name: str) -> Path:
@@ -141,62 +117,3 @@ def _accept(system: "System", source: Path, place: Place, options: BatchOptions)
         with suppress(KeyboardInterrupt):
             system.store.delete(key)
         raise
-
-
-def _execute_and_print(
-    system: "System", instance: "DagsterInstance", batch: "Batch", *, json: bool, place: str
-) -> None:
-    from batch_pipeline.batches.states import BatchStatus
-    from batch_pipeline.cli.progress import shown_progress
-    from batch_pipeline.orchestration.execute import execute_batch
-
-    with shown_progress(system.ledger, batch.id), _quiet():
-        try:
-            # Dagster's own log would repeat what is told below; it is kept with the run.
-            batch = execute_batch(system, instance, batch, log_level="CRITICAL")
-        except UnavailableError as error:
-            raise UnavailableError(
-                error.service,
-                sentences(error.message, f"Once it is back, go on with: batch-pipeline retry {batch.id}{place}"),
-            ) from error
-    if json:
-        print_json(batch.to_json())
-    else:
-        _print_batch(system, batch, place)
-    if batch.status != BatchStatus.completed:
-        say_error(_how_it_ended(batch))
-        raise typer.Exit(1)
-
-
-@contextmanager
-def _quiet() -> Iterator[None]:
-    """Keeps what libraries write to stderr by themselves for the report of a crash, should there be one."""
-    said = io.StringIO()
-    with redirect_stderr(said):
-        try:
-            yield
-        except Exception as error:
-            error.add_note(said.getvalue())
-            raise
-
-
-def _print_batch(system: "System", batch: "Batch", place: str) -> None:
-    from batch_pipeline.cli.tables import batch_view, read_rejections, rejections_table
-    from batch_pipeline.storage import keys
-
-    console = data_console()
-    console.print(batch_view(batch, with_reason=False))
-    if batch.has_errors_file:
-        first = read_rejections(system.store.stream(keys.errors_json(batch.id)), REJECTIONS_SHOWN)
-        console.print(rejections_table(first, "First rejected items"))
-        console.print(f"All of them: batch-pipeline errors {batch.id}{place}", soft_wrap=True)
-        console.print(f"In storage:  {system.store.uri(keys.errors_csv(batch.id))}", soft_wrap=True)
-
-
-def _how_it_ended(batch: "Batch") -> str:
-    if batch.reason is None:
-        return f"Batch {batch.id} is {batch.status}."
-    told = f"Batch {batch.id} {batch.status} ({batch.reason.code}): {batch.reason.message}"
-    if batch.reason.code == "internal_error" and batch.run_id is not None:
-        told += f" It is run {batch.run_id} in the Dagster UI (batch-pipeline up)."
-    return told

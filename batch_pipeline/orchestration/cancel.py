@@ -14,15 +14,24 @@ def cancel_batch(system: System, instance: DagsterInstance, batch_id: str) -> Ba
     """Ends the batch as `failed` with reason `cancelled`; what was written stays, and a retry does the rest.
 
     Returns once no chunk is under way. Its run, if one is at work, notices and ends; one that is still queued is
-    cancelled. Raises NotFoundError, and StateError (`not_cancellable`) where the batch has ended already.
+    cancelled. A batch that had ended and awaits its re-run loses that, and stays as it ended. Raises NotFoundError,
+    and StateError (`not_cancellable`) where the batch has ended, also where it does so just now.
     """
     batch = system.ledger.get(batch_id)
-    if batch.status in FINAL:
-        raise StateError("not_cancellable", f"Batch {batch_id} has ended already: it is {batch.status}.")
-    ended = system.ledger.end(batch_id, BatchStatus.failed, cancelled_reason(batch))
+    was_live = batch.status not in FINAL
+    if not was_live and batch.awaits_run is None:
+        raise _ended_already(batch)
+    reason = cancelled_reason(batch)
+    ended = system.ledger.end(batch_id, BatchStatus.failed, reason)
+    if was_live and (ended.reason is None or ended.reason.code != reason.code):
+        raise _ended_already(ended)
     waiting = RunsFilter(
         tags={tags.BATCH_ID: batch_id}, statuses=[DagsterRunStatus.QUEUED, DagsterRunStatus.NOT_STARTED]
     )
     for run in instance.get_runs(waiting):
         instance.report_run_canceled(run, message="The batch was cancelled.")
     return ended
+
+
+def _ended_already(batch: Batch) -> StateError:
+    return StateError("not_cancellable", f"Batch {batch.id} has ended already: it is {batch.status}.")

@@ -23,6 +23,16 @@ def execute_batch(system: System, instance: DagsterInstance, batch: Batch, *, lo
     Raises UnavailableError where the database goes away, so that nothing can be said of the batch; what else befalls
     Dagster itself ends the batch and is raised as it is.
     """
+    return execute_until_interrupted(system, instance, batch, log_level=log_level)[0]
+
+
+def execute_until_interrupted(
+    system: System, instance: DagsterInstance, batch: Batch, *, log_level: str = "ERROR"
+) -> tuple[Batch, bool]:
+    """As `execute_batch`; says as well whether this process was interrupted, so that no more batches should follow.
+
+    (A batch that another process cancelled looks the same in the ledger, but interrupted nobody here.)
+    """
     run_tags = run_tags_of(batch) | {tags.IN_PROCESS: "true"}
     if batch.run_id is not None:
         parent = instance.get_run_by_id(batch.run_id)
@@ -39,7 +49,7 @@ def execute_batch(system: System, instance: DagsterInstance, batch: Batch, *, lo
     except Exception:
         _ended(system, system.ledger.get(batch.id), interrupted=False)
         raise
-    return _ended(system, system.ledger.get(batch.id), interrupted=interrupted)
+    return _ended(system, system.ledger.get(batch.id), interrupted=interrupted), interrupted
 
 
 def _ended(system: System, batch: Batch, *, interrupted: bool) -> Batch:

@@ -1,0 +1,164 @@
+"""Commands on batches that there are already: `retry`, `cancel`."""
+
+from datetime import datetime
+from enum import StrEnum
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from batch_pipeline.batches.states import BatchStatus
+from batch_pipeline.cli.console import data_console, print_json, say, say_error
+from batch_pipeline.cli.executing import execute, execute_and_print, how_it_ended
+from batch_pipeline.cli.flags import (
+    DEFAULT_DATA_DIR,
+    DEFAULT_ORGANIZATION,
+    BatchId,
+    DataDir,
+    Json,
+    OrganizationName,
+    same_place,
+)
+from batch_pipeline.cli.interrupts import stopping_in_order
+from batch_pipeline.cli.moments import parse_moment
+from batch_pipeline.cli.session import open_workplace
+from batch_pipeline.errors import RefusedError, StateError
+
+if TYPE_CHECKING:
+    from dagster import DagsterInstance
+
+    from batch_pipeline.batches.model import Batch
+    from batch_pipeline.system import System
+
+
+class RetriedStatus(StrEnum):
+    """The statuses that a re-run leads out of."""
+
+    failed = "failed"
+    timed_out = "timed_out"
+
+
+def add_to(app: typer.Typer) -> None:
+    """Adds the commands."""
+    app.command("retry")(retry)
+    app.command("cancel")(cancel)
+
+
+def retry(
+    *,
+    batch_id: Annotated[str | None, typer.Argument(metavar="ID", help="A batch's id: batch_…")] = None,
+    failed_rows: Annotated[
+        bool, typer.Option("--failed-rows", help="Make and run a new batch of the rejected items only.")
+    ] = False,
+    status: Annotated[
+        RetriedStatus | None,
+        typer.Option(help="Instead of ID: all batches of this status, cancelled ones too, oldest payload first."),
+    ] = None,
+    since: Annotated[
+        datetime | None,
+        typer.Option(
+            parser=parse_moment,
+            metavar="TIME",
+            help="With --status: that ended so since then (2026-03-31, 2026-03-31T14:00, epoch seconds, or 2h, 3d).",
+        ),
+    ] = None,
+    resource: Annotated[str | None, typer.Option(help="With --status: only of this resource.")] = None,
+    organization: OrganizationName = DEFAULT_ORGANIZATION,
+    data_dir: DataDir = DEFAULT_DATA_DIR,
+    json: Json = False,
+) -> None:
+    """Run failed or timed-out batches again, here, and print them; what was done is not done again."""
+    place = same_place(data_dir, organization)
+    if (batch_id is None) == (status is None):
+        raise RefusedError("invalid_options", "Give either the ID of a batch, or --status for all that failed.")
+    if status is None and (since is not None or resource is not None):
+        raise RefusedError("invalid_options", "--since and --resource select among many: give them with --status.")
+    if status is not None and failed_rows:
+        raise RefusedError("invalid_options", "--failed-rows is about one batch: give its ID.")
+    if resource is not None:
+        from batch_pipeline.records.registry import get_resource
+
+        get_resource(resource)
+    with stopping_in_order(), open_workplace(data_dir) as (system, instance):
+        if batch_id is not None:
+            batch = _awaiting(system, batch_id, organization, failed_rows=failed_rows)
+            execute_and_print(system, instance, batch, json=json, place=place)
+            return
+        from batch_pipeline.batches.organizations import get_organization
+        from batch_pipeline.batches.rerunnable import find_rerunnable
+
+        get_organization(system.engine, organization)
+        reached = BatchStatus(str(status))
+        found = find_rerunnable(
+            system.engine, organization_id=organization, status=reached, resource=resource, since=since
+        )
+        ended = _rerun_all(system, instance, found, go_on=f"batch-pipeline retry --status {reached}{place}")
+    if json:
+        print_json([batch.to_json() for batch in ended])
+    else:
+        _print_batches(ended)
+    if len(ended) < len(found):
+        say_error(f"Interrupted: {len(found) - len(ended):,} of {len(found):,} batches were left as they were.")
+    if len(ended) < len(found) or any(batch.status != BatchStatus.completed for batch in ended):
+        raise typer.Exit(1)
+
+
+def cancel(
+    batch_id: BatchId,
+    organization: OrganizationName = DEFAULT_ORGANIZATION,
+    data_dir: DataDir = DEFAULT_DATA_DIR,
+    json: Json = False,
+) -> None:
+    """Cancel a batch, wherever it runs or waits, and print it; what it has written stays, and a retry does the rest."""
+    with stopping_in_order(), open_workplace(data_dir) as (system, instance):
+        from batch_pipeline.cli.batches import find_batch
+        from batch_pipeline.orchestration.cancel import cancel_batch
+
+        find_batch(system.ledger, batch_id, organization)
+        batch = cancel_batch(system, instance, batch_id)
+    if json:
+        print_json(batch.to_json())
+        return
+    from batch_pipeline.cli.tables import batch_view
+
+    data_console().print(batch_view(batch))
+
+
+def _awaiting(system: "System", batch_id: str, organization: str, *, failed_rows: bool) -> "Batch":
+    """The batch, or the new one of its rejected items: it awaits its run from this process."""
+    from batch_pipeline.batches.model import Starter
+    from batch_pipeline.cli.batches import find_batch
+
+    find_batch(system.ledger, batch_id, organization)
+    if not failed_rows:
+        return system.ledger.request_rerun(batch_id, Starter.caller)
+    from batch_pipeline.storage.failed_rows import create_from_rejected
+
+    return create_from_rejected(system, batch_id, starter=Starter.caller)
+
+
+def _rerun_all(system: "System", instance: "DagsterInstance", ids: list[str], *, go_on: str) -> "list[Batch]":
+    """The batches as they ended, one after the other; an interrupt ends the one at work, and no other begins."""
+    from batch_pipeline.batches.model import Starter
+
+    ended = []
+    for number, batch_id in enumerate(ids, start=1):
+        try:
+            batch = system.ledger.request_rerun(batch_id, Starter.caller)
+        except StateError as error:  # somebody else has run it again meanwhile
+            say(error.message)
+            ended.append(system.ledger.get(batch_id))
+            continue
+        batch, interrupted = execute(system, instance, batch, go_on=go_on)
+        ended.append(batch)
+        told = f"Batch {batch.id} completed." if batch.status == BatchStatus.completed else how_it_ended(batch)
+        say(f"{number:,} of {len(ids):,}: {told}")
+        if interrupted:
+            break
+    return ended
+
+
+def _print_batches(batches: "list[Batch]") -> None:
+    from batch_pipeline.cli.tables import batches_table
+
+    console = data_console()
+    console.print(batches_table(batches, console.width) if batches else "No batches.")
