@@ -1,19 +1,32 @@
 """A child process that runs a batch and is killed with SIGKILL at a named call of a named function.
 
-Nothing in the product knows of it: the child wraps the function before it begins.
+Nothing in the product knows of it: the child wraps the function before it begins. And all that a batch leaves behind,
+so that a killed and retried one can be held to one that was never disturbed.
 """
 
 import functools
 import importlib
+import json
 import multiprocessing
 import os
 import signal
+import time
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from typing import Any
 
+import numpy as np
+from batch_runs import contacts
+from dagster import DagsterInstance, DagsterRunStatus
+
+from batch_pipeline.batches.ids import record_ids
+from batch_pipeline.batches.model import Batch, Starter
+from batch_pipeline.orchestration.reconcile import reconcile
 from batch_pipeline.settings import get_settings
-from batch_pipeline.system import open_system
+from batch_pipeline.storage import keys
+from batch_pipeline.system import System, open_system
+
+RELEASE_SECONDS = 30.0  # within which PostgreSQL notices that a killed client is gone
 
 
 @dataclass(frozen=True)
@@ -79,3 +92,59 @@ def _arm(point: KillPoint) -> None:
         return result
 
     setattr(owner, name, deadly)
+
+
+def kill(system: System, instance: DagsterInstance, batch: Batch, point: KillPoint) -> Batch:
+    """Runs the batch until it is killed; it then awaits its next run, unless it had ended."""
+    killed = run_until_killed(batch.id, point)
+    batch = system.ledger.get(batch.id)
+    assert killed or batch.status == "completed"
+    if batch.status == "completed":
+        return batch
+    ended = _reconciled(system, instance, batch.id)
+    assert (ended.status, ended.reason and ended.reason.code) == ("failed", "worker_lost")
+    assert not any(phase.status == "running" for phase in ended.phases)
+    run = instance.get_run_by_id(str(batch.run_id))
+    assert run is not None
+    assert run.status is DagsterRunStatus.FAILURE
+    return system.ledger.request_rerun(batch.id, Starter.caller)
+
+
+def _reconciled(system: System, instance: DagsterInstance, batch_id: str) -> Batch:
+    """The batch after reconciling has noticed that its process is gone."""
+    deadline = time.monotonic() + RELEASE_SECONDS
+    while time.monotonic() < deadline:
+        ended = {batch.id: batch for batch in reconcile(system, instance)}
+        if batch_id in ended:
+            return ended[batch_id]
+    raise AssertionError(f"{batch_id} was not ended: {system.ledger.get(batch_id)}")
+
+
+def end_state(system: System, batch: Batch) -> dict[str, Any]:
+    """All that a batch leaves behind, without what differs between any two batches: new ids and times."""
+    assert batch.arrived_at is not None
+    rows = np.arange(1, batch.work.items + 1)
+    new_ids = record_ids("ctct_", batch_id=batch.id, arrived_at=batch.arrived_at, rows=rows)
+    row_of = {new_id: f"row {row}" for row, new_id in enumerate(new_ids.to_pylist(), start=1)}
+    records = []
+    for record in contacts(system, str(batch.organization_id)):
+        written = {None: None, batch.id: "this"}[record["batch_id"]]
+        plain = {
+            name: value for name, value in record.items() if name not in ("organization_id", "created_at", "updated_at")
+        }
+        records.append({**plain, "id": row_of.get(record["id"], record["id"]), "batch_id": written})
+    result = [
+        {**entry, "id": row_of.get(entry["id"], entry["id"])}
+        for entry in json.loads(system.store.read(keys.result_json(batch.id)))
+    ]
+    return {
+        "status": (batch.status, batch.reason, batch.checksum, batch.has_errors_file, batch.has_result_file),
+        "records": records,
+        "stats": asdict(batch.stats),
+        "phases": [
+            (phase.name, phase.status, phase.total, phase.success, phase.error, phase.reason) for phase in batch.phases
+        ],
+        "errors.csv": system.store.read(keys.errors_csv(batch.id)),
+        "errors.json": system.store.read(keys.errors_json(batch.id)),
+        "result.json": result,
+    }
