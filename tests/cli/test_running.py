@@ -32,7 +32,7 @@ def batch_that_never_starts(ledger: Ledger, organization: str) -> str:
 
 
 def test_run_prints_the_batch_and_its_first_rejected_items(cli: CommandLine, organization: str) -> None:
-    ended = cli("run", cli.file("people.csv", PEOPLE), *MERGE, "--organization", organization)
+    ended = cli.process("run", cli.file("people.csv", PEOPLE), *MERGE, "--organization", organization)
 
     assert ended.returncode == 0
     assert ended.stderr == ""

@@ -20,7 +20,7 @@ def test_up_shows_the_addresses_and_ends_with_zero_when_asked(cli: CommandLine) 
             line = process.stdout.readline()
             assert line, process.stderr
             shown += line
-        taken = here("up", "--data-dir", "other", *ports)
+        taken = here.process("up", "--data-dir", "other", *ports)
         process.send_signal(signal.SIGTERM)
         ended = finished(process)
 
