@@ -29,8 +29,17 @@ from batch_pipeline.batches.model import (
     initial_phases,
 )
 from batch_pipeline.batches.options import BatchOptions
+from batch_pipeline.batches.rows import (
+    batch_from_row,
+    change,
+    get_row,
+    next_place,
+    record,
+    restarted,
+    superseded,
+)
 from batch_pipeline.batches.states import FINAL, RERUNNABLE, BatchStatus, check_transition
-from batch_pipeline.batches.tables import arrivals, attempts, batches, transitions, turns
+from batch_pipeline.batches.tables import attempts, batches, transitions, turns
 from batch_pipeline.database import translating_outages
 from batch_pipeline.errors import NotFoundError, StateError, SupersededError
 
@@ -91,10 +100,10 @@ class Ledger:
         with translating_outages(), self.engine.begin() as connection:
             row = connection.execute(statement).one_or_none()
             if created := row is not None:
-                _record(connection, batch_id, None, BatchStatus.requested)
+                record(connection, batch_id, None, BatchStatus.requested)
             else:
                 row = connection.execute(sa.select(batches).where(batches.c.source_version == source_version)).one()
-        return _batch(row), created
+        return batch_from_row(row), created
 
     def get(self, batch_id: str, organization_id: str | None = None) -> Batch:
         """The batch. Raises NotFoundError, also for another organization's batch where one is given."""
@@ -102,14 +111,14 @@ class Ledger:
             row = connection.execute(sa.select(batches).where(batches.c.id == batch_id)).one_or_none()
         if row is None or (organization_id is not None and row.organization_id != organization_id):
             raise NotFoundError("batch_not_found", f"There is no batch {batch_id}.")
-        return _batch(row)
+        return batch_from_row(row)
 
     def of_run(self, run_id: str) -> Batch | None:
         """The batch that the Dagster run is an attempt of, or None."""
         statement = sa.select(batches).join(attempts, attempts.c.batch_id == batches.c.id)
         with translating_outages(), self.engine.connect() as connection:
             row = connection.execute(statement.where(attempts.c.run_id == run_id)).one_or_none()
-        return None if row is None else _batch(row)
+        return None if row is None else batch_from_row(row)
 
     def find(
         self,
@@ -137,7 +146,7 @@ class Ledger:
         order = (batches.c.created_at, batches.c.id)
         statement = statement.order_by(*(column.desc() if newest_first else column for column in order))
         with translating_outages(), self.engine.connect() as connection:
-            return [_batch(row) for row in connection.execute(statement.limit(limit))]
+            return [batch_from_row(row) for row in connection.execute(statement.limit(limit))]
 
     def awaiting_launch(self, limit: int) -> list[Batch]:
         """Accepted batches that the launcher is to start: organizations in turn, each in the order of arrival."""
@@ -150,7 +159,7 @@ class Ledger:
         statement = sa.select(batches).join(waiting, waiting.c.id == batches.c.id)
         with translating_outages(), self.engine.connect() as connection:
             rows = connection.execute(statement.order_by(waiting.c.place, batches.c.arrival).limit(limit))
-            return [_batch(row) for row in rows]
+            return [batch_from_row(row) for row in rows]
 
     def awaiting_since(self, seconds: float) -> list[Batch]:
         """Batches that have awaited the start of a run for longer than so many seconds."""
@@ -159,7 +168,7 @@ class Ledger:
             batches.c.updated_at < sa.func.clock_timestamp() - sa.func.make_interval(0, 0, 0, 0, 0, 0, seconds),
         )
         with translating_outages(), self.engine.connect() as connection:
-            return [_batch(row) for row in connection.execute(statement)]
+            return [batch_from_row(row) for row in connection.execute(statement)]
 
     def started_and_live(self) -> list[Batch]:
         """Batches that an attempt is to be at work on: what reconciling looks after."""
@@ -167,7 +176,7 @@ class Ledger:
             batches.c.status.in_(LIVE), batches.c.run_id.is_not(None), batches.c.awaits_run.is_(None)
         )
         with translating_outages(), self.engine.connect() as connection:
-            return [_batch(row) for row in connection.execute(statement.order_by(batches.c.arrival))]
+            return [batch_from_row(row) for row in connection.execute(statement.order_by(batches.c.arrival))]
 
     def history(self, batch_id: str) -> list[tuple[str | None, str, datetime, str | None]]:
         """The batch's transitions in order: (before, after, at, run id)."""
@@ -197,8 +206,8 @@ class Ledger:
             )
         )
         with translating_outages(), self.engine.begin() as connection:
-            connection.execute(statement, {"place": _next_place(connection, _row(connection, batch_id))})
-            return _batch(_row(connection, batch_id))
+            connection.execute(statement, {"place": next_place(connection, get_row(connection, batch_id))})
+            return batch_from_row(get_row(connection, batch_id))
 
     def release_source(self, batch_id: str) -> None:
         """Notes that the batch's object has left the inbox: one that comes later is another, however alike."""
@@ -212,7 +221,7 @@ class Ledger:
         Raises StateError where the batch is in another state, or expired.
         """
         with translating_outages(), self.engine.begin() as connection:
-            batch = _batch(_row(connection, batch_id, lock=True))
+            batch = batch_from_row(get_row(connection, batch_id, lock=True))
             if BatchStatus(batch.status) not in RERUNNABLE:
                 raise StateError(
                     "not_rerunnable",
@@ -223,8 +232,8 @@ class Ledger:
                     "nothing_to_rerun",
                     f"Batch {batch_id} never had a payload that could be read: upload it again in the right place.",
                 )
-            values = {"awaits_run": starter.value, "arrival": _next_place(connection, batch)}
-            return _batch(_change(connection, batch_id, values))
+            values = {"awaits_run": starter.value, "arrival": next_place(connection, batch)}
+            return batch_from_row(change(connection, batch_id, values))
 
     def begin_attempt(self, batch_id: str, run_id: str) -> Batch:
         """Makes the run the batch's newest attempt, unless it is one already.
@@ -234,8 +243,8 @@ class Ledger:
         run is an older attempt.
         """
         with translating_outages(), self.engine.begin() as connection:
-            row = _row(connection, batch_id, lock=True)
-            batch = _batch(row)
+            row = get_row(connection, batch_id, lock=True)
+            batch = batch_from_row(row)
             known = connection.execute(
                 sa.select(attempts.c.number).where(attempts.c.run_id == run_id)
             ).scalar_one_or_none()
@@ -250,17 +259,17 @@ class Ledger:
             connection.execute(sa.insert(attempts).values(run_id=run_id, batch_id=batch_id, number=number))
             changes: dict[str, Any] = {"run_id": run_id, "attempts": number, "awaits_run": None}
             if status is not BatchStatus.completed:
-                changes["phases"] = [_restarted(phase).to_row() for phase in batch.phases]
+                changes["phases"] = [restarted(phase).to_row() for phase in batch.phases]
                 validated = batch.phase(PhaseName.validation).status is PhaseStatus.completed
                 place = BatchStatus.queued if validated else BatchStatus.requested
                 # Also `requested`: an attempt can be lost between the end of its validation and saying `queued`.
                 if status is not place and (status in RERUNNABLE or status is BatchStatus.requested):
                     check_transition(batch_id, status, place)
                     changes |= {"status": place.value, "reason": None, "has_errors_file": False}
-                    _record(connection, batch_id, status, place, run_id=run_id)
+                    record(connection, batch_id, status, place, run_id=run_id)
                 if status in RERUNNABLE and batch.awaits_run is None:
-                    changes["arrival"] = _next_place(connection, batch)  # re-executed in Dagster: it lines up anew
-            return _batch(_change(connection, batch_id, changes))
+                    changes["arrival"] = next_place(connection, batch)  # re-executed in Dagster: it lines up anew
+            return batch_from_row(change(connection, batch_id, changes))
 
     def attempt_times(self, run_id: str) -> tuple[float, float]:
         """When the attempt began (epoch seconds), and how long it has waited for turns (seconds)."""
@@ -278,7 +287,7 @@ class Ledger:
         """The batch as it is. Raises SupersededError unless it is live and the run its newest attempt."""
         batch = self.get(batch_id)
         if batch.run_id != run_id or BatchStatus(batch.status) in FINAL:
-            raise _superseded(batch)
+            raise superseded(batch)
         return batch
 
     # ---- progress, by the newest attempt ----------------------------------------------------------------------
@@ -300,19 +309,19 @@ class Ledger:
         )
         with translating_outages(), self.engine.begin() as connection:
             if connection.execute(statement).rowcount == 0:
-                raise _superseded(_batch(_row(connection, batch_id)))
+                raise superseded(batch_from_row(get_row(connection, batch_id)))
 
     def transition(self, batch_id: str, run_id: str, after: BatchStatus, **changes: Any) -> Batch:
         """Moves a batch on, by its newest attempt; to the status that it has already is no change."""
         with translating_outages(), self.engine.begin() as connection:
-            batch = _batch(_row(connection, batch_id, lock=True))
+            batch = batch_from_row(get_row(connection, batch_id, lock=True))
             before = BatchStatus(batch.status)
             if batch.run_id != run_id:
-                raise _superseded(batch)
+                raise superseded(batch)
             if before is not after:
                 check_transition(batch_id, before, after)
-                _record(connection, batch_id, before, after, run_id=run_id)
-            return _batch(_change(connection, batch_id, {"status": after.value, **changes}))
+                record(connection, batch_id, before, after, run_id=run_id)
+            return batch_from_row(change(connection, batch_id, {"status": after.value, **changes}))
 
     def give_way(self, batch_id: str, run_id: str) -> None:
         """Lets a batch that waits for its turn await another run, so that its run can end. Its place in line stays."""
@@ -335,18 +344,18 @@ class Ledger:
         that it awaits is given up where no `run_id` is given. Returns the batch as it is afterwards.
         """
         with translating_outages(), self.engine.begin() as connection:
-            batch = _batch(_row(connection, batch_id, lock=True))
+            batch = batch_from_row(get_row(connection, batch_id, lock=True))
             before = BatchStatus(batch.status)
             if before in FINAL or (run_id is not None and batch.run_id != run_id):
                 if run_id is None and batch.awaits_run is not None:
-                    return _batch(_change(connection, batch_id, {"awaits_run": None}))
+                    return batch_from_row(change(connection, batch_id, {"awaits_run": None}))
                 return batch
             check_transition(batch_id, before, status)
             # Waits for chunks under way: each holds a share of this row until it commits.
             connection.execute(
                 sa.update(turns).where(turns.c.holder == batch_id).values(fence=turns.c.fence + 1, holder=None)
             )
-            _record(connection, batch_id, before, status, run_id=batch.run_id, reason=reason)
+            record(connection, batch_id, before, status, run_id=batch.run_id, reason=reason)
             now = connection.execute(sa.select(sa.func.extract("epoch", sa.func.clock_timestamp()))).scalar_one()
             phases = [
                 replace(phase, status=PhaseStatus.failed, reason=reason.message, ended_at=float(now))
@@ -361,76 +370,4 @@ class Ledger:
                 "awaits_run": None,
                 **changes,
             }
-            return _batch(_change(connection, batch_id, values))
-
-
-def _next_place(connection: sa.Connection, batch: Batch | sa.Row[Any]) -> int:
-    """The next place in line. Places of the same records become visible in their order: the lock lasts until commit."""
-    line = f"batch_pipeline.line:{batch.organization_id}/{batch.resource}"
-    connection.execute(sa.select(sa.func.pg_advisory_xact_lock(sa.func.hashtextextended(line, 0))))
-    return int(connection.execute(sa.select(arrivals.next_value())).scalar_one())
-
-
-def _restarted(phase: Phase) -> Phase:
-    """A phase as a new attempt finds it: what was finished stays so, all else begins again."""
-    if phase.status in (PhaseStatus.completed, PhaseStatus.skipped):
-        return phase
-    return Phase(phase.name, mode=phase.mode)
-
-
-def _superseded(batch: Batch) -> SupersededError:
-    if BatchStatus(batch.status) in FINAL:
-        ended = f" ({batch.reason.code})" if batch.reason else ""
-        return SupersededError("superseded", f"Batch {batch.id} has ended meanwhile: {batch.status}{ended}.")
-    return SupersededError("superseded", f"A newer run has taken over batch {batch.id}.")
-
-
-def _row(connection: sa.Connection, batch_id: str, *, lock: bool = False) -> sa.Row[Any]:
-    statement = sa.select(batches).where(batches.c.id == batch_id)
-    row = connection.execute(statement.with_for_update() if lock else statement).one_or_none()
-    if row is None:
-        raise NotFoundError("batch_not_found", f"There is no batch {batch_id}.")
-    return row
-
-
-def _change(connection: sa.Connection, batch_id: str, values: dict[str, Any]) -> sa.Row[Any]:
-    statement = sa.update(batches).where(batches.c.id == batch_id)
-    return connection.execute(statement.values(updated_at=sa.func.clock_timestamp(), **values).returning(batches)).one()
-
-
-def _record(
-    connection: sa.Connection,
-    batch_id: str,
-    before: BatchStatus | None,
-    after: BatchStatus,
-    *,
-    run_id: str | None = None,
-    reason: Reason | None = None,
-) -> None:
-    connection.execute(
-        sa.insert(transitions).values(
-            batch_id=batch_id,
-            before=None if before is None else before.value,
-            after=after.value,
-            run_id=run_id,
-            reason=None if reason is None else asdict(reason),
-        )
-    )
-
-
-def _batch(row: sa.Row[Any]) -> Batch:
-    data = dict(row._mapping)
-    del data["source_version"]
-    return Batch(
-        **{
-            **data,
-            "action": None if data["action"] is None else Action(data["action"]),
-            "mode": Mode(data["mode"]),
-            "via": Via(data["via"]),
-            "awaits_run": None if data["awaits_run"] is None else Starter(data["awaits_run"]),
-            "reason": None if data["reason"] is None else Reason(**data["reason"]),
-            "phases": tuple(Phase.from_row(phase) for phase in data["phases"]),
-            "stats": Stats.from_json(data["stats"]),
-            "work": Work.from_row(data["work"]),
-        }
-    )
+            return batch_from_row(change(connection, batch_id, values))

@@ -1,0 +1,99 @@
+"""Rows of the ledger's tables: how one is read as a `Batch`, locked, changed, and its transitions recorded."""
+
+from dataclasses import asdict
+from typing import Any
+
+import sqlalchemy as sa
+
+from batch_pipeline.batches.model import (
+    Action,
+    Batch,
+    Mode,
+    Phase,
+    PhaseStatus,
+    Reason,
+    Starter,
+    Stats,
+    Via,
+    Work,
+)
+from batch_pipeline.batches.states import FINAL, BatchStatus
+from batch_pipeline.batches.tables import arrivals, batches, transitions
+from batch_pipeline.errors import NotFoundError, SupersededError
+
+
+def next_place(connection: sa.Connection, batch: Batch | sa.Row[Any]) -> int:
+    """The next place in line. Places of the same records become visible in their order: the lock lasts until commit."""
+    line = f"batch_pipeline.line:{batch.organization_id}/{batch.resource}"
+    connection.execute(sa.select(sa.func.pg_advisory_xact_lock(sa.func.hashtextextended(line, 0))))
+    return int(connection.execute(sa.select(arrivals.next_value())).scalar_one())
+
+
+def restarted(phase: Phase) -> Phase:
+    """A phase as a new attempt finds it: what was finished stays so, all else begins again."""
+    if phase.status in (PhaseStatus.completed, PhaseStatus.skipped):
+        return phase
+    return Phase(phase.name, mode=phase.mode)
+
+
+def superseded(batch: Batch) -> SupersededError:
+    """What tells an attempt that it may change the batch no more."""
+    if BatchStatus(batch.status) in FINAL:
+        ended = f" ({batch.reason.code})" if batch.reason else ""
+        return SupersededError("superseded", f"Batch {batch.id} has ended meanwhile: {batch.status}{ended}.")
+    return SupersededError("superseded", f"A newer run has taken over batch {batch.id}.")
+
+
+def get_row(connection: sa.Connection, batch_id: str, *, lock: bool = False) -> sa.Row[Any]:
+    """The batch's row, locked until commit where asked for. Raises NotFoundError (`batch_not_found`)."""
+    statement = sa.select(batches).where(batches.c.id == batch_id)
+    row = connection.execute(statement.with_for_update() if lock else statement).one_or_none()
+    if row is None:
+        raise NotFoundError("batch_not_found", f"There is no batch {batch_id}.")
+    return row
+
+
+def change(connection: sa.Connection, batch_id: str, values: dict[str, Any]) -> sa.Row[Any]:
+    """Changes columns of the batch and returns the row as it then is."""
+    statement = sa.update(batches).where(batches.c.id == batch_id)
+    return connection.execute(statement.values(updated_at=sa.func.clock_timestamp(), **values).returning(batches)).one()
+
+
+def record(
+    connection: sa.Connection,
+    batch_id: str,
+    before: BatchStatus | None,
+    after: BatchStatus,
+    *,
+    run_id: str | None = None,
+    reason: Reason | None = None,
+) -> None:
+    """Records a transition; `before` is None for a new batch."""
+    connection.execute(
+        sa.insert(transitions).values(
+            batch_id=batch_id,
+            before=None if before is None else before.value,
+            after=after.value,
+            run_id=run_id,
+            reason=None if reason is None else asdict(reason),
+        )
+    )
+
+
+def batch_from_row(row: sa.Row[Any]) -> Batch:
+    """A row of `batches` as a `Batch`."""
+    data = dict(row._mapping)
+    del data["source_version"]
+    return Batch(
+        **{
+            **data,
+            "action": None if data["action"] is None else Action(data["action"]),
+            "mode": Mode(data["mode"]),
+            "via": Via(data["via"]),
+            "awaits_run": None if data["awaits_run"] is None else Starter(data["awaits_run"]),
+            "reason": None if data["reason"] is None else Reason(**data["reason"]),
+            "phases": tuple(Phase.from_row(phase) for phase in data["phases"]),
+            "stats": Stats.from_json(data["stats"]),
+            "work": Work.from_row(data["work"]),
+        }
+    )
