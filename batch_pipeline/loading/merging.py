@@ -90,15 +90,14 @@ def _insert_statement(resource: Resource, staging: Staging, fields: tuple[str, .
         for name in names
     ]
     return sql.SQL(
-        "INSERT INTO {records} (organization_id, id, batch_id, {columns})"
-        " SELECT %(organization)s, s.new_id, %(batch)s, {values}"
+        "INSERT INTO {records} ({columns}) SELECT {values}"
         " FROM {items} s JOIN {plan} p ON p.row = s.row"
         " WHERE s.row BETWEEN %(first)s AND %(last)s AND p.row BETWEEN %(first)s AND %(last)s"
         " AND p.verdict = 'a' AND p.record_id IS NULL"
     ).format(
         records=sql.Identifier("public", resource.table),
-        columns=sql.SQL(", ").join(map(sql.Identifier, names)),
-        values=sql.SQL(", ").join(values),
+        columns=sql.SQL(", ").join(map(sql.Identifier, ("organization_id", "id", "batch_id", *names))),
+        values=sql.SQL(", ").join([sql.SQL("%(organization)s, s.new_id, %(batch)s"), *values]),
         items=staging.items,
         plan=staging.plan,
     )
