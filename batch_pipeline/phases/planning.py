@@ -1,6 +1,6 @@
 """Planning, as validation does it first and processing again where another batch wrote meanwhile."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from batch_pipeline.batches.model import Action, PhaseName, Work
 from batch_pipeline.batches.turns import newer_writers
@@ -39,15 +39,19 @@ def make_plan(connection: Connection, attempt: Attempt, work: Work) -> Plan:
         newer=newer_writers(connection, attempt.batch),
     )
     counts = planner.plan()
+    unidentified = counts.unidentified + unreadable(attempt)
+    if unidentified:  # then cleanup deletes nothing
+        counts = replace(counts, doomed=0)
     if attempt.action is not Action.merge:
         done = done_outcome(connection, attempt.batch.id, PhaseName.processing)
-        check_delete_limit(
-            attempt.options.delete_limit,
-            attempt.action,
-            doomed=counts.accepted if attempt.action is Action.delete else counts.doomed,
-            records=planner.records() + done.deleted - done.created,  # as they were before this batch
-        )
-    return Plan(counts, work.with_(doomed=counts.doomed, unidentified=counts.unidentified + unreadable(attempt)))
+        if not _none_is_valid(attempt, counts.accepted + done.failed):  # which deletes nothing, and has its own reason
+            check_delete_limit(
+                attempt.options.delete_limit,
+                attempt.action,
+                doomed=counts.accepted if attempt.action is Action.delete else counts.doomed,
+                records=planner.records() + done.deleted - done.created,  # as they were before this batch
+            )
+    return Plan(counts, work.with_(doomed=counts.doomed, unidentified=unidentified))
 
 
 def unreadable(attempt: Attempt) -> int:
@@ -57,15 +61,19 @@ def unreadable(attempt: Attempt) -> int:
 
 def require_valid_items(attempt: Attempt, accepted: int) -> None:
     """Raises RefusedError (`no_valid_items`) where items were read but none is valid, once the errors file exists."""
-    items = attempt.batch.work.items
-    if items == 0 or accepted > 0:
+    if not _none_is_valid(attempt, accepted):
         return
+    items = attempt.batch.work.items
     write_errors(attempt)
     attempt.system.ledger.update(attempt.batch.id, attempt.run_id, has_errors_file=True)
     raise RefusedError(
         "no_valid_items",
         f"None of the {items:,} items is valid, so nothing was written: the errors file says what is wrong with each.",
     )
+
+
+def _none_is_valid(attempt: Attempt, accepted: int) -> bool:
+    return accepted == 0 and attempt.batch.work.items > 0
 
 
 def tune(connection: Connection) -> None:

@@ -30,6 +30,10 @@ class _Cleared:
     """The item asks for the field to be empty."""
 
 
+class Whole(dict[str, str | None]):
+    """Metadata that take the place of all that there are, as those of an item that clears them."""
+
+
 class _Unreadable:
     """The item gives the field a value that breaks its rules."""
 
@@ -233,14 +237,12 @@ class ContactsModel:
         return item
 
     def _take(self, item: Item, name: str, value: Any, upload: Upload) -> None:
-        blank = value is None or isinstance(value, str) and clean(value) == ""
+        blank = value is None or (isinstance(value, str) and clean(value) == "")
         if name == "metadata":
             self._take_metadata(item, value)
         elif name.startswith("metadata."):
-            if not blank or upload.blank_clears:
-                item.values.setdefault("metadata", {})[name.removeprefix("metadata.")] = (
-                    None if blank else clean(value)
-                )
+            if not blank or (upload.blank_clears and name not in upload.properties):
+                item.values.setdefault("metadata", {})[name.removeprefix("metadata.")] = None if blank else clean(value)
         elif name != "id" and name not in EMPTY:
             item.errors.append("unknown_field")
         elif blank:
@@ -253,7 +255,7 @@ class ContactsModel:
 
     def _take_metadata(self, item: Item, value: Any) -> None:
         if value is None or value == "":
-            item.values["metadata"] = CLEARED
+            item.values["metadata"] = Whole()
         elif isinstance(value, dict):
             item.values["metadata"] = dict(value)
         else:
@@ -282,11 +284,12 @@ class ContactsModel:
         return UNREADABLE
 
     def _default(self, item: Item, name: str, default: str, upload: Upload) -> None:
-        # Reading: null and "" in JSON are a field left blank, too, so a default takes their place.
+        # Reading: null and "" in JSON are a field left blank, too, so a default takes their place; but a null within
+        # `metadata` defines its key, as the one to be removed.
         if name.startswith("metadata."):
             pairs = item.values.setdefault("metadata", {})
-            if isinstance(pairs, dict) and pairs.get(name.removeprefix("metadata.")) is None:
-                pairs[name.removeprefix("metadata.")] = clean(default)
+            if pairs is not UNREADABLE:
+                pairs.setdefault(name.removeprefix("metadata."), clean(default))
         elif name not in item.values or item.values[name] is CLEARED:
             self._take(item, name, default, upload)
 
@@ -325,7 +328,8 @@ class ContactsModel:
         if name is CLEARED or (name is None and is_new):
             item.errors.append("required")
         external_id = item.key("external_id")
-        if item.target is not None and external_id is not None:
+        # Reading: the record of an id that is not found is not the one that has the external id.
+        if external_id is not None and (item.target is not None or "id_not_found" in item.errors):
             holders = {("record", key) for key, record in self.records.items() if record["external_id"] == external_id}
             if holders - {item.target}:
                 item.errors.append("conflict")
@@ -366,8 +370,8 @@ class ContactsModel:
         before = self.records[record_id] if kind == "record" else EMPTY
         after = {**before, "metadata": dict(before["metadata"])}
         for name, value in item.values.items():
-            if name == "metadata" and value is not CLEARED:
-                merged = {**after["metadata"], **value}
+            if name == "metadata":
+                merged = value if isinstance(value, Whole) else {**after["metadata"], **value}
                 after["metadata"] = {key: text for key, text in merged.items() if text is not None}
             elif name != "id":
                 after[name] = EMPTY[name] if value is CLEARED else value

@@ -12,7 +12,7 @@ from typing import Any
 import psycopg
 import pytest
 from batch_runs import arrived, insert_contacts, new_organization
-from contacts_model import EMPTY, Action, ContactsModel, Outcome, Record, Upload
+from contacts_model import EMPTY, ContactsModel, Outcome, Record, Upload
 from driving import run_attempt
 from hypothesis import HealthCheck, settings
 from hypothesis import strategies as st

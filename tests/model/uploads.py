@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
-from contacts_model import Action, Record, Upload, UnreadableRow
+from contacts_model import Action, Record, UnreadableRow, Upload
 from hypothesis import strategies as st
 
 EMAILS = {text: text for text in ("ann@example.com", "ANN@example.com", "bob@example.com", "cy@example.com")} | {

@@ -1,0 +1,56 @@
+"""What the model once found wrong, each as one example that is easy to follow."""
+
+import json
+
+import pytest
+from batch_runs import contacts, insert_contacts, new_organization
+from contacts_model import Action, UnreadableRow, Upload
+from test_against_model import run_upload
+
+from batch_pipeline.storage import keys
+from batch_pipeline.system import System
+
+RECORDS = [{"id": "ctct_" + str(place) * 22, "name": name} for place, name in enumerate(("Ada", "Bob"), start=1)]
+
+
+@pytest.mark.parametrize("limit", [None, "0", "1", "50%"])
+def test_an_overwrite_without_a_valid_item_says_so_whatever_its_delete_limit(
+    module_system: System, limit: str | None
+) -> None:
+    organization_id = new_organization(module_system)
+    insert_contacts(module_system, organization_id, *RECORDS)
+    upload = Upload("overwrite", "json", [{"email": "eve@example.com"}], delete_limit=limit)
+
+    batch = run_upload(module_system, organization_id, upload, chunk_rows=2)
+
+    assert batch.reason is not None
+    assert (batch.reason.code, batch.has_errors_file) == ("no_valid_items", True)
+    assert [record["name"] for record in contacts(module_system, organization_id)] == ["Ada", "Bob"]
+
+
+@pytest.mark.parametrize("limit", [None, "0"])
+def test_an_unreadable_row_keeps_an_overwrite_from_deleting_saying_so_or_counting_it(
+    module_system: System, limit: str | None
+) -> None:
+    organization_id = new_organization(module_system)
+    insert_contacts(module_system, organization_id, *RECORDS)
+    items = [{"name": "Ada", "notes": "new"}, UnreadableRow("5")]
+    upload = Upload("overwrite", "json", items, delete_limit=limit)
+
+    batch = run_upload(module_system, organization_id, upload, chunk_rows=2)
+
+    assert (batch.status, batch.stats.overwritten) == ("completed", 0)
+    result = json.loads(module_system.store.read(keys.result_json(batch.id)))
+    assert [entry["outcome"] for entry in result] == ["updated", "rejected"]
+    assert [record["name"] for record in contacts(module_system, organization_id)] == ["Ada", "Bob"]
+
+
+@pytest.mark.parametrize("action", ["merge", "overwrite"])
+def test_items_that_carry_nothing_but_ids_are_unchanged(module_system: System, action: Action) -> None:
+    organization_id = new_organization(module_system)
+    insert_contacts(module_system, organization_id, *RECORDS)
+    upload = Upload(action, "json", [{"id": record["id"]} for record in RECORDS])
+
+    batch = run_upload(module_system, organization_id, upload, chunk_rows=2)
+
+    assert (batch.status, batch.stats.unchanged) == ("completed", 2)
