@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
+from rich.box import SIMPLE_HEAD
 from rich.live import Live
 from rich.table import Table
 from rich.text import Text
@@ -123,7 +124,10 @@ def _progress_table(outcomes: "Sequence[Outcome]") -> Table:
 def _stage(outcome: "Outcome") -> str:
     if outcome.batch is not None:
         return outcome.batch.status
-    return "waits in the inbox" if outcome.sample.after is None else f"comes after {outcome.sample.after}"
+    sample = outcome.sample
+    if sample.made_of is not None:
+        return f"comes of {sample.made_of}"
+    return "waits in the inbox" if sample.after is None else f"comes after {sample.after}"
 
 
 def _print_summary(running: "DemoSystem", outcomes: "Sequence[Outcome]", data_dir: Path) -> None:
@@ -149,37 +153,40 @@ def _print_summary(running: "DemoSystem", outcomes: "Sequence[Outcome]", data_di
     for outcome in outcomes:
         if outcome.batch is not None and outcome.batch.reason is not None:
             reason = outcome.batch.reason
-            text = Text(f"{outcome.sample.title} was refused: {one_line(reason.message)}")
+            text = Text(f"{outcome.sample.title} was refused ({reason.code}): {one_line(reason.message)}")
             console.print(text, soft_wrap=True)
 
 
 def _summary_table(outcomes: "Sequence[Outcome]") -> Table:
     from batch_pipeline.cli.tables import status_text
 
-    table = Table("file", "status", title="What became of the files", title_justify="left")
-    for name in ("items", "created", "updated", "unchanged", "rejected", "duplicates", "seconds"):
-        table.add_column(name, justify="right")
-    table.add_column("reason")
+    table = Table("file", "action", "status", title="What became of the files", title_justify="left", box=SIMPLE_HEAD)
+    for name in ("created", "updated", "unchanged", "deleted", "rejected", "duplicates", "seconds"):
+        table.add_column(name, justify="right", no_wrap=True)
+    club_began = False
     for outcome in outcomes:
+        if outcome.sample.is_clubs and not club_began:
+            table.add_section()
+            club_began = True
         batch = outcome.batch
         if batch is None:
-            table.add_row(outcome.sample.title, "never taken in")
+            table.add_row(outcome.sample.title, outcome.sample.action, "never taken in")
             continue
         stats = batch.stats
         counts = (
-            stats.items_read,
             stats.created,
             stats.updated,
             stats.unchanged,
+            stats.deleted + stats.overwritten,
             stats.rejected,
             stats.duplicates,
         )
         table.add_row(
             outcome.sample.title,
+            outcome.sample.action,
             status_text(batch.status),
-            *(f"{count:,}" for count in counts),
+            *(f"{count:,}" if count else "" for count in counts),
             f"{sum(phase.seconds or 0 for phase in batch.phases):.1f}",
-            "" if batch.reason is None else batch.reason.code,
         )
     return table
 

@@ -1,7 +1,8 @@
 """The demonstration: sample files go into the inbox of a whole local system, and every number is checked.
 
 Nothing is simulated: the files are copied into the inbox folder as a user would, the sensor finds them, Dagster's
-daemon launches their runs. What is shown meanwhile, and how, is the command's.
+daemon launches their runs, that of rejected items tried again included. What is shown meanwhile, and how, is the
+command's.
 """
 
 import json
@@ -10,19 +11,20 @@ import shutil
 import tempfile
 import time
 from collections import Counter
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, fields
 from pathlib import Path
 
-from batch_pipeline.batches.model import Batch, Stats
+from batch_pipeline.batches.model import Batch, Starter, Stats
 from batch_pipeline.batches.organizations import create_organization
 from batch_pipeline.batches.states import FINAL
 from batch_pipeline.errors import UnavailableError
 from batch_pipeline.local.s3 import free_port
-from batch_pipeline.local.samples import Sample
+from batch_pipeline.local.sample_files import RejectedFrom, Sample, csv_text
 from batch_pipeline.local.system import LocalServers, LocalSystem, local_system
 from batch_pipeline.storage import keys
+from batch_pipeline.storage.failed_rows import create_from_rejected
 from batch_pipeline.system import System, open_system
 
 _POLL_SECONDS = 0.3
@@ -32,12 +34,17 @@ _PATIENCE_SECONDS = 300.0
 
 @dataclass(frozen=True)
 class DemoSystem:
-    """The running system, and the organization made for this demonstration alone."""
+    """The running system, and the two organizations made for this demonstration alone."""
 
     local: LocalSystem
     servers: LocalServers
     system: System
     organization: str
+    club: str
+
+    def organization_of(self, sample: Sample) -> str:
+        """Whose inbox the sample is put into."""
+        return self.club if sample.is_clubs else self.organization
 
 
 @dataclass(frozen=True)
@@ -55,7 +62,7 @@ class Outcome:
 
 @contextmanager
 def demo_system(data_dir: Path) -> Iterator[DemoSystem]:
-    """Starts the local system of ``data_dir`` on free ports, with a new organization. For the main thread.
+    """Starts the local system of ``data_dir`` on free ports, with new organizations. For the main thread.
 
     Raises as `local_system`.
     """
@@ -65,9 +72,11 @@ def demo_system(data_dir: Path) -> Iterator[DemoSystem]:
         with open_system() as system:
             # So that every number holds, whatever earlier demonstrations left behind.
             organization = f"demo-{time.strftime('%Y%m%d-%H%M%S')}-{secrets.token_hex(2)}"
+            club = f"{organization}-club"
             create_organization(system.engine, organization)
+            create_organization(system.engine, club)
             try:
-                yield DemoSystem(local, local.servers, system, organization)
+                yield DemoSystem(local, local.servers, system, organization, club)
             except BaseException:
                 local._supervisor.hurry()  # nobody needs the ends of sample runs
                 raise
@@ -84,9 +93,9 @@ def process_samples(
     waiting = list(samples)
     outcomes = _outcomes(demo, samples)
     while not all(outcome.is_final for outcome in outcomes):
-        taken_in = {outcome.sample.title for outcome in outcomes if outcome.batch is not None}
-        for sample in [sample for sample in waiting if sample.after is None or sample.after in taken_in]:
-            _put_into_inbox(demo, sample)
+        by_title = {outcome.sample.title: outcome for outcome in outcomes}
+        for sample in [sample for sample in waiting if _is_due(sample, by_title)]:
+            _send(demo, sample, by_title)
             waiting.remove(sample)
         demo.local.check()
         if time.monotonic() > deadline:
@@ -128,27 +137,54 @@ def errors_file(demo: DemoSystem, batch: Batch) -> Path:
 
 def _outcomes(demo: DemoSystem, samples: Sequence[Sample]) -> list[Outcome]:
     """Each sample with its batch: of several under one key, in the order in which they were put there."""
-    batches = demo.system.ledger.find(organization_id=demo.organization, newest_first=False)
-    by_key: dict[str | None, list[Batch]] = {}
-    for batch in batches:
-        by_key.setdefault(batch.source_key, []).append(batch)
-    outcomes = []
+    by_origin: dict[str | None, list[Batch]] = {}
+    for organization in (demo.organization, demo.club):
+        for batch in demo.system.ledger.find(organization_id=organization, newest_first=False):
+            by_origin.setdefault(batch.retry_of or batch.source_key, []).append(batch)
+    outcomes: dict[str, Outcome] = {}
     for sample in samples:
-        arrived = by_key.get(_key(demo, sample), [])
-        outcomes.append(Outcome(sample, arrived.pop(0) if arrived else None))
-    return outcomes
+        arrived: list[Batch] = []
+        if not isinstance(sample.content, RejectedFrom):
+            arrived = by_origin.get(_key(demo, sample), [])
+        elif (original := outcomes[sample.content.title].batch) is not None:
+            arrived = by_origin.get(original.id, [])
+        outcomes[sample.title] = Outcome(sample, arrived.pop(0) if arrived else None)
+    return list(outcomes.values())
 
 
 def _key(demo: DemoSystem, sample: Sample) -> str:
-    return f"{keys.INBOX}/{demo.organization}/{sample.folder}/{sample.name}"
+    return f"{keys.INBOX}/{demo.organization_of(sample)}/{sample.folder}/{sample.name}"
 
 
-def _put_into_inbox(demo: DemoSystem, sample: Sample) -> None:
+def _is_due(sample: Sample, outcomes: Mapping[str, Outcome]) -> bool:
+    if sample.after is not None and outcomes[sample.after].batch is None:
+        return False
+    return sample.made_of is None or outcomes[sample.made_of].is_final
+
+
+def _send(demo: DemoSystem, sample: Sample, outcomes: Mapping[str, Outcome]) -> None:
+    """Puts the sample into the inbox, or makes its batch, as a user would."""
+    if isinstance(sample.content, bytes):
+        _put_into_inbox(demo, sample, sample.content)
+        return
+    origin = outcomes[sample.content.title].batch
+    if origin is None:
+        raise ValueError(f"{sample.title} is made of a batch that there is not")
+    if isinstance(sample.content, RejectedFrom):
+        create_from_rejected(demo.system, origin.id, starter=Starter.launcher)
+        return
+    results = json.loads(demo.system.store.read(keys.result_json(origin.id))) if origin.has_result_file else []
+    ids = {result["external_id"]: result["id"] for result in results}
+    wanted = [ids.get(each, "") for each in sample.content.external_ids]
+    _put_into_inbox(demo, sample, csv_text(("id",), [[each] for each in (*wanted, *sample.content.more)]).encode())
+
+
+def _put_into_inbox(demo: DemoSystem, sample: Sample, content: bytes) -> None:
     """Copies the file there, its sidecar before it."""
-    folder = demo.servers.inbox / demo.organization / sample.folder
+    folder = demo.servers.inbox / demo.organization_of(sample) / sample.folder
     with tempfile.TemporaryDirectory() as elsewhere:
         file = Path(elsewhere) / sample.name
-        file.write_bytes(sample.content)
+        file.write_bytes(content)
         sidecar = file.with_name(file.name + keys.OPTIONS_SUFFIX)
         folder.mkdir(parents=True, exist_ok=True)
         if sample.options is not None:

@@ -4,16 +4,15 @@ Made from a seed, so that the same call gives the same bytes. People and numbers
 domains, telephone numbers from the ranges that are kept free for fiction.
 """
 
-import csv
-import io
 import json
 import random
 from collections import Counter
-from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Sequence
 from typing import Any
 
 from batch_pipeline.batches.model import Stats
+from batch_pipeline.local.club_samples import make_club_samples
+from batch_pipeline.local.sample_files import Expected, Sample, csv_text
 
 
 def _words(text: str) -> list[str]:
@@ -67,41 +66,6 @@ _COLUMNS = ("id", "external_id", "name", "email", "phone", "address", "is_primar
 Row = dict[str, str]
 
 
-@dataclass(frozen=True)
-class Expected:
-    """What must become of a sample.
-
-    Attributes:
-        reason: the code of a failed batch's reason.
-        codes: how often errors.json names each error code.
-    """
-
-    status: str = "completed"
-    reason: str | None = None
-    stats: Stats = field(default_factory=Stats)
-    codes: Mapping[str, int] = field(default_factory=dict)
-
-
-@dataclass(frozen=True)
-class Sample:
-    """A file for the inbox.
-
-    Attributes:
-        title: what it is, for people.
-        folder: resource and action, as the inbox's folders name them.
-        options: its sidecar, if it has one.
-        after: title of the sample that must have been taken in before this one is put there.
-    """
-
-    title: str
-    folder: str
-    name: str
-    content: bytes
-    expected: Expected
-    options: Mapping[str, Any] | None = None
-    after: str | None = None
-
-
 def make_samples(rows: int = 100_000, seed: int = 1815) -> list[Sample]:
     """The demonstration's files: a large one of `rows` rows (1,000 or more) and its correction, and small ones."""
     if rows < 1_000:
@@ -116,6 +80,7 @@ def make_samples(rows: int = 100_000, seed: int = 1815) -> list[Sample]:
         _signups(rng),
         _address_book(),
         _unknown_folder(),
+        *make_club_samples(),
     ]
 
 
@@ -142,7 +107,7 @@ def _contacts(rng: random.Random, count: int) -> tuple[Sample, list[Row]]:
         stats=Stats(created=len(accepted), rejected=rejected, duplicates=equals),
         codes=codes,
     )
-    content = _csv(_COLUMNS, lines, delimiter=";").encode()
+    content = csv_text(_COLUMNS, lines, delimiter=";").encode()
     return Sample("contacts.csv", "contact/merge", "contacts.csv", content, expected), accepted
 
 
@@ -191,7 +156,7 @@ def _second_version(rng: random.Random, accepted: Sequence[Row], *, after: str) 
         stats=Stats(created=new, updated=changed, unchanged=len(accepted) - changed - spoilt, rejected=spoilt),
         codes={"invalid_format": spoilt},
     )
-    content = _csv(_COLUMNS, ([row[name] for name in _COLUMNS] for row in rows), delimiter=";").encode()
+    content = csv_text(_COLUMNS, ([row[name] for name in _COLUMNS] for row in rows), delimiter=";").encode()
     return Sample("contacts.csv, changed", "contact/merge", "contacts.csv", content, expected, after=after)
 
 
@@ -212,7 +177,7 @@ def _shop_customers(rng: random.Random) -> Sample:
         "default_region": "DE",
         "save_result": True,
     }
-    content = _csv(("Full name", "E-Mail", "Telephone", "address"), lines, delimiter="\t").encode("cp1252")
+    content = csv_text(("Full name", "E-Mail", "Telephone", "address"), lines, delimiter="\t").encode("cp1252")
     expected = Expected(stats=Stats(created=398, rejected=2, duplicates=1), codes={"invalid_format": 2})
     return Sample("shop-customers.txt", "contact/merge", "shop-customers.txt", content, expected, options=options)
 
@@ -261,14 +226,14 @@ def _signups(rng: random.Random) -> Sample:
 
 def _address_book() -> Sample:
     """Headers that nothing explains: refused as a whole."""
-    content = _csv(("name", "e-mail", "favourite colour"), [["Ada", "ada@example.com", "blue"]]).encode()
+    content = csv_text(("name", "e-mail", "favourite colour"), [["Ada", "ada@example.com", "blue"]]).encode()
     expected = Expected(status="failed", reason="unknown_columns")
     return Sample("address-book.csv", "contact/merge", "address-book.csv", content, expected)
 
 
 def _unknown_folder() -> Sample:
     """Put where no resource lives."""
-    content = _csv(("name",), [["Ada"]]).encode()
+    content = csv_text(("name",), [["Ada"]]).encode()
     return Sample(
         "parcels.csv", "parcel/merge", "parcels.csv", content, Expected(status="failed", reason="unknown_folder")
     )
@@ -293,11 +258,3 @@ def _person(rng: random.Random, external_id: str) -> Row:
 
 def _name(rng: random.Random) -> str:
     return f"{rng.choice(_FIRST_NAMES)} {rng.choice(_LAST_NAMES)}"
-
-
-def _csv(header: Sequence[str], lines: Iterable[Sequence[str]], delimiter: str = ",") -> str:
-    text = io.StringIO()
-    writer = csv.writer(text, delimiter=delimiter, lineterminator="\r\n")
-    writer.writerow(header)
-    writer.writerows(lines)
-    return text.getvalue()
