@@ -16,12 +16,15 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from batch_pipeline.batches.ledger import Ledger
-from batch_pipeline.batches.model import Batch
+from batch_pipeline.batches.model import Action, Batch, Starter
+from batch_pipeline.batches.options import BatchOptions
 from batch_pipeline.cli.main import main
 from batch_pipeline.settings import get_settings
 
 PROGRAM = Path(sys.executable).with_name("batch-pipeline")
 PATIENCE_SECONDS = 60
+MERGE = ("--resource", "contact", "--action", "merge")
+PEOPLE = "name,email\nAda Lovelace,ada@example.com\nAlan Turing,nowhere\n"
 
 Finished = subprocess.CompletedProcess[str]
 Process = subprocess.Popen[str]
@@ -128,3 +131,23 @@ def newest(ledger: Ledger, organization: str) -> Batch | None:
     """The organization's newest batch."""
     found = ledger.find(organization_id=organization, limit=1)
     return found[0] if found else None
+
+
+def status_of(ledger: Ledger, organization: str) -> str | None:
+    """The status of the organization's newest batch."""
+    batch = newest(ledger, organization)
+    return None if batch is None else batch.status
+
+
+def processed(ledger: Ledger, organization: str) -> int:
+    """How many items the organization's newest batch has processed."""
+    batch = newest(ledger, organization)
+    return 0 if batch is None else batch.phases[2].processed
+
+
+def batch_that_never_starts(ledger: Ledger, organization: str) -> str:
+    """Arrived first, and waits for a launcher that isn't there: whoever comes later waits for its turn."""
+    batch, _ = ledger.create(
+        organization_id=organization, resource="contact", action=Action.merge, name="first", options=BatchOptions()
+    )
+    return ledger.payload_arrived(batch.id, upload_key="none", saved=True, starter=Starter.launcher).id

@@ -1,4 +1,4 @@
-"""`run` and `retry`: what they print, how they end, and what they leave when stopped."""
+"""`run`, and `retry` of what it left: what they print, how they end, and what they leave when stopped."""
 
 import json
 import os
@@ -8,10 +8,22 @@ import threading
 
 import psutil
 import pytest
-from command_line import PROGRAM, CommandLine, finished, newest, only_line, wait_for
+from command_line import (
+    MERGE,
+    PEOPLE,
+    PROGRAM,
+    CommandLine,
+    batch_that_never_starts,
+    finished,
+    newest,
+    only_line,
+    processed,
+    status_of,
+    wait_for,
+)
 
 from batch_pipeline.batches.ledger import Ledger
-from batch_pipeline.batches.model import Action, Reason, Starter
+from batch_pipeline.batches.model import Reason
 from batch_pipeline.batches.options import BatchOptions
 from batch_pipeline.batches.states import BatchStatus
 from batch_pipeline.cli.interrupts import stopping_in_order
@@ -19,16 +31,6 @@ from batch_pipeline.database import create_engine
 from batch_pipeline.storage.store import Store
 
 CONFIGURATION = ("BATCH_", "AWS_", "DAGSTER_")
-MERGE = ("--resource", "contact", "--action", "merge")
-PEOPLE = "name,email\nAda Lovelace,ada@example.com\nAlan Turing,nowhere\n"
-
-
-def batch_that_never_starts(ledger: Ledger, organization: str) -> str:
-    """Arrived first, and waits for a launcher that isn't there: whoever comes later waits for its turn."""
-    batch, _ = ledger.create(
-        organization_id=organization, resource="contact", action=Action.merge, name="first", options=BatchOptions()
-    )
-    return ledger.payload_arrived(batch.id, upload_key="none", saved=True, starter=Starter.launcher).id
 
 
 def test_run_prints_the_batch_and_its_first_rejected_items(cli: CommandLine, organization: str) -> None:
@@ -142,7 +144,7 @@ def test_ctrl_c_cancels_the_batch_which_a_retry_completes(cli: CommandLine, ledg
     first = batch_that_never_starts(ledger, organization)
     mine = ("--organization", organization, "--json")
     with cli.start("run", cli.file("people.csv", PEOPLE), *MERGE, *mine) as process:
-        wait_for(lambda: _status(ledger, organization) == "queued", process)
+        wait_for(lambda: status_of(ledger, organization) == "queued", process)
         process.send_signal(signal.SIGINT)
         ended = finished(process)
 
@@ -164,7 +166,7 @@ def test_a_batch_whose_process_was_killed_is_failed_by_the_next_command_and_can_
     people = "".join(f"Person {number},p{number}@example.com\n" for number in range(8_000))
     upload = cli.file("many.csv", f"name,email\n{people}")
     with cli.start("run", upload, *MERGE, *mine, BATCH_CHUNK_ROWS="100") as process:
-        wait_for(lambda: _processed(ledger, organization) > 0, process)
+        wait_for(lambda: processed(ledger, organization) > 0, process)
         process.kill()
         assert finished(process).stdout == ""
     killed = newest(ledger, organization)
@@ -193,7 +195,7 @@ def test_sigterm_leaves_a_cancelled_batch_and_no_embedded_server(cli: CommandLin
     with here.start("run", upload, *MERGE, "--json", "--data-dir", "data", BATCH_CHUNK_ROWS="100") as process:
         wait_for((data_dir / "s3" / "batch" / "batches").exists, process)  # uploaded, so the tables are there too
         embedded = Ledger(create_engine(json.loads((data_dir / "servers.json").read_text())["database_url"]))
-        wait_for(lambda: _processed(embedded, "default") > 0, process)
+        wait_for(lambda: processed(embedded, "default") > 0, process)
         embedded.engine.dispose()
         process.send_signal(signal.SIGTERM)
         ended = finished(process)
@@ -211,13 +213,3 @@ def test_sighup_is_taken_as_ctrl_c() -> None:
     with stopping_in_order(), pytest.raises(KeyboardInterrupt):
         signal.raise_signal(signal.SIGHUP)
     assert signal.getsignal(signal.SIGHUP) is before
-
-
-def _status(ledger: Ledger, organization: str) -> str | None:
-    batch = newest(ledger, organization)
-    return None if batch is None else batch.status
-
-
-def _processed(ledger: Ledger, organization: str) -> int:
-    batch = newest(ledger, organization)
-    return 0 if batch is None else batch.phases[2].processed
