@@ -165,7 +165,7 @@ def test_cancel_stops_a_batch_that_another_process_runs_and_a_retry_does_the_res
     upload = cli.file("many.csv", f"name,email\n{people}")
     with (
         psycopg.connect(cli.environment["BATCH_DATABASE_URL"]) as holding_up,
-        cli.start("run", upload, *MERGE, *mine, BATCH_CHUNK_ROWS="50") as process,
+        cli.start("run", upload, *MERGE, *mine, BATCH_CHUNK_ROWS="50", BATCH_DATABASE_WRITERS="1") as process,
     ):
         # Its first chunk can't end before cancelling waits for that, however fast the one and slow the other.
         holding_up.execute("LOCK TABLE contacts IN SHARE MODE")
