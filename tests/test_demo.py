@@ -1,5 +1,8 @@
 """The demonstration shows what it promises, and leaves nothing running."""
 
+import csv
+import io
+import json
 import os
 import signal
 import subprocess
@@ -8,6 +11,7 @@ from pathlib import Path
 
 import psutil
 
+from batch_pipeline.local.club_samples import make_club_samples
 from batch_pipeline.local.samples import make_samples
 
 PROGRAM = Path(sys.executable).with_name("batch-pipeline")
@@ -42,8 +46,10 @@ def test_every_number_of_the_demonstration_is_as_it_should_be(session_folder: Pa
         assert sample.title in out
     for shown in ("First rejected rows", "invalid_format", "unknown_columns", "unknown_folder", "errors.csv"):
         assert shown in out
+    assert {"merge", "overwrite", "delete"} <= set(out.split())
+    assert "cut short was refused (delete_limit_exceeded): The batch would delete 800 of 1,200 records" in out
     assert "Traceback" not in err
-    assert len(err.splitlines()) < 60
+    assert len(err.splitlines()) < 6 * len(make_samples(1000))  # no more than a line for each status
     assert left_running(data_dir) == []
 
 
@@ -67,3 +73,20 @@ def test_samples_are_the_same_each_time_and_account_for_every_row() -> None:
     assert make_samples(1000) == make_samples(1000)
     large = make_samples(3000)[0]
     assert large.expected.stats.items_read == 3000
+    for sample in make_club_samples():
+        if isinstance(sample.content, bytes) and sample.expected.status == "completed":
+            assert sample.expected.stats.items_read == _items(sample.name, sample.content)
+
+
+def test_samples_come_after_those_that_they_wait_for() -> None:
+    earlier: set[str] = set()
+    for sample in make_samples(1000):
+        assert {sample.after, sample.made_of} - {None} <= earlier
+        assert sample.title not in earlier
+        earlier.add(sample.title)
+
+
+def _items(name: str, content: bytes) -> int:
+    if name.endswith(".json"):
+        return len(json.loads(content))
+    return sum(1 for _ in csv.reader(io.StringIO(content.decode(), newline=""))) - 1
