@@ -39,7 +39,7 @@ class EqualItems:
         self._folder = folder
         self._fields_vary = fields_vary
         self._keys = [secrets.token_hex(8) for _ in range(2)]
-        self._files: list[IO[bytes]] = [(folder / f"equal-{n:02}").open("w+b") for n in range(PARTITIONS)]
+        self._files: dict[int, IO[bytes]] = {}  # by partition, made when needed: a small batch fills few
 
     def add(self, chunk: RawChunk) -> None:
         """Takes in a chunk's readable items."""
@@ -53,19 +53,27 @@ class EqualItems:
         places = (entries["high"] >> _SHIFT).astype(np.int64)
         entries = entries[np.argsort(places, kind="stable")]
         bounds = np.searchsorted(np.sort(places), np.arange(PARTITIONS + 1))
-        for number, file in enumerate(self._files):
-            file.write(entries[bounds[number] : bounds[number + 1]].tobytes())
+        for number in np.flatnonzero(np.diff(bounds)).tolist():
+            self._file(number).write(entries[bounds[number] : bounds[number + 1]].tobytes())
 
     def repeated_rows(self, *, keep_last: bool) -> npt.NDArray[np.int64]:
         """The rows to drop, ascending: of each set of equal items all but the first (or the last)."""
-        found = [self._repeated_in(file, keep_last=keep_last) for file in self._files]
-        return np.sort(np.concatenate(found))
+        found = [self._repeated_in(file, keep_last=keep_last) for file in self._files.values()]
+        return np.sort(np.concatenate([np.empty(0, np.int64), *found]))
 
     def close(self) -> None:
         """Closes and removes the files."""
-        for number, file in enumerate(self._files):
+        for number, file in self._files.items():
             file.close()
-            (self._folder / f"equal-{number:02}").unlink(missing_ok=True)
+            self._path(number).unlink(missing_ok=True)
+
+    def _file(self, number: int) -> IO[bytes]:
+        if number not in self._files:
+            self._files[number] = self._path(number).open("w+b")
+        return self._files[number]
+
+    def _path(self, number: int) -> Path:
+        return self._folder / f"equal-{number:02}"
 
     @staticmethod
     def _repeated_in(file: IO[bytes], *, keep_last: bool) -> npt.NDArray[np.int64]:
