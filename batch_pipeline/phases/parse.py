@@ -64,7 +64,8 @@ def _read(attempt: Attempt, payload: Payload, checksum: str) -> None:
     keep_last = attempt.options.duplicate_handling is DuplicateHandling.use_last
     equal = equal_items.repeated_rows(keep_last=keep_last)
     equal_items.close()
-    store.write_table(keys.equal_rows(batch.id), pa.table({"row": pa.array(equal)}))
+    if len(equal):
+        store.write_table(keys.equal_rows(batch.id), pa.table({"row": pa.array(equal)}))
     work = batch.work.with_(
         format=payload.format.value,
         columns=tuple(columns),

@@ -88,7 +88,7 @@ def staged_fields(resource: Resource, attempt: Attempt) -> tuple[str, ...]:
 def parsed_chunks(attempt: Attempt) -> Iterator[RawChunk]:
     """The items that parsing stored, without those that repeat another; the next chunk is read ahead."""
     store, batch = attempt.system.store, attempt.batch
-    equal = store.read_table(keys.equal_rows(batch.id))["row"].combine_chunks()
+    equal = store.read_table(keys.equal_rows(batch.id))["row"].combine_chunks() if batch.work.equal else None
     with ThreadPoolExecutor(1) as reading:
         numbers = range(1, batch.work.chunks + 1)
         ahead: Future[pa.Table] | None = None
@@ -97,7 +97,7 @@ def parsed_chunks(attempt: Attempt) -> Iterator[RawChunk]:
             if number < batch.work.chunks:
                 ahead = reading.submit(store.read_table, keys.parsed_chunk(batch.id, number + 1))
             chunk = from_table(current.result())
-            if len(equal):
+            if equal is not None:
                 chunk = select(chunk, pc.invert(pc.is_in(chunk.rows, value_set=equal)))
             yield chunk
 
