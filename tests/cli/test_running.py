@@ -34,7 +34,7 @@ CONFIGURATION = ("BATCH_", "AWS_", "DAGSTER_")
 
 
 def test_run_prints_the_batch_and_its_first_rejected_items(cli: CommandLine, organization: str) -> None:
-    ended = cli.process("run", cli.file("people.csv", PEOPLE), *MERGE, "--organization", organization)
+    ended = cli("run", cli.file("people.csv", PEOPLE), *MERGE, "--organization", organization)
 
     assert ended.returncode == 0
     assert ended.stderr == ""
