@@ -12,11 +12,12 @@ from typing import Any
 import psycopg
 import pytest
 from batch_runs import arrived, insert_contacts, new_organization
-from contacts_model import EMPTY, ContactsModel, Outcome, Record, Upload
+from contacts_model import ContactsModel, Outcome
 from driving import run_attempt
 from hypothesis import HealthCheck, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, rule, run_state_machine_as_test
+from model_items import EMPTY, Record, Upload
 from psycopg.rows import dict_row
 from psycopg.types.json import Jsonb
 from uploads import EMAILS, PHONES, STRANGER, first_records, payload, uploads, with_ids
@@ -25,8 +26,8 @@ from batch_pipeline.batches import model as product
 from batch_pipeline.storage import keys
 from batch_pipeline.system import System
 
-SEQUENCES = 60
-BATCHES_OF_A_SEQUENCE = 3
+SEQUENCES = 500
+BATCHES_OF_A_SEQUENCE = 2
 
 
 class Database:
@@ -102,7 +103,7 @@ def test_any_sequence_of_batches_does_what_the_model_says(module_system: System,
             check_authorship(before, after, written, batch)
             assert database.contacts(stranger) == strangers
 
-    run_state_machine_as_test(  # type: ignore[no-untyped-call]
+    run_state_machine_as_test(
         Batches,
         settings=settings(
             max_examples=SEQUENCES,

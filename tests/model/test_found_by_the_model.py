@@ -1,10 +1,11 @@
 """What the model once found wrong, each as one example that is easy to follow."""
 
 import json
+from typing import Any
 
 import pytest
 from batch_runs import contacts, insert_contacts, new_organization
-from contacts_model import Action, UnreadableRow, Upload
+from model_items import Action, UnreadableRow, Upload
 from test_against_model import run_upload
 
 from batch_pipeline.storage import keys
@@ -34,7 +35,7 @@ def test_an_unreadable_row_keeps_an_overwrite_from_deleting_saying_so_or_countin
 ) -> None:
     organization_id = new_organization(module_system)
     insert_contacts(module_system, organization_id, *RECORDS)
-    items = [{"name": "Ada", "notes": "new"}, UnreadableRow("5")]
+    items: list[Any] = [{"name": "Ada", "notes": "new"}, UnreadableRow("5")]
     upload = Upload("overwrite", "json", items, delete_limit=limit)
 
     batch = run_upload(module_system, organization_id, upload, chunk_rows=2)

@@ -7,8 +7,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
-from contacts_model import Action, Record, UnreadableRow, Upload
 from hypothesis import strategies as st
+from model_items import Action, Format, Record, UnreadableRow, Upload
 
 EMAILS = {text: text for text in ("ann@example.com", "ANN@example.com", "bob@example.com", "cy@example.com")} | {
     "Bob@EXAMPLE.com": "Bob@example.com"
@@ -43,7 +43,7 @@ def ids() -> st.SearchStrategy[Any]:
 
 
 # Valid values stand several times, so that most items have no error.
-_FLAT: dict[str, Sequence[str]] = {
+_FLAT: dict[str, tuple[str, ...]] = {
     "external_id": (*EXTERNAL_IDS * 4, " e1 ", "", "", TOO_LONG),
     "name": (*NAMES * 4, "Zoe\u0308", " Ada", "", TOO_LONG),
     "email": (*EMAILS, *EMAILS, *EMAILS, "", "", "@"),
@@ -52,7 +52,7 @@ _FLAT: dict[str, Sequence[str]] = {
     "is_primary": ("true", "yes", "no", "0", "", "maybe"),
     "metadata.k": ("1", "2", ""),
 }
-_JSON: dict[str, Sequence[Any]] = {
+_JSON: dict[str, tuple[Any, ...]] = {
     **{name: (*values, *values, None) for name, values in _FLAT.items() if name != "metadata.k"},
     "external_id": (*_FLAT["external_id"] * 2, None, 5),
     "is_primary": (True, False, True, False, "yes", "maybe", None),
@@ -101,7 +101,7 @@ def _csv_items(draw: st.DrawFn, action: Action) -> tuple[list[str], list[Any]]:
 @st.composite
 def uploads(draw: st.DrawFn, action: Action) -> Upload:
     """Any upload for the action."""
-    upload_format = draw(st.sampled_from(("csv", "json")))
+    upload_format: Format = draw(st.sampled_from(("csv", "json")))
     columns: list[str] = []
     if upload_format == "csv":
         columns, items = draw(_csv_items(action))
