@@ -57,6 +57,7 @@ def _stored(record: Record) -> Record:
     return {name: record[name] for name in EMPTY}
 
 
+@pytest.mark.timeout(1200)  # about 100 s on two idle cores, many times that on busy ones
 def test_any_sequence_of_batches_does_what_the_model_says(module_system: System, database: Database) -> None:
     stranger = new_organization(module_system)
     insert_contacts(module_system, stranger, {"id": STRANGER, "name": "Stranger", "email": "ann@example.com"})
