@@ -60,8 +60,11 @@ class Planner:
         self._action = action
         self._fields = fields
         self._clears = clears
-        # Items of a delete say nothing but the id, so those that mean the same record do not differ.
-        self._handling = DuplicateHandling.use_first if action is Action.delete else handling
+        # Items of a delete say nothing but the id, so those that mean the same record do not differ: one of them stays.
+        differ = action is not Action.delete
+        self._handling = (
+            handling if differ or handling is not DuplicateHandling.ignore_all else DuplicateHandling.use_first
+        )
         self._bits = {field.name: bit for bit, field in enumerate(resource.fields)}
         self._matching = Matching(resource, staging, fields)
         self._table = sql.Identifier("public", resource.table)

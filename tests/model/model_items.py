@@ -13,6 +13,7 @@ from typing import Any, Literal
 
 Action = Literal["merge", "overwrite", "delete"]
 Format = Literal["csv", "json"]
+Handling = Literal["ignore_all", "use_first", "use_last"]
 Record = dict[str, Any]
 Target = tuple[str, ...]  # ("record", id), or ("new", kind of key, key …)
 
@@ -58,7 +59,7 @@ class Upload:
     format: Format
     items: Sequence[Mapping[str, Any] | UnreadableRow]
     columns: Sequence[str] = ()
-    duplicate_handling: Literal["ignore_all", "use_first", "use_last"] = "ignore_all"
+    duplicate_handling: Handling = "ignore_all"
     blank_cells: Literal["keep", "clear"] | None = None
     properties: Mapping[str, str] = field(default_factory=dict)
     delete_limit: str | None = None

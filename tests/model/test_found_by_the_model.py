@@ -5,7 +5,7 @@ from typing import Any
 
 import pytest
 from batch_runs import contacts, insert_contacts, new_organization
-from model_items import Action, UnreadableRow, Upload
+from model_items import Action, Handling, UnreadableRow, Upload
 from test_against_model import run_upload
 
 from batch_pipeline.storage import keys
@@ -55,3 +55,19 @@ def test_items_that_carry_nothing_but_ids_are_unchanged(module_system: System, a
     batch = run_upload(module_system, organization_id, upload, chunk_rows=2)
 
     assert (batch.status, batch.stats.unchanged) == ("completed", 2)
+
+
+@pytest.mark.parametrize(("handling", "deleted"), [("ignore_all", 1), ("use_first", 1), ("use_last", 3)])
+def test_of_equal_ids_the_one_that_the_handling_names_is_deleted_and_the_others_are_duplicates(
+    module_system: System, handling: Handling, deleted: int
+) -> None:
+    organization_id = new_organization(module_system)
+    insert_contacts(module_system, organization_id, *RECORDS)
+    rows = [{"id": RECORDS[0]["id"], "notes": text} for text in ("same", "same", "other")]
+    upload = Upload("delete", "json", rows, duplicate_handling=handling)
+
+    batch = run_upload(module_system, organization_id, upload, chunk_rows=2)
+
+    result = json.loads(module_system.store.read(keys.result_json(batch.id)))
+    assert [entry["row"] for entry in result if entry["outcome"] == "deleted"] == [deleted]
+    assert (batch.stats.deleted, batch.stats.duplicates, batch.stats.rejected) == (1, 2, 0)
