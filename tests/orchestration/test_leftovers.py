@@ -1,0 +1,47 @@
+"""What a run killed just after its batch was completed leaves behind is dropped when it is executed again."""
+
+import psycopg
+import pytest
+from batch_runs import arrived, new_organization
+from dagster import DagsterInstance, DagsterRunStatus, ReexecutionOptions, RunsFilter, execute_job, reconstructable
+from test_launching import batch_job
+
+from batch_pipeline.orchestration.execute import execute_batch
+from batch_pipeline.orchestration.reconcile import reconcile
+from batch_pipeline.phases import finish
+from batch_pipeline.system import System
+
+
+class CrashError(Exception):
+    """Work ends here."""
+
+
+def _staging_tables(system: System) -> int:
+    with psycopg.connect(system.database_url) as connection:
+        row = connection.execute("SELECT count(*) FROM pg_tables WHERE schemaname = 'staging'").fetchone()
+    assert row is not None
+    return int(row[0])
+
+
+@pytest.mark.parametrize("save_upload", [False, True])
+def test_leftovers_of_a_completed_batch_go_when_its_run_is_executed_again(
+    system: System, instance: DagsterInstance, monkeypatch: pytest.MonkeyPatch, save_upload: bool
+) -> None:
+    batch = arrived(system, new_organization(system), b"name\nAda\n", save_upload=save_upload)
+
+    def dies(*_: object) -> None:
+        raise CrashError
+
+    with monkeypatch.context() as patch:
+        patch.setattr(finish, "drop_leftovers", dies)
+        completed = execute_batch(system, instance, batch)
+    assert completed.status == "completed"
+    assert _staging_tables(system) > 0
+    assert system.store.exists(str(batch.upload_key))
+    options = ReexecutionOptions(str(completed.run_id))
+    assert execute_job(reconstructable(batch_job), instance, reexecution_options=options).success
+    assert system.ledger.get(batch.id).stats == completed.stats
+    assert _staging_tables(system) == 0
+    assert system.store.exists(str(batch.upload_key)) is save_upload
+    assert reconcile(system, instance) == []
+    assert instance.get_runs(RunsFilter(statuses=[DagsterRunStatus.STARTED])) == []
