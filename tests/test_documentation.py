@@ -1,0 +1,51 @@
+"""The documentation says what is true: its tables and pages are compared with what they describe."""
+
+import re
+from pathlib import Path
+
+from batch_pipeline.batches.options import OPTION_NAMES
+from batch_pipeline.cli.main import app
+from batch_pipeline.records import describe
+from batch_pipeline.records.registry import RESOURCES
+from batch_pipeline.settings import Settings
+
+ROOT = Path(__file__).parent.parent
+README = (ROOT / "README.md").read_text(encoding="utf-8")
+
+
+def _table(heading: str) -> dict[str, str]:
+    """First column (without code marks) -> second column of the first table under the heading."""
+    section = README.split(f"## {heading}\n", 1)[1].split("\n## ", 1)[0]
+    rows = [line.strip("|").split("|") for line in section.splitlines() if line.startswith("| `")]
+    return {row[0].strip().strip("`"): row[1].strip() for row in rows}
+
+
+def test_the_settings_table_names_every_setting_and_its_default() -> None:
+    described = _table("Settings")
+    defaults = {f"BATCH_{name.upper()}": field.default for name, field in Settings.model_fields.items()}
+    assert list(described) == list(defaults)
+    for name, default in defaults.items():
+        if default is not None:
+            assert described[name] == str(default)
+
+
+def test_the_options_table_names_every_option() -> None:
+    assert tuple(_table("Options of a batch")) == OPTION_NAMES
+
+
+def test_the_command_table_names_every_command() -> None:
+    commands = {command.name or command.callback.__name__ for command in app.registered_commands if command.callback}
+    groups = {group.name for group in app.registered_groups}
+    assert set(_table("Command line")) == commands | groups
+
+
+def test_links_and_images_of_the_readme_exist() -> None:
+    targets = re.findall(r"\]\((?!https?://|#)([^)]+)\)", README)
+    assert targets
+    assert [target for target in targets if not (ROOT / target).exists()] == []
+
+
+def test_the_page_of_each_resource_is_what_its_schema_gives() -> None:
+    for resource in RESOURCES.values():
+        page = ROOT / "docs" / describe.page_name(resource)
+        assert page.read_text(encoding="utf-8") == describe.describe(resource)
