@@ -5,8 +5,8 @@ An attempt (a Dagster run) may change a batch only while it is the batch's newes
 otherwise it is told so by SupersededError and must write nothing more.
 """
 
-from collections.abc import Sequence
-from dataclasses import asdict, replace
+from collections.abc import Callable, Sequence
+from dataclasses import asdict
 from datetime import datetime
 from typing import Any
 
@@ -32,8 +32,10 @@ from batch_pipeline.batches.options import BatchOptions
 from batch_pipeline.batches.rows import (
     batch_from_row,
     change,
+    ended_phase,
     get_row,
     next_place,
+    processed_items,
     record,
     restarted,
     superseded,
@@ -333,13 +335,14 @@ class Ledger:
         self,
         batch_id: str,
         status: BatchStatus,
-        reason: Reason,
+        reason: Reason | Callable[[int], Reason],
         *,
         run_id: str | None = None,
         **changes: Any,
     ) -> Batch:
         """Ends a live batch as failed, timed out or expired, and takes the turn from it, so that it can't write more.
 
+        The reason may depend on the number of items processed, which is final once the turn has been taken.
         A batch that is final already, or whose newest attempt is not `run_id` (where given), stays as it is; a re-run
         that it awaits is given up where no `run_id` is given. Returns the batch as it is afterwards.
         """
@@ -355,10 +358,12 @@ class Ledger:
             connection.execute(
                 sa.update(turns).where(turns.c.holder == batch_id).values(fence=turns.c.fence + 1, holder=None)
             )
+            done, failed = processed_items(connection, batch_id)
+            reason = reason(done + failed) if callable(reason) else reason
             record(connection, batch_id, before, status, run_id=batch.run_id, reason=reason)
             now = connection.execute(sa.select(sa.func.extract("epoch", sa.func.clock_timestamp()))).scalar_one()
             phases = [
-                replace(phase, status=PhaseStatus.failed, reason=reason.message, ended_at=float(now))
+                ended_phase(phase, reason.message, float(now), done, failed)
                 if phase.status is PhaseStatus.running
                 else phase
                 for phase in batch.phases

@@ -1,6 +1,6 @@
 """Rows of the ledger's tables: how one is read as a `Batch`, locked, changed, and its transitions recorded."""
 
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from typing import Any
 
 import sqlalchemy as sa
@@ -10,6 +10,7 @@ from batch_pipeline.batches.model import (
     Batch,
     Mode,
     Phase,
+    PhaseName,
     PhaseStatus,
     Reason,
     Starter,
@@ -18,7 +19,7 @@ from batch_pipeline.batches.model import (
     Work,
 )
 from batch_pipeline.batches.states import FINAL, BatchStatus
-from batch_pipeline.batches.tables import arrivals, batches, transitions
+from batch_pipeline.batches.tables import arrivals, batches, chunks, transitions
 from batch_pipeline.errors import NotFoundError, SupersededError
 
 
@@ -34,6 +35,23 @@ def restarted(phase: Phase) -> Phase:
     if phase.status in (PhaseStatus.completed, PhaseStatus.skipped):
         return phase
     return Phase(phase.name, mode=phase.mode)
+
+
+def processed_items(connection: sa.Connection, batch_id: str) -> tuple[int, int]:
+    """The items that finished chunks of phase processing dealt with: as planned, and refused by the database."""
+    written = chunks.c.created + chunks.c.updated + chunks.c.unchanged + chunks.c.deleted
+    statement = sa.select(
+        sa.func.coalesce(sa.func.sum(written), 0), sa.func.coalesce(sa.func.sum(chunks.c.failed), 0)
+    ).where(chunks.c.batch_id == batch_id, chunks.c.phase == PhaseName.processing.value, chunks.c.done_at.is_not(None))
+    done, failed = connection.execute(statement).one()
+    return int(done), int(failed)
+
+
+def ended_phase(phase: Phase, reason: str, now: float, done: int, failed: int) -> Phase:
+    """A running phase as it is once its batch has ended badly; what processing did is counted by its chunks."""
+    if phase.name is PhaseName.processing:
+        phase = replace(phase, success=done, error=failed)
+    return replace(phase, status=PhaseStatus.failed, reason=reason, ended_at=now)
 
 
 def superseded(batch: Batch) -> SupersededError:

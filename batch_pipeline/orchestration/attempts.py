@@ -2,7 +2,7 @@
 
 import tempfile
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -50,7 +50,7 @@ def attempt_at(
             attempt = _attempt(context, system, batch, Path(scratch))
             yield batch, attempt
     except DagsterExecutionInterruptedError:
-        _end(context, system, batch_id, BatchStatus.failed, _cancelled(system, batch_id))
+        _end(context, system, batch_id, BatchStatus.failed, cancelled_reason)
         raise
     except GaveWayError as error:
         system.ledger.give_way(batch_id, context.run_id)
@@ -128,21 +128,18 @@ def _said(error: object, state: str) -> str:
     return f"SQLSTATE {state}: {words}" if words else f"SQLSTATE {state}"
 
 
-def _cancelled(system: System, batch_id: str) -> Reason:
-    try:
-        batch = system.ledger.get(batch_id)
-    except UnavailableError:
-        return Reason("cancelled", "The run was cancelled.")
-    return cancelled_reason(batch)
-
-
-def cancelled_reason(batch: Batch) -> Reason:
-    """The reason of a batch whose run was cancelled: how far it had come."""
-    done = batch.phases[2].processed
+def cancelled_reason(done: int) -> Reason:
+    """The reason of a batch whose run was cancelled: how many items had been processed."""
     return Reason("cancelled", f"The run was cancelled after {done:,} items had been processed; a retry does the rest.")
 
 
-def _end(context: OpExecutionContext, system: System, batch_id: str, status: BatchStatus, reason: Reason) -> None:
+def _end(
+    context: OpExecutionContext,
+    system: System,
+    batch_id: str,
+    status: BatchStatus,
+    reason: Reason | Callable[[int], Reason],
+) -> None:
     try:
         system.ledger.end(batch_id, status, reason, run_id=context.run_id)
     except UnavailableError as error:

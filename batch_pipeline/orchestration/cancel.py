@@ -21,9 +21,8 @@ def cancel_batch(system: System, instance: DagsterInstance, batch_id: str) -> Ba
     was_live = batch.status not in FINAL
     if not was_live and batch.awaits_run is None:
         raise _ended_already(batch)
-    reason = cancelled_reason(batch)
-    ended = system.ledger.end(batch_id, BatchStatus.failed, reason)
-    if was_live and (ended.reason is None or ended.reason.code != reason.code):
+    ended = system.ledger.end(batch_id, BatchStatus.failed, cancelled_reason)
+    if was_live and (ended.reason is None or ended.reason.code != "cancelled"):
         raise _ended_already(ended)
     waiting = RunsFilter(
         tags={tags.BATCH_ID: batch_id}, statuses=[DagsterRunStatus.QUEUED, DagsterRunStatus.NOT_STARTED]

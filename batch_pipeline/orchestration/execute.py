@@ -57,7 +57,7 @@ def _ended(system: System, batch: Batch, *, interrupted: bool) -> Batch:
     if batch.status in FINAL and batch.awaits_run is None:
         return batch
     if interrupted:
-        return system.ledger.end(batch.id, BatchStatus.failed, cancelled_reason(batch))
+        return system.ledger.end(batch.id, BatchStatus.failed, cancelled_reason)
     reason = Reason("internal_error", "The batch's run ended outside its ops: the run's log says more.")
     return system.ledger.end(batch.id, BatchStatus.failed, reason)
 

@@ -6,6 +6,7 @@ at the start of every command that works in its own process.
 """
 
 import time
+from collections.abc import Callable
 
 from dagster import DagsterEvent, DagsterEventType, DagsterInstance, DagsterRunStatus, RunsFilter
 
@@ -17,6 +18,8 @@ from batch_pipeline.loading.staging import Connection
 from batch_pipeline.orchestration import tags
 from batch_pipeline.orchestration.attempts import cancelled_reason
 from batch_pipeline.system import System
+
+AnyReason = Reason | Callable[[int], Reason]
 
 # A process that made a batch begins its run at once; importing Dagster and connecting takes seconds.
 START_SECONDS = 60.0
@@ -73,7 +76,7 @@ def _is_unchanged(system: System, batch: Batch) -> bool:
     return BatchStatus(now.status) not in FINAL and now.run_id == batch.run_id and now.awaits_run is None
 
 
-def _ended_in_dagster(instance: DagsterInstance, batch: Batch) -> Reason | None:
+def _ended_in_dagster(instance: DagsterInstance, batch: Batch) -> AnyReason | None:
     """Why Dagster no longer takes the run to be going on although its worker lives; None where it does.
 
     The worker was not told (the run was marked canceled without being terminated, say): once the batch has ended in
@@ -83,7 +86,7 @@ def _ended_in_dagster(instance: DagsterInstance, batch: Batch) -> Reason | None:
     if run is None:
         return RUN_DELETED
     if run.status is DagsterRunStatus.CANCELED:
-        return cancelled_reason(batch)
+        return cancelled_reason
     return RUN_FAILED if run.status is DagsterRunStatus.FAILURE else None
 
 
@@ -99,18 +102,20 @@ def _is_overdue(system: System, batch: Batch) -> bool:
 def _end_abandoned(system: System, instance: DagsterInstance, batch: Batch) -> Batch:
     """Ends a batch without a worker, and its run where Dagster takes it to be going on."""
     run = instance.get_run_by_id(batch.run_id) if batch.run_id else None
+    reason: AnyReason
     if run is None:
         reason = RUN_DELETED
     elif run.status in (DagsterRunStatus.CANCELED, DagsterRunStatus.CANCELING):
-        reason = cancelled_reason(batch)
+        reason = cancelled_reason
     else:
         reason = LOST_WORKER
     ended = system.ledger.end(batch.id, BatchStatus.failed, reason, run_id=batch.run_id)
     if run is not None and not run.is_finished:
+        message = ended.reason.message if ended.reason is not None else "The batch has ended."
         if run.status is DagsterRunStatus.CANCELING:
-            instance.report_run_canceled(run, message=reason.message)
+            instance.report_run_canceled(run, message=message)
         else:
-            instance.report_run_failed(run, message=reason.message)
+            instance.report_run_failed(run, message=message)
     return ended
 
 

@@ -1,5 +1,6 @@
 """What ends a batch well: its artifacts, its statistics, and `completed`. All of it can be done again."""
 
+import logging
 from collections.abc import Iterator
 from dataclasses import asdict
 
@@ -9,6 +10,7 @@ from psycopg import sql
 from batch_pipeline.batches.model import Action, Batch, PhaseName, Stats
 from batch_pipeline.batches.states import BatchStatus
 from batch_pipeline.database import connect
+from batch_pipeline.errors import UnavailableError
 from batch_pipeline.loading.chunks import done_outcome
 from batch_pipeline.loading.staging import Connection, Staging, fetch_table
 from batch_pipeline.payloads.artifacts import (
@@ -24,6 +26,8 @@ from batch_pipeline.phases.attempt import Attempt
 from batch_pipeline.records.errors import ERRORS_SCHEMA
 from batch_pipeline.storage import keys
 from batch_pipeline.system import System
+
+logger = logging.getLogger(__name__)
 
 
 def finish(attempt: Attempt) -> None:
@@ -43,7 +47,11 @@ def finish(attempt: Attempt) -> None:
         has_result_file=attempt.options.save_result,
     )
     attempt.batch = ledger.get(batch.id)
-    drop_leftovers(attempt.system, attempt.batch)
+    try:
+        drop_leftovers(attempt.system, attempt.batch)
+    except UnavailableError as error:
+        # The batch is completed, whatever becomes of what it needs no longer; executing its run again drops it.
+        logger.warning("What batch %s needs no longer could not be dropped: %s", attempt.batch.id, error.message)
 
 
 def drop_leftovers(system: System, batch: Batch) -> None:

@@ -139,9 +139,7 @@ _ATOMS = "a Z9 info _ + ' {|}~ . .. - ( , : ü"
 _LOCAL_PIECES = [*_ATOMS.split(), '"', "\\", " ", "\u0308", "\u200d", "\u00a0"]
 _SHORT_LABELS = "a B 0 1 a-b a--b -a a- ab--c a_b xn--bcher-kva XN--BCHER-KVA xn--a bücher ß faß ﬃ א 例え ŀ ⒈"
 _LABELS = [*_SHORT_LABELS.split(), "b" * 20, "b" * 63, "b" * 64, "", "\u212a", "\u200d"]
-_NAMES = (
-    "com COM c c1 1c 123 test TEST te\u017ft local loKal arpa onion invalid localhost example xn--p1ai рф"
-)
+_NAMES = "com COM c c1 1c 123 test TEST te\u017ft local loKal arpa onion invalid localhost example xn--p1ai рф"
 _TOP_LEVELS = [*_NAMES.split(), "com.", "co-m", "com\n", "[127.0.0.1]"]
 _local_pieces = st.sampled_from(_LOCAL_PIECES) | st.text(max_size=3)
 _labels = st.sampled_from(_LABELS) | st.text(max_size=3)

@@ -172,9 +172,7 @@ def test_the_fast_check_accepts_the_example_numbers_of_all_calling_codes() -> No
     assert {text for text in stable if len(text) > 7} == set()
 
 
-@pytest.mark.parametrize(
-    "region", ["US", "CA", "GB", "DE", "FR", "IT", "ES", "NL", "BR", "MX", "IN", "CN", "JP", "AU"]
-)
+@pytest.mark.parametrize("region", ["US", "CA", "GB", "DE", "FR", "IT", "ES", "NL", "BR", "MX", "IN", "CN", "JP", "AU"])
 def test_the_fast_check_accepts_national_forms(region: str) -> None:
     texts = [phonenumbers.format_number(number, PhoneNumberFormat.NATIONAL) for number in examples(region)]
     replaced, certain = replace_written(pa.array(texts), region)
@@ -233,9 +231,7 @@ def national_cases(draw: st.DrawFn) -> tuple[str, list[str]]:
 
 @given(
     st.lists(
-        st.deferred(lambda: st.sampled_from(e164_examples())).flatmap(
-            lambda text: mutated(text, "0123456789")
-        ),
+        st.deferred(lambda: st.sampled_from(e164_examples())).flatmap(lambda text: mutated(text, "0123456789")),
         min_size=1,
         max_size=30,
     )
@@ -250,9 +246,7 @@ def test_every_number_in_e164_is_judged_as_the_library_does(texts: list[str]) ->
     st.sampled_from(sorted(phonenumbers.COUNTRY_CODE_TO_REGION_CODE)),
     st.lists(st.from_regex(r"[0-9]{3,15}", fullmatch=True), min_size=1),
 )
-def test_any_digits_after_any_calling_code_are_judged_as_the_library_does(
-    code: int, digits: list[str]
-) -> None:
+def test_any_digits_after_any_calling_code_are_judged_as_the_library_does(code: int, digits: list[str]) -> None:
     texts = [f"+{code}{text}" for text in digits]
     assert canonical(*texts) == [by_library(text, "US") for text in texts]
 

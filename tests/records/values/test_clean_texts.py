@@ -45,9 +45,7 @@ def test_texts_are_trimmed_and_normalized_and_nothing_else(text: str, expected: 
 @given(st.lists(texts_of_any_kind | st.none()))
 def test_cleaning_agrees_with_the_rules_text_by_text(texts: list[str | None]) -> None:
     expected = [
-        None
-        if text is None
-        else unicodedata.normalize("NFC", text.strip().replace("\r\n", "\n").replace("\r", "\n"))
+        None if text is None else unicodedata.normalize("NFC", text.strip().replace("\r\n", "\n").replace("\r", "\n"))
         for text in texts
     ]
     assert clean(*texts) == expected
@@ -60,9 +58,7 @@ def test_cleaning_what_is_clean_changes_nothing(texts: list[str | None]) -> None
 
 
 @given(st.lists(texts_of_any_kind | st.none()), st.integers(0, 3))
-def test_control_characters_are_those_of_category_cc_but_tab_and_lf(
-    texts: list[str | None], start: int
-) -> None:
+def test_control_characters_are_those_of_category_cc_but_tab_and_lf(texts: list[str | None], start: int) -> None:
     found = has_control_characters(pa.array(texts, pa.string()).slice(start))
     assert found.to_pylist() == [
         None if text is None else any(unicodedata.category(c) == "Cc" and c not in "\t\n" for c in text)
