@@ -19,7 +19,7 @@ up: install
 	$(BIN)/batch-pipeline up
 
 test: install
-	$(BIN)/pytest
+	$(BIN)/pytest -n 2 --dist loadfile
 
 lint: install
 	$(BIN)/ruff check .

@@ -23,7 +23,8 @@ def start(data_dir: Path) -> "subprocess.Popen[str]":
     elsewhere = {"BATCH_DATABASE_URL": "postgresql://127.0.0.1:1/none", "BATCH_STORAGE_URL": "s3://none"}
     return subprocess.Popen(
         [PROGRAM, "demo", "--rows", "1000", "--data-dir", str(data_dir)],
-        env={**os.environ, **elsewhere},
+        # Without the width of whoever runs the tests, who may not even have a terminal.
+        env={name: value for name, value in os.environ.items() if name != "COLUMNS"} | elsewhere,
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         text=True,

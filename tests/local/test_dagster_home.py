@@ -111,7 +111,8 @@ def test_dagster_accepts_the_configuration_and_keeps_what_it_promises(
             queue = instance.get_concurrency_config().run_queue_config
             assert queue is not None
             assert queue.tag_concurrency_limits == [
-                {"key": "batch/organization", "value": {"applyLimitPerUniqueValue": True}, "limit": 4}
+                {"key": "batch/organization", "value": {"applyLimitPerUniqueValue": True}, "limit": 4},
+                {"key": "batch/turn", "value": {"applyLimitPerUniqueValue": True}, "limit": 2},
             ]
             assert queue.max_concurrent_runs > 4, "one organization must leave room for others"
             assert instance.run_monitoring_enabled

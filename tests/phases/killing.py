@@ -6,6 +6,7 @@ so that a killed and retried one can be held to one that was never disturbed.
 
 import functools
 import importlib
+import itertools
 import json
 import multiprocessing
 import os
@@ -77,13 +78,11 @@ def _arm(point: KillPoint) -> None:
     for parent in parents:
         owner = getattr(owner, parent)
     wrapped = getattr(owner, name)
-    calls = 0
+    calls = itertools.count(1)  # drawn from by several threads
 
     @functools.wraps(wrapped)
     def deadly(*args: Any, **kwargs: Any) -> Any:
-        nonlocal calls
-        calls += 1
-        dies = calls == point.call
+        dies = next(calls) == point.call
         if dies and not point.after:
             os.kill(os.getpid(), signal.SIGKILL)
         result = wrapped(*args, **kwargs)

@@ -12,6 +12,7 @@ from killing import KillPoint, end_state, kill
 
 from batch_pipeline.batches.model import Batch
 from batch_pipeline.orchestration.execute import execute_batch
+from batch_pipeline.storage import keys
 from batch_pipeline.system import System
 
 ROWS = 400
@@ -149,7 +150,7 @@ def test_a_run_killed_twice_at_any_calls_ends_as_if_undisturbed(
 def test_what_is_left_of_a_killed_run_is_decided_anew_after_another_batch(
     stubborn_system: System, module_instance: DagsterInstance
 ) -> None:
-    """The other one has created and renamed records that the unfinished chunks mean; finished chunks stay."""
+    """The other one has created and renamed records that the unfinished chunks mean. It came later: its data stay."""
     batch = _new_batch(stubborn_system)
     batch = kill(
         stubborn_system,
@@ -170,10 +171,10 @@ def test_what_is_left_of_a_killed_run_is_decided_anew_after_another_batch(
     after = {record["id"]: record for record in contacts(stubborn_system, organization_id)}
     assert set(before) <= set(after)
     assert len(after) == len(STORED) + batch.stats.created + done.stats.created
-    # The batch's open items of the other's records update them; those that were written before stay the other's.
     names = {record["external_id"]: record["name"] for record in after.values()}
-    others = {external_id for external_id, name in names.items() if name == "Other"}
-    assert len(others) == done.stats.updated
-    assert {names[item["external_id"]] for item in other} == {"Other"} | {
-        f"New {row:03}" for row in range(0, ROWS, KINDS) if f"new-{row}" not in others
-    }
+    assert {names[item["external_id"]] for item in other} == {"Other"}
+    # The open items that mean those records would undo it, and are rejected, as many as the other one created.
+    reported = json.loads(stubborn_system.store.read(keys.errors_json(batch.id)))
+    undoing = [entry for entry in reported if [error["code"] for error in entry["errors"]] == ["conflict"]]
+    assert len(undoing) == done.stats.created
+    assert {entry["item"]["external_id"] for entry in undoing} <= {item["external_id"] for item in other}
