@@ -314,7 +314,10 @@ class Ledger:
                 raise superseded(batch_from_row(get_row(connection, batch_id)))
 
     def transition(self, batch_id: str, run_id: str, after: BatchStatus, **changes: Any) -> Batch:
-        """Moves a batch on, by its newest attempt; to the status that it has already is no change."""
+        """Moves a live batch on, by its newest attempt; to the status that it has already is no change.
+
+        Only `begin_attempt` leads out of an end: an attempt whose batch has ended raises SupersededError.
+        """
         with translating_outages(), self.engine.begin() as connection:
             batch = batch_from_row(get_row(connection, batch_id, lock=True))
             before = BatchStatus(batch.status)
@@ -322,6 +325,8 @@ class Ledger:
                 raise superseded(batch)
             if before is not after:
                 check_transition(batch_id, before, after)
+                if before in FINAL:
+                    raise superseded(batch)
                 record(connection, batch_id, before, after, run_id=run_id)
             return batch_from_row(change(connection, batch_id, {"status": after.value, **changes}))
 
