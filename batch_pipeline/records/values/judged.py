@@ -1,0 +1,80 @@
+"""The result of kernels that can refuse a value for more than one reason."""
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from enum import Enum, auto
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from batch_pipeline.records.values.slow_path import Mask, as_mask
+
+
+class Refusal(Enum):
+    """Why a value is refused.
+
+    FORMAT: it isn't written as such a value is. PLACES: it has more decimal places than are kept. RANGE: it is
+    such a value, but outside of what is allowed. TOO_SHORT, TOO_LONG: by its characters. CHECKSUM: it is
+    written rightly, but its check digit is wrong.
+    """
+
+    FORMAT = auto()
+    PLACES = auto()
+    RANGE = auto()
+    TOO_SHORT = auto()
+    TOO_LONG = auto()
+    CHECKSUM = auto()
+
+
+@dataclass(frozen=True)
+class Judged:
+    """A column of values in canonical form.
+
+    Attributes:
+        values: as long as the input; null where that is null or refused.
+        refused: for each reason that the kernel can give, where it holds. A refused value has exactly one.
+    """
+
+    values: pa.Array
+    refused: Mapping[Refusal, Mask]
+
+    def invalid(self, *reasons: Refusal) -> pa.BooleanArray:
+        """Which values are refused for one of the reasons, or for any if none is named; false, not null, for null."""
+        found = np.zeros(len(self.values), np.bool_)
+        for reason in reasons or self.refused:
+            found |= self.refused[reason]
+        return pa.array(found)
+
+
+def judge(texts: pa.StringArray, canonical: pa.Array, reasons: Mapping[Refusal, Mask]) -> Judged:
+    """The result for ``texts``, from what could be their canonical forms and from what speaks against them.
+
+    Where several reasons hold the first of them counts. Nulls of ``texts`` are refused for none.
+    """
+    left = as_mask(pc.is_valid(texts))
+    refused: dict[Refusal, Mask] = {}
+    for reason, mask in reasons.items():
+        refused[reason] = mask & left
+        left &= ~mask
+    if not left.all():
+        canonical = pc.if_else(pa.array(left), canonical, pa.scalar(None, canonical.type))
+    return Judged(canonical, refused)
+
+
+def judge_distinct(texts: pa.StringArray, asked: Mask, decide: Callable[[str], str | Refusal]) -> Judged:
+    """The result for the texts in ``asked``; the others are null in it, and refused for nothing.
+
+    ``decide`` gives the canonical form of a text, or why it is refused. It is called once for each distinct text.
+    """
+    encoded = texts.filter(pa.array(asked)).dictionary_encode()
+    answers = [decide(text) for text in encoded.dictionary.to_pylist()]
+    indices = encoded.indices.to_numpy()
+    canonical = pa.array([answer if isinstance(answer, str) else None for answer in answers], pa.string())
+    values = pc.replace_with_mask(pa.nulls(len(texts), pa.string()), pa.array(asked), canonical.take(encoded.indices))
+    refused: dict[Refusal, Mask] = {}
+    for reason in {answer for answer in answers if isinstance(answer, Refusal)}:
+        mask = np.zeros(len(texts), np.bool_)
+        mask[asked] = np.array([answer is reason for answer in answers])[indices]
+        refused[reason] = mask
+    return Judged(values, refused)

@@ -1,0 +1,29 @@
+"""What a kernel said about texts, as plain values."""
+
+from collections.abc import Callable
+
+import pyarrow as pa
+
+from batch_pipeline.records.values.judged import Judged, Refusal
+
+Kernel = Callable[[pa.StringArray], Judged]
+
+
+def verdicts(result: Judged) -> list[str | Refusal | None]:
+    """For each value its canonical form, or why it is refused, or None where there is none."""
+    answers: list[str | Refusal | None] = []
+    for index, value in enumerate(result.values.to_pylist()):
+        reasons = [reason for reason, mask in result.refused.items() if mask[index]]
+        assert len(reasons) <= (1 if value is None else 0)
+        answers.append(reasons[0] if reasons else value)
+    return answers
+
+
+def judged(kernel: Kernel, *texts: str | None) -> list[str | Refusal | None]:
+    """The verdicts on texts, in a column between others, so that nothing depends on a value's position."""
+    column = pa.array(["?", *texts, None], pa.string()).slice(1)
+    result = kernel(column)
+    assert result.invalid().to_pylist() == [isinstance(verdict, Refusal) for verdict in verdicts(result)]
+    found = verdicts(result)
+    assert found.pop() is None
+    return found
