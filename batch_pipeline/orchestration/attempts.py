@@ -16,7 +16,7 @@ from batch_pipeline.batches.organizations import get_organization
 from batch_pipeline.batches.states import BatchStatus
 from batch_pipeline.errors import BatchError, GaveWayError, SupersededError, UnavailableError
 from batch_pipeline.orchestration import tags
-from batch_pipeline.orchestration.resources import SystemResource
+from batch_pipeline.orchestration.resources import Workplace
 from batch_pipeline.phases.attempt import Attempt, Progress, TimedOutError
 from batch_pipeline.phases.finish import drop_leftovers
 from batch_pipeline.records.registry import get_resource
@@ -29,17 +29,17 @@ HANDOVER_SECONDS = 15.0
 
 @contextmanager
 def attempt_at(
-    context: OpExecutionContext, resource: SystemResource, batch_id: str
+    context: OpExecutionContext, workplace: Workplace, batch_id: str
 ) -> Iterator[tuple[Batch, Attempt | None]]:
     """The run's attempt at the batch, for one op; None where the batch is completed, so nothing is left to do.
 
     Whatever ends the work badly ends the batch in the ledger, with a reason, before the op fails.
     """
-    system = resource.system
+    system = workplace.system
     attempt: Attempt | None = None
     try:
         awaited = system.ledger.get(batch_id).awaits_run is not None
-        resource.ownership.take(batch_id, wait_seconds=HANDOVER_SECONDS if awaited else 0.0)
+        workplace.ownership.take(batch_id, wait_seconds=HANDOVER_SECONDS if awaited else 0.0)
         batch = system.ledger.begin_attempt(batch_id, context.run_id)
         if batch.status == BatchStatus.completed:
             context.log.info(f"Batch {batch_id} is completed: nothing to do.")

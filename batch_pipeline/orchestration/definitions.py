@@ -6,7 +6,7 @@ from typing import Any
 from dagster import Definitions
 
 from batch_pipeline.orchestration.assets import build_asset_specs
-from batch_pipeline.orchestration.io_manager import LedgerIOManager
+from batch_pipeline.orchestration.io_manager import ledger_io_manager
 from batch_pipeline.orchestration.jobs import build_batch_job
 from batch_pipeline.orchestration.resources import SystemResource
 from batch_pipeline.orchestration.sensors import build_sensors
@@ -19,5 +19,5 @@ def build_defs(*, resource_overrides: Mapping[str, Any] | None = None) -> Defini
         assets=build_asset_specs(),
         jobs=[batch_job],
         sensors=build_sensors(batch_job),
-        resources={"system": SystemResource(), "io_manager": LedgerIOManager(), **(resource_overrides or {})},
+        resources={"system": SystemResource(), "io_manager": ledger_io_manager, **(resource_overrides or {})},
     )

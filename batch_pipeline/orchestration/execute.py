@@ -8,6 +8,7 @@ from batch_pipeline.definitions import defs
 from batch_pipeline.orchestration import tags
 from batch_pipeline.orchestration.attempts import cancelled_reason
 from batch_pipeline.orchestration.config import run_config_of, run_tags_of
+from batch_pipeline.orchestration.resources import opened_system
 from batch_pipeline.system import System
 
 PARENT_RUN_TAG = "dagster/parent_run_id"
@@ -41,7 +42,11 @@ def execute_until_interrupted(
     config = {**run_config_of(batch), "loggers": {"console": {"config": {"log_level": log_level}}}}
     try:
         result = defs.resolve_job_def(tags.JOB_NAME).execute_in_process(
-            run_config=config, instance=instance, tags=run_tags, raise_on_error=False
+            run_config=config,
+            instance=instance,
+            tags=run_tags,
+            resources={"system": opened_system(system)},
+            raise_on_error=False,
         )
         interrupted = _was_interrupted(result)
     except (KeyboardInterrupt, DagsterExecutionInterruptedError):

@@ -5,10 +5,10 @@ A re-execution from failure, on any machine, asks the ledger which batch its par
 
 from dataclasses import dataclass
 
-from dagster import ConfigurableIOManager, InputContext, OutputContext
+from dagster import InitResourceContext, InputContext, IOManager, OutputContext, io_manager
 
+from batch_pipeline.batches.ledger import Ledger
 from batch_pipeline.errors import StateError
-from batch_pipeline.system import open_system
 
 
 @dataclass(frozen=True)
@@ -18,8 +18,11 @@ class BatchReference:
     batch_id: str
 
 
-class LedgerIOManager(ConfigurableIOManager):
+class LedgerIOManager(IOManager):
     """Hands on `BatchReference`s by way of the ledger."""
+
+    def __init__(self, ledger: Ledger) -> None:
+        self._ledger = ledger
 
     def handle_output(self, context: OutputContext, obj: BatchReference) -> None:
         """Only notes the reference in the run's events: the ledger has it already."""
@@ -29,8 +32,13 @@ class LedgerIOManager(ConfigurableIOManager):
         """The batch of the run that made the output."""
         assert context.upstream_output is not None  # noqa: S101 - inputs of this job come from ops only
         run_id = context.upstream_output.run_id
-        with open_system() as system:
-            batch = system.ledger.of_run(run_id)
+        batch = self._ledger.of_run(run_id)
         if batch is None:
             raise StateError("unknown_run", f"The ledger knows no batch of run {run_id}: re-execute all of it.")
         return BatchReference(batch.id)
+
+
+@io_manager(required_resource_keys={"system"})
+def ledger_io_manager(context: InitResourceContext) -> LedgerIOManager:
+    """The IO manager of a run, over the run's own ledger."""
+    return LedgerIOManager(context.resources.system.system.ledger)

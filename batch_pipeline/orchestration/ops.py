@@ -2,7 +2,7 @@
 
 from collections.abc import Callable
 
-from dagster import Failure, In, OpExecutionContext, op
+from dagster import Failure, In, OpExecutionContext, ResourceParam, op
 
 from batch_pipeline.batches.model import Batch, PhaseName
 from batch_pipeline.errors import BatchError
@@ -11,7 +11,7 @@ from batch_pipeline.orchestration.attempts import attempt_at
 from batch_pipeline.orchestration.config import BatchConfig
 from batch_pipeline.orchestration.io_manager import BatchReference
 from batch_pipeline.orchestration.opening import batch_of
-from batch_pipeline.orchestration.resources import SystemResource
+from batch_pipeline.orchestration.resources import Workplace
 from batch_pipeline.phases.attempt import Attempt
 from batch_pipeline.phases.cleanup import cleanup as clean_up
 from batch_pipeline.phases.parse import parse as parse_payload
@@ -23,7 +23,7 @@ Phase = Callable[[Attempt], None]
 
 
 @op(description="Reads the payload in a stream and removes equal items.")
-def parse(context: OpExecutionContext, config: BatchConfig, system: SystemResource) -> BatchReference:
+def parse(context: OpExecutionContext, config: BatchConfig, system: ResourceParam[Workplace]) -> BatchReference:
     """Finds or makes the batch and runs phase parsing."""
     try:
         batch = batch_of(context, config, system.system)
@@ -36,7 +36,7 @@ def parse(context: OpExecutionContext, config: BatchConfig, system: SystemResour
     ins={"batch": In(BatchReference)},
     description="Applies the row rules, resolves which record each item means, and plans what happens to it.",
 )
-def validate(context: OpExecutionContext, batch: BatchReference, system: SystemResource) -> BatchReference:
+def validate(context: OpExecutionContext, batch: BatchReference, system: ResourceParam[Workplace]) -> BatchReference:
     """Runs phase validation."""
     return _run(context, system, batch, PhaseName.validation, validate_items)
 
@@ -45,7 +45,7 @@ def validate(context: OpExecutionContext, batch: BatchReference, system: SystemR
     ins={"batch": In(BatchReference)},
     description="Waits for the batch's turn and writes the items, chunk by chunk.",
 )
-def process(context: OpExecutionContext, batch: BatchReference, system: SystemResource) -> BatchReference:
+def process(context: OpExecutionContext, batch: BatchReference, system: ResourceParam[Workplace]) -> BatchReference:
     """Runs phase processing."""
     return _run(context, system, batch, PhaseName.processing, process_items)
 
@@ -54,7 +54,7 @@ def process(context: OpExecutionContext, batch: BatchReference, system: SystemRe
     ins={"batch": In(BatchReference)},
     description="Deletes what an overwrite did not find, writes the artifacts and completes the batch.",
 )
-def cleanup(context: OpExecutionContext, batch: BatchReference, system: SystemResource) -> BatchReference:
+def cleanup(context: OpExecutionContext, batch: BatchReference, system: ResourceParam[Workplace]) -> BatchReference:
     """Runs phase cleanup, which completes the batch, and tells the asset of its resource."""
     with attempt_at(context, system, batch.batch_id) as (found, attempt):
         if attempt is None:
@@ -75,12 +75,12 @@ def cleanup(context: OpExecutionContext, batch: BatchReference, system: SystemRe
 
 
 def _run(
-    context: OpExecutionContext, resource: SystemResource, batch: BatchReference, name: PhaseName, phase: Phase
+    context: OpExecutionContext, workplace: Workplace, batch: BatchReference, name: PhaseName, phase: Phase
 ) -> BatchReference:
-    with attempt_at(context, resource, batch.batch_id) as (_, attempt):
+    with attempt_at(context, workplace, batch.batch_id) as (_, attempt):
         if attempt is not None:
             phase(attempt)
-    _show(context, resource.system, resource.system.ledger.get(batch.batch_id), name)
+    _show(context, workplace.system, workplace.system.ledger.get(batch.batch_id), name)
     return batch
 
 

@@ -2,41 +2,42 @@
 
 from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import Any, Self
+from dataclasses import dataclass
 
-from dagster import ConfigurableResource, InitResourceContext
-from pydantic import PrivateAttr
+from dagster import ConfigurableResource, InitResourceContext, ResourceDefinition
 
 from batch_pipeline.batches.ownership import Ownership
 from batch_pipeline.system import System, open_system
 
 
-class SystemResource(ConfigurableResource[Any]):
+@dataclass(frozen=True)
+class Workplace:
+    """What a run's ops work with: the open system, and the locks that show that this run is alive."""
+
+    system: System
+    ownership: Ownership
+
+
+class SystemResource(ConfigurableResource[Workplace]):
     """The database, ledger and storage that the environment names, and the lock that shows this run is alive.
 
     Opened once per run: the job's executor is in-process, so all of a run's ops share it.
     """
 
-    _system: System | None = PrivateAttr(default=None)
-    _ownership: Ownership | None = PrivateAttr(default=None)
-
     @contextmanager
-    def yield_for_execution(self, context: InitResourceContext) -> Iterator[Self]:
+    def yield_for_execution(self, context: InitResourceContext) -> Iterator[Workplace]:
         """Opens the system; closing it releases the run's lock."""
         del context
         with open_system() as system, Ownership(system.database_url) as ownership:
-            self._system = system
-            self._ownership = ownership
-            yield self
+            yield Workplace(system, ownership)
 
-    @property
-    def system(self) -> System:
-        """The open system."""
-        assert self._system is not None  # noqa: S101 - Dagster opens resources before it hands them out
-        return self._system
 
-    @property
-    def ownership(self) -> Ownership:
-        """The locks of this run."""
-        assert self._ownership is not None  # noqa: S101 - as above
-        return self._ownership
+def opened_system(system: System) -> ResourceDefinition:
+    """The resource for a run in the process of one who has the system open: it need not be opened again."""
+
+    def workplace(context: InitResourceContext) -> Iterator[Workplace]:
+        del context
+        with Ownership(system.database_url) as ownership:
+            yield Workplace(system, ownership)
+
+    return ResourceDefinition(workplace, description=SystemResource.__doc__)
