@@ -1,0 +1,18 @@
+"""Currencies: the codes of ISO 4217 that are in use, as pycountry lists them."""
+
+from functools import lru_cache
+
+import pyarrow as pa
+import pyarrow.compute as pc
+import pycountry
+
+
+def canonical_currencies(texts: pa.StringArray) -> pa.StringArray:
+    """Codes in lower case, which may be given in any; null where the text is null or no code."""
+    codes = pc.ascii_lower(texts)
+    return pc.if_else(pc.is_in(codes, value_set=_codes()), codes, pa.scalar(None, pa.string()))
+
+
+@lru_cache(maxsize=1)
+def _codes() -> pa.StringArray:
+    return pa.array(sorted(currency.alpha_3.lower() for currency in pycountry.currencies), pa.string())
