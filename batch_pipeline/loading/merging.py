@@ -5,7 +5,7 @@ from psycopg import sql
 from batch_pipeline.batches.turns import Turn
 from batch_pipeline.loading.chunks import ChunkOutcome, ItemWriter
 from batch_pipeline.loading.staging import Connection, Staging
-from batch_pipeline.records.fields import KeyedText
+from batch_pipeline.records.fields import Field
 from batch_pipeline.records.resource import Resource
 
 
@@ -47,48 +47,55 @@ class MergeWriter(ItemWriter):
         return ChunkOutcome(created=created, updated=updated, unchanged=meant - updated)
 
 
-def merged_value(name: str, bit: int, *, keyed: bool, clears: bool) -> sql.Composed:
+def merged_value(field: Field, bit: int, *, clears: bool) -> sql.Composed:
     """A field of record `r` after item `s` was merged into it.
 
-    Scalars are replaced where the item gives a value; objects merge key by key, a null removing one. `clears` says
-    whether any item of the batch clears a field, which costs a test of the item's mask.
+    Scalars and lists are replaced where the item gives a value; objects merge key by key, a null removing one. What is
+    cleared gets the field's initial value. `clears` says whether any item of the batch clears a field, which costs a
+    test of the item's mask.
     """
-    column = sql.Identifier(name)
+    column = sql.Identifier(field.name)
+    initial = initial_value(field)
     is_cleared = sql.SQL("(s.cleared >> {}) & 1 = 1").format(sql.Literal(bit))
-    if keyed:
-        base = sql.SQL("CASE WHEN {} THEN '{{}}'::jsonb ELSE r.{} END").format(is_cleared, column)
-        if not clears:
-            base = sql.SQL("r.{}").format(column)
+    if field.merges_by_key:
+        base = sql.SQL("coalesce(r.{}, {})").format(column, initial)
+        if clears:
+            base = sql.SQL("CASE WHEN {} THEN {} ELSE {} END").format(is_cleared, initial, base)
         return sql.SQL("jsonb_strip_nulls(({}) || coalesce(s.{}, '{{}}'))").format(base, column)
     if clears:
-        return sql.SQL("CASE WHEN {} THEN NULL ELSE coalesce(s.{c}, r.{c}) END").format(is_cleared, c=column)
+        return sql.SQL("CASE WHEN {} THEN {} ELSE coalesce(s.{c}, r.{c}) END").format(is_cleared, initial, c=column)
     return sql.SQL("coalesce(s.{c}, r.{c})").format(c=column)
+
+
+def initial_value(field: Field) -> sql.Composed:
+    """What a record has in the field that was never given, or was cleared."""
+    return sql.SQL("{}::{}").format(sql.Literal(field.initial), sql.SQL(field.sql_type))
+
+
+def merged_values(resource: Resource, fields: tuple[str, ...], *, clears: bool) -> dict[str, sql.Composed]:
+    """`merged_value` of each staged field that a merge can change."""
+    return {
+        field.name: merged_value(field, bit, clears=clears)
+        for bit, field in enumerate(resource.fields)
+        if field.name in fields and field.name != "id"
+    }
 
 
 def difference(resource: Resource, fields: tuple[str, ...], *, clears: bool) -> sql.Composed | None:
     """Whether merging item `s` would change record `r`; None where the items carry nothing but ids."""
-    names = [name for name in fields if name != "id"]
-    if not names:
+    merged = merged_values(resource, fields, clears=clears)
+    if not merged:
         return None
-    bits = {field.name: bit for bit, field in enumerate(resource.fields)}
-    merged = [
-        merged_value(name, bits[name], keyed=isinstance(resource.field(name), KeyedText), clears=clears)
-        for name in names
-    ]
     return sql.SQL("({current}) IS DISTINCT FROM ({merged})").format(
-        current=sql.SQL(", ").join(sql.Identifier("r", name) for name in names), merged=sql.SQL(", ").join(merged)
+        current=sql.SQL(", ").join(sql.Identifier("r", name) for name in merged),
+        merged=sql.SQL(", ").join(merged.values()),
     )
 
 
 def _insert_statement(resource: Resource, staging: Staging, fields: tuple[str, ...]) -> sql.Composed:
     """Creates the records of a range of rows."""
-    names = [name for name in fields if name != "id"]
-    values = [
-        sql.SQL("jsonb_strip_nulls(coalesce(s.{}, '{{}}'))").format(sql.Identifier(name))
-        if isinstance(resource.field(name), KeyedText)
-        else sql.SQL("s.{}").format(sql.Identifier(name))
-        for name in names
-    ]
+    staged = [field for field in resource.fields if field.name in fields and field.name != "id"]
+    values = [_inserted_value(field) for field in staged]
     return sql.SQL(
         "INSERT INTO {records} ({columns}) SELECT {values}"
         " FROM {items} s JOIN {plan} p ON p.row = s.row"
@@ -96,11 +103,21 @@ def _insert_statement(resource: Resource, staging: Staging, fields: tuple[str, .
         " AND p.verdict = 'a' AND p.record_id IS NULL"
     ).format(
         records=sql.Identifier("public", resource.table),
-        columns=sql.SQL(", ").join(map(sql.Identifier, ("organization_id", "id", "batch_id", *names))),
+        columns=sql.SQL(", ").join(
+            map(sql.Identifier, ("organization_id", "id", "batch_id", *(field.name for field in staged)))
+        ),
         values=sql.SQL(", ").join([sql.SQL("%(organization)s, s.new_id, %(batch)s"), *values]),
         items=staging.items,
         plan=staging.plan,
     )
+
+
+def _inserted_value(field: Field) -> sql.Composed:
+    column = sql.Identifier("s", field.name)
+    if field.initial is None:
+        return sql.SQL("{}").format(column)
+    value = sql.SQL("coalesce({}, {})").format(column, initial_value(field))
+    return sql.SQL("jsonb_strip_nulls({})").format(value) if field.merges_by_key else value
 
 
 def _update_statement(
@@ -113,12 +130,6 @@ def _update_statement(
     differs = difference(resource, fields, clears=clears)
     if differs is None:
         return None
-    bits = {field.name: bit for bit, field in enumerate(resource.fields)}
-    names = [name for name in fields if name != "id"]
-    merged = [
-        merged_value(name, bits[name], keyed=isinstance(resource.field(name), KeyedText), clears=clears)
-        for name in names
-    ]
     return sql.SQL(
         "UPDATE {records} r SET {assignments}, updated_at = now(), batch_id = %(batch)s"
         " FROM {items} s JOIN {plan} p ON p.row = s.row"
@@ -128,7 +139,8 @@ def _update_statement(
     ).format(
         records=sql.Identifier("public", resource.table),
         assignments=sql.SQL(", ").join(
-            sql.SQL("{} = {}").format(sql.Identifier(name), value) for name, value in zip(names, merged, strict=True)
+            sql.SQL("{} = {}").format(sql.Identifier(name), value)
+            for name, value in merged_values(resource, fields, clears=clears).items()
         ),
         items=staging.items,
         plan=staging.plan,

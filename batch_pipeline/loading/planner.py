@@ -13,9 +13,10 @@ from psycopg import sql
 from batch_pipeline.batches.model import Action, DuplicateHandling, PhaseName
 from batch_pipeline.loading.identity import BY_ID, BY_NATURAL_KEY, Matching
 from batch_pipeline.loading.merging import difference, merged_value
+from batch_pipeline.loading.record_checks import RecordChecks
 from batch_pipeline.loading.staging import STEP_PLAN, Connection, Staging
 from batch_pipeline.records.errors import VALUE_CHARACTERS
-from batch_pipeline.records.fields import KeyedText
+from batch_pipeline.records.keyed import KeyedText
 from batch_pipeline.records.resource import Resource
 
 
@@ -190,9 +191,13 @@ class Planner:
                           AND (SELECT count(*) FROM jsonb_object_keys({merged})) > {most})""",
                     name=sql.Identifier(field.name),
                     bit=sql.Literal(self._bits[field.name]),
-                    merged=merged_value(field.name, self._bits[field.name], keyed=True, clears=True),
+                    merged=merged_value(field, self._bits[field.name], clears=True),
                     most=sql.Literal(field.max_pairs),
                 )
+
+        checks = RecordChecks(self._resource, self._staging, self._fields, clears=self._clears)
+        for statement in checks.statements():
+            self._connection.execute(statement, self._parameters)
 
     def _spare_newer_records(self) -> None:
         """An item that would undo what a later-arrived batch wrote is rejected: that batch's data are newer."""

@@ -33,7 +33,7 @@ class _Absent:
     """The type of what stands for a field that an item does not carry."""
 
 
-_ABSENT = _Absent()
+ABSENT = _Absent()
 _KINDS: dict[type, int | None] = {
     str: CellKind.TEXT.value,
     type(None): CellKind.NULL.value,
@@ -200,7 +200,7 @@ class ChunkBuilder:
         columns: dict[str, pa.StringArray] = {}
         kinds: dict[str, pa.UInt8Array] = {}
         for name in names:
-            columns[name], kind = _column([item.get(name, _ABSENT) for item in items])
+            columns[name], kind = value_column([item.get(name, ABSENT) for item in items])
             if kind is not None:
                 kinds[name] = kind
         chunk = RawChunk(pa.array(rows, pa.int64()), columns, kinds, self.unreadable.take(None))
@@ -208,11 +208,12 @@ class ChunkBuilder:
         return chunk
 
 
-def _column(values: Sequence[Any]) -> tuple[pa.StringArray, pa.UInt8Array | None]:
+def value_column(values: Sequence[Any]) -> tuple[pa.StringArray, pa.UInt8Array | None]:
+    """The texts and kinds (`RawChunk.columns` and `kinds`) of decoded values, numbers being `JsonNumber`."""
     types = set(map(type, values))
     if types == {str}:
         return pa.array(values, pa.string()), None
     if types <= {str, _Absent}:
-        return pa.array([None if value is _ABSENT else value for value in values], pa.string()), None
-    texts = [None if value is _ABSENT else cell_text(value) for value in values]
+        return pa.array([None if value is ABSENT else value for value in values], pa.string()), None
+    texts = [None if value is ABSENT else cell_text(value) for value in values]
     return pa.array(texts, pa.string()), pa.array([_KINDS[type(value)] for value in values], pa.uint8())

@@ -22,11 +22,9 @@ from batch_pipeline.phases.planning import make_plan, require_valid_items, tune
 from batch_pipeline.records import errors
 from batch_pipeline.records.cells import ReadingOptions
 from batch_pipeline.records.check import CheckedChunk, RowRules
-from batch_pipeline.records.fields import KeyedText, RuleContext
+from batch_pipeline.records.fields import RuleContext
 from batch_pipeline.records.resource import Resource
 from batch_pipeline.storage import keys
-
-ARROW_TYPES = {"text": pa.string(), "jsonb": pa.string(), "boolean": pa.bool_()}
 
 
 def validate(attempt: Attempt) -> None:
@@ -80,8 +78,7 @@ def staged_fields(resource: Resource, attempt: Attempt) -> tuple[str, ...]:
     return tuple(
         field.name
         for field in resource.fields
-        if field.name in names
-        or (isinstance(field, KeyedText) and any(field.key_of(name) is not None for name in names))
+        if field.name in names or any(field.key_of(name) is not None for name in names)
     )
 
 
@@ -164,9 +161,7 @@ def _staged_table(attempt: Attempt, checked: CheckedChunk, rules: RowRules, fiel
         columns["identified"] = deciding.identified
     for name in fields:
         column = checked.fields.get(name)
-        columns[name] = (
-            pa.nulls(len(rows), ARROW_TYPES[attempt.resource.field(name).sql_type]) if column is None else column
-        )
+        columns[name] = pa.nulls(len(rows), attempt.resource.field(name).arrow_type) if column is None else column
     return pa.table(columns)
 
 

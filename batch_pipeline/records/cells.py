@@ -12,8 +12,9 @@ import pyarrow.compute as pc
 from batch_pipeline.payloads.model import CellKind, RawChunk
 from batch_pipeline.records.values.text import clean_texts
 
-# Called with (items, code, field, expectation, values); items are positions in the chunk.
-AddErrors = Callable[[pa.Array, str, str, str, pa.StringArray | None], None]
+# Called with (items, code, field, expectation, values); items are positions in the chunk. Instead of one field for all,
+# each item may have its own path within the same field.
+AddErrors = Callable[[pa.Array, str, str | pa.StringArray, str, pa.StringArray | None], None]
 
 
 @dataclass(frozen=True)
@@ -35,6 +36,18 @@ class Cells:
     def take_valid(self, valid: pa.BooleanArray) -> "Cells":
         """The same with values only where `valid`."""
         return Cells(pc.if_else(valid, self.values, pa.scalar(None, pa.string())), self.cleared, self.kinds, self.raw)
+
+    def take(self, items: pa.IntegerArray) -> "Cells":
+        """The cells of some items, in their order."""
+        kinds = None if self.kinds is None else self.kinds.take(items)
+        return Cells(self.values.take(items), self.cleared.take(items), kinds, self.raw.take(items))
+
+    def all_kinds(self) -> pa.UInt8Array:
+        """The kinds, also where all are texts."""
+        if self.kinds is not None:
+            return self.kinds
+        text, none = pa.scalar(int(CellKind.TEXT), pa.uint8()), pa.scalar(None, pa.uint8())
+        return pc.if_else(pc.is_valid(self.values), text, none)
 
 
 @dataclass(frozen=True)
@@ -64,11 +77,11 @@ def read_cells(chunk: RawChunk, options: ReadingOptions, add_errors: AddErrors) 
     cells: dict[str, Cells] = {}
     for column, text in chunk.columns.items():
         name = options.field_of(column)
-        read = _column_cells(text, chunk.kinds.get(column), options)
+        read = column_cells(text, chunk.kinds.get(column), blank_clears=options.blank_clears)
         if name in cells:
             both = pc.indices_nonzero(pc.and_(pc.is_valid(cells[name].raw), pc.is_valid(read.raw)))
             add_errors(both, "conflict", name, "is given twice, column_mapping naming another field for it", None)
-            read = _either(cells[name], read)
+            read = either(cells[name], read)
         cells[name] = read
     return cells
 
@@ -81,12 +94,12 @@ def apply_properties(cells: dict[str, Cells], options: ReadingOptions, count: in
             cells[field_name] = _with_default(cells.get(field_name), text, count)
 
 
-def _either(first: Cells, second: Cells) -> Cells:
+def either(first: Cells, second: Cells) -> Cells:
     """The cells of the first where it is carried, else of the second."""
     carried = pc.is_valid(first.raw)
     kinds = None
     if first.kinds is not None or second.kinds is not None:
-        kinds = pc.if_else(carried, _kinds(first), _kinds(second))
+        kinds = pc.if_else(carried, first.all_kinds(), second.all_kinds())
     return Cells(
         pc.if_else(carried, first.values, second.values),
         pc.if_else(carried, first.cleared, second.cleared),
@@ -95,14 +108,8 @@ def _either(first: Cells, second: Cells) -> Cells:
     )
 
 
-def _kinds(cells: Cells) -> pa.UInt8Array:
-    if cells.kinds is not None:
-        return cells.kinds
-    text, none = pa.scalar(int(CellKind.TEXT), pa.uint8()), pa.scalar(None, pa.uint8())
-    return pc.if_else(pc.is_valid(cells.values), text, none)
-
-
-def _column_cells(raw: pa.StringArray, kinds: pa.UInt8Array | None, options: ReadingOptions) -> Cells:
+def column_cells(raw: pa.StringArray, kinds: pa.UInt8Array | None, *, blank_clears: bool) -> Cells:
+    """The cells of a column of texts as uploaded (`RawChunk.columns` and `kinds`)."""
     cleaned = clean_texts(raw)
     is_blank = pc.equal(cleaned, "")
     if kinds is not None:
@@ -112,7 +119,7 @@ def _column_cells(raw: pa.StringArray, kinds: pa.UInt8Array | None, options: Rea
         kinds = pc.if_else(is_blank, pa.scalar(None, pa.uint8()), kinds)
     is_blank = pc.fill_null(is_blank, False)
     values = pc.if_else(is_blank, pa.scalar(None, pa.string()), cleaned)
-    cleared = is_blank if options.blank_clears else constant(False, len(raw))
+    cleared = is_blank if blank_clears else constant(False, len(raw))
     return Cells(values, cleared, kinds, raw)
 
 

@@ -1,24 +1,22 @@
 """Applies a resource's row rules to a chunk of items: typed columns for the database, and every item's errors.
 
-The rules themselves are the pandera schema that `row_schema` builds from the resource's fields.
+The rules themselves are the pandera schema that `ScalarRules` builds from the resource's fields.
 """
 
 from dataclasses import dataclass
 
 import numpy as np
 import numpy.typing as npt
-import pandera.pandas as pandera
 import pyarrow as pa
 import pyarrow.compute as pc
 
 from batch_pipeline.payloads.model import RawChunk
-from batch_pipeline.records import errors, rules
+from batch_pipeline.records import errors
 from batch_pipeline.records.cells import Cells, ReadingOptions, apply_properties, constant, read_cells
-from batch_pipeline.records.fields import Field, KeyedText, RuleContext, Text, refused
-from batch_pipeline.records.keyed import read_keyed
+from batch_pipeline.records.fields import RuleContext, Text
+from batch_pipeline.records.nested import Nested
 from batch_pipeline.records.resource import Resource
-
-REFUSED = ":refused"  # suffix of the flag columns that say which values a field's reading refused
+from batch_pipeline.records.scalars import ScalarRules, of_kinds
 
 
 @dataclass(frozen=True)
@@ -53,9 +51,15 @@ class RowRules:
         self.options = options
         self.context = context
         self.bits = {field.name: bit for bit, field in enumerate(resource.fields)}
-        self._rules = {field.name: field.rules() for field in resource.fields}
-        self._refusals = {field.name: field.refusal(context) for field in resource.fields}
-        self.schema = row_schema(resource, context)
+        self._nested = [field for field in resource.fields if isinstance(field, Nested)]
+        scalars = {field.name: field for field in resource.fields if not isinstance(field, Nested)}
+        for field in self._nested:
+            scalars |= field.scalars()
+        self._scalars = ScalarRules(scalars, context)
+        # What an upload may have beside these: wholes of nested fields, and a resource's further headers as texts.
+        self._others = {field.name: field for field in self._nested} | {
+            header: Text(header) for header in resource.file_headers
+        }
 
     def check(self, chunk: RawChunk) -> CheckedChunk:
         """Applies all rules to all items; reports every error of every item."""
@@ -69,33 +73,40 @@ class RowRules:
             self._require_ids(cells, found)
         else:
             self._complete(cells, found)
-        values: dict[str, pa.Array] = {}
+        values = self._scalars.read(cells, found.add)
+        masks = {name: cells[name].cleared for name in values if name in self.bits}
+        for field in self._nested if not self._only_ids else ():
+            if field.name in cells or any(field.key_of(name) is not None for name in cells):
+                parts, masks[field.name] = field.gather(cells, values, len(chunk.rows), self.context, found.add)
+                if parts is not None:
+                    values[field.name] = parts
         cleared = np.zeros(len(chunk.rows), np.int64)
-        for field in self.resource.fields:
-            if isinstance(field, KeyedText):
-                patch, is_cleared = read_keyed(field, cells, len(chunk.rows), found.add)
-                if patch is not None:
-                    values[field.name] = patch
-            elif field.name in cells:
-                is_cleared = cells[field.name].cleared
-            else:
-                continue
-            cleared |= _mask(is_cleared).astype(np.int64) << self.bits[field.name]
-            if field.required:
-                found.add(pc.indices_nonzero(is_cleared), "required", field.name, "can't be cleared", None)
-        self._check_scalars(cells, values, found)
-        for name, column in values.items():
+        for name, mask in masks.items():
+            cleared |= _flags(mask).astype(np.int64) << self.bits[name]
+            if self.resource.field(name).required:
+                found.add(pc.indices_nonzero(mask), "required", name, "can't be cleared", None)
+        return CheckedChunk(
+            chunk.rows, self._without_wrong(values, found), cleared, found.invalid, errors.combine(found.tables)
+        )
+
+    def _without_wrong(self, values: dict[str, pa.Array], found: "_Findings") -> dict[str, pa.Array]:
+        """The fields' own values, null where the field has errors."""
+        columns = {name: column for name, column in values.items() if name in self.bits}
+        for name, column in columns.items():
             wrong = (found.invalid >> self.bits[name]) & 1 == 1
             if wrong.any():
-                values[name] = pc.if_else(pa.array(~wrong), column, pa.scalar(None, column.type))
-        return CheckedChunk(chunk.rows, values, cleared, found.invalid, errors.combine(found.tables))
+                columns[name] = pc.if_else(pa.array(~wrong), column, pa.scalar(None, column.type))
+        return columns
 
     def _complete(self, cells: dict[str, Cells], found: "_Findings") -> None:
-        """Makes the cells that the upload gives in other ways: derived ones, and defaults."""
+        """Makes the cells that the upload gives in other ways: those in objects, derived ones, and defaults."""
+        count = len(found.rows)
+        for field in self._nested:
+            field.spread(cells, count, found.add)
         if self.resource.derive is not None:
             for error in self.resource.derive(cells):
                 found.add(error.items, error.code, error.field, error.expectation, None)
-        apply_properties(cells, self.options, len(found.rows))
+        apply_properties(cells, self.options, count)
 
     def _require_ids(self, cells: dict[str, Cells], found: "_Findings") -> None:
         missing = constant(True, len(found.rows)) if "id" not in cells else pc.is_null(cells["id"].values)
@@ -112,47 +123,8 @@ class RowRules:
             found.add(carried, "unknown_field", name, expectation, column.raw.take(carried))
 
     def _of_right_kind(self, name: str, cells: Cells, found: "_Findings") -> Cells:
-        if cells.kinds is None:
-            return cells
-        field = self._field_of(name)
-        allowed = pa.array([int(kind) for kind in field.kinds], pa.uint8())
-        right = pc.fill_null(pc.or_kleene(pc.is_null(cells.kinds), pc.is_in(cells.kinds, allowed)), True)
-        wrong = pc.indices_nonzero(pc.invert(right))
-        if len(wrong) == 0:
-            return cells
-        found.add(wrong, "invalid_type", name, field.type_expectation, cells.raw.take(wrong))
-        return cells.take_valid(right)
-
-    def _field_of(self, name: str) -> Field:
-        for field in self.resource.fields:
-            if field.name == name:
-                return field
-        return Text(name)  # a dotted key of an object, or one of the file's own headers: texts
-
-    def _check_scalars(self, cells: dict[str, Cells], values: dict[str, pa.Array], found: "_Findings") -> None:
-        """Reads the scalar fields and lets the pandera schema judge them, all in one frame."""
-        columns: dict[str, pa.Array] = {}
-        for field in self.resource.fields:
-            if field.name not in cells or isinstance(field, KeyedText):
-                continue
-            given = cells[field.name].values
-            value = field.read(given, self.context)
-            values[field.name] = value
-            if self._rules[field.name]:
-                columns[field.name] = value
-            if self._refusals[field.name] is not None:
-                columns[field.name + REFUSED] = refused(given, value)
-        for column, code, items in rules.failures(self.schema, columns):
-            name = column.removesuffix(REFUSED)
-            raw = cells[name].raw.take(items)
-            found.add(items, code, name, self._expectation(name, column, code), raw)
-
-    def _expectation(self, name: str, column: str, code: str) -> str:
-        if column != name:
-            refusal = self._refusals[name]
-            assert refusal is not None  # noqa: S101 - the column exists only where there is one
-            return refusal.expectation
-        return next(rule.expectation for rule in self._rules[name] if rule.code == code)
+        field = self._scalars.fields.get(name) or self._others.get(name)
+        return cells if field is None else of_kinds(field, name, cells, found.add)  # None: parts of objects and lists
 
 
 class _Findings:
@@ -164,11 +136,19 @@ class _Findings:
         self.invalid = np.zeros(len(rows), np.int64)
         self.tables: list[pa.Table] = []
 
-    def add(self, items: pa.Array, code: str, field: str, expectation: str, values: pa.StringArray | None) -> None:
-        """One error for each of `items` (positions in the chunk)."""
+    def add(
+        self,
+        items: pa.Array,
+        code: str,
+        field: str | pa.StringArray,
+        expectation: str,
+        values: pa.StringArray | None,
+    ) -> None:
+        """One error for each of `items` (positions in the chunk); see `AddErrors`."""
         if len(items) == 0:
             return
-        bit = self.bits.get(field.split(".", 1)[0], WHOLE_ITEM_BIT)
+        name = field if isinstance(field, str) else field[0].as_py()
+        bit = self.bits.get(name.split(".", 1)[0], WHOLE_ITEM_BIT)
         self.invalid[items.to_numpy()] |= np.int64(1 << bit)
         self.tables.append(
             errors.item_errors(
@@ -177,22 +157,5 @@ class _Findings:
         )
 
 
-def row_schema(resource: Resource, context: RuleContext) -> pandera.DataFrameSchema:
-    """The row rules of a resource's scalar fields.
-
-    Columns: each field with rules on its text, as Arrow string; `{field}:refused`, Arrow bool, for each field whose
-    reading can refuse a text. An upload need not have all of them.
-    """
-    columns: dict[str, pandera.Column] = {}
-    for field in resource.fields:
-        checks = [rule.check() for rule in field.rules()]
-        if checks:
-            columns[field.name] = pandera.Column(rules.TEXT, checks, nullable=True, required=False)
-        refusal = field.refusal(context)
-        if refusal is not None:
-            columns[field.name + REFUSED] = pandera.Column(rules.FLAG, refusal.check(), required=False)
-    return pandera.DataFrameSchema(columns, strict=True)
-
-
-def _mask(booleans: pa.BooleanArray) -> npt.NDArray[np.bool_]:
+def _flags(booleans: pa.BooleanArray) -> npt.NDArray[np.bool_]:
     return np.asarray(booleans.to_numpy(zero_copy_only=False), dtype=np.bool_)

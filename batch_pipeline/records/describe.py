@@ -11,10 +11,15 @@ from pathlib import Path
 
 from batch_pipeline.batches.model import Action
 from batch_pipeline.payloads.model import CellKind
-from batch_pipeline.records.fields import Boolean, Email, Field, KeyedText, Phone, RecordId, RuleContext, Text
+from batch_pipeline.records.fields import Boolean, Choice, Email, Field, ForeignId, Phone, RecordId, RuleContext, Text
+from batch_pipeline.records.keyed import KeyedText
+from batch_pipeline.records.lists import ListField, ScalarList
+from batch_pipeline.records.nested import TWICE, Nested
+from batch_pipeline.records.object_lists import ObjectList
+from batch_pipeline.records.objects import KeyedObject
 from batch_pipeline.records.registry import RESOURCES
 from batch_pipeline.records.resource import NaturalKey, Resource
-from batch_pipeline.records.rules import Rule
+from batch_pipeline.records.rules import Complaint, Rule
 
 _KIND_WORDS = {
     CellKind.TEXT: "text",
@@ -69,12 +74,61 @@ def _(field: Boolean) -> str:
 
 
 @value_text.register
+def _(field: Choice) -> str:
+    return f"one of {', '.join(f'`{value}`' for value in field.values)}"
+
+
+@value_text.register
+def _(field: ForeignId) -> str:
+    return f"`{field.prefix}` and 1 to 64 letters, digits, `-` or `_`; only this is checked"
+
+
+@value_text.register
 def _(field: KeyedText) -> str:
     return (
         f"at most {field.max_pairs} pairs of names (to {field.max_key_length} characters) and texts "
         f"(to {field.max_value_length}), merged key by key; null removes a key. "
         f"Flat files: one column per key, `{field.name}.colour`"
     )
+
+
+@value_text.register
+def _(field: KeyedObject) -> str:
+    by_text: dict[str, list[str]] = {}
+    for key in field.keys:
+        by_text.setdefault(value_text(key), []).append(f"`{key.name}`")
+    keys = "; ".join(f"{', '.join(names)} ({text})" for text, names in by_text.items())
+    return (
+        f"an object with the keys {keys}; merged key by key, null removes a key. "
+        f"Flat files: one column per key, `{field.name}.{field.keys[0].name}`"
+    )
+
+
+@value_text.register
+def _(field: ScalarList) -> str:
+    if field.min_items == field.max_items:
+        elements = "; ".join(value_text(element) for element in field.elements)
+        what = f"a list of exactly {field.max_items}: {elements}"
+    else:
+        what = f"a list of {_at_most(field)}, each {value_text(field.elements[0])}"
+    equal = ", equal ones being one" if field.distinct else ""
+    return (
+        f"{what}{equal}; replaced as a whole. Flat files: one cell, comma-separated or a JSON array, or one column per "
+        f"element, `{field.name}.0`"
+    )
+
+
+@value_text.register
+def _(field: ObjectList) -> str:
+    keys = "; ".join(f"`{key.name}` ({value_text(key)})" for key in field.keys)
+    return (
+        f"a list of {_at_most(field)}, each an object with the keys {keys}; replaced as a whole. "
+        f"Flat files: one cell with a JSON array, or one column per value, `{field.name}.0.{field.keys[0].name}`"
+    )
+
+
+def _at_most(field: ListField) -> str:
+    return f"at most {field.max_items:,}"
 
 
 def _lines(resource: Resource) -> Iterator[str]:
@@ -95,7 +149,7 @@ def _lines(resource: Resource) -> Iterator[str]:
             (
                 f"`{field.name}`",
                 "yes" if field.required else "",
-                value_text(field),
+                _value(field),
                 " or ".join(word for kind, word in _KIND_WORDS.items() if kind in field.kinds),
                 field.sql_type,
             )
@@ -119,7 +173,11 @@ def _lines(resource: Resource) -> Iterator[str]:
     ways = ["`id`", "`external_id`", *(_key_text(key) for key in resource.natural_keys)]
     yield from (f"{number}. {way}" for number, way in enumerate(ways, start=1))
     yield from ("", "## What a value is rejected for", "")
-    yield from _table(("code", "because it", "fields"), _rule_rows(resource.fields))
+    yield from _table(("code", "because it", "fields"), _rule_rows(resource))
+
+
+def _value(field: Field) -> str:
+    return value_text(field) if field.default is None else f"{value_text(field)}; default `{field.default}`"
 
 
 def _key_text(key: NaturalKey) -> str:
@@ -133,12 +191,14 @@ def _key_text(key: NaturalKey) -> str:
     return ", ".join(parts)
 
 
-def _rule_rows(fields: Iterable[Field]) -> Iterator[tuple[str, str, str]]:
+def _rule_rows(resource: Resource) -> Iterator[tuple[str, str, str]]:
     """One row per rule, with all the fields that have it."""
     having: dict[tuple[str, str], list[str]] = {}
-    for field in fields:
+    for field in resource.fields:
         for name, code, because in _rules_of(field):
             having.setdefault((code, because), []).append(name)
+    for rule in resource.record_rules:
+        having.setdefault((rule.code, rule.expectation), []).append(f"`{rule.field}`")
     for (code, because), names in having.items():
         yield f"`{code}`", because, ", ".join(names)
 
@@ -148,17 +208,41 @@ def _rules_of(field: Field) -> Iterator[tuple[str, str, str]]:
     name = f"`{field.name}`"
     if field.required:
         yield name, "required", "is missing from a new record, or would be cleared"
-    refusal = field.refusal(_ANY_REGION)
-    if refusal is None or refusal.code != "invalid_type":  # else it is said there, once for every format
+    complaints = field.complaints(_ANY_REGION).values()
+    if all(complaint.code != "invalid_type" for complaint in complaints):  # else it is said once for every format
         yield name, "invalid_type", f"{field.type_expectation} (in JSON)"
-    yield from _each(name, (*(() if refusal is None else (refusal,)), *field.rules()))
+    yield from _each(name, (*complaints, *field.rules()))
     if isinstance(field, KeyedText):
         yield name, "too_many", f"would have more than {field.max_pairs} pairs when stored"
         yield from _each(f"names in {name}", field.key_rules())
         yield from _each(f"values in {name}", field.value_rules())
+    if isinstance(field, KeyedObject | ObjectList):
+        yield f"names in {name}", "unknown_field", f"is not one of {', '.join(key.name for key in field.keys)}"
+        yield from _rules_of_keys(field)
+    if isinstance(field, ScalarList):
+        for element in field.elements:
+            yield from ((f"elements of {name}", code, because) for _, code, because in _rules_of(element))
+        if field.min_items:
+            yield name, "invalid_format", f"has fewer than {field.min_items} elements"
+    if isinstance(field, ListField):
+        yield name, "too_many", field.most
+    if isinstance(field, Nested) and not isinstance(field, KeyedText):
+        yield name, "conflict", TWICE
 
 
-def _each(name: str, rules: Iterable[Rule]) -> Iterator[tuple[str, str, str]]:
+def _rules_of_keys(field: KeyedObject | ObjectList) -> Iterator[tuple[str, str, str]]:
+    having: dict[tuple[str, str], list[str]] = {}
+    for key in field.keys:
+        for _, code, because in _rules_of(key):
+            having.setdefault((code, because), []).append(key.name)
+    for (code, because), names in having.items():
+        if len(names) == len(field.keys):
+            yield f"values in `{field.name}`", code, because
+        else:
+            yield from ((f"`{name}` in `{field.name}`", code, because) for name in names)
+
+
+def _each(name: str, rules: Iterable[Rule | Complaint]) -> Iterator[tuple[str, str, str]]:
     for rule in rules:
         yield name, rule.code, rule.expectation
 

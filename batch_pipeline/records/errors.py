@@ -22,26 +22,28 @@ def item_errors(
     *,
     rows: pa.Int64Array,
     code: str,
-    field: str | None,
+    field: str | pa.StringArray | None,
     expectation: str,
     values: pa.StringArray | None = None,
 ) -> pa.Table:
     """One error for each of `rows` (`ERRORS_SCHEMA`); the message is `field "value" expectation`.
 
-    Values, and names of fields, longer than 200 characters are cut, and a NUL in them is shown as U+FFFD. Where
-    `values` is None, or a value is, the message goes without.
+    The field is one for all, or one for each of the rows. Values, and names of fields, longer than 200 characters are
+    cut, and a NUL in them is shown as U+FFFD. Where `values` is None, or a value is, the message goes without.
     """
     count = len(rows)
-    field = None if field is None else field[:VALUE_CHARACTERS].replace(NUL, NUL_SHOWN)
+    if field is None or isinstance(field, str):
+        field = pa.repeat(pa.scalar(field, pa.string()), count)
+    field = _shown(field)
     shown = pa.nulls(count, pa.string()) if values is None else _shown(values)
-    subject = field or "the item"
-    quoted = pc.binary_join_element_wise(f'{subject} "', shown, f'" {expectation}', "")
-    messages = pc.fill_null(quoted, f"{subject} {expectation}")
+    subject = pc.if_else(pc.equal(pc.fill_null(field, ""), ""), "the item", field)
+    quoted = pc.binary_join_element_wise(subject, ' "', shown, f'" {expectation}', "")
+    messages = pc.coalesce(quoted, pc.binary_join_element_wise(subject, expectation, " "))
     return pa.table(
         [
             rows,
             pa.repeat(pa.scalar(code, pa.string()), count),
-            pa.repeat(pa.scalar(field, pa.string()), count),
+            field,
             messages,
             shown,
         ],

@@ -1,6 +1,7 @@
 """Kinds of fields: how a cell becomes a value, which rules it obeys, and the column that stores it."""
 
 from abc import ABC
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import ClassVar
 
@@ -9,10 +10,12 @@ import pyarrow.compute as pc
 
 from batch_pipeline.payloads.model import CellKind
 from batch_pipeline.records import rules
-from batch_pipeline.records.rules import Rule
+from batch_pipeline.records.rules import Complaint, Rule
 from batch_pipeline.records.values.boolean import canonical_booleans
 from batch_pipeline.records.values.email import canonical_emails
+from batch_pipeline.records.values.judged import Judged, Refusal
 from batch_pipeline.records.values.phone import canonical_phones
+from batch_pipeline.records.values.slow_path import as_mask
 
 
 @dataclass(frozen=True)
@@ -33,34 +36,54 @@ class Field(ABC):
     Attributes:
         name: the field's name, which is also its column's.
         required: a record can't be without it.
+        default: canonical text of the value that a new record gets, and one whose field is cleared; the column's
+            default in PostgreSQL as well.
         sql_type: its column's type in PostgreSQL, as staged and stored.
+        arrow_type: type of the values that `read` gives, which PostgreSQL takes for `sql_type` as text.
+        is_number: within an object or list its values are numbers, not texts.
+        merges_by_key: what an item gives is a JSON object of the keys to change, null for those to remove.
         kinds: kinds of JSON values it may be given as.
         type_expectation: ends the sentence `field "value" …` where the kind is another.
     """
 
     name: str
     required: bool = field(default=False, kw_only=True)
+    default: str | None = field(default=None, kw_only=True)
 
     sql_type: ClassVar[str] = "text"
+    arrow_type: ClassVar[pa.DataType] = pa.string()
+    is_number: ClassVar[bool] = False
+    merges_by_key: ClassVar[bool] = False
     kinds: ClassVar[frozenset[CellKind]] = frozenset({CellKind.TEXT})
     type_expectation: ClassVar[str] = "must be a text"
 
-    def read(self, values: pa.StringArray, context: RuleContext) -> pa.Array:
-        """Cleaned text -> the value to store, in its canonical form; null where the text can't be one.
+    @property
+    def initial(self) -> str | None:
+        """Text of what a record has in the field that was never given, or was cleared; None: nothing."""
+        return self.default
 
-        A null made here from a text is reported by the rule `refusal`.
-        """
+    def read(self, texts: pa.StringArray, context: RuleContext) -> Judged:
+        """Cleaned texts -> the values to store, in their canonical form, and which texts are refused, and why."""
         del context
-        return values
+        return Judged(texts, {})
 
-    def refusal(self, context: RuleContext) -> Rule | None:
-        """The rule that reports what `read` refuses; None where it refuses nothing."""
+    def complaints(self, context: RuleContext) -> Mapping[Refusal, Complaint]:
+        """What is said of a refused text, for each reason that `read` can have."""
         del context
-        return None
+        return {}
 
     def rules(self) -> tuple[Rule, ...]:
-        """Rules on the canonical text."""
+        """Rules on the canonical value."""
         return ()
+
+    def key_of(self, header: str) -> str | None:
+        """What a dotted header names within this field; None where it names nothing in it."""
+        del header
+        return None
+
+    def takes_default(self, header: str) -> bool:
+        """Whether a batch may give a default value under this header."""
+        return header == self.name
 
 
 @dataclass(frozen=True)
@@ -89,29 +112,28 @@ class RecordId(Field):
 class Email(Field):
     """A mailbox by RFC 5321/5322, as email-validator accepts it without looking it up; domain in lower case."""
 
-    def read(self, values: pa.StringArray, context: RuleContext) -> pa.StringArray:
+    def read(self, texts: pa.StringArray, context: RuleContext) -> Judged:
         """The address with its domain in lower case."""
-        return canonical_emails(values).values
+        return _refused_for_format(texts, canonical_emails(texts).values)
 
-    def refusal(self, context: RuleContext) -> Rule:
+    def complaints(self, context: RuleContext) -> Mapping[Refusal, Complaint]:
         """An address that is none."""
-        return rules.not_refused("invalid_format", "is no valid email address: write it as name@example.com")
+        expectation = "is no valid email address: write it as name@example.com"
+        return {Refusal.FORMAT: Complaint("invalid_format", expectation)}
 
 
 @dataclass(frozen=True)
 class Phone(Field):
     """A phone number valid for its region, stored as E.164."""
 
-    def read(self, values: pa.StringArray, context: RuleContext) -> pa.StringArray:
+    def read(self, texts: pa.StringArray, context: RuleContext) -> Judged:
         """The number as E.164."""
-        return canonical_phones(values, context.region).values
+        return _refused_for_format(texts, canonical_phones(texts, context.region).values)
 
-    def refusal(self, context: RuleContext) -> Rule:
+    def complaints(self, context: RuleContext) -> Mapping[Refusal, Complaint]:
         """A number that can't be dialled."""
-        return rules.not_refused(
-            "invalid_format",
-            f"is no valid phone number: write it as +14155550132, or as it is dialled within {context.region}",
-        )
+        expectation = f"is no valid phone number: write it as +14155550132, or as it is dialled within {context.region}"
+        return {Refusal.FORMAT: Complaint("invalid_format", expectation)}
 
 
 @dataclass(frozen=True)
@@ -119,47 +141,42 @@ class Boolean(Field):
     """true/false, yes/no or 1/0."""
 
     sql_type: ClassVar[str] = "boolean"
+    arrow_type: ClassVar[pa.DataType] = pa.bool_()
     kinds: ClassVar[frozenset[CellKind]] = frozenset({CellKind.TEXT, CellKind.BOOLEAN, CellKind.NUMBER})
     type_expectation: ClassVar[str] = "must be true or false"
 
-    def read(self, values: pa.StringArray, context: RuleContext) -> pa.BooleanArray:
+    def read(self, texts: pa.StringArray, context: RuleContext) -> Judged:
         """What the word means."""
-        return canonical_booleans(values)
+        return _refused_for_format(texts, canonical_booleans(texts))
 
-    def refusal(self, context: RuleContext) -> Rule:
+    def complaints(self, context: RuleContext) -> Mapping[Refusal, Complaint]:
         """A word that is no boolean."""
-        return rules.not_refused("invalid_type", "must be true or false (yes/no and 1/0 are read as well)")
+        expectation = "must be true or false (yes/no and 1/0 are read as well)"
+        return {Refusal.FORMAT: Complaint("invalid_type", expectation)}
 
 
 @dataclass(frozen=True)
-class KeyedText(Field):
-    """An object of named texts, merged key by key: `metadata`.
+class Choice(Field):
+    """One of some words, written exactly like that."""
 
-    Flat files give its keys as dotted headers (`metadata.colour`). A null value removes a key.
-    """
+    values: tuple[str, ...] = ()
 
-    max_pairs: int = 25
-    max_key_length: int = 100
-    max_value_length: int = 500
-
-    sql_type: ClassVar[str] = "jsonb"
-    kinds: ClassVar[frozenset[CellKind]] = frozenset({CellKind.OBJECT})
-    type_expectation: ClassVar[str] = "must be an object of names and texts"
-
-    def key_of(self, header: str) -> str | None:
-        """The key that a dotted header names, or None where the header is not of this field."""
-        prefix = f"{self.name}."
-        return header.removeprefix(prefix) if header.startswith(prefix) and header != prefix else None
-
-    def key_rules(self) -> tuple[Rule, ...]:
-        """Rules on each key."""
-        return (rules.at_most(self.max_key_length), rules.no_control_characters())
-
-    def value_rules(self) -> tuple[Rule, ...]:
-        """Rules on each value."""
-        return (rules.at_most(self.max_value_length), rules.no_control_characters())
+    def rules(self) -> tuple[Rule, ...]:
+        """Being one of them."""
+        return (rules.one_of(self.values),)
 
 
-def refused(given: pa.StringArray, read: pa.Array) -> pa.BooleanArray:
-    """Which given texts a field's reading refused."""
-    return pc.and_(pc.is_valid(given), pc.is_null(read))
+@dataclass(frozen=True)
+class ForeignId(Field):
+    """The id of a thing that is kept elsewhere, of which only the format is checked."""
+
+    prefix: str = ""
+
+    def rules(self) -> tuple[Rule, ...]:
+        """The form of the id."""
+        return (rules.foreign_id(self.prefix),)
+
+
+def _refused_for_format(texts: pa.StringArray, values: pa.Array) -> Judged:
+    """For kernels whose only reason to refuse a text is that it is none of theirs."""
+    return Judged(values, {Refusal.FORMAT: as_mask(pc.and_(pc.is_valid(texts), pc.is_null(values)))})

@@ -3,7 +3,9 @@
 Pairs are handled in a long table (item, key, value), one row a pair, so that both forms obey the same rules.
 """
 
-from typing import Any
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any, ClassVar
 
 import numpy as np
 import orjson
@@ -11,23 +13,75 @@ import pandera.pandas as pandera
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from batch_pipeline.payloads.model import CellKind
 from batch_pipeline.records import rules
 from batch_pipeline.records.cells import AddErrors, Cells, constant
-from batch_pipeline.records.fields import KeyedText
+from batch_pipeline.records.fields import RuleContext, Text
+from batch_pipeline.records.json_text import grouped, json_values
+from batch_pipeline.records.nested import Nested
+from batch_pipeline.records.rules import Rule
+from batch_pipeline.records.scalars import of_kinds
 from batch_pipeline.records.values.text import clean_texts
 
-_JSON_ESCAPES = (("\\", "\\\\"), ('"', '\\"'), ("\n", "\\n"), ("\t", "\\t"))
 
+@dataclass(frozen=True)
+class KeyedText(Nested):
+    """An object of named texts, merged key by key: `metadata`.
 
-def read_keyed(
-    field: KeyedText, cells: dict[str, Cells], count: int, add_errors: AddErrors
-) -> tuple[pa.StringArray | None, pa.BooleanArray]:
-    """The field's patch of each item and where the whole field is cleared.
-
-    The patch is a JSON object text, a null value removing a key; null where the item says nothing of the field. It is
-    None where no item can.
+    Flat files give its keys as dotted headers (`metadata.colour`). A null value removes a key.
     """
-    pairs = [_column_pairs(key, cells[name]) for name in cells if (key := field.key_of(name)) is not None]
+
+    max_pairs: int = 25
+    max_key_length: int = 100
+    max_value_length: int = 500
+
+    merges_by_key: ClassVar[bool] = True
+    kinds: ClassVar[frozenset[CellKind]] = frozenset({CellKind.OBJECT})
+    type_expectation: ClassVar[str] = "must be an object of names and texts"
+
+    @property
+    def initial(self) -> str:
+        """No pairs."""
+        return "{}"
+
+    def key_of(self, header: str) -> str | None:
+        """The key that a dotted header names, or None where the header is not of this field."""
+        prefix = f"{self.name}."
+        return header.removeprefix(prefix) if header.startswith(prefix) and header != prefix else None
+
+    def takes_default(self, header: str) -> bool:
+        """One key of it."""
+        return self.key_of(header) is not None
+
+    def key_rules(self) -> tuple[Rule, ...]:
+        """Rules on each key."""
+        return (rules.at_most(self.max_key_length), rules.no_control_characters())
+
+    def value_rules(self) -> tuple[Rule, ...]:
+        """Rules on each value."""
+        return (rules.at_most(self.max_value_length), rules.no_control_characters())
+
+    def gather(
+        self,
+        cells: Mapping[str, Cells],
+        values: Mapping[str, pa.Array],
+        count: int,
+        context: RuleContext,
+        add_errors: AddErrors,
+    ) -> tuple[pa.StringArray | None, pa.BooleanArray]:
+        """The field's patch of each item: a null value removes a key."""
+        del values, context
+        return _read_keyed(self, cells, count, add_errors)
+
+
+def _read_keyed(
+    field: KeyedText, cells: Mapping[str, Cells], count: int, add_errors: AddErrors
+) -> tuple[pa.StringArray | None, pa.BooleanArray]:
+    pairs = [
+        _column_pairs(key, of_kinds(Text(name), name, cells[name], add_errors))
+        for name in cells
+        if (key := field.key_of(name)) is not None
+    ]
     cleared = constant(False, count)
     if field.name in cells:
         whole = cells[field.name]
@@ -136,22 +190,6 @@ def _patches(table: pa.Table, count: int) -> pa.StringArray:
         return pa.nulls(count, pa.string())
     order = np.argsort(table["item"].to_numpy(), kind="stable")
     table = table.take(pa.array(order)).combine_chunks()
-    values = pc.binary_join_element_wise('"', _escaped(table["value"].combine_chunks()), '"', "")
-    members = pc.binary_join_element_wise(
-        '"', _escaped(table["key"].combine_chunks()), '": ', pc.fill_null(values, "null"), ""
-    )
-    items = table["item"].to_numpy()
-    starts = np.flatnonzero(np.concatenate(([True], items[1:] != items[:-1])))
-    offsets = np.append(starts, len(items)).astype(np.int32)
-    objects = pc.binary_join(pa.ListArray.from_arrays(pa.array(offsets), members), ", ")
-    objects = pc.binary_join_element_wise("{", objects, "}", "")
-    places = np.full(count, -1, np.int64)
-    places[items[starts]] = np.arange(len(starts))
-    return objects.take(pa.array(places, mask=places < 0))
-
-
-def _escaped(texts: pa.StringArray) -> pa.StringArray:
-    """Texts as they stand within a JSON string. Other control characters are rejected before they could get here."""
-    for character, escape in _JSON_ESCAPES:
-        texts = pc.replace_substring(texts, character, escape)
-    return texts
+    keys, values = (json_values(table[name].combine_chunks()) for name in ("key", "value"))
+    members = pc.binary_join_element_wise(keys, pc.fill_null(values, "null"), ": ")
+    return grouped(table["item"].to_numpy(), members, count, "{", "}")

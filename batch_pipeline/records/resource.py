@@ -4,13 +4,16 @@ Everything outside `records/` works from this description and knows no resource 
 """
 
 from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import pyarrow as pa
 
 from batch_pipeline.batches.model import Action
 from batch_pipeline.records.cells import Cells
-from batch_pipeline.records.fields import Field, KeyedText, RecordId, Text
+from batch_pipeline.records.fields import Field, RecordId, Text
+from batch_pipeline.records.keyed import KeyedText
+from batch_pipeline.records.nested import Nested
+from batch_pipeline.records.record_rules import RecordRule
 
 
 @dataclass(frozen=True)
@@ -56,6 +59,7 @@ class Resource:
         natural_keys: in order; the last one has no `when`.
         file_headers: further headers that an upload may use, each with the field that it feeds.
         derive: makes cells of own fields from those headers, in place.
+        record_rules: rules between fields of the record as it would be stored.
     """
 
     name: str
@@ -64,8 +68,9 @@ class Resource:
     actions: frozenset[Action]
     own_fields: tuple[Field, ...]
     natural_keys: tuple[NaturalKey, ...]
-    file_headers: Mapping[str, str]
+    file_headers: Mapping[str, str] = field(default_factory=dict)
     derive: Derivation | None = None
+    record_rules: tuple[RecordRule, ...] = ()
 
     @property
     def fields(self) -> tuple[Field, ...]:
@@ -84,16 +89,14 @@ class Resource:
     def knows(self, header: str) -> bool:
         """Whether an upload may have a column of this name."""
         return header in self.file_headers or any(
-            header == field.name or (isinstance(field, KeyedText) and field.key_of(header) is not None)
-            for field in self.fields
+            header == field.name or field.key_of(header) is not None for field in self.fields
         )
 
     def takes_default(self, name: str) -> bool:
         """Whether a batch may give a default value for this name: a field of one value, or one key of an object."""
-        whole = any(field.name == name and isinstance(field, KeyedText) for field in self.fields)
-        return self.knows(name) and name not in self.file_headers and not whole
+        return any(field.takes_default(name) for field in self.fields)
 
     def header_help(self) -> str:
         """The headers that are known, for messages."""
-        names = [f"{f.name}.…" if isinstance(f, KeyedText) else f.name for f in self.fields]
+        names = [f"{f.name}.…" if isinstance(f, Nested) else f.name for f in self.fields]
         return ", ".join((*names, *self.file_headers))

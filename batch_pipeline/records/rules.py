@@ -12,7 +12,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 from pandera.errors import SchemaErrors
 
-from batch_pipeline.records.values.identifier import are_record_ids
+from batch_pipeline.records.values.identifier import are_record_ids, are_reference_ids
 from batch_pipeline.records.values.text import character_lengths, has_control_characters
 
 # dtypes of the frames that schemas check: Arrow-backed, so that making one from an Arrow table copies nothing.
@@ -27,7 +27,7 @@ class Rule:
     Attributes:
         code: error code of an item (`records.md`).
         expectation: what would be right; ends the sentence `field "value" …`.
-        accepts: string -> bool; null for null is taken as accepted.
+        accepts: the field's values -> bool; null for null is taken as accepted.
     """
 
     code: str
@@ -76,9 +76,39 @@ def record_id(prefix: str) -> Rule:
     )
 
 
-def not_refused(code: str, expectation: str) -> Rule:
-    """For the column of flags that says which values a field's reading refused."""
-    return Rule(code, expectation, pc.invert)
+def foreign_id(prefix: str) -> Rule:
+    """The form of an id of something that is kept elsewhere."""
+    return Rule(
+        "id_malformed",
+        f"is no such id: it must be {prefix} and 1 to 64 letters, digits, - or _",
+        lambda texts: are_reference_ids(texts, prefix),
+    )
+
+
+def one_of(values: tuple[str, ...]) -> Rule:
+    """One of the words, as written."""
+    return Rule(
+        "not_allowed",
+        f"must be one of {', '.join(values)}",
+        lambda texts: pc.or_kleene(pc.is_null(texts), pc.is_in(texts, value_set=pa.array(values, pa.string()))),
+    )
+
+
+@dataclass(frozen=True)
+class Complaint:
+    """What is said of a value that a field's reading refused.
+
+    Attributes:
+        code: error code of an item.
+        expectation: what would be right; ends the sentence `field "value" …`.
+    """
+
+    code: str
+    expectation: str
+
+    def check(self) -> pandera.Check:
+        """For a column of flags that say which values were refused."""
+        return Rule(self.code, self.expectation, pc.invert).check()
 
 
 def failures(schema: pandera.DataFrameSchema, columns: dict[str, pa.Array]) -> Iterator[tuple[str, str, pa.Int64Array]]:

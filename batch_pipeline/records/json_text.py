@@ -1,0 +1,75 @@
+"""Columns of JSON texts, composed a whole column at a time, and JSON texts read with their numbers as written."""
+
+import json
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import orjson
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from batch_pipeline.payloads.json_items import JsonNumber
+
+_ESCAPES = (("\\", "\\\\"), ('"', '\\"'), ("\n", "\\n"), ("\t", "\\t"))
+_DECODER = json.JSONDecoder(parse_float=JsonNumber, parse_int=JsonNumber)
+
+
+def decode(text: str) -> Any:
+    """The value of a JSON text, numbers as `JsonNumber`. Raises ValueError for what is no JSON."""
+    orjson.loads(text)  # refuses NaN and halves of surrogate pairs, which the decoder below lets pass
+    try:
+        return _DECODER.decode(text)
+    except RecursionError:
+        raise ValueError("nested too deep") from None
+
+
+def escaped(texts: pa.StringArray) -> pa.StringArray:
+    """Texts as they stand within a JSON string. Other control characters are rejected before they could get here."""
+    for character, escape in _ESCAPES:
+        texts = pc.replace_substring(texts, character, escape)
+    return texts
+
+
+def json_values(values: pa.Array, *, are_numbers: bool = False) -> pa.StringArray:
+    """Each value's JSON: texts quoted unless they are numbers, true and false; null where there is none."""
+    if pa.types.is_string(values.type) and not are_numbers:
+        return pc.binary_join_element_wise('"', escaped(values), '"', "")
+    return values.cast(pa.string())
+
+
+def json_objects(members: dict[str, pa.StringArray]) -> pa.StringArray:
+    """One object for each place, of those of the named JSON values that are not null there; null where none is."""
+    if not members:
+        raise ValueError("objects need at least one name that they may have")
+    # Not by null_handling="skip", which in pyarrow 26 leaves out the rows in which all are null.
+    parts = [
+        pc.fill_null(pc.binary_join_element_wise(f"{json.dumps(name)}: ", member, ", ", ""), "")
+        for name, member in members.items()
+    ]
+    joined = pc.utf8_slice_codeunits(pc.binary_join_element_wise(*parts, ""), 0, -2)
+    joined = pc.if_else(pc.equal(joined, ""), pa.scalar(None, pa.string()), joined)
+    return pc.binary_join_element_wise("{", joined, "}", "")
+
+
+def json_arrays(items: npt.NDArray[np.int64], elements: pa.StringArray, count: int) -> pa.StringArray:
+    """One array for each of `count` items, of the elements that belong to it; null where none does.
+
+    `items` are the elements' items, ascending.
+    """
+    return grouped(items, elements, count, "[", "]")
+
+
+def grouped(
+    items: npt.NDArray[np.int64], parts: pa.StringArray, count: int, opening: str, closing: str
+) -> pa.StringArray:
+    """The parts of each item, joined by commas between brackets; null where an item has none."""
+    if len(parts) == 0:
+        return pa.nulls(count, pa.string())
+    starts = np.flatnonzero(np.concatenate(([True], items[1:] != items[:-1])))
+    offsets = np.append(starts, len(items)).astype(np.int32)
+    joined = pc.binary_join(pa.ListArray.from_arrays(pa.array(offsets), parts), ", ")
+    joined = pc.binary_join_element_wise(opening, joined, closing, "")
+    places = np.full(count, -1, np.int64)
+    places[items[starts]] = np.arange(len(starts))
+    return joined.take(pa.array(places, mask=places < 0))

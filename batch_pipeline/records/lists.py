@@ -1,0 +1,243 @@
+"""Lists of texts or numbers (`tags`, `coordinates`). What an item gives replaces the list.
+
+Elements are handled in a long table, one row an element, so that a cell (`a,b` or `["a","b"]`), a JSON list and dotted
+headers (`tags.0`) obey the same rules.
+"""
+
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass
+from functools import lru_cache, reduce
+from typing import Any, ClassVar
+
+import numpy as np
+import numpy.typing as npt
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from batch_pipeline.payloads.json_items import value_column
+from batch_pipeline.payloads.model import CellKind
+from batch_pipeline.records.cells import AddErrors, Cells, column_cells, constant
+from batch_pipeline.records.fields import Field, RuleContext
+from batch_pipeline.records.json_text import json_arrays, json_values
+from batch_pipeline.records.nested import TWICE, Nested, decode_cells
+from batch_pipeline.records.scalars import ScalarRules, of_kinds
+
+# No list is longer, whatever its field allows: an item of some megabytes could hold a million wrong elements.
+MOST_ELEMENTS = 1_000
+
+Ints = npt.NDArray[np.int64]
+
+
+@dataclass(frozen=True)
+class Elements:
+    """Elements of a chunk's lists, one after another.
+
+    Attributes:
+        items: whose they are.
+        places: where in the list.
+        raw: their texts as uploaded.
+        kinds: uint8 of `CellKind`.
+    """
+
+    items: Ints
+    places: Ints
+    raw: pa.StringArray
+    kinds: pa.UInt8Array
+
+
+@dataclass(frozen=True)
+class ListField(Nested):
+    """What lists have in common.
+
+    Attributes:
+        max_items: most elements of a list.
+    """
+
+    max_items: int = MOST_ELEMENTS
+
+    @property
+    def initial(self) -> str | None:
+        """No elements."""
+        return "[]"
+
+    def place_in(self, header: str) -> tuple[int, str] | None:
+        """The place that a dotted header names, and what follows it (`''` where nothing does)."""
+        prefix = f"{self.name}."
+        place, dot, rest = header.removeprefix(prefix).partition(".")
+        is_index = place.isascii() and place.isdecimal() and (place == "0" or place[0] != "0")
+        if not header.startswith(prefix) or not is_index or bool(dot) != bool(rest) or len(place) > 3:
+            return None
+        return int(place), rest
+
+    @property
+    def most(self) -> str:
+        """What a list is told that is too long."""
+        return f"has more than {self.max_items:,} elements"
+
+    def decoded_lists(self, cells: Cells, add_errors: AddErrors) -> list[tuple[int, list[Any]]]:
+        """The items whose cell is a JSON list, with it; without those so long that it would be idle to judge them."""
+        lists, others = decode_cells(cells, list)
+        add_errors(others, "invalid_type", self.name, self.type_expectation, cells.raw.take(others))
+        self.too_many([item for item, elements in lists if len(elements) > MOST_ELEMENTS], add_errors)
+        return [(item, elements) for item, elements in lists if len(elements) <= MOST_ELEMENTS]
+
+    def too_many(self, items: Iterable[int], add_errors: AddErrors) -> None:
+        """An error for each of the items."""
+        add_errors(pa.array(items, pa.int64()), "too_many", self.name, self.most, None)
+
+
+@dataclass(frozen=True)
+class ScalarList(ListField):
+    """A list of values of one kind each: one cell comma-separated or a JSON array, a JSON list, or dotted headers.
+
+    Attributes:
+        elements: the fields that judge the elements by their places, the last one all further ones too.
+        min_items: fewest elements of a list.
+        distinct: keep only the first of equal elements.
+    """
+
+    elements: tuple[Field, ...] = ()
+    min_items: int = 0
+    distinct: bool = False
+
+    kinds: ClassVar[frozenset[CellKind]] = frozenset({CellKind.ARRAY, CellKind.TEXT})
+    type_expectation: ClassVar[str] = "must be a list, or a text of values with commas between them"
+
+    @property
+    def initial(self) -> str | None:
+        """No elements, where that is a list that may be."""
+        return "[]" if self.min_items == 0 else None
+
+    def key_of(self, header: str) -> str | None:
+        """The place that a dotted header names."""
+        split = self.place_in(header)
+        return str(split[0]) if split is not None and not split[1] else None
+
+    def gather(
+        self,
+        cells: Mapping[str, Cells],
+        values: Mapping[str, pa.Array],
+        count: int,
+        context: RuleContext,
+        add_errors: AddErrors,
+    ) -> tuple[pa.StringArray | None, pa.BooleanArray]:
+        """The list of each item, as a JSON array."""
+        del values
+        whole = cells.get(self.name)
+        dotted = {key: cells[name] for name in cells if (key := self.key_of(name)) is not None}
+        nothing = constant(False, count)
+        cleared = nothing if whole is None else whole.cleared
+        in_whole = nothing if whole is None else pc.is_valid(whole.values)
+        in_parts = reduce(pc.or_, (pc.is_valid(column.values) for column in dotted.values()), nothing)
+        add_errors(pc.indices_nonzero(pc.and_(in_whole, in_parts)), "conflict", self.name, TWICE, None)
+        parts = [] if whole is None else list(self._of_whole(whole, add_errors))
+        parts += [_of_part(int(place), column) for place, column in dotted.items()]
+        given = pc.or_(in_whole, in_parts)
+        cleared = reduce(pc.or_, (column.cleared for column in dotted.values()), cleared)
+        lists = self._judged(parts, given, context, add_errors)
+        return pc.coalesce(lists, pc.if_else(given, "[]", pa.scalar(None, pa.string()))), pc.and_not(cleared, given)
+
+    def _of_whole(self, cells: Cells, add_errors: AddErrors) -> Iterator[Elements]:
+        """The elements of the items that give the list in one cell."""
+        is_json = pc.fill_null(pc.starts_with(cells.values, "["), False)
+        lists = self.decoded_lists(cells.take_valid(is_json), add_errors)
+        if lists:
+            lengths = np.array([len(elements) for _, elements in lists], np.int64)
+            raw, kinds = value_column([element for _, elements in lists for element in elements])
+            yield Elements(
+                np.repeat(np.array([item for item, _ in lists], np.int64), lengths),
+                np.concatenate([np.arange(length) for length in lengths]),
+                raw,
+                _texts(len(raw)) if kinds is None else kinds,
+            )
+        items = pc.indices_nonzero(pc.and_(pc.is_valid(cells.values), pc.invert(is_json))).cast(pa.int64())
+        texts = cells.values.take(items)
+        is_short = pc.less(pc.count_substring(texts, ","), MOST_ELEMENTS)
+        self.too_many(items.filter(pc.invert(is_short)).to_pylist(), add_errors)
+        split = pc.split_pattern(texts.filter(is_short), ",")
+        of = pc.list_parent_indices(split).to_numpy()
+        places = np.arange(len(of)) - split.offsets.to_numpy()[of]
+        yield Elements(items.filter(is_short).to_numpy()[of], places, split.flatten(), _texts(len(of)))
+
+    def _judged(
+        self, parts: list[Elements], given: pa.BooleanArray, context: RuleContext, add_errors: AddErrors
+    ) -> pa.StringArray:
+        """The lists of the valid elements; null where an item has none."""
+        count = len(given)
+        elements = _sorted(parts)
+        items, places = elements.items, elements.places
+        cells = column_cells(elements.raw, elements.kinds, blank_clears=False)
+        counts = np.bincount(items, minlength=count)
+        few = given.to_numpy(zero_copy_only=False) & (counts < self.min_items)
+        add_errors(
+            pa.array(np.flatnonzero(few)),
+            "invalid_format",
+            self.name,
+            f"has fewer than {self.min_items} elements",
+            None,
+        )
+        self.too_many(np.flatnonzero(counts > self.max_items).tolist(), add_errors)
+        texts = pa.nulls(len(items), pa.string())
+        for number, (field, rules) in enumerate(_element_rules(self.elements, context)):
+            is_last = number == len(self.elements) - 1
+            mask = places >= number if is_last else places == number
+            chosen = pa.array(np.flatnonzero(mask))
+            add = at_elements(self.name, items[mask], places[mask], add_errors)
+            here = of_kinds(field, "", cells.take(chosen), add)
+            judged = json_values(rules.read({"": here}, add)[""], are_numbers=field.is_number)
+            texts = pc.replace_with_mask(texts, pa.array(mask), judged)
+        kept = texts.is_valid().to_numpy(zero_copy_only=False)
+        if self.distinct:
+            kept &= _first_of_equals(items, texts)
+        return json_arrays(items[kept], texts.filter(pa.array(kept)), count)
+
+
+def at_elements(name: str, items: Ints, places: Ints, add_errors: AddErrors) -> AddErrors:
+    """For rules on a table of elements: adds their errors to their items, under dotted paths (`tags.1`)."""
+
+    def add(
+        elements: pa.Array, code: str, field: str | pa.StringArray, expectation: str, values: pa.StringArray | None
+    ) -> None:
+        chosen = elements.to_numpy()
+        paths = pc.binary_join_element_wise(name, pa.array(places[chosen]).cast(pa.string()), ".")
+        if field != "":
+            paths = pc.binary_join_element_wise(paths, field, ".")
+        add_errors(pa.array(items[chosen]), code, paths, expectation, values)
+
+    return add
+
+
+@lru_cache(maxsize=64)
+def _element_rules(fields: tuple[Field, ...], context: RuleContext) -> tuple[tuple[Field, ScalarRules], ...]:
+    return tuple((field, ScalarRules({"": field}, context)) for field in fields)
+
+
+def _of_part(place: int, cells: Cells) -> Elements:
+    given = pc.indices_nonzero(pc.is_valid(cells.values)).cast(pa.int64())
+    cells = cells.take(given)
+    return Elements(given.to_numpy(), np.full(len(given), place, np.int64), cells.values, cells.all_kinds())
+
+
+def _sorted(parts: list[Elements]) -> Elements:
+    """The elements that have a value, by item and place."""
+    items = np.concatenate([part.items for part in parts])
+    places = np.concatenate([part.places for part in parts])
+    raw = pa.concat_arrays([part.raw for part in parts])
+    kinds = pa.concat_arrays([part.kinds for part in parts])
+    present = column_cells(raw, kinds, blank_clears=False).values.is_valid().to_numpy(zero_copy_only=False)
+    order = np.lexsort((places, items))
+    order = order[present[order]]
+    chosen = pa.array(order)
+    return Elements(items[order], places[order], raw.take(chosen), kinds.take(chosen))
+
+
+def _first_of_equals(items: Ints, texts: pa.StringArray) -> npt.NDArray[np.bool_]:
+    """Which elements are the first of those that are equal within an item."""
+    codes = pc.fill_null(texts.dictionary_encode().indices, -1).to_numpy()
+    first = np.zeros(len(items), np.bool_)
+    first[np.unique(np.stack([items, codes]), axis=1, return_index=True)[1]] = True
+    return first
+
+
+def _texts(count: int) -> pa.UInt8Array:
+    return pa.repeat(pa.scalar(int(CellKind.TEXT), pa.uint8()), count)

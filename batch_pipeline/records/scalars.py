@@ -1,0 +1,78 @@
+"""Reads fields of one value and lets a pandera schema judge them, all in one frame.
+
+Used for the fields of an item, and for those of the elements of its lists.
+"""
+
+from collections.abc import Mapping
+
+import pandas as pd
+import pandera.pandas as pandera
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from batch_pipeline.records import rules
+from batch_pipeline.records.cells import AddErrors, Cells
+from batch_pipeline.records.fields import Field, RuleContext
+from batch_pipeline.records.values.judged import Refusal
+
+
+class ScalarRules:
+    """The row rules of fields of one value, each by the header under which it is known.
+
+    `schema` has a column for each field with rules on its values, and one of flags, `{header}:{reason}`, for each
+    reason for which a field's reading refuses texts. An upload need not have all of them.
+    """
+
+    def __init__(self, fields: Mapping[str, Field], context: RuleContext) -> None:
+        self.fields = fields
+        self._context = context
+        self._headers: dict[str, str] = {}
+        self._expectations: dict[tuple[str, str], str] = {}
+        columns: dict[str, pandera.Column] = {}
+        for name, field in fields.items():
+            rules_of_field = field.rules()
+            if rules_of_field:
+                checks = [rule.check() for rule in rules_of_field]
+                columns[name] = pandera.Column(pd.ArrowDtype(field.arrow_type), checks, nullable=True, required=False)
+                self._headers[name] = name
+                self._expectations |= {(name, rule.code): rule.expectation for rule in rules_of_field}
+            for reason, complaint in field.complaints(context).items():
+                flag = _flag(name, reason)
+                columns[flag] = pandera.Column(rules.FLAG, complaint.check(), required=False)
+                self._headers[flag] = name
+                self._expectations[flag, complaint.code] = complaint.expectation
+        self.schema = pandera.DataFrameSchema(columns, strict=True)
+
+    def read(self, cells: Mapping[str, Cells], add_errors: AddErrors) -> dict[str, pa.Array]:
+        """The values to store of the fields that have cells; null where there is none or none that can be stored."""
+        values: dict[str, pa.Array] = {}
+        columns: dict[str, pa.Array] = {}
+        for name, field in self.fields.items():
+            if name not in cells:
+                continue
+            judged = field.read(cells[name].values, self._context)
+            values[name] = judged.values
+            if name in self._headers:
+                columns[name] = judged.values
+            columns |= {_flag(name, reason): pa.array(mask) for reason, mask in judged.refused.items()}
+        for column, code, places in rules.failures(self.schema, columns):
+            name = self._headers[column]
+            add_errors(places, code, name, self._expectations[column, code], cells[name].raw.take(places))
+        return values
+
+
+def of_kinds(field: Field, name: str, cells: Cells, add_errors: AddErrors) -> Cells:
+    """The cells without the values of a kind that the field can't be given as, each of which is an error."""
+    if cells.kinds is None:
+        return cells
+    allowed = pa.array([int(kind) for kind in field.kinds], pa.uint8())
+    right = pc.fill_null(pc.or_kleene(pc.is_null(cells.kinds), pc.is_in(cells.kinds, allowed)), True)
+    wrong = pc.indices_nonzero(pc.invert(right))
+    if len(wrong) == 0:
+        return cells
+    add_errors(wrong, "invalid_type", name, field.type_expectation, cells.raw.take(wrong))
+    return cells.take_valid(right)
+
+
+def _flag(name: str, reason: Refusal) -> str:
+    return f"{name}:{reason.name.lower()}"
