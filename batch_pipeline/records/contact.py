@@ -1,11 +1,17 @@
 """Contacts: people that shipments, groups and trackers refer to."""
 
+from collections.abc import Mapping
+
 import pyarrow as pa
 import pyarrow.compute as pc
+from psycopg import sql
 
 from batch_pipeline.batches.model import Action
 from batch_pipeline.records.cells import Cells
 from batch_pipeline.records.fields import Boolean, Email, Phone, Text
+from batch_pipeline.records.lists import ScalarList
+from batch_pipeline.records.objects import KeyedObject
+from batch_pipeline.records.record_rules import RecordRule, condition
 from batch_pipeline.records.resource import DerivationError, NaturalKey, Resource
 
 
@@ -42,6 +48,28 @@ def _name_from_parts(cells: dict[str, Cells]) -> list[DerivationError]:
     ]
 
 
+_ADDRESSES = ("secondary", "home", "other", "work", "education")
+_ADDRESS_KEYS = tuple(key for name in _ADDRESSES for key in (name, f"{name}_line2"))
+
+
+def _has_equal_addresses(values: Mapping[str, sql.Composable]) -> sql.Composable:
+    """Whether two of a contact's addresses are the same, both lines together, upper and lower case being the same."""
+    return sql.SQL(
+        """
+        {alternate_addresses} <> '{{}}' AND (
+            SELECT count(*) <> count(DISTINCT (
+                lower(a.line1 COLLATE "pg_c_utf8"), lower(coalesce(a.line2, '') COLLATE "pg_c_utf8")))
+            FROM (
+                SELECT {address}, {address_line2}
+                UNION ALL
+                SELECT j.addresses ->> n, j.addresses ->> (n || '_line2')
+                FROM (SELECT {alternate_addresses}) AS j (addresses), unnest({names}::text[]) AS n
+            ) AS a (line1, line2)
+            WHERE a.line1 IS NOT NULL)
+        """
+    ).format(**values, names=sql.Literal(list(_ADDRESSES)))
+
+
 CONTACT = Resource(
     name="contact",
     table="contacts",
@@ -53,6 +81,10 @@ CONTACT = Resource(
         Phone("phone"),
         Text("address", max_length=500),
         Text("address_line2", max_length=500),
+        ScalarList("alternate_names", elements=(Text("", max_length=255),), max_items=5),
+        KeyedObject("alternate_emails", keys=tuple(map(Email, ("education", "personal", "other", "work", "social")))),
+        KeyedObject("alternate_phones", keys=tuple(map(Phone, ("education", "home", "mobile", "work", "other")))),
+        KeyedObject("alternate_addresses", keys=tuple(Text(name, max_length=500) for name in _ADDRESS_KEYS)),
         Text("id_number", max_length=100),
         Boolean("is_primary"),
         Text("notes", max_length=5_000),
@@ -63,4 +95,24 @@ CONTACT = Resource(
     ),
     file_headers={"first_name": "name", "last_name": "name"},
     derive=_name_from_parts,
+    record_rules=(
+        RecordRule(
+            "conflict",
+            "alternate_emails",
+            "needs a primary email: give email as well",
+            fields=("email", "alternate_emails"),
+            violated=condition("{alternate_emails} <> '{{}}' AND {email} IS NULL"),
+            by_giving=("alternate_emails",),
+            by_clearing=("email",),
+        ),
+        RecordRule(
+            "conflict",
+            "alternate_addresses",
+            "has an address twice, or the primary one: all addresses of a contact differ (case apart)",
+            fields=("address", "address_line2", "alternate_addresses"),
+            violated=_has_equal_addresses,
+            by_giving=("address", "address_line2", "alternate_addresses"),
+            by_clearing=("address_line2",),
+        ),
+    ),
 )

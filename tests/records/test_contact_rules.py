@@ -29,7 +29,8 @@ WIDE = "🚚"  # one code point, four bytes, two UTF-16 units
 
 
 def test_a_contact_has_the_fields_of_the_specification() -> None:
-    assert {field.name for field in CONTACT.fields} == {"id", "email", "phone", "is_primary", "metadata", *TEXT_LIMITS}
+    nested = {"metadata", "alternate_names", "alternate_emails", "alternate_phones", "alternate_addresses"}
+    assert {field.name for field in CONTACT.fields} == {"id", "email", "phone", "is_primary", *nested, *TEXT_LIMITS}
     assert [field.name for field in CONTACT.fields if field.required] == ["name"]
 
 
