@@ -30,6 +30,9 @@ class Settings(BaseSettings):
     max_items: int = Field(50_000_000, gt=0, description="Items per batch")
     max_upload_bytes: int = Field(10 * GIB, gt=0, description="Size of an upload as stored")
     max_decompressed_bytes: int = Field(50 * GIB, gt=0, description="Size of an upload after decompression")
+    max_decompression_ratio: int = Field(
+        200, gt=0, description="Size of an upload after decompression, as a multiple of its size as stored"
+    )
     max_columns: int = Field(500, gt=0, description="Columns of a flat file, or distinct fields of JSON items")
     max_cell_bytes: int = Field(MIB, gt=0, description="Size of one cell")
     max_item_bytes: int = Field(4 * MIB, gt=0, description="Size of one item")

@@ -1,14 +1,13 @@
-"""The header of a CSV upload: its delimiter, its names, and whether it is an errors file of an earlier batch.
+"""The header of a CSV upload: its delimiter and its names.
 
 Only the first lines are read here, by an exact parser of single rows; `csv_structure` does the rest.
 """
 
 import re
-import unicodedata
-from collections import Counter
 from dataclasses import dataclass
 
 from batch_pipeline.errors import RefusedError
+from batch_pipeline.payloads.flat_header import FlatHeader, check_header
 from batch_pipeline.payloads.model import ReadLimits
 
 DELIMITERS = ",;\t|"
@@ -24,16 +23,12 @@ class Header:
 
     Attributes:
         delimiter: one of `DELIMITERS`.
-        names: every column, as in the file's order, trimmed and NFC.
-        kept: the positions of the columns that carry data: all, but for the ``_`` columns of an errors file.
-        is_errors_file: there is a ``_row`` column; cells then carry one protecting apostrophe (`csv_reader`).
+        flat: its names.
         characters: length of everything up to the first data row, in characters.
     """
 
     delimiter: str
-    names: tuple[str, ...]
-    kept: tuple[int, ...]
-    is_errors_file: bool
+    flat: FlatHeader
     characters: int
 
 
@@ -75,30 +70,7 @@ def read_header(text: str, limits: ReadLimits) -> Header:
             break
         start = line_end.end()
     delimiter, cells, end = _find_delimiter(text, start)
-    if len(cells) > limits.max_columns:
-        raise RefusedError(
-            "too_large",
-            f"The header has {len(cells):,} columns, more than the {limits.max_columns:,} that a file may "
-            "have (setting BATCH_MAX_COLUMNS).",
-        )
-    names = tuple(unicodedata.normalize("NFC", cell.strip()) for cell in cells)
-    is_errors_file = "_row" in names
-    if is_errors_file:
-        names = tuple(name.removeprefix("'") for name in names)
-    for position, name in enumerate(names, 1):
-        if not name:
-            raise RefusedError(
-                "unreadable_file",
-                f"Column {position} of {len(names)} has no name in the header: name it or remove the column.",
-            )
-    repeated = [name for name, count in Counter(names).items() if count > 1]
-    if repeated:
-        raise RefusedError(
-            "duplicate_headers",
-            f"The header names these columns more than once: {', '.join(repeated)}. Keep one of each.",
-        )
-    kept = tuple(position for position, name in enumerate(names) if not (is_errors_file and name.startswith("_")))
-    return Header(delimiter, names, kept, is_errors_file, end)
+    return Header(delimiter, check_header(cells, limits), end)
 
 
 def _find_delimiter(text: str, start: int) -> tuple[str, list[str], int]:

@@ -8,7 +8,6 @@ from collections.abc import Iterator
 
 import numpy as np
 import pyarrow as pa
-import pyarrow.compute as pc
 import pyarrow.csv as pacsv
 
 from batch_pipeline.errors import RefusedError
@@ -17,6 +16,7 @@ from batch_pipeline.payloads.csv_blocks import Block, data_parts, row_blocks
 from batch_pipeline.payloads.csv_header import Header, read_header
 from batch_pipeline.payloads.csv_structure import Flags, Rows
 from batch_pipeline.payloads.encoding import TextFile
+from batch_pipeline.payloads.flat_rows import size_fault, width_fault
 from batch_pipeline.payloads.model import Payload, PayloadFormat, RawChunk, ReadLimits
 
 _BROKEN = (
@@ -35,8 +35,8 @@ class CsvPayload(Payload):
         self._limits = limits
         self._block_bytes = block_bytes
         self._header, self._header_bytes = _read_header(text, limits)
-        self.columns = tuple(self._header.names[position] for position in self._header.kept)
-        self.is_errors_file = self._header.is_errors_file
+        self.columns = self._header.flat.columns
+        self.is_errors_file = self._header.flat.is_errors_file
 
     def chunks(self) -> Iterator[RawChunk]:
         """See `Payload.chunks`."""
@@ -94,7 +94,7 @@ def _read_block(block: Block, header: Header, limits: ReadLimits, rows_before: i
     too_large: Flags = sizes > limits.max_item_bytes
     if block.oversize_head is not None:
         is_row[0] = too_large[0] = True
-    bad: Flags = is_row & ((rows.cells != len(header.names)) | rows.broken | rows.oversize | too_large)
+    bad: Flags = is_row & ((rows.cells != len(header.flat.names)) | rows.broken | rows.oversize | too_large)
     numbers = np.cumsum(is_row) + rows_before
     for start in range(0, len(is_row), limits.chunk_rows):
         part = slice(start, start + limits.chunk_rows)
@@ -110,29 +110,19 @@ def _read_block(block: Block, header: Header, limits: ReadLimits, rows_before: i
             data = _select(block.data, rows, part, good, has_bad=bool(unreadable.rows))
             cells = _build_cells(data, count, header, newlines_in_cells=rows.quoted_line_ends)
         else:
-            cells = [pa.array([], pa.string()) for _ in header.kept]
-        columns = dict(zip((header.names[position] for position in header.kept), cells, strict=True))
+            cells = [pa.array([], pa.string()) for _ in header.flat.kept]
+        columns = dict(zip(header.flat.columns, cells, strict=True))
         yield Piece(pa.array(numbers[part][good], pa.int64()), columns, unreadable)
 
 
 def _fault(rows: Rows, index: int, header: Header, limits: ReadLimits, *, is_too_large: bool) -> str:
     if is_too_large:
-        return (
-            f"the row is larger than {limits.max_item_bytes:,} bytes, the most that an item may have "
-            "(setting BATCH_MAX_ITEM_BYTES)"
-        )
+        return size_fault(limits, item=True)
     if rows.broken[index]:
         return _BROKEN
     if rows.oversize[index]:
-        return (
-            f"a cell is larger than {limits.max_cell_bytes:,} bytes, the most that a cell may have "
-            "(setting BATCH_MAX_CELL_BYTES)"
-        )
-    return f"the row has {_cells(int(rows.cells[index]))}, the header has {len(header.names):,}"
-
-
-def _cells(count: int) -> str:
-    return "1 cell" if count == 1 else f"{count:,} cells"
+        return size_fault(limits, item=False)
+    return width_fault(int(rows.cells[index]), len(header.flat.names))
 
 
 def _select(data: bytes, rows: Rows, part: slice, good: Flags, *, has_bad: bool) -> bytes | memoryview:
@@ -150,13 +140,13 @@ def _build_cells(
     data: bytes | memoryview, count: int, header: Header, *, newlines_in_cells: bool
 ) -> list[pa.StringArray]:
     """The kept columns of ``count`` rows known to be well formed."""
-    names = [str(position) for position in header.kept]
+    names = [str(position) for position in header.flat.kept]
     table = pacsv.read_csv(
         pa.BufferReader(pa.py_buffer(data)),
         read_options=pacsv.ReadOptions(
             use_threads=False,
             block_size=len(data) + 1,
-            column_names=[str(position) for position in range(len(header.names))],
+            column_names=[str(position) for position in range(len(header.flat.names))],
         ),
         parse_options=pacsv.ParseOptions(
             delimiter=header.delimiter,
@@ -174,12 +164,4 @@ def _build_cells(
     if table.num_rows != count:
         raise RuntimeError(f"pyarrow read {table.num_rows} rows where the structure has {count}")
     arrays = [column.chunk(0) if column.num_chunks == 1 else column.combine_chunks() for column in table.columns]
-    return [_without_apostrophe(array) for array in arrays] if header.is_errors_file else arrays
-
-
-def _without_apostrophe(cells: pa.StringArray) -> pa.StringArray:
-    """Takes off the one apostrophe that an errors file puts before a cell that a spreadsheet might run."""
-    protected = pc.starts_with(cells, "'")
-    if not pc.any(protected).as_py():
-        return cells
-    return pc.if_else(protected, pc.utf8_slice_codeunits(cells, 1), cells)
+    return [header.flat.unguarded(array) for array in arrays]

@@ -8,13 +8,11 @@ import re
 HEAD_BYTES = 4096
 
 _SIGNATURES: tuple[tuple[bytes, str], ...] = (
-    (b"\x1f\x8b", "a gzip file: decompress it"),
-    (b"\x28\xb5\x2f\xfd", "a zstd file: decompress it"),
     (b"\xfd7zXZ\x00", "an xz file: decompress it"),
     (b"\x04\x22\x4d\x18", "an lz4 file: decompress it"),
     (b"7z\xbc\xaf\x27\x1c", "a 7-Zip archive: take the file out of it"),
     (b"Rar!\x1a\x07", "a RAR archive: take the file out of it"),
-    (b"PAR1", "a Parquet file: write it as CSV or NDJSON"),
+    (b"PARE", "an encrypted Parquet file: write it without encryption"),
     (b"ARROW1\x00\x00", "an Arrow file: write it as CSV or NDJSON"),
     (b"Obj\x01", "an Avro file: write it as CSV or NDJSON"),
     (b"SQLite format 3\x00", "an SQLite database: export the table as CSV"),

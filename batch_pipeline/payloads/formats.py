@@ -1,8 +1,8 @@
 """The registry of formats that are read.
 
 A further format is one new module with a `Payload`, one `PayloadFormat` member, and one `ReadableFormat`
-below. The first that recognises an upload reads it: by content, then by name, CSV being what any other text
-is.
+below. The first that recognises an upload reads it: binary formats by their first bytes, texts by content, then by
+name, CSV being what any other text is.
 """
 
 from collections.abc import Callable
@@ -10,11 +10,13 @@ from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 
+from batch_pipeline.errors import RefusedError
 from batch_pipeline.payloads.csv_reader import CsvPayload
 from batch_pipeline.payloads.encoding import TextFile, decide_encoding
 from batch_pipeline.payloads.json_reader import JsonPayload
 from batch_pipeline.payloads.model import Payload, PayloadFormat, ReadLimits
 from batch_pipeline.payloads.ndjson_reader import NdjsonPayload, refuse_single_object
+from batch_pipeline.payloads.parquet_reader import MAGIC, ParquetPayload
 
 
 @dataclass(frozen=True)
@@ -41,11 +43,11 @@ class Upload:
 
     @cached_property
     def first_character(self) -> str:
-        """The first character of the text that is not blank; '' if there is none."""
+        """The first character of the text that is not blank. Raises RefusedError ``empty_file`` if there is none."""
         for part in self.text.texts(64 << 10):
             if stripped := part.lstrip():
                 return stripped[0]
-        return ""
+        raise RefusedError("empty_file", "The file holds only blanks: send one with a header or items.")
 
     def is_named(self, *suffixes: str) -> bool:
         """Whether its name ends with one of these."""
@@ -79,9 +81,17 @@ def _open_ndjson(upload: Upload) -> Payload:
     return NdjsonPayload(upload.text, upload.limits, block_bytes=upload.block_bytes)
 
 
+def _open_parquet(upload: Upload) -> Payload:
+    return ParquetPayload(upload.path, upload.limits)
+
+
 _LINES = (".ndjson", ".jsonl", ".ldjson")
 
-FORMATS: tuple[ReadableFormat, ...] = (
+BINARY_FORMATS: tuple[ReadableFormat, ...] = (
+    ReadableFormat(PayloadFormat.PARQUET, lambda upload: upload.head.startswith(MAGIC), _open_parquet),
+)
+
+TEXT_FORMATS: tuple[ReadableFormat, ...] = (
     ReadableFormat(PayloadFormat.JSON, lambda upload: upload.first_character == "[", _open_json),
     ReadableFormat(
         PayloadFormat.NDJSON,

@@ -19,10 +19,17 @@ class PayloadFormat(StrEnum):
     CSV = "csv"
     JSON = "json"
     NDJSON = "ndjson"
+    PARQUET = "parquet"
+    XLSX = "xlsx"
+
+    @property
+    def is_flat(self) -> bool:
+        """Whether its rows are cells under one header, so that every row has every column, and each cell is a text."""
+        return self not in (PayloadFormat.JSON, PayloadFormat.NDJSON)
 
 
 class CellKind(IntEnum):
-    """What a cell was in the upload; a CSV cell is always TEXT."""
+    """What a cell was in the upload; a cell of a flat format is always TEXT."""
 
     TEXT = 0
     NULL = 1
@@ -55,6 +62,8 @@ class ReadLimits:
     max_cell_bytes: int
     max_item_bytes: int
     max_json_depth: int
+    max_decompressed_bytes: int
+    max_decompression_ratio: int
     chunk_rows: int
 
     @classmethod
@@ -66,6 +75,8 @@ class ReadLimits:
             max_cell_bytes=settings.max_cell_bytes,
             max_item_bytes=settings.max_item_bytes,
             max_json_depth=settings.max_json_depth,
+            max_decompressed_bytes=settings.max_decompressed_bytes,
+            max_decompression_ratio=settings.max_decompression_ratio,
             chunk_rows=settings.chunk_rows,
         )
 
@@ -77,7 +88,7 @@ class RawChunk:
     Attributes:
         rows: int64, ascending: each readable row's position in the upload, the first data row being 1,
             unreadable rows counted, blank lines not.
-        columns: upload column -> string array as long as ``rows``, text as uploaded (untrimmed). CSV: every
+        columns: upload column -> string array as long as ``rows``, text as uploaded (untrimmed). Flat: every
             column of the header, never null, '' for an empty cell. JSON: the fields that occur in this chunk,
             null where the item does not carry the field.
         kinds: for the columns in which some carried value is not a JSON string: uint8 (`CellKind`), null
@@ -98,7 +109,7 @@ class Payload(ABC):
 
     Attributes:
         format: what it was recognised as.
-        columns: CSV: the header's names, trimmed and NFC, without the ``_`` columns of an errors file.
+        columns: flat: the header's names, trimmed and NFC, without the ``_`` columns of an errors file.
             JSON: ().
         is_errors_file: it has a ``_row`` column, as errors files of a batch have.
     """
@@ -111,7 +122,7 @@ class Payload(ABC):
     def chunks(self) -> Iterator[RawChunk]:
         """Reads the rows from the start, each call anew, in memory that does not grow with the file.
 
-        Raises RefusedError while iterating, perhaps after some chunks: ``unreadable_file`` (JSON grammar,
-        with line and column), ``too_large`` (more than ``max_items`` rows, or ``max_columns`` distinct JSON
-        fields).
+        Raises RefusedError while iterating, perhaps after some chunks: ``unreadable_file`` (JSON grammar, with line
+        and column; a broken part of a Parquet or XLSX file), ``too_large`` (more than ``max_items`` rows, or
+        ``max_columns`` distinct JSON fields).
         """

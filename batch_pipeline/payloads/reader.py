@@ -3,41 +3,69 @@
 Which formats there are is the business of `formats`, what is told of others that of `foreign`.
 """
 
+from collections.abc import Callable
 from pathlib import Path
 
 from batch_pipeline.errors import RefusedError
+from batch_pipeline.payloads.compression import compression_of, decompress, inner_name
 from batch_pipeline.payloads.foreign import HEAD_BYTES, name_foreign
-from batch_pipeline.payloads.formats import FORMATS, Upload
+from batch_pipeline.payloads.formats import BINARY_FORMATS, TEXT_FORMATS, Upload
 from batch_pipeline.payloads.model import Payload, ReadLimits
 
 # Larger blocks were no faster; a block of very short rows takes many times its size while it is read.
 BLOCK_BYTES = 1 << 20
+PLAIN_SUFFIX = ".plain"
 
 
-def open_payload(path: Path, *, name: str, limits: ReadLimits, block_bytes: int = BLOCK_BYTES) -> Payload:
+def open_payload(
+    path: Path,
+    *,
+    name: str,
+    limits: ReadLimits,
+    block_bytes: int = BLOCK_BYTES,
+    check: Callable[[], None] = lambda: None,
+) -> Payload:
     """Recognises an upload's format, decides its encoding (one pass over the file) and reads its header.
+
+    What a compressed upload holds is first written beside it, to a file of the same name and `PLAIN_SUFFIX`.
 
     Args:
         path: a local copy of the upload, which must stay as it is until reading is done.
         name: the name that its sender gave it; it decides only where the content leaves the format open.
         limits: what the upload may hold.
         block_bytes: how much is read at once. It changes no result.
+        check: called often while a compressed upload is decompressed; may raise to stop.
 
     Raises RefusedError: ``empty_file`` (no bytes, or only blanks), ``unsupported_format`` (naming what it
-    looks like), ``unreadable_file`` (encoding, with the byte offset; no usable header; a single JSON object),
-    ``duplicate_headers``, ``too_large`` (columns, or the header itself).
+    looks like), ``unreadable_file`` (encoding, with the byte offset; broken compression or Parquet; no usable header; a
+    single JSON object), ``duplicate_headers``, ``too_large`` (columns, the header itself, size once decompressed).
     """
-    with path.open("rb") as file:
-        head = file.read(HEAD_BYTES)
+    head = _head(path)
+    compression = compression_of(head)
+    if compression is not None:
+        plain = path.with_name(path.name + PLAIN_SUFFIX)
+        decompress(path, plain, compression, limits, check=check)
+        path, name, head = plain, inner_name(name), _head(plain)
+        if inner := compression_of(head):
+            raise RefusedError(
+                "unsupported_format",
+                f"The {compression} file holds a {inner} file: compress an upload once only.",
+            )
     if not head:
         raise RefusedError("empty_file", "The file is empty (zero bytes): send one with a header or items.")
-    if foreign := name_foreign(head):
-        raise RefusedError(
-            "unsupported_format",
-            f"The file looks like {foreign}. CSV, a JSON array and NDJSON can be read.",
-        )
     upload = Upload(path, name, head, limits, block_bytes)
-    if not upload.first_character:
-        raise RefusedError("empty_file", "The file holds only blanks: send one with a header or items.")
-    readable = next(readable for readable in FORMATS if readable.recognises(upload))
+    readable = next((readable for readable in BINARY_FORMATS if readable.recognises(upload)), None)
+    if readable is None:
+        if foreign := name_foreign(head):
+            raise RefusedError(
+                "unsupported_format",
+                f"The file looks like {foreign}. CSV, JSON arrays, NDJSON and Parquet can be read, also compressed by "
+                "gzip or zstd.",
+            )
+        readable = next(readable for readable in TEXT_FORMATS if readable.recognises(upload))
     return readable.opens(upload)
+
+
+def _head(path: Path) -> bytes:
+    with path.open("rb") as file:
+        return file.read(HEAD_BYTES)

@@ -53,6 +53,7 @@ class Attempt:
     waited_seconds: float = 0.0
     has_slot: bool = False
     _phase: Phase | None = field(default=None, repr=False)
+    _checked_at: float = field(default=0.0, repr=False)
 
     @property
     def action(self) -> Action:
@@ -117,6 +118,13 @@ class Attempt:
         if self.remaining_seconds <= 0:
             raise self.out_of_time()
         self.refresh()
+
+    def check_seldom(self) -> None:
+        """The same at most once a second, for work in very small steps."""
+        now = time.monotonic()
+        if now - self._checked_at >= 1:
+            self._checked_at = now
+            self.check()
 
     def begin(self, name: PhaseName, total: int | None = None) -> None:
         """Marks the phase as running."""

@@ -20,7 +20,7 @@ from batch_pipeline.payloads.artifacts import (
     ResultWriter,
     flattened_columns,
 )
-from batch_pipeline.payloads.model import RawChunk
+from batch_pipeline.payloads.model import PayloadFormat, RawChunk
 from batch_pipeline.payloads.parsed import from_table, select
 from batch_pipeline.phases.attempt import Attempt
 from batch_pipeline.records.errors import ERRORS_SCHEMA
@@ -94,8 +94,9 @@ def write_errors(attempt: Attempt) -> None:
     batch, store = attempt.batch, attempt.system.store
     columns = list(batch.work.columns)
     with connect(attempt.system.database_url) as connection:
-        if batch.work.format != "csv":
-            columns = flattened_columns(columns, (chunk.items for chunk in _rejected(attempt, connection)))
+        if not PayloadFormat(batch.work.format).is_flat:
+            rejected = (chunk.items for chunk in _rejected(attempt, connection))
+            columns = flattened_columns(columns, rejected, max_columns=attempt.system.settings.max_columns)
         csv_path, json_path = attempt.scratch / "errors.csv", attempt.scratch / "errors.json"
         with (
             csv_path.open("wb") as csv_file,

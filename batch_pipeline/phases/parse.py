@@ -9,7 +9,7 @@ import pyarrow as pa
 from batch_pipeline.batches.model import Action, DuplicateHandling, PhaseName
 from batch_pipeline.errors import RefusedError
 from batch_pipeline.payloads.equality import EqualItems
-from batch_pipeline.payloads.model import Payload, PayloadFormat, ReadLimits
+from batch_pipeline.payloads.model import Payload, ReadLimits
 from batch_pipeline.payloads.parsed import to_table
 from batch_pipeline.payloads.reader import open_payload
 from batch_pipeline.phases.attempt import Attempt
@@ -35,7 +35,8 @@ def parse(attempt: Attempt) -> None:
     spool = attempt.scratch / "upload"
     checksum = store.download(batch.upload_key, spool)
     file_name = PurePosixPath(batch.source_key or batch.upload_key).name
-    payload = open_payload(spool, name=file_name, limits=ReadLimits.from_settings(attempt.system.settings))
+    limits = ReadLimits.from_settings(attempt.system.settings)
+    payload = open_payload(spool, name=file_name, limits=limits, check=attempt.check_seldom)
     _check_columns(attempt, payload)
     _read(attempt, payload, checksum)
 
@@ -43,7 +44,7 @@ def parse(attempt: Attempt) -> None:
 def _read(attempt: Attempt, payload: Payload, checksum: str) -> None:
     """Reads all chunks; the next one is read while the last one is being stored."""
     store, batch = attempt.system.store, attempt.batch
-    fields_vary = payload.format is not PayloadFormat.CSV
+    fields_vary = not payload.format.is_flat
     columns: dict[str, None] = dict.fromkeys(payload.columns)
     read = unreadable = number = 0
     equal_items = EqualItems(attempt.scratch, fields_vary=fields_vary)
@@ -99,7 +100,7 @@ def _check_columns(attempt: Attempt, payload: Payload) -> None:
             "The file is an errors file (it has a _row column), so it is not the whole of the records: "
             "upload it for merge, or remove its columns that begin with _.",
         )
-    if payload.format is not PayloadFormat.CSV:
+    if not payload.format.is_flat:
         return  # fields of JSON items are each item's own
     mapped_id = mapping.get("id", "id")
     if attempt.action is Action.delete and mapped_id not in payload.columns:

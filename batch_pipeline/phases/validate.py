@@ -15,7 +15,7 @@ from batch_pipeline.errors import RefusedError
 from batch_pipeline.loading.chunks import chunk_ranges, store_chunks
 from batch_pipeline.loading.identity import deciding_keys
 from batch_pipeline.loading.staging import STEP_RULES, Connection, Staging, copy_table
-from batch_pipeline.payloads.model import RawChunk
+from batch_pipeline.payloads.model import PayloadFormat, RawChunk
 from batch_pipeline.payloads.parsed import from_table, select
 from batch_pipeline.phases.attempt import Attempt
 from batch_pipeline.phases.planning import make_plan, require_valid_items, tune
@@ -110,7 +110,7 @@ def _stage_items(attempt: Attempt, connection: Connection, staging: Staging, fie
         ReadingOptions(
             mapping={header: name for name, header in options.column_mapping.items()},
             properties=options.properties,
-            blank_clears=attempt.blank_clears or attempt.batch.work.format != "csv",
+            blank_clears=attempt.blank_clears or not PayloadFormat(attempt.batch.work.format).is_flat,
         ),
         RuleContext(region=options.default_region or attempt.region),
         only_ids=attempt.action is Action.delete,

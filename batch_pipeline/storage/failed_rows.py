@@ -10,6 +10,7 @@ from batch_pipeline.batches.model import Action, Batch, BlankCells, Starter
 from batch_pipeline.batches.options import NAME_MAX, BatchOptions
 from batch_pipeline.batches.states import FINAL
 from batch_pipeline.errors import StateError
+from batch_pipeline.payloads.model import PayloadFormat
 from batch_pipeline.storage import keys
 from batch_pipeline.system import System
 
@@ -38,11 +39,12 @@ def create_from_rejected(system: System, batch_id: str, *, starter: Starter) -> 
             }
         )
     new_id = new_batch_id()
-    file_name = "rejected.csv" if original.work.format == "csv" else "rejected.json"
+    is_flat = PayloadFormat(original.work.format).is_flat
+    file_name = "rejected.csv" if is_flat else "rejected.json"
     target = keys.upload(new_id, file_name, saved=options.save_upload)
     with tempfile.TemporaryDirectory(prefix=f"{new_id}-") as folder:
         path = Path(folder) / file_name
-        write = _write_csv if original.work.format == "csv" else _write_json
+        write = _write_csv if is_flat else _write_json
         if write(system, original, path) == 0:
             raise StateError(
                 "nothing_rejected",

@@ -49,9 +49,15 @@ def default_limits(**changes: int) -> ReadLimits:
 
 
 @pytest.fixture(scope="session")
-def read_upload(tmp_path_factory: pytest.TempPathFactory) -> ReadUpload:
+def upload_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Where `read_upload` puts its uploads, and what is made of them."""
+    return tmp_path_factory.mktemp("uploads")
+
+
+@pytest.fixture(scope="session")
+def read_upload(upload_folder: Path) -> ReadUpload:
     """Reads bytes as an upload of a name, with blocks of a size and changed limits."""
-    path: Path = tmp_path_factory.mktemp("uploads") / "upload"
+    path = upload_folder / "upload"
 
     def read(data: bytes | str, name: str = "upload", *, block_bytes: int = BLOCK_BYTES, **limits: int) -> Reading:
         path.write_bytes(data.encode() if isinstance(data, str) else data)

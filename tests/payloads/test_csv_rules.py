@@ -149,6 +149,13 @@ def test_an_errors_file_loses_its_own_columns_and_one_apostrophe_per_cell(read_u
     assert reading.items == {1: {"name": "+1 415", "=x": "'a"}, 2: {"name": "-5", "=x": "b'"}}
 
 
+def test_the_columns_that_an_errors_file_adds_do_not_count_as_the_upload_s(read_upload, refusal_of):
+    own = ",_row,_errors,_codes,_raw\n"
+    assert read_upload(f"a,b,c{own}", "x.csv", max_columns=3).columns == ("a", "b", "c")
+    assert "4 columns" in refusal_of(f"a,b,c,d{own}", "x.csv", max_columns=3).message
+    assert "5 columns" in refusal_of("a,b,c,_d,_errors\n", "x.csv", max_columns=4).message
+
+
 def test_another_file_keeps_apostrophes_and_columns_with_underscores(read_upload):
     reading = read_upload("name,_note\n'=x,''y\n")
     assert not reading.is_errors_file

@@ -1,6 +1,5 @@
 """Recognising formats and encodings: by content first, and refusing by name of what the file looks like."""
 
-import gzip
 import io
 import zipfile
 
@@ -68,11 +67,9 @@ def _zip_of(member: str) -> bytes:
 @pytest.mark.parametrize(
     ("data", "looks_like"),
     [
-        (gzip.compress(b"a,b\n1,2\n", mtime=0), "gzip"),
-        (b"\x28\xb5\x2f\xfd\x04\x00", "zstd"),
         (b"BZh91AY&SY\x00", "bzip2"),
         (b"\xfd7zXZ\x00\x00", "xz"),
-        (b"PAR1\x15\x04\x15", "Parquet"),
+        (b"PARE\x15\x04\x15", "encrypted Parquet"),
         (_zip_of("xl/workbook.xml"), "XLSX"),
         (_zip_of("items.csv"), "ZIP"),
         (b"\xd0\xcf\x11\xe0\xa1\xb1\x1a\xe1" + bytes(100), "Excel"),

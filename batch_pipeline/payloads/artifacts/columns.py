@@ -14,10 +14,8 @@ import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from batch_pipeline.payloads.flat_header import OWN_COLUMNS
 from batch_pipeline.payloads.model import CellKind, RawChunk
-
-ROW, ERRORS, CODES, RAW = "_row", "_errors", "_codes", "_raw"
-_OWN = frozenset({ROW, ERRORS, CODES, RAW})
 
 
 def upload_columns(columns: Sequence[str]) -> list[str]:
@@ -25,7 +23,7 @@ def upload_columns(columns: Sequence[str]) -> list[str]:
 
     It is JSON items that can have such fields (and are rejected for it); ``errors.json`` shows them.
     """
-    return [name for name in columns if name.strip() not in _OWN]
+    return [name for name in columns if name.strip() not in OWN_COLUMNS]
 
 
 def flattened_columns(columns: Sequence[str], chunks: Iterable[RawChunk], *, max_columns: int = 500) -> list[str]:
@@ -34,14 +32,13 @@ def flattened_columns(columns: Sequence[str], chunks: Iterable[RawChunk], *, max
     Args:
         columns: the top-level fields of the rejected items, in the order in which they were first seen.
         chunks: all rejected items, as they will be written.
-        max_columns: the most that a file may have (setting ``max_columns``), those of an errors file itself
-            included. Fields whose keys would exceed it are not flattened, those with the most keys first.
+        max_columns: the most that a file may have (setting ``max_columns``), to which those that an errors file
+            adds do not count. Fields whose keys would exceed it are not flattened, those with the most keys first.
 
     Returns:
         In the place of each field that occurs as an object: its own column, if some item carries another
         value in it than an object or null, then one for each path in its objects, in first-seen order.
     """
-    limit = max(0, max_columns - len(_OWN))
     paths: dict[str, dict[str, None]] = {}
     whole: set[str] = set()  # fields that need their own column
     too_wide: set[str] = set()
@@ -58,12 +55,12 @@ def flattened_columns(columns: Sequence[str], chunks: Iterable[RawChunk], *, max
                     whole.add(name)
                 else:
                     found.update(dict.fromkeys(path for path, _ in pairs))
-            if len(found) > limit:  # and not kept, or memory would grow with the upload
+            if len(found) > max_columns:  # and not kept, or memory would grow with the upload
                 too_wide.add(name)
                 del paths[name]
     while True:
         flat = _in_order(columns, paths, whole)
-        if len(flat) <= limit or not paths:
+        if len(flat) <= max_columns or not paths:
             return flat
         del paths[max(paths, key=lambda name: (len(paths[name]), name))]
 
@@ -102,7 +99,7 @@ def flat_cells(chunk: RawChunk, columns: Collection[str]) -> dict[str, pa.String
         cells[path] = pc.coalesce(cells[path], column) if path in cells else column
     for name in [name for name in cells if name not in columns]:
         shown = pc.any(pc.not_equal(cells.pop(name), "")).as_py()
-        if shown and name.strip() not in _OWN:
+        if shown and name.strip() not in OWN_COLUMNS:
             raise ValueError("rejected items have a field that is none of the errors file's columns")
     return cells
 
