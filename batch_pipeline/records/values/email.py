@@ -5,14 +5,17 @@ local parts beyond ASCII (SMTPUTF8) are valid; quoted local parts, domain litera
 display names, domains without a dot and special-use domains (``.test``, ``.local``, …) are not.
 """
 
+from dataclasses import dataclass
 from functools import lru_cache
 
 import email_validator
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
+from email_validator import validate_email
 from email_validator.rfc_constants import EMAIL_MAX_LENGTH
 
+from batch_pipeline.records.values import email_international
 from batch_pipeline.records.values.slow_path import (
     CACHED_VALUES,
     Canonical,
@@ -27,6 +30,7 @@ from batch_pipeline.records.values.slow_path import (
 # R-LDH labels that the library refuses), then a top-level domain of letters only.
 _LOCAL_PART = r"[a-zA-Z0-9_!#$%&'*+\-/=?^`{|}~]+(?:\.[a-zA-Z0-9_!#$%&'*+\-/=?^`{|}~]+)*"
 _PLAIN_LOWER = rf"^{_LOCAL_PART}@(?:[a-z0-9]+(?:-[a-z0-9]+)*\.)+[a-z]+$"
+_VALID_LOCAL_PART = rf"^{email_international.LOCAL_PART}@[^@]+$"
 _PLAIN = rf"^{_LOCAL_PART}@(?:[a-zA-Z0-9]+(?:-[a-zA-Z0-9]+)*\.)+[a-zA-Z]+$"
 
 # In an address this short no label can be longer than the 63 octets of RFC 1035, nor the domain than 253 or
@@ -56,7 +60,26 @@ def _decide(texts: pa.StringArray) -> pa.StringArray:
     """Canonical addresses of values that are not plain and in lower case."""
     plain = _accepts(texts, _PLAIN)
     lowered = replace(texts, plain, _with_lower_domain(texts.filter(pa.array(plain))))
-    return decide_distinct(lowered, plain, _ask_library)
+    international = email_international.accepts_international(texts) & ~_special_use(texts)
+    return decide_distinct(lowered, plain | international, _decide_by_parts)
+
+
+def _decide_by_parts(texts: pa.StringArray) -> pa.StringArray:
+    """Canonical addresses of others: each distinct domain is decided once, where the local part is certainly valid.
+
+    The library looks at local part and domain apart, and then at the length of the whole in three forms: as
+    given, canonical, and with the domain in its ASCII form.
+    """
+    splits = as_mask(pc.less_equal(pc.binary_length(texts), EMAIL_MAX_LENGTH)) & matches(texts, _VALID_LOCAL_PART)
+    local_parts, given = _parts(texts.filter(pa.array(splits)))
+    domains = given.dictionary_encode()
+    decided = [_domain(domain) for domain in domains.dictionary.to_pylist()]
+    canonical = pa.array([domain and domain.canonical for domain in decided], pa.string()).take(domains.indices)
+    octets = pa.array([domain and domain.octets for domain in decided], pa.int32()).take(domains.indices)
+    lengths = pc.add(pc.add(pc.binary_length(local_parts), 1), octets)
+    addresses = pc.binary_join_element_wise(local_parts, canonical, "@")
+    addresses = pc.if_else(pc.less_equal(lengths, EMAIL_MAX_LENGTH), addresses, pa.scalar(None, pa.string()))
+    return decide_distinct(replace(texts, splits, addresses), splits, _ask_library)
 
 
 def _special_use(texts: pa.StringArray) -> Mask:
@@ -70,10 +93,31 @@ def _special_use(texts: pa.StringArray) -> Mask:
 
 def _with_lower_domain(texts: pa.StringArray) -> pa.StringArray:
     """The addresses, each with exactly one @ and an ASCII domain, with that in lower case."""
-    parts = pc.split_pattern(texts, "@").flatten()
-    local_parts = parts.take(pa.array(np.arange(0, len(parts), 2)))
-    domains = parts.take(pa.array(np.arange(1, len(parts), 2)))
+    local_parts, domains = _parts(texts)
     return pc.binary_join_element_wise(local_parts, pc.ascii_lower(domains), "@")
+
+
+def _parts(texts: pa.StringArray) -> tuple[pa.StringArray, pa.StringArray]:
+    """Local parts and domains of texts with exactly one @ each."""
+    parts = pc.split_pattern(texts, "@").flatten()
+    return parts.take(pa.array(np.arange(0, len(parts), 2))), parts.take(pa.array(np.arange(1, len(parts), 2)))
+
+
+@dataclass(frozen=True)
+class _Domain:
+    """A valid domain: its canonical form, and the octets of the longer of its Unicode and ASCII forms."""
+
+    canonical: str
+    octets: int
+
+
+@lru_cache(maxsize=CACHED_VALUES)
+def _domain(text: str) -> _Domain | None:
+    try:
+        address = validate_email(f"a@{text}", check_deliverability=False)
+    except email_validator.EmailNotValidError:
+        return None
+    return _Domain(address.domain, max(len(address.domain.encode()), len(address.ascii_domain)))
 
 
 def _ask_library(texts: pa.StringArray) -> pa.StringArray:
@@ -86,7 +130,7 @@ def _ask_library(texts: pa.StringArray) -> pa.StringArray:
 @lru_cache(maxsize=CACHED_VALUES)
 def _canonical_email(text: str) -> str | None:
     try:
-        address = email_validator.validate_email(text, check_deliverability=False)
+        address = validate_email(text, check_deliverability=False)
     except email_validator.EmailNotValidError:
         return None
     # The library's own normalized form would also lower some local parts (RFC 2142: Info, Sales, …). A valid
