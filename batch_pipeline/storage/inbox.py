@@ -90,13 +90,10 @@ def take_in_one(
 ) -> Batch | None:
     """Takes in one object; None where it has gone from the inbox, or been overwritten, meanwhile."""
     with _alone_with(system, found.key):
-        try:
-            unchanged = system.store.stat(found.key).version == found.version
-        except NotFoundError:
+        current = system.store.confirm(found)
+        if current is None:
             return None
-        if not unchanged:
-            return None
-        return _take_in(system, found, organizations, starter=starter, options_override=options_override)
+        return _take_in(system, current, organizations, starter=starter, options_override=options_override)
 
 
 @contextmanager
@@ -119,17 +116,20 @@ def _take_in(
     options_override: BatchOptions | None,
 ) -> Batch | None:
     address = read_address(found.key, organizations)
+    sidecar = _sidecar(system, found.key)
+    options, problem = _options(system, sidecar) if options_override is None else (options_override, None)
+    if address.problem is not None:
+        problem = Reason("unknown_folder", address.problem)
+    elif problem is None:
+        problem = _action_problem(address)
+    batch_id = new_batch_id()
+    target = keys.upload(batch_id, address.file_name, saved=options.save_upload)
     try:
-        options, problem = _options(system, found.key) if options_override is None else (options_override, None)
-        if address.problem is not None:
-            problem = Reason("unknown_folder", address.problem)
-        elif problem is None:
-            problem = _action_problem(address)
-        batch_id = new_batch_id()
-        target = keys.upload(batch_id, address.file_name, saved=options.save_upload)
-        found = system.store.stat(found.key)  # listings have no version ids
         system.store.copy(found.key, target)
     except NotFoundError:
+        return None
+    if system.store.confirm(found) is None:
+        system.store.delete(target)  # overwritten meanwhile: nobody knows of which version this is a copy
         return None
     batch, created = system.ledger.create(
         batch_id=batch_id,
@@ -152,18 +152,12 @@ def _take_in(
             batch = system.ledger.payload_arrived(
                 batch.id, upload_key=target, saved=options.save_upload, starter=starter
             )
-    _remove(system, found, batch)
-    return batch
-
-
-def _remove(system: System, found: StoredObject, batch: Batch) -> None:
-    """Removes the object, unless it has been overwritten since: then the newer version stays for the next look."""
-    try:
-        if system.store.stat(found.key).version == found.version:
-            system.store.delete(found.key, found.key + keys.OPTIONS_SUFFIX)
-    except NotFoundError:
-        pass  # removed already, by another taker or by its sender
+    for taken in (found, sidecar):
+        # What has been overwritten since is the next version, or its options: it stays for the next look.
+        if taken is not None and system.store.confirm(taken) is not None:
+            system.store.delete(taken.key)
     system.ledger.release_source(batch.id)
+    return batch
 
 
 def _waiting(system: System, organizations: set[str]) -> Iterator[StoredObject]:
@@ -179,16 +173,24 @@ def _waiting(system: System, organizations: set[str]) -> Iterator[StoredObject]:
         yield from (found for found in round_of_all if found is not None)
 
 
-def _options(system: System, key: str) -> tuple[BatchOptions, Reason | None]:
-    """The options of the file's sidecar, or the defaults and what is wrong with the sidecar."""
+def _sidecar(system: System, key: str) -> StoredObject | None:
+    """The file's sidecar, where it has one."""
     try:
-        text = system.store.read(key + keys.OPTIONS_SUFFIX)
+        return system.store.stat(key + keys.OPTIONS_SUFFIX)
     except NotFoundError:
+        return None
+
+
+def _options(system: System, sidecar: StoredObject | None) -> tuple[BatchOptions, Reason | None]:
+    """The options that the sidecar says, or the defaults and what is wrong with it."""
+    if sidecar is None:
         return BatchOptions(), None
     try:
-        return parse_options(json.loads(text)), None
+        return parse_options(json.loads(system.store.read(sidecar.key))), None
+    except NotFoundError:
+        return BatchOptions(), None  # taken away meanwhile
     except (json.JSONDecodeError, UnicodeDecodeError) as error:
-        name = key.rsplit("/", 1)[-1] + keys.OPTIONS_SUFFIX
+        name = sidecar.key.rsplit("/", 1)[-1]
         return BatchOptions(), Reason("invalid_options", f"{name} is no JSON: {error}.")
     except RefusedError as error:
         return BatchOptions(), Reason(error.code, error.message)

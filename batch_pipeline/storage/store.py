@@ -4,8 +4,8 @@ import hashlib
 import os
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
-from datetime import UTC, datetime
+from dataclasses import dataclass, replace
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
@@ -31,13 +31,20 @@ class StoredObject:
     Attributes:
         key: relative to the store's prefix.
         size: bytes.
-        version: identifies these very bytes: the version id, else ETag and time.
+        modified_at: as finely as the service told.
+        version_id: None where the store keeps no versions, or in a listing, which never has them.
     """
 
     key: str
     size: int
     modified_at: datetime
-    version: str
+    etag: str
+    version_id: str | None
+
+    @property
+    def version(self) -> str:
+        """Identifies these very bytes: the version id, else ETag, time and size."""
+        return self.version_id or f"{self.etag}@{self.modified_at.isoformat()}/{self.size}"
 
 
 class Store:
@@ -98,6 +105,33 @@ class Store:
                     version_id = looked_up.get("VersionId")
                     return self._object({**found, "name": self.path(key), "size": found["Size"]}, version_id)
             raise FileNotFoundError(name)  # gone between the two
+
+    def confirm(self, found: StoredObject) -> StoredObject | None:
+        """The object, with its version id, if it is still the same as it was found; None where it changed or went.
+
+        The same means ETag, size, time to the second and, where it is known, the version id: of a service without
+        ETags, let objects grow 2 s old. Opens the object first: a server over a folder may remember for a while how a
+        file was, and looks anew only when it opens it (rclone, up to its --dir-cache-time).
+        """
+        name = self.path(found.key).removeprefix(f"{self.bucket}/")
+        try:
+            with self._translating(found.key):
+                if found.size > 0:
+                    self._files.cat_file(self.path(found.key), start=0, end=1)
+                looked_up = self._files.call_s3("head_object", Bucket=self.bucket, Key=name)
+        except NotFoundError:
+            return None
+        now = self._object(
+            {**looked_up, "name": self.path(found.key), "size": looked_up["ContentLength"]}, looked_up.get("VersionId")
+        )
+        # A look-up has HTTP's whole seconds, and rclone's is one too early where the time is less than 1 ms past one.
+        earlier_by = found.modified_at.replace(microsecond=0) - now.modified_at.replace(microsecond=0)
+        is_same = (
+            (now.etag, now.size) == (found.etag, found.size)
+            and earlier_by in (timedelta(0), timedelta(seconds=1))
+            and found.version_id in (None, now.version_id)
+        )
+        return replace(found, version_id=now.version_id) if is_same else None
 
     def exists(self, key: str) -> bool:
         """Whether there is such an object."""
@@ -177,8 +211,9 @@ class Store:
         key = str(info["name"]).removeprefix(self.path("")).lstrip("/")
         modified = info["LastModified"].astimezone(UTC)  # s3fs gives the local zone's, which may change
         if version_id in (None, "null"):  # not versioned, or written while versioning was suspended
-            version_id = f"{info.get('ETag', '')}@{modified.isoformat()}/{info['size']}"
-        return StoredObject(key, int(info["size"]), modified, version_id)
+            version_id = None
+        etag = str(info.get("ETag", "")).strip('"')  # rclone quotes it in headers only
+        return StoredObject(key, int(info["size"]), modified, etag, version_id)
 
     @contextmanager
     def _translating(self, key: str | None) -> Iterator[None]:

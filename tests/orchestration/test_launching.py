@@ -1,8 +1,12 @@
 """How batches and their runs come about: the inbox, the sensor's ticks, the Launchpad, and re-execution."""
 
 import json
+import os
+import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
+from pathlib import Path
 from typing import Any, cast
 
 import psycopg
@@ -24,12 +28,14 @@ from dagster import (
 from batch_pipeline.batches.ledger import Ledger
 from batch_pipeline.batches.model import Batch, Starter
 from batch_pipeline.definitions import defs
+from batch_pipeline.local.system import LocalServers
 from batch_pipeline.orchestration import tags
 from batch_pipeline.orchestration.execute import execute_batch
 from batch_pipeline.storage import inbox, keys
 from batch_pipeline.storage.store import Store
 from batch_pipeline.system import System
 
+WAIT_SECONDS = 60.0  # for what comes at once on a machine that isn't overloaded
 INBOX = "uploads/default/contact/merge"
 WAITING_FOR_LOCKS = """
     SELECT count(*) FROM pg_locks WHERE locktype = 'advisory' AND NOT granted
@@ -219,6 +225,47 @@ def test_two_takers_at_once_make_one_batch(system: System, monkeypatch: pytest.M
         inbox.take_in(system, limit=10)
     assert len(_batches(system)) == 1
     assert system.store.list("uploads/") == []
+
+
+@pytest.fixture
+def inbox_folder(system: System, servers: LocalServers) -> Path:
+    """The folder that is `INBOX` to those who copy files there: past the S3 server, which may look only later."""
+    folder = servers.storage_folder / system.store.path(INBOX).removeprefix(f"{system.store.bucket}/")
+    folder.mkdir(parents=True)
+    return folder
+
+
+@pytest.mark.parametrize(
+    ("owner", "step", "before"),
+    [(Store, "copy", True), (Store, "copy", False), (Ledger, "payload_arrived", False)],
+    ids=["before the copy", "after the copy", "before the removal"],
+)
+def test_a_file_overwritten_while_it_is_taken_in_is_not_lost_nor_are_its_options(  # noqa: PLR0917
+    system: System, inbox_folder: Path, monkeypatch: pytest.MonkeyPatch, owner: type, step: str, before: bool
+) -> None:
+    """Past the S3 server, which remembers for a second how the file was."""
+    system = replace(system, settings=system.settings.model_copy(update={"inbox_quiet_seconds": 1.2}))
+    file = inbox_folder / "people.csv"
+    file.write_bytes(b"name\nAda\n")
+    os.utime(file, (time.time() - 10, time.time() - 10))
+    real: Callable[..., Any] = getattr(owner, step)
+
+    def overwritten(*args: Any, **kwargs: Any) -> Any:
+        monkeypatch.setattr(owner, step, real)
+        answer = None if before else real(*args, **kwargs)
+        (inbox_folder / "people.csv.options.json").write_text('{"name": "The second"}')
+        file.write_bytes(b"name\nGrace\n")
+        return real(*args, **kwargs) if before else answer
+
+    monkeypatch.setattr(owner, step, overwritten)
+    deadline = time.monotonic() + WAIT_SECONDS
+    while not [batch for batch in _batches(system) if batch.name == "The second"]:
+        inbox.take_in(system, limit=10)
+        assert time.monotonic() < deadline, _batches(system)
+    payloads = [system.store.read(str(batch.upload_key)) for batch in _batches(system)]
+    # Until it was copied, the first was not taken in; a copy that may be torn is none.
+    assert payloads == ([] if step == "copy" else [b"name\nAda\n"]) + [b"name\nGrace\n"]
+    assert list(inbox_folder.parent.rglob("*.*")) == []
 
 
 # ---- the Launchpad ---------------------------------------------------------------------------------------------

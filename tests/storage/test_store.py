@@ -12,6 +12,7 @@ import pyarrow as pa
 import pytest
 
 from batch_pipeline.errors import NotFoundError, UnavailableError
+from batch_pipeline.local.system import LocalServers
 from batch_pipeline.storage.store import BLOCK_BYTES, Store
 
 ODD_NAMES = [
@@ -270,3 +271,33 @@ def _is_an_outage(act: Callable[[], object]) -> str:
     assert "\n" not in caught.value.message
     assert "wrong-secret-value" not in caught.value.message
     return caught.value.message
+
+
+@pytest.mark.parametrize("part_of_second", [0.0, 0.0004, 0.5, 0.9996])
+@pytest.mark.parametrize("name", ["people.csv", "report [1] 50%.csv"])
+def test_an_object_is_confirmed_until_it_changes(
+    store: Store, servers: LocalServers, name: str, part_of_second: float
+) -> None:
+    """Also where its file is changed past the server, which remembers for a second how it was."""
+    file = servers.storage_folder / store.path(f"inbox/{name}").removeprefix(f"{store.bucket}/")
+    file.parent.mkdir(parents=True)
+    file.write_bytes(b"name\nAnn\n")
+    then = int(time.time()) - 60 + part_of_second
+    os.utime(file, (then, then))
+    deadline = time.monotonic() + 30
+    while not (listed := store.list("inbox/")):
+        assert time.monotonic() < deadline
+    (found,) = listed
+    confirmed = store.confirm(found)
+    assert confirmed == found
+    assert confirmed is not None
+    assert store.confirm(confirmed) == found
+
+    os.utime(file, (then + 2, then + 2))
+    assert store.confirm(found) is None
+    os.utime(file, (then, then))
+    assert store.confirm(found) == found
+    file.write_bytes(b"name\nAnne\n")
+    assert store.confirm(found) is None
+    store.delete(found.key)
+    assert store.confirm(found) is None
