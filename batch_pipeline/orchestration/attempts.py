@@ -7,7 +7,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 import psycopg
-from dagster import DagsterExecutionInterruptedError, Failure, OpExecutionContext
+from dagster import DagsterExecutionInterruptedError, DagsterRunStatus, Failure, OpExecutionContext
 from sqlalchemy.exc import DBAPIError
 
 from batch_pipeline.batches.model import Batch, Reason
@@ -25,6 +25,7 @@ from batch_pipeline.system import System
 LOG_SECONDS = 5.0  # between lines of progress
 # For the run before, which has said that the batch awaits another (it gave way), or has ended, to let the lock go.
 HANDOVER_SECONDS = 15.0
+CANCELLED = "cancelled"  # the reason's code
 
 
 @contextmanager
@@ -56,6 +57,9 @@ def attempt_at(
         system.ledger.give_way(batch_id, context.run_id)
         raise _failure(error) from None
     except SupersededError as error:
+        batch = system.ledger.get(batch_id)
+        if batch.run_id == context.run_id:
+            follow_cancelling(context, batch)
         raise _failure(error) from None
     except TimedOutError as error:
         _end(context, system, batch_id, BatchStatus.timed_out, Reason(error.code, error.message))
@@ -130,7 +134,19 @@ def _said(error: object, state: str) -> str:
 
 def cancelled_reason(done: int) -> Reason:
     """The reason of a batch whose run was cancelled: how many items had been processed."""
-    return Reason("cancelled", f"The run was cancelled after {done:,} items had been processed; a retry does the rest.")
+    return Reason(CANCELLED, f"The run was cancelled after {done:,} items had been processed; a retry does the rest.")
+
+
+def follow_cancelling(context: OpExecutionContext, batch: Batch) -> None:
+    """Makes Dagster end the run as CANCELED, not FAILURE, where its batch was cancelled in the ledger.
+
+    What fails in a run that is being cancelled does not make it a failed one.
+    """
+    if batch.reason is None or batch.reason.code != CANCELLED:
+        return
+    run = context.instance.get_run_by_id(context.run_id)
+    if run is not None and not run.is_finished and run.status is not DagsterRunStatus.CANCELING:
+        context.instance.report_run_canceling(run, message=batch.reason.message)
 
 
 def _end(

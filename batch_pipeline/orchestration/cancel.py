@@ -13,9 +13,9 @@ from batch_pipeline.system import System
 def cancel_batch(system: System, instance: DagsterInstance, batch_id: str) -> Batch:
     """Ends the batch as `failed` with reason `cancelled`; what was written stays, and a retry does the rest.
 
-    Returns once no chunk is under way. Its run, if one is at work, notices and ends; one that is still queued is
-    cancelled. A batch that had ended and awaits its re-run loses that, and stays as it ended. Raises NotFoundError,
-    and StateError (`not_cancellable`) where the batch has ended, also where it does so just now.
+    Returns once no chunk is under way. Its run, if one is at work, notices and ends itself as CANCELED; one that is
+    still queued is cancelled here. A batch that had ended and awaits its re-run loses that, and stays as it ended.
+    Raises NotFoundError, and StateError (`not_cancellable`) where the batch has ended, also where it does so just now.
     """
     batch = system.ledger.get(batch_id)
     was_live = batch.status not in FINAL

@@ -10,6 +10,7 @@ from batch_pipeline.batches.options import label_from_file_name
 from batch_pipeline.batches.organizations import get_organization
 from batch_pipeline.errors import RefusedError, StateError
 from batch_pipeline.orchestration import tags
+from batch_pipeline.orchestration.attempts import follow_cancelling
 from batch_pipeline.orchestration.config import BatchConfig, run_tags_of
 from batch_pipeline.records.registry import check_action, get_resource
 from batch_pipeline.storage import inbox, keys
@@ -35,6 +36,8 @@ def batch_of(context: OpExecutionContext, config: BatchConfig, system: System) -
     if tagged is not None:
         batch = system.ledger.get(tagged)
         if batch.awaits_run is None:
+            if tags.RUN_KEY in run.tags or tags.IN_PROCESS in run.tags:  # asked for by this system, called off since
+                follow_cancelling(context, batch)
             raise StateError(
                 "run_refused",
                 f"Batch {tagged} awaits no run: re-execute one of its runs, or launch without the tag {tags.BATCH_ID}.",

@@ -6,6 +6,7 @@ RESOURCE = "batch/resource"
 ACTION = "batch/action"
 TURN = "batch/turn"  # whose records: dagster.yaml lets one run write them while one more gets ready
 IN_PROCESS = "batch/in_process"  # the run was not launched: it has none of Dagster's slots
+RUN_KEY = "dagster/run_key"  # Dagster's own, on runs that a sensor asked for
 
 JOB_NAME = "batch_job"
 PARSE = "parse"

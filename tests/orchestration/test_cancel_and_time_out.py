@@ -56,6 +56,13 @@ def _run(instance: DagsterInstance, batch: Batch, status: DagsterRunStatus) -> D
     )
 
 
+def _status(instance: DagsterInstance, batch: Batch) -> DagsterRunStatus:
+    """How the batch's newest run stands in Dagster."""
+    run = instance.get_run_by_id(str(batch.run_id))
+    assert run is not None
+    return run.status
+
+
 @contextmanager
 def _turn_taken(system: System, batch: Batch) -> Iterator[None]:
     """The batch that is first in line holds the turn and does nothing."""
@@ -95,6 +102,7 @@ def test_a_batch_cancelled_while_it_waits_for_its_turn_writes_nothing(
         assert running.result(WAIT_SECONDS) == cancelled
     assert cancelled.reason is not None
     assert _code(cancelled) == ("failed", "cancelled")
+    assert _status(instance, cancelled) is DagsterRunStatus.CANCELED
     assert "after 0 items" in cancelled.reason.message
     assert contacts(system, organization_id) == []
     assert execute_batch(system, instance, first).stats.created == ROWS
@@ -146,11 +154,33 @@ def test_a_batch_cancelled_at_work_stops_at_its_next_chunk_and_says_how_far_it_c
         assert running.result(WAIT_SECONDS) == cancelled
     assert cancelled.reason is not None
     assert _code(cancelled) == ("failed", "cancelled")
+    assert _status(instance, cancelled) is DagsterRunStatus.CANCELED
     assert f"after {CHUNK_ROWS} items" in cancelled.reason.message
     assert (cancelled.phases[2].status, cancelled.phases[2].processed) == ("failed", CHUNK_ROWS)
     assert len(contacts(system, organization_id)) == CHUNK_ROWS
     done = _retried(system, instance, batch)
     assert (done.status, done.stats.created, done.attempts) == ("completed", ROWS, 2)
+
+
+@pytest.mark.parametrize(
+    ("its_own", "status"),
+    [({tags.RUN_KEY: "its run"}, DagsterRunStatus.CANCELED), ({}, DagsterRunStatus.FAILURE)],
+    ids=["asked for by a sensor", "launched by a person"],
+)
+def test_a_run_that_was_starting_when_its_batch_was_cancelled_does_nothing(
+    system: System, instance: DagsterInstance, its_own: dict[str, str], status: DagsterRunStatus
+) -> None:
+    organization_id = new_organization(system)
+    batch = arrived(system, organization_id, PEOPLE, starter=Starter.launcher)
+    cancelled = cancel_batch(system, instance, batch.id)
+    result = defs.resolve_job_def(tags.JOB_NAME).execute_in_process(
+        run_config=run_config_of(batch), tags=run_tags_of(batch) | its_own, instance=instance, raise_on_error=False
+    )
+    run = instance.get_run_by_id(result.run_id)
+    assert run is not None
+    assert run.status is status
+    assert system.ledger.get(batch.id) == cancelled
+    assert contacts(system, organization_id) == []
 
 
 def test_a_batch_that_has_ended_can_not_be_cancelled(system: System, instance: DagsterInstance) -> None:
