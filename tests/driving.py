@@ -3,6 +3,7 @@
 import tempfile
 import time
 import uuid
+from collections.abc import Callable
 from pathlib import Path
 
 from batch_pipeline.batches.model import Batch, Reason
@@ -18,8 +19,10 @@ from batch_pipeline.records.registry import get_resource
 from batch_pipeline.system import System
 
 
-def run_attempt(system: System, batch: Batch, *, region: str = "US") -> Batch:
-    """One attempt at the batch, to its end."""
+def run_attempt(
+    system: System, batch: Batch, *, region: str = "US", once_validated: Callable[[], None] = lambda: None
+) -> Batch:
+    """One attempt at the batch, to its end; `once_validated` is called before it takes its turn."""
     run_id = str(uuid.uuid4())
     attempt_batch = system.ledger.begin_attempt(batch.id, run_id)
     with tempfile.TemporaryDirectory() as scratch:
@@ -35,8 +38,11 @@ def run_attempt(system: System, batch: Batch, *, region: str = "US") -> Batch:
             started_at=time.time(),
         )
         try:
-            for phase in (parse, validate, process, cleanup):
-                phase(attempt)
+            parse(attempt)
+            validate(attempt)
+            once_validated()
+            process(attempt)
+            cleanup(attempt)
         except BatchError as error:
             system.ledger.end(batch.id, BatchStatus.failed, Reason(error.code, error.message), run_id=run_id)
     return system.ledger.get(batch.id)

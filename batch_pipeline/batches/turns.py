@@ -6,7 +6,7 @@ whether another wrote since its plan was made.
 """
 
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
@@ -37,8 +37,11 @@ class Turn:
     version: int
 
 
-def planned_version(connection: Connection, batch: Batch) -> int | None:
-    """The records' version for a plan about to be made; None where another batch is writing, so that it won't hold."""
+def planned_version(connection: Connection, batch: Batch, referred: Iterable[str] = ()) -> int | None:
+    """The records' version for a plan about to be made; None where another batch is writing, so that it won't hold.
+
+    `referred` are other resources whose records the plan depends on; see `referred_version`.
+    """
     connection.execute(
         "INSERT INTO turns (organization_id, resource) VALUES (%s, %s) ON CONFLICT DO NOTHING",
         (batch.organization_id, batch.resource),
@@ -47,9 +50,26 @@ def planned_version(connection: Connection, batch: Batch) -> int | None:
         "SELECT version, holder FROM turns WHERE organization_id = %s AND resource = %s",
         (batch.organization_id, batch.resource),
     ).fetchone()
-    if row is None or row[1] not in (None, batch.id):
+    others = referred_version(connection, str(batch.organization_id), referred)
+    if row is None or row[1] not in (None, batch.id) or others is None:
         return None
-    return int(row[0])
+    return int(row[0]) + others
+
+
+def referred_version(connection: Connection, organization_id: str, resources: Iterable[str]) -> int | None:
+    """The sum of the versions of other resources' records; None where some batch is writing any of them.
+
+    As versions only grow, so does the sum of several when any of them does.
+    """
+    names = list(resources)
+    if not names:
+        return 0
+    row = connection.execute(
+        "SELECT coalesce(sum(version), 0)::bigint, count(holder) FROM turns"
+        " WHERE organization_id = %s AND resource = ANY(%s)",
+        (organization_id, names),
+    ).fetchone()
+    return int(row[0]) if row is not None and row[1] == 0 else None
 
 
 @contextmanager
@@ -125,15 +145,20 @@ def _try_take(connection: Connection, batch: Batch) -> bool:
     return taken is not None and bool(taken[0])
 
 
-def newer_writers(connection: Connection, batch: Batch) -> list[str]:
-    """The batches of the same records that arrived later than this one's payload and have written."""
+def newer_writers(connection: Connection, batch: Batch, referred: Iterable[str] = ()) -> list[str]:
+    """The batches of the same records that arrived later than this one's payload and have written.
+
+    For a re-run also those of the resources `referred` to. A first run is not held to the order of arrival with those:
+    they are written at the same time.
+    """
+    resources = [batch.resource, *(referred if batch.arrival != batch.first_arrival else ())]
     rows = connection.execute(
         """
         SELECT b.id FROM batches b
-        WHERE b.organization_id = %s AND b.resource = %s AND b.first_arrival > %s
+        WHERE b.organization_id = %s AND b.resource = ANY(%s) AND b.first_arrival > %s
           AND EXISTS (SELECT FROM batch_chunks c WHERE c.batch_id = b.id AND c.done_at IS NOT NULL)
         """,
-        (batch.organization_id, batch.resource, batch.first_arrival),
+        (batch.organization_id, resources, batch.first_arrival),
     )
     return [str(row[0]) for row in rows]
 

@@ -6,6 +6,7 @@ from psycopg import sql
 from batch_pipeline.batches.model import PhaseName
 from batch_pipeline.batches.turns import Turn
 from batch_pipeline.loading.chunks import ChunkOutcome, ChunkWriter, ItemWriter
+from batch_pipeline.loading.memberships import LinkRemover
 from batch_pipeline.loading.staging import Connection, Staging
 from batch_pipeline.records.resource import Resource
 
@@ -30,11 +31,14 @@ class DeleteWriter(ItemWriter):
         self._count_meant = sql.SQL(
             "SELECT count(*) FROM {} WHERE row BETWEEN %(first)s AND %(last)s AND verdict = 'a'"
         ).format(staging.plan)
+        gone = sql.SQL("SELECT record_id FROM {} WHERE row BETWEEN %(first)s AND %(last)s AND verdict = 'a'")
+        self._links = LinkRemover(connection, resource, gone.format(staging.plan))
 
     def apply(self, first: int, last: int) -> ChunkOutcome:
         """Deletes; a record that someone else deleted since the plan counts as unchanged."""
         parameters = self._range(first, last)
         deleted = self._connection.execute(self._delete, parameters).rowcount
+        self._links.remove(parameters)
         row = self._connection.execute(self._count_meant, parameters).fetchone()
         meant = 0 if row is None else int(row[0])
         return ChunkOutcome(deleted=deleted, unchanged=meant - deleted)
@@ -64,10 +68,14 @@ class CleanupWriter(ChunkWriter):
             " AND NOT EXISTS (SELECT FROM done WHERE done.number = d.number))"
             " SELECT count(*) FROM done"
         ).format(records=sql.Identifier("public", resource.table), doomed=staging.doomed)
+        gone = sql.SQL("SELECT id FROM {} WHERE number BETWEEN %(first)s AND %(last)s").format(staging.doomed)
+        self._links = LinkRemover(connection, resource, gone)
 
     def apply(self, first: int, last: int) -> ChunkOutcome:
         """Deletes a stretch of the list."""
-        row = self._connection.execute(self._delete, self._range(first, last)).fetchone()
+        parameters = self._range(first, last)
+        row = self._connection.execute(self._delete, parameters).fetchone()
+        self._links.remove(parameters)
         return ChunkOutcome(deleted=0 if row is None else int(row[0]))
 
     def reject(self, row: int, refusal: psycopg.Error) -> ChunkOutcome:

@@ -153,10 +153,10 @@ class Matching:
         ]
 
     def _natural_condition(self, key: NaturalKey) -> sql.Composed:
-        staged = [_key_expression(self.staged(column), key) for column in key.columns]
+        records = [sql.SQL("r.{}").format(sql.Identifier(column)) for column in key.columns]
         conditions = [
-            sql.SQL("{} = {}").format(_key_expression(sql.SQL("r.{}").format(sql.Identifier(column)), key), value)
-            for column, value in zip(key.columns, staged, strict=True)
+            sql.SQL("{} = {}").format(self._key_expression(key, column, value), self._staged_key(key, column))
+            for column, value in zip(key.columns, records, strict=True)
         ]
         if key.fold_case:  # its index is on records that have the column
             conditions += [sql.SQL("r.{} IS NOT NULL").format(sql.Identifier(column)) for column in key.columns]
@@ -165,8 +165,14 @@ class Matching:
         conditions.append(sql.SQL("{} IS NOT NULL").format(self.staged(key.columns[0])))
         return sql.SQL(" AND ").join(conditions)
 
+    def _staged_key(self, key: NaturalKey, column: str) -> sql.Composed:
+        return self._key_expression(key, column, self.staged(column))
+
+    def _key_expression(self, key: NaturalKey, column: str, value: sql.Composed) -> sql.Composed:
+        return _key_expression(value, key, self._resource.field(column).default)
+
     def _by_natural_key(self, kind: int, key: NaturalKey) -> sql.Composed:
-        values = sql.SQL(", ").join(_key_expression(self.staged(column), key) for column in key.columns)
+        values = sql.SQL(", ").join(self._staged_key(key, column) for column in key.columns)
         return self._compose(
             """
             SELECT s.row, min(r.id), count(r.id)::integer, s.kind,
@@ -182,8 +188,8 @@ class Matching:
         )
 
 
-def _key_expression(value: sql.Composed, key: NaturalKey) -> sql.Composed:
-    """A key column as compared; the index on the records table has the same expression."""
+def _key_expression(value: sql.Composed, key: NaturalKey, default: str | None) -> sql.Composed:
+    """A key column as compared, null as the field's default; the index on the records table has the same expression."""
     if key.fold_case:
         return sql.SQL("lower({} COLLATE {})").format(value, sql.Identifier(FOLDING_COLLATION))
-    return sql.SQL("(coalesce({}, '') COLLATE \"C\")").format(value)
+    return sql.SQL('(coalesce({}, {}) COLLATE "C")').format(value, sql.Literal(default or ""))

@@ -4,6 +4,7 @@ from psycopg import sql
 
 from batch_pipeline.batches.turns import Turn
 from batch_pipeline.loading.chunks import ChunkOutcome, ItemWriter
+from batch_pipeline.loading.memberships import LinkWriter, references_of
 from batch_pipeline.loading.staging import Connection, Staging
 from batch_pipeline.records.fields import Field
 from batch_pipeline.records.resource import Resource
@@ -24,8 +25,10 @@ class MergeWriter(ItemWriter):
         keep_changes: bool,
     ) -> None:
         super().__init__(connection, staging, turn)
+        has_links = bool(references_of(resource, fields))
+        self._links = LinkWriter(connection, resource, staging, fields) if has_links else None
         self._insert = _insert_statement(resource, staging, fields)
-        self._update = _update_statement(resource, staging, fields, clears=clears)
+        self._update = _update_statement(resource, staging, fields, clears=clears, has_links=has_links)
         if keep_changes and self._update is not None:
             self._update = sql.SQL(
                 "WITH done AS ({} RETURNING s.row) INSERT INTO {} (row) SELECT row FROM done"
@@ -36,9 +39,11 @@ class MergeWriter(ItemWriter):
         ).format(staging.plan)
 
     def apply(self, first: int, last: int) -> ChunkOutcome:
-        """Inserts, then updates."""
+        """Inserts, then updates; links come between, as a record whose links change is updated."""
         parameters = self._range(first, last)
         created = self._connection.execute(self._insert, parameters).rowcount
+        if self._links is not None:
+            self._links.write(parameters)
         row = self._connection.execute(self._count_meant, parameters).fetchone()
         meant = 0 if row is None else int(row[0])
         updated = 0
@@ -77,7 +82,7 @@ def merged_values(resource: Resource, fields: tuple[str, ...], *, clears: bool) 
     return {
         field.name: merged_value(field, bit, clears=clears)
         for bit, field in enumerate(resource.fields)
-        if field.name in fields and field.name != "id"
+        if field.name in fields and field.is_column and field.name != "id"
     }
 
 
@@ -94,7 +99,7 @@ def difference(resource: Resource, fields: tuple[str, ...], *, clears: bool) -> 
 
 def _insert_statement(resource: Resource, staging: Staging, fields: tuple[str, ...]) -> sql.Composed:
     """Creates the records of a range of rows."""
-    staged = [field for field in resource.fields if field.name in fields and field.name != "id"]
+    staged = [field for field in resource.fields if field.name in fields and field.is_column and field.name != "id"]
     values = [_inserted_value(field) for field in staged]
     return sql.SQL(
         "INSERT INTO {records} ({columns}) SELECT {values}"
@@ -121,28 +126,32 @@ def _inserted_value(field: Field) -> sql.Composed:
 
 
 def _update_statement(
-    resource: Resource, staging: Staging, fields: tuple[str, ...], *, clears: bool
+    resource: Resource, staging: Staging, fields: tuple[str, ...], *, clears: bool, has_links: bool
 ) -> sql.Composed | None:
     """Merges a range of rows into the records that they mean; a record that would stay the same is not written.
 
     None where the items carry nothing but ids, so there is nothing to merge.
     """
+    reasons = [sql.SQL("r.id IN ({})").format(LinkWriter.changed)] if has_links else []
     differs = difference(resource, fields, clears=clears)
-    if differs is None:
+    if differs is not None:
+        reasons.append(differs)
+    if not reasons:
         return None
+    assignments = [
+        sql.SQL("{} = {}").format(sql.Identifier(name), value)
+        for name, value in merged_values(resource, fields, clears=clears).items()
+    ]
     return sql.SQL(
-        "UPDATE {records} r SET {assignments}, updated_at = now(), batch_id = %(batch)s"
+        "UPDATE {records} r SET {assignments}"
         " FROM {items} s JOIN {plan} p ON p.row = s.row"
         " WHERE s.row BETWEEN %(first)s AND %(last)s AND p.row BETWEEN %(first)s AND %(last)s"
         " AND p.verdict = 'a' AND r.organization_id = %(organization)s AND r.id = p.record_id"
-        " AND {differs}"
+        " AND ({reasons})"
     ).format(
         records=sql.Identifier("public", resource.table),
-        assignments=sql.SQL(", ").join(
-            sql.SQL("{} = {}").format(sql.Identifier(name), value)
-            for name, value in merged_values(resource, fields, clears=clears).items()
-        ),
+        assignments=sql.SQL(", ").join([*assignments, sql.SQL("updated_at = now(), batch_id = %(batch)s")]),
         items=staging.items,
         plan=staging.plan,
-        differs=differs,
+        reasons=sql.SQL(" OR ").join(reasons),
     )

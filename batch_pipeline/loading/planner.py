@@ -12,8 +12,10 @@ from psycopg import sql
 
 from batch_pipeline.batches.model import Action, DuplicateHandling, PhaseName
 from batch_pipeline.loading.identity import BY_ID, BY_NATURAL_KEY, Matching
+from batch_pipeline.loading.memberships import references_of
 from batch_pipeline.loading.merging import difference, merged_value
 from batch_pipeline.loading.record_checks import RecordChecks
+from batch_pipeline.loading.references import Resolver
 from batch_pipeline.loading.staging import STEP_PLAN, Connection, Staging
 from batch_pipeline.records.errors import VALUE_CHARACTERS
 from batch_pipeline.records.keyed import KeyedText
@@ -75,12 +77,20 @@ class Planner:
             "done": "{}",
             "newer": newer,
         }
+        self._checks = RecordChecks(resource, staging, fields, clears=clears)
+        self._references: Resolver | None = None
+        if references_of(resource, fields):
+            self._references = Resolver(
+                connection, resource, staging, fields, parameters=self._parameters, checks=self._checks
+            )
 
     def plan(self) -> PlanCounts:
         """Decides every item that is in no finished chunk; replaces an earlier plan for those."""
         self._parameters["done"] = self._done_rows()
         self._execute("DELETE FROM {errors} WHERE step = {step} AND NOT row <@ %(done)s::int8multirange")
         self._match()
+        if self._references is not None:
+            self._references.resolve()
         self._find_errors()
         self._settle_contradictions()
         self._settle_external_ids()
@@ -195,8 +205,7 @@ class Planner:
                     most=sql.Literal(field.max_pairs),
                 )
 
-        checks = RecordChecks(self._resource, self._staging, self._fields, clears=self._clears)
-        for statement in checks.statements():
+        for statement in self._checks.statements():
             self._connection.execute(statement, self._parameters)
 
     def _spare_newer_records(self) -> None:
@@ -204,6 +213,8 @@ class Planner:
         changes: sql.Composable = sql.SQL("true")
         if self._action is not Action.delete:
             changes = difference(self._resource, self._fields, clears=self._clears) or sql.SQL("false")
+            if self._references is not None:
+                changes = sql.SQL("({} OR {})").format(changes, self._references.changed_rows())
         self._execute(
             """
             INSERT INTO {errors} (row, step, code, field, message, value)

@@ -42,6 +42,8 @@ class Staging:
       new record.
     - errors: every error of every item: row, step, code, field, message, value.
     - changes: rows whose records were updated (kept only where a result file is wanted) or deleted.
+    - members: what the references of items mean (see `references`): row, role a(dd), r(emove) or m(ark), target,
+      is_elsewhere; there is none where items have no references.
     - doomed: overwrite: the records that cleanup deletes, numbered: number, id, external_id.
     """
 
@@ -69,6 +71,11 @@ class Staging:
     def doomed(self) -> sql.Identifier:
         """Table of records to delete."""
         return self._name("doomed")
+
+    @property
+    def members(self) -> sql.Identifier:
+        """Table of resolved references."""
+        return self._name("members")
 
     @property
     def changes(self) -> sql.Identifier:
@@ -106,12 +113,16 @@ class Staging:
         """Replaces the list of records to delete by the query's answer (number, id, external_id), in order."""
         self._replace(connection, "doomed", "number", query, parameters)
 
+    def replace_members(self, connection: Connection, query: sql.Composed, parameters: dict[str, Any]) -> None:
+        """Replaces the resolved references by the query's answer, in the order of rows."""
+        self._replace(connection, "members", "row", query, parameters)
+
     def _replace(
         self, connection: Connection, part: str, order: str, query: sql.Composed, parameters: dict[str, Any]
     ) -> None:
         draft, table = self._name("draft"), self._name(part)
         connection.execute(sql.SQL("CREATE TABLE {} AS {}").format(draft, query), parameters)
-        connection.execute(sql.SQL("DROP TABLE {}").format(table))
+        connection.execute(sql.SQL("DROP TABLE IF EXISTS {}").format(table))
         connection.execute(
             sql.SQL("ALTER TABLE {} RENAME TO {}").format(draft, sql.Identifier(f"{part}_{self.batch_id}"))
         )
@@ -119,7 +130,7 @@ class Staging:
 
     def drop(self, connection: Connection) -> None:
         """Drops the tables that exist."""
-        for table in (self.items, self.plan, self.errors, self.changes, self.doomed):
+        for table in (self.items, self.plan, self.errors, self.changes, self.members, self.doomed):
             connection.execute(sql.SQL("DROP TABLE IF EXISTS {}").format(table))
 
     def exists(self, connection: Connection) -> bool:

@@ -7,6 +7,7 @@ from batch_pipeline.batches.turns import newer_writers
 from batch_pipeline.errors import RefusedError
 from batch_pipeline.loading.chunks import done_outcome
 from batch_pipeline.loading.limits import check_delete_limit
+from batch_pipeline.loading.memberships import referred_resources
 from batch_pipeline.loading.planner import PlanCounts, Planner
 from batch_pipeline.loading.staging import Connection, Staging
 from batch_pipeline.phases.attempt import Attempt
@@ -36,7 +37,7 @@ def make_plan(connection: Connection, attempt: Attempt, work: Work) -> Plan:
         fields=work.fields,
         clears=work.clears,
         handling=attempt.options.duplicate_handling,
-        newer=newer_writers(connection, attempt.batch),
+        newer=newer_writers(connection, attempt.batch, referred_resources(attempt.resource, work.fields)),
     )
     counts = planner.plan()
     unidentified = counts.unidentified + unreadable(attempt)

@@ -3,9 +3,10 @@
 from psycopg import sql
 
 from batch_pipeline.batches.model import Action, PhaseName
-from batch_pipeline.batches.turns import Turn, claim_version
+from batch_pipeline.batches.turns import Turn, claim_version, referred_version
 from batch_pipeline.loading.chunks import ChunkWriter, done_outcome
 from batch_pipeline.loading.deleting import DeleteWriter
+from batch_pipeline.loading.memberships import referred_resources
 from batch_pipeline.loading.merging import MergeWriter
 from batch_pipeline.loading.staging import Connection, Staging
 from batch_pipeline.phases.attempt import Attempt
@@ -48,7 +49,10 @@ def _final_plan(attempt: Attempt, turn: Turn) -> int:
     Where another batch wrote since the plan was made, it is made anew for the items that are in no finished chunk.
     """
     with attempt.connect() as connection:
-        if attempt.batch.plan_version != turn.version:
+        referred = referred_version(
+            connection, turn.organization_id, referred_resources(attempt.resource, attempt.batch.work.fields)
+        )
+        if referred is None or attempt.batch.plan_version != turn.version + referred:
             work = make_plan(connection, attempt, attempt.batch.work).work
             connection.commit()
             attempt.system.ledger.update(attempt.batch.id, attempt.run_id, work=work.to_row())
@@ -56,7 +60,8 @@ def _final_plan(attempt: Attempt, turn: Turn) -> int:
         failed = done_outcome(connection, attempt.batch.id, PhaseName.processing).failed
         connection.rollback()
         require_valid_items(attempt, accepted + failed)
-        version = claim_version(connection, turn)
+        claimed = claim_version(connection, turn)
+        version = None if referred is None else claimed + referred
         connection.execute("UPDATE batches SET plan_version = %s WHERE id = %s", (version, attempt.batch.id))
         connection.commit()
     attempt.refresh()

@@ -14,6 +14,7 @@ from batch_pipeline.batches.turns import planned_version
 from batch_pipeline.errors import RefusedError
 from batch_pipeline.loading.chunks import chunk_ranges, store_chunks
 from batch_pipeline.loading.identity import deciding_keys
+from batch_pipeline.loading.memberships import referred_resources
 from batch_pipeline.loading.staging import STEP_RULES, Connection, Staging, copy_table
 from batch_pipeline.payloads.model import PayloadFormat, RawChunk
 from batch_pipeline.payloads.parsed import from_table, select
@@ -50,7 +51,7 @@ def validate(attempt: Attempt) -> None:
         clears = _stage_items(attempt, connection, staging, fields)
         staging.index(connection)
         connection.commit()
-        version = planned_version(connection, attempt.batch)
+        version = planned_version(connection, attempt.batch, referred_resources(attempt.resource, fields))
         chunks = chunk_ranges(work.items, attempt.system.settings.chunk_rows)
         store_chunks(connection, attempt.batch.id, PhaseName.processing, chunks)
         plan = make_plan(connection, attempt, work.with_(fields=fields, clears=clears))

@@ -10,8 +10,10 @@ from batch_pipeline.batches.model import Action
 from batch_pipeline.records.cells import Cells
 from batch_pipeline.records.fields import Boolean, Email, Phone, Text
 from batch_pipeline.records.lists import ScalarList
+from batch_pipeline.records.memberships import GROUPS_OF_CONTACT, MEMBERSHIPS_OF_CONTACT
 from batch_pipeline.records.objects import KeyedObject
 from batch_pipeline.records.record_rules import RecordRule, condition
+from batch_pipeline.records.references import Belongs
 from batch_pipeline.records.resource import DerivationError, NaturalKey, Resource
 
 
@@ -86,6 +88,7 @@ CONTACT = Resource(
         KeyedObject("alternate_phones", keys=tuple(map(Phone, ("education", "home", "mobile", "work", "other")))),
         KeyedObject("alternate_addresses", keys=tuple(Text(name, max_length=500) for name in _ADDRESS_KEYS)),
         Text("id_number", max_length=100),
+        Belongs("groups", GROUPS_OF_CONTACT, MEMBERSHIPS_OF_CONTACT),
         Boolean("is_primary"),
         Text("notes", max_length=5_000),
     ),

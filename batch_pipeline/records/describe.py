@@ -17,6 +17,14 @@ from batch_pipeline.records.lists import ListField, ScalarList
 from batch_pipeline.records.nested import TWICE, Nested
 from batch_pipeline.records.object_lists import ObjectList
 from batch_pipeline.records.objects import KeyedObject
+from batch_pipeline.records.references import (
+    ADDED_AND_REMOVED,
+    SET_WITH_OTHERS,
+    Belongs,
+    MarkedMembers,
+    Members,
+    References,
+)
 from batch_pipeline.records.registry import RESOURCES
 from batch_pipeline.records.resource import NaturalKey, Resource
 from batch_pipeline.records.rules import Complaint, Rule
@@ -127,6 +135,33 @@ def _(field: ObjectList) -> str:
     )
 
 
+@value_text.register
+def _(field: Belongs) -> str:
+    return (
+        f"the {field.target.table} that it belongs to, each by {field.target.ways}: `{{add, remove, set}}`, "
+        "a plain list adds; repeated ones count once. Flat files: one cell, comma-separated or a JSON array, or the "
+        f"columns {', '.join(f'`{field.name}.{operation}`' for operation in field.operations)}"
+    )
+
+
+@value_text.register
+def _(field: Members) -> str:
+    other = field.elsewhere
+    also = f"; where `{other.field}` is {other.value}, ids: `{other.prefix}…`" if other else ""
+    return (
+        f"its members, exactly these: {field.target.table}, each by {field.target.ways}{also}. "
+        "Flat files: one cell, comma-separated or a JSON array"
+    )
+
+
+@value_text.register
+def _(field: MarkedMembers) -> str:
+    return (
+        f"which of the `{field.of}` are marked as `{field.link.mark}`, exactly these, given as there. "
+        "Flat files: one cell, comma-separated or a JSON array"
+    )
+
+
 def _at_most(field: ListField) -> str:
     return f"at most {field.max_items:,}"
 
@@ -151,7 +186,7 @@ def _lines(resource: Resource) -> Iterator[str]:
                 "yes" if field.required else "",
                 _value(field),
                 " or ".join(word for kind, word in _KIND_WORDS.items() if kind in field.kinds),
-                field.sql_type,
+                f"rows of `{field.link.table}`" if isinstance(field, References) else field.sql_type,
             )
             for field in resource.fields
         ),
@@ -183,7 +218,8 @@ def _value(field: Field) -> str:
 def _key_text(key: NaturalKey) -> str:
     parts = [" and ".join(f"`{column}`" for column in key.columns)]
     if len(key.columns) > 1:
-        parts.append("both compared in full, a missing one being equal to a missing one")
+        how_many = "both" if len(key.columns) == 2 else "all"
+        parts.append(f"{how_many} compared in full, a missing one being equal to a missing one")
     if key.fold_case:
         parts.append("upper and lower case being the same")
     if key.only_records_without is not None:
@@ -226,7 +262,9 @@ def _rules_of(field: Field) -> Iterator[tuple[str, str, str]]:
             yield name, "invalid_format", f"has fewer than {field.min_items} elements"
     if isinstance(field, ListField):
         yield name, "too_many", field.most
-    if isinstance(field, Nested) and not isinstance(field, KeyedText):
+    if isinstance(field, References):
+        yield from _rules_of_references(field)
+    if isinstance(field, Nested) and field.has_dotted_headers and not isinstance(field, KeyedText):
         yield name, "conflict", TWICE
 
 
@@ -240,6 +278,23 @@ def _rules_of_keys(field: KeyedObject | ObjectList) -> Iterator[tuple[str, str, 
             yield f"values in `{field.name}`", code, because
         else:
             yield from ((f"`{name}` in `{field.name}`", code, because) for name in names)
+
+
+def _rules_of_references(field: References) -> Iterator[tuple[str, str, str]]:
+    name = f"`{field.name}`"
+    each = f"each of {name}"
+    yield from _each(each, field.element_rules())
+    yield each, "reference_not_found", field.target.not_found
+    yield each, "ambiguous_match", field.target.ambiguous
+    if field.operations:
+        yield f"names in {name}", "unknown_field", f"is not one of {', '.join(field.operations)}"
+        yield name, "conflict", SET_WITH_OTHERS
+        yield each, "conflict", ADDED_AND_REMOVED
+    if isinstance(field, Members) and field.elsewhere is not None:
+        yield each, "invalid_format", field.elsewhere.malformed
+        yield f"`{field.elsewhere.field}`", "conflict", field.left_behind
+    if isinstance(field, MarkedMembers):
+        yield each, "conflict", field.not_a_member
 
 
 def _each(name: str, rules: Iterable[Rule | Complaint]) -> Iterator[tuple[str, str, str]]:

@@ -41,6 +41,7 @@ class Field(ABC):
         sql_type: its column's type in PostgreSQL, as staged and stored.
         arrow_type: type of the values that `read` gives, which PostgreSQL takes for `sql_type` as text.
         is_number: within an object or list its values are numbers, not texts.
+        is_column: the record's table has it as a column; otherwise it is kept in other tables.
         merges_by_key: what an item gives is a JSON object of the keys to change, null for those to remove.
         kinds: kinds of JSON values it may be given as.
         type_expectation: ends the sentence `field "value" …` where the kind is another.
@@ -53,6 +54,7 @@ class Field(ABC):
     sql_type: ClassVar[str] = "text"
     arrow_type: ClassVar[pa.DataType] = pa.string()
     is_number: ClassVar[bool] = False
+    is_column: ClassVar[bool] = True
     merges_by_key: ClassVar[bool] = False
     kinds: ClassVar[frozenset[CellKind]] = frozenset({CellKind.TEXT})
     type_expectation: ClassVar[str] = "must be a text"

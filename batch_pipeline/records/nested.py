@@ -22,8 +22,13 @@ TWICE = "is given twice, in the whole and by a dotted name: keep one"
 
 @dataclass(frozen=True)
 class Nested(Field):
-    """A field whose value is an object or a list."""
+    """A field whose value is an object or a list.
 
+    Attributes:
+        has_dotted_headers: whether flat files can give parts of it.
+    """
+
+    has_dotted_headers: ClassVar[bool] = True
     sql_type: ClassVar[str] = "jsonb"
 
     def scalars(self) -> Mapping[str, Field]:

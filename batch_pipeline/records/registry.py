@@ -3,9 +3,10 @@
 from batch_pipeline.batches.model import Action
 from batch_pipeline.errors import RefusedError
 from batch_pipeline.records.contact import CONTACT
+from batch_pipeline.records.group import GROUP
 from batch_pipeline.records.resource import Resource
 
-RESOURCES: dict[str, Resource] = {resource.name: resource for resource in (CONTACT,)}
+RESOURCES: dict[str, Resource] = {resource.name: resource for resource in (CONTACT, GROUP)}
 
 
 def get_resource(name: str) -> Resource:

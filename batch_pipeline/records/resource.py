@@ -98,5 +98,5 @@ class Resource:
 
     def header_help(self) -> str:
         """The headers that are known, for messages."""
-        names = [f"{f.name}.…" if isinstance(f, Nested) else f.name for f in self.fields]
+        names = [f"{f.name}.…" if isinstance(f, Nested) and f.has_dotted_headers else f.name for f in self.fields]
         return ", ".join((*names, *self.file_headers))

@@ -30,7 +30,15 @@ WIDE = "🚚"  # one code point, four bytes, two UTF-16 units
 
 def test_a_contact_has_the_fields_of_the_specification() -> None:
     nested = {"metadata", "alternate_names", "alternate_emails", "alternate_phones", "alternate_addresses"}
-    assert {field.name for field in CONTACT.fields} == {"id", "email", "phone", "is_primary", *nested, *TEXT_LIMITS}
+    assert {field.name for field in CONTACT.fields} == {
+        "id",
+        "email",
+        "phone",
+        "groups",
+        "is_primary",
+        *nested,
+        *TEXT_LIMITS,
+    }
     assert [field.name for field in CONTACT.fields if field.required] == ["name"]
 
 

@@ -1,0 +1,30 @@
+"""Groups: of contacts, or of locations, which are not kept here."""
+
+from batch_pipeline.batches.model import Action
+from batch_pipeline.records.fields import Choice, ForeignId, Text
+from batch_pipeline.records.memberships import CONTACTS_OF_GROUP, MEMBERS_OF_GROUP
+from batch_pipeline.records.references import Elsewhere, MarkedMembers, Members
+from batch_pipeline.records.resource import NaturalKey, Resource
+
+LOCATION_PREFIX = "loc_"
+
+GROUP = Resource(
+    name="group",
+    table="groups",
+    id_prefix="grp_",
+    actions=frozenset(Action),
+    own_fields=(
+        Text("name", max_length=255, required=True),
+        Choice("resource", values=("contact", "location"), default="contact"),
+        ForeignId("location_id", prefix=LOCATION_PREFIX),
+        Members(
+            "children",
+            CONTACTS_OF_GROUP,
+            MEMBERS_OF_GROUP,
+            elsewhere=Elsewhere("resource", "location", prefix=LOCATION_PREFIX),
+        ),
+        MarkedMembers("primary", CONTACTS_OF_GROUP, MEMBERS_OF_GROUP, of="children"),
+    ),
+    natural_keys=(NaturalKey(("name", "resource", "location_id")),),
+    file_headers={},
+)
