@@ -1,19 +1,25 @@
 """How this system talks to PostgreSQL: an SQLAlchemy engine for the ledger, psycopg 3 connections for bulk work."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from typing import Any
 
 import psycopg
 import sqlalchemy as sa
+from psycopg import sql
 from psycopg.conninfo import conninfo_to_dict
+from psycopg.pq import TransactionStatus
 
 from batch_pipeline.errors import SettingError, UnavailableError
 
+Connection = psycopg.Connection[tuple[Any, ...]]
+
 CONNECT_TIMEOUT_SECONDS = 10
 
+_AT_REST = (TransactionStatus.IDLE, TransactionStatus.INTRANS, TransactionStatus.INERROR)
 
-def connect(database_url: str, *, autocommit: bool = False) -> psycopg.Connection[tuple[Any, ...]]:
+
+def connect(database_url: str, *, autocommit: bool = False) -> Connection:
     """A psycopg connection for bulk work. Raises UnavailableError, with the server's own words on one line."""
     parameters: dict[str, Any] = {
         "connect_timeout": CONNECT_TIMEOUT_SECONDS,
@@ -39,10 +45,44 @@ def create_engine(database_url: str) -> sa.Engine:
         "postgresql+psycopg://",
         creator=lambda: connect(database_url),
         pool_size=4,
-        max_overflow=16,
+        max_overflow=-1,  # who holds a connection may need another: a bound could make all wait for each other
         pool_pre_ping=True,
         pool_recycle=1800,
     )
+
+
+@contextmanager
+def borrowed(engine: sa.Engine, **settings: str) -> Iterator[Connection]:
+    """A psycopg connection of the engine's pool, for bulk work, with these settings of PostgreSQL while it is borrowed.
+
+    Its transaction is committed in the end, or rolled back after an exception.
+    """
+    pooled = engine.raw_connection()
+    connection = pooled.driver_connection
+    assert isinstance(connection, psycopg.Connection)  # noqa: S101 - `create_engine` makes no others
+    try:
+        _set(connection, settings)
+        yield connection
+        connection.commit()
+    finally:
+        try:
+            if connection.info.transaction_status not in _AT_REST:
+                raise psycopg.OperationalError("lost, or left in the midst of a statement")
+            connection.rollback()
+            if settings:
+                connection.execute("RESET ALL")
+                connection.commit()
+        except psycopg.Error:
+            pooled.invalidate()  # whoever borrows next gets a new one
+        else:
+            pooled.close()
+
+
+def _set(connection: Connection, settings: Mapping[str, str]) -> None:
+    if settings:
+        each = [sql.SQL("set_config({}, {}, false)").format(name, value) for name, value in settings.items()]
+        connection.execute(sql.SQL("SELECT {}").format(sql.SQL(", ").join(each)))
+        connection.commit()
 
 
 @contextmanager

@@ -7,7 +7,7 @@ import psycopg
 import pytest
 import sqlalchemy as sa
 
-from batch_pipeline.database import connect, create_engine, is_outage, translating_outages
+from batch_pipeline.database import borrowed, connect, create_engine, is_outage, translating_outages
 from batch_pipeline.errors import BatchError, SettingError, UnavailableError
 
 HIDDEN = "hunter2-very-secret"
@@ -109,6 +109,60 @@ def test_through_the_engine_too(database_url: str) -> None:
         with pytest.raises(UnavailableError), translating_outages():
             connection.execute(sa.text("SELECT 1"))
     engine.dispose()
+
+
+@pytest.fixture
+def engine(database_url: str) -> Iterator[sa.Engine]:
+    made = create_engine(database_url)
+    yield made
+    made.dispose()
+
+
+def test_a_borrowed_connection_goes_back_as_it_was(engine: sa.Engine) -> None:
+    with borrowed(engine, work_mem="1MB") as connection:
+        pid = connection.info.backend_pid
+        assert connection.execute("SHOW work_mem").fetchone() == ("1MB",)
+        connection.execute("CREATE TABLE kept ()")
+
+    with borrowed(engine) as connection:
+        assert connection.info.backend_pid == pid
+        assert connection.execute("SHOW work_mem").fetchone() != ("1MB",)
+        assert connection.execute("SELECT to_regclass('kept')").fetchone() == ("kept",)
+
+
+@pytest.mark.parametrize("statement", ["SELECT 1", "SELECT 1 / 0"])
+def test_after_an_exception_a_borrowed_connection_is_rolled_back_and_its_settings_end(
+    engine: sa.Engine, statement: str
+) -> None:
+    def fail() -> None:
+        with borrowed(engine, work_mem="1MB") as connection:
+            connection.execute("CREATE TABLE lost ()")
+            connection.execute(statement)
+            raise KeyboardInterrupt
+
+    with pytest.raises((KeyboardInterrupt, psycopg.errors.DivisionByZero)):
+        fail()
+
+    with borrowed(engine) as connection:
+        assert connection.execute("SELECT to_regclass('lost')").fetchone() == (None,)
+        assert connection.execute("SHOW work_mem").fetchone() != ("1MB",)
+
+
+def test_a_connection_left_in_the_midst_of_a_statement_is_not_lent_again(engine: sa.Engine) -> None:
+    pids = []
+
+    def interrupt() -> None:
+        with borrowed(engine) as connection:
+            pids.append(connection.info.backend_pid)
+            connection.pgconn.send_query(b"SELECT pg_sleep(60)")
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        interrupt()
+
+    with borrowed(engine) as connection:
+        assert connection.info.backend_pid not in pids
+        assert connection.execute("SELECT pg_terminate_backend(%s)", pids).fetchone() == (True,)
 
 
 def test_errors_of_a_statement_pass_unchanged(database_url: str) -> None:

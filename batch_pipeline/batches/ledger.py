@@ -54,6 +54,8 @@ class Ledger:
 
     def __init__(self, engine: sa.Engine) -> None:
         self.engine = engine
+        # For single statements: each is a transaction by itself, without round trips for BEGIN and COMMIT.
+        self._single = engine.execution_options(isolation_level="AUTOCOMMIT")
 
     # ---- making and finding ------------------------------------------------------------------------------------
 
@@ -109,7 +111,7 @@ class Ledger:
 
     def get(self, batch_id: str, organization_id: str | None = None) -> Batch:
         """The batch. Raises NotFoundError, also for another organization's batch where one is given."""
-        with translating_outages(), self.engine.connect() as connection:
+        with translating_outages(), self._single.connect() as connection:
             row = connection.execute(sa.select(batches).where(batches.c.id == batch_id)).one_or_none()
         if row is None or (organization_id is not None and row.organization_id != organization_id):
             raise NotFoundError("batch_not_found", f"There is no batch {batch_id}.")
@@ -118,7 +120,7 @@ class Ledger:
     def of_run(self, run_id: str) -> Batch | None:
         """The batch that the Dagster run is an attempt of, or None."""
         statement = sa.select(batches).join(attempts, attempts.c.batch_id == batches.c.id)
-        with translating_outages(), self.engine.connect() as connection:
+        with translating_outages(), self._single.connect() as connection:
             row = connection.execute(statement.where(attempts.c.run_id == run_id)).one_or_none()
         return None if row is None else batch_from_row(row)
 
@@ -147,7 +149,7 @@ class Ledger:
             statement = statement.where(batches.c.status.in_(list(status)))
         order = (batches.c.created_at, batches.c.id)
         statement = statement.order_by(*(column.desc() if newest_first else column for column in order))
-        with translating_outages(), self.engine.connect() as connection:
+        with translating_outages(), self._single.connect() as connection:
             return [batch_from_row(row) for row in connection.execute(statement.limit(limit))]
 
     def awaiting_launch(self, limit: int) -> list[Batch]:
@@ -159,7 +161,7 @@ class Ledger:
             .subquery()
         )
         statement = sa.select(batches).join(waiting, waiting.c.id == batches.c.id)
-        with translating_outages(), self.engine.connect() as connection:
+        with translating_outages(), self._single.connect() as connection:
             rows = connection.execute(statement.order_by(waiting.c.place, batches.c.arrival).limit(limit))
             return [batch_from_row(row) for row in rows]
 
@@ -169,7 +171,7 @@ class Ledger:
             batches.c.awaits_run.is_not(None),
             batches.c.updated_at < sa.func.clock_timestamp() - sa.func.make_interval(0, 0, 0, 0, 0, 0, seconds),
         )
-        with translating_outages(), self.engine.connect() as connection:
+        with translating_outages(), self._single.connect() as connection:
             return [batch_from_row(row) for row in connection.execute(statement)]
 
     def started_and_live(self) -> list[Batch]:
@@ -177,13 +179,13 @@ class Ledger:
         statement = sa.select(batches).where(
             batches.c.status.in_(LIVE), batches.c.run_id.is_not(None), batches.c.awaits_run.is_(None)
         )
-        with translating_outages(), self.engine.connect() as connection:
+        with translating_outages(), self._single.connect() as connection:
             return [batch_from_row(row) for row in connection.execute(statement.order_by(batches.c.arrival))]
 
     def history(self, batch_id: str) -> list[tuple[str | None, str, datetime, str | None]]:
         """The batch's transitions in order: (before, after, at, run id)."""
         statement = sa.select(transitions).where(transitions.c.batch_id == batch_id)
-        with translating_outages(), self.engine.connect() as connection:
+        with translating_outages(), self._single.connect() as connection:
             rows = connection.execute(statement.order_by(transitions.c.number))
             return [(row.before, row.after, row.at, row.run_id) for row in rows]
 
@@ -214,7 +216,7 @@ class Ledger:
     def release_source(self, batch_id: str) -> None:
         """Notes that the batch's object has left the inbox: one that comes later is another, however alike."""
         statement = sa.update(batches).where(batches.c.id == batch_id)
-        with translating_outages(), self.engine.begin() as connection:
+        with translating_outages(), self._single.connect() as connection:
             connection.execute(statement.values(source_version=None))
 
     def request_rerun(self, batch_id: str, starter: Starter) -> Batch:
@@ -275,14 +277,14 @@ class Ledger:
 
     def attempt_times(self, run_id: str) -> tuple[float, float]:
         """When the attempt began (epoch seconds), and how long it has waited for turns (seconds)."""
-        with translating_outages(), self.engine.connect() as connection:
+        with translating_outages(), self._single.connect() as connection:
             row = connection.execute(sa.select(attempts).where(attempts.c.run_id == run_id)).one()
         return row.started_at.timestamp(), float(row.waited_seconds)
 
     def add_waiting(self, run_id: str, seconds: float) -> None:
         """Adds to the time that the attempt has waited for turns."""
         statement = sa.update(attempts).where(attempts.c.run_id == run_id)
-        with translating_outages(), self.engine.begin() as connection:
+        with translating_outages(), self._single.connect() as connection:
             connection.execute(statement.values(waited_seconds=attempts.c.waited_seconds + seconds))
 
     def check_live(self, batch_id: str, run_id: str) -> Batch:
@@ -294,24 +296,27 @@ class Ledger:
 
     # ---- progress, by the newest attempt ----------------------------------------------------------------------
 
-    def update_phase(self, batch_id: str, run_id: str, phase: Phase, **changes: Any) -> None:
-        """Stores a phase's progress (and other columns with it). Raises SupersededError."""
+    def update_phase(self, batch_id: str, run_id: str, phase: Phase, **changes: Any) -> Batch:
+        """Stores a phase's progress (and other columns with it); returns the batch. Raises SupersededError."""
         path = [str(_PHASE_ORDER.index(phase.name))]
         changes["phases"] = sa.func.jsonb_set(
             batches.c.phases, sa.cast(path, sa.ARRAY(sa.Text)), sa.cast(phase.to_row(), batches.c.phases.type)
         )
-        self.update(batch_id, run_id, **changes)
+        return self.update(batch_id, run_id, **changes)
 
-    def update(self, batch_id: str, run_id: str, **changes: Any) -> None:
-        """Stores columns of a live batch. Raises SupersededError unless the run is its newest attempt."""
+    def update(self, batch_id: str, run_id: str, **changes: Any) -> Batch:
+        """Stores columns of a live batch; returns it. Raises SupersededError unless the run is its newest attempt."""
         statement = (
             sa.update(batches)
             .where(batches.c.id == batch_id, batches.c.run_id == run_id, batches.c.status.in_(LIVE))
             .values(updated_at=sa.func.clock_timestamp(), **changes)
+            .returning(batches)
         )
-        with translating_outages(), self.engine.begin() as connection:
-            if connection.execute(statement).rowcount == 0:
+        with translating_outages(), self._single.connect() as connection:
+            row = connection.execute(statement).one_or_none()
+            if row is None:
                 raise superseded(batch_from_row(get_row(connection, batch_id)))
+        return batch_from_row(row)
 
     def transition(self, batch_id: str, run_id: str, after: BatchStatus, **changes: Any) -> Batch:
         """Moves a live batch on, by its newest attempt; to the status that it has already is no change.

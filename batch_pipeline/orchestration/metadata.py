@@ -9,7 +9,7 @@ from dagster import AssetMaterialization, MetadataValue, TableColumn, TableRecor
 from psycopg import sql
 
 from batch_pipeline.batches.model import Batch, PhaseName
-from batch_pipeline.database import connect
+from batch_pipeline.database import borrowed
 from batch_pipeline.loading.staging import Staging
 from batch_pipeline.records.registry import RESOURCES
 from batch_pipeline.storage import keys
@@ -60,7 +60,7 @@ def phase_metadata(batch: Batch, name: PhaseName) -> Metadata:
 def failure_metadata(system: System, batch: Batch) -> Metadata:
     """Counts of errors by code, and the first failures, as long as the batch's staging tables exist."""
     staging = Staging(batch.id)
-    with connect(system.database_url) as connection:
+    with borrowed(system.engine) as connection:
         if not staging.exists(connection):
             return {}
         counts = connection.execute(

@@ -2,13 +2,15 @@
 
 import time
 from collections.abc import Callable
+from contextlib import AbstractContextManager
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
 from batch_pipeline.batches.model import Action, Batch, BlankCells, Phase, PhaseName, PhaseStatus
 from batch_pipeline.batches.options import BatchOptions
-from batch_pipeline.database import connect
+from batch_pipeline.batches.states import BatchStatus
+from batch_pipeline.database import borrowed, connect
 from batch_pipeline.errors import BatchError
 from batch_pipeline.loading.staging import Connection
 from batch_pipeline.records.resource import Resource
@@ -84,17 +86,21 @@ class Attempt:
         """Running time that is left to the attempt."""
         return self.timeout_seconds - (time.time() - self.started_at - self.waited_seconds)
 
-    def connect(self, *, autocommit: bool = False) -> Connection:
-        """A connection whose statements end with the attempt's time, also those stuck behind somebody's lock.
+    def borrow(self, **settings: str) -> AbstractContextManager[Connection]:
+        """A connection of the system's pool whose statements end with the attempt's time.
 
-        Such a statement raises psycopg's QueryCanceled.
+        A statement that does, also one stuck behind somebody's lock, raises psycopg's QueryCanceled.
         """
-        connection = connect(self.system.database_url, autocommit=autocommit)
-        milliseconds = max(int(self.remaining_seconds * 1000), 1)
-        connection.execute("SELECT set_config('statement_timeout', %s, false)", (str(milliseconds),))
-        if not autocommit:
-            connection.commit()
+        return borrowed(self.system.engine, statement_timeout=self._statement_timeout(), **settings)
+
+    def connect(self) -> Connection:
+        """A connection of the caller's own, in autocommit; its statements end as those of `borrow`."""
+        connection = connect(self.system.database_url, autocommit=True)
+        connection.execute("SELECT set_config('statement_timeout', %s, false)", (self._statement_timeout(),))
         return connection
+
+    def _statement_timeout(self) -> str:
+        return str(max(int(self.remaining_seconds * 1000), 1))
 
     def out_of_time(self) -> TimedOutError:
         """What ends an attempt that used up its time."""
@@ -114,9 +120,8 @@ class Attempt:
         self.batch = self.system.ledger.check_live(self.batch.id, self.run_id)
 
     def check(self) -> None:
-        """Raises TimedOutError or SupersededError where work must stop; called between chunks."""
-        if self.remaining_seconds <= 0:
-            raise self.out_of_time()
+        """Raises TimedOutError or SupersededError where work must stop; called between chunks where none has ended."""
+        self._require_time()
         self.refresh()
 
     def check_seldom(self) -> None:
@@ -126,8 +131,13 @@ class Attempt:
             self._checked_at = now
             self.check()
 
+    def move_to(self, status: BatchStatus, **changes: Any) -> None:
+        """Moves the batch on, storing other columns with it. Raises SupersededError."""
+        self.batch = self.system.ledger.transition(self.batch.id, self.run_id, status, **changes)
+
     def begin(self, name: PhaseName, total: int | None = None) -> None:
-        """Marks the phase as running."""
+        """Marks the phase as running. Raises as `check` does."""
+        self._require_time()
         phase = replace(
             self.batch.phase(name),
             status=PhaseStatus.running,
@@ -136,14 +146,14 @@ class Attempt:
             ended_at=None,
         )
         self._phase = phase
-        self.system.ledger.update_phase(self.batch.id, self.run_id, phase)
-        self.refresh()
+        self._store(phase)
 
     def advance(self, *, success: int, error: int, total: int | None = None) -> None:
-        """Stores and reports how far the running phase is: counts from the phase's start."""
+        """Stores and reports how far the running phase is: counts from the phase's start. Raises as `check` does."""
         assert self._phase is not None  # noqa: S101 - between begin and complete
+        self._require_time()
         self._phase = replace(self._phase, success=success, error=error, total=total or self._phase.total)
-        self.system.ledger.update_phase(self.batch.id, self.run_id, self._phase)
+        self._store(self._phase)
         seconds = max(time.time() - (self._phase.started_at or 0), 1e-6)
         done = self._phase.processed
         self.report(Progress(self._phase.name, done, self._phase.total, done / seconds))
@@ -161,9 +171,19 @@ class Attempt:
             ended_at=time.time(),
         )
         self._phase = None
-        self.system.ledger.update_phase(self.batch.id, self.run_id, phase, **changes)
-        self.refresh()
+        self._store(phase, **changes)
+
+    def skip(self, name: PhaseName, reason: str) -> None:
+        """Marks a phase in which there is nothing to do as skipped."""
+        self._store(replace(self.batch.phase(name), status=PhaseStatus.skipped, reason=reason))
 
     def is_done(self, name: PhaseName) -> bool:
         """Whether an earlier attempt (or op of this one) finished the phase."""
         return self.batch.phase(name).status in (PhaseStatus.completed, PhaseStatus.skipped)
+
+    def _require_time(self) -> None:
+        if self.remaining_seconds <= 0:
+            raise self.out_of_time()
+
+    def _store(self, phase: Phase, **changes: Any) -> None:
+        self.batch = self.system.ledger.update_phase(self.batch.id, self.run_id, phase, **changes)

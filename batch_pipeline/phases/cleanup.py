@@ -3,12 +3,10 @@
 It is the last phase, so it also finishes the batch: artifacts, statistics, `completed`.
 """
 
-from dataclasses import replace
-
-from batch_pipeline.batches.model import Action, PhaseName, PhaseStatus
+from batch_pipeline.batches.model import Action, PhaseName
 from batch_pipeline.batches.states import BatchStatus
 from batch_pipeline.batches.turns import Turn, claim_version, newer_writers
-from batch_pipeline.database import connect
+from batch_pipeline.database import borrowed
 from batch_pipeline.loading.chunks import chunk_ranges, has_chunks, store_chunks
 from batch_pipeline.loading.deleting import CleanupWriter
 from batch_pipeline.loading.staging import Staging
@@ -25,11 +23,9 @@ def cleanup(attempt: Attempt) -> None:
             with turn_of(attempt) as turn:
                 _delete_others(attempt, turn)
         else:
-            skipped = replace(attempt.batch.phase(PhaseName.cleanup), status=PhaseStatus.skipped, reason=reason)
-            attempt.system.ledger.update_phase(attempt.batch.id, attempt.run_id, skipped)
-    # A re-run that finds all phases done comes here from `queued`.
-    attempt.system.ledger.transition(attempt.batch.id, attempt.run_id, BatchStatus.processing)
-    attempt.refresh()
+            attempt.skip(PhaseName.cleanup, reason)
+    if attempt.batch.status != BatchStatus.processing:
+        attempt.move_to(BatchStatus.processing)  # a re-run that finds all phases done comes here from `queued`
     finish(attempt)
 
 
@@ -49,7 +45,7 @@ def _nothing_to_do(attempt: Attempt) -> str | None:
 def _delete_others(attempt: Attempt, turn: Turn) -> None:
     """Deletes what the plan lists; a record that a later-arrived batch has written meanwhile survives."""
     doomed = attempt.batch.work.doomed
-    with connect(attempt.system.database_url) as connection:
+    with borrowed(attempt.system.engine) as connection:
         newer = newer_writers(connection, attempt.batch)
         if not has_chunks(connection, attempt.batch.id, PhaseName.cleanup):
             chunks = chunk_ranges(doomed, attempt.system.settings.chunk_rows)

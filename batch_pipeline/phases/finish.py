@@ -9,7 +9,7 @@ from psycopg import sql
 
 from batch_pipeline.batches.model import Action, Batch, PhaseName, Stats
 from batch_pipeline.batches.states import BatchStatus
-from batch_pipeline.database import connect
+from batch_pipeline.database import borrowed
 from batch_pipeline.errors import UnavailableError
 from batch_pipeline.loading.chunks import done_outcome
 from batch_pipeline.loading.staging import Connection, Staging, fetch_table
@@ -32,21 +32,17 @@ logger = logging.getLogger(__name__)
 
 def finish(attempt: Attempt) -> None:
     """Writes the artifacts, counts, completes the batch and drops what only its phases needed."""
-    batch, ledger = attempt.batch, attempt.system.ledger
     stats = final_stats(attempt)
     if stats.rejected:
         write_errors(attempt)
     if attempt.options.save_result:
         _write_result(attempt)
-    ledger.transition(
-        batch.id,
-        attempt.run_id,
+    attempt.move_to(
         BatchStatus.completed,
         stats=asdict(stats),
         has_errors_file=stats.rejected > 0,
         has_result_file=attempt.options.save_result,
     )
-    attempt.batch = ledger.get(batch.id)
     try:
         drop_leftovers(attempt.system, attempt.batch)
     except UnavailableError as error:
@@ -61,17 +57,17 @@ def drop_leftovers(system: System, batch: Batch) -> None:
     """
     if not batch.options["save_upload"] and batch.upload_key is not None:
         system.store.delete(batch.upload_key)
-    with connect(system.database_url) as connection:
+    with borrowed(system.engine) as connection:
         Staging(batch.id).drop(connection)
 
 
 def final_stats(attempt: Attempt) -> Stats:
     """Every item of the upload, counted once by what became of it."""
     work = attempt.batch.work
-    with connect(attempt.system.database_url) as connection:
+    with borrowed(attempt.system.engine) as connection:
         done = done_outcome(connection, attempt.batch.id, PhaseName.processing)
         overwritten = done_outcome(connection, attempt.batch.id, PhaseName.cleanup).deleted
-        verdicts = dict(
+        verdicts: dict[str, int] = dict(
             connection.execute(
                 sql.SQL("SELECT verdict::text, count(*) FROM {} GROUP BY verdict").format(
                     Staging(attempt.batch.id).plan
@@ -93,7 +89,7 @@ def write_errors(attempt: Attempt) -> None:
     """Writes errors.csv and errors.json from the parsed items and the staged errors."""
     batch, store = attempt.batch, attempt.system.store
     columns = list(batch.work.columns)
-    with connect(attempt.system.database_url) as connection:
+    with borrowed(attempt.system.engine) as connection:
         if not PayloadFormat(batch.work.format).is_flat:
             rejected = (chunk.items for chunk in _rejected(attempt, connection))
             columns = flattened_columns(columns, rejected, max_columns=attempt.system.settings.max_columns)
@@ -136,7 +132,7 @@ def _write_result(attempt: Attempt) -> None:
     """Writes result.json: the outcome of each row of the upload, in its order, then what cleanup deleted."""
     query, overwritten = _result_query(attempt), _overwritten_query(attempt)
     path = attempt.scratch / "result.json"
-    with connect(attempt.system.database_url) as connection, path.open("wb") as file, ResultWriter(file) as writer:
+    with borrowed(attempt.system.engine) as connection, path.open("wb") as file, ResultWriter(file) as writer:
         for _, first, last in _chunks(attempt):
             parameters = {"first": first, "last": last, "organization": attempt.organization_id}
             writer.write(fetch_table(connection, query, parameters, RESULT_SCHEMA))

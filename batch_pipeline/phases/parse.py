@@ -53,13 +53,12 @@ def _read(attempt: Attempt, payload: Payload, checksum: str) -> None:
         for number, chunk in enumerate(payload.chunks(), start=1):
             if stored is not None:
                 stored.result()
+                attempt.advance(success=read, error=unreadable)
             stored = storing.submit(store.write_table, keys.parsed_chunk(batch.id, number), to_table(chunk))
             equal_items.add(chunk)
             columns |= dict.fromkeys(chunk.columns)
             read += len(chunk.rows)
             unreadable += chunk.unreadable.num_rows
-            attempt.check()
-            attempt.advance(success=read, error=unreadable)
         if stored is not None:
             stored.result()
     keep_last = attempt.options.duplicate_handling is DuplicateHandling.use_last

@@ -13,6 +13,13 @@ from batch_pipeline.loading.staging import Connection, Staging
 from batch_pipeline.phases.attempt import Attempt
 from batch_pipeline.phases.finish import write_errors
 
+# PostgreSQL's settings for statements over a whole batch: few of them, each over millions of narrow rows.
+TUNING = {
+    "work_mem": "128MB",
+    # Row counts are what plans need; the default samples ten times as many rows, at a second for a million.
+    "default_statistics_target": "10",
+}
+
 
 @dataclass(frozen=True)
 class Plan:
@@ -23,11 +30,10 @@ class Plan:
 
 
 def make_plan(connection: Connection, attempt: Attempt, work: Work) -> Plan:
-    """Makes the plan, in the transaction of the connection, which the caller commits.
+    """Makes the plan, in the transaction of the connection (one with `TUNING`), which the caller commits.
 
     Raises RefusedError (`delete_limit_exceeded`) where it would delete too many records.
     """
-    tune(connection)
     planner = Planner(
         connection,
         attempt.resource,
@@ -75,10 +81,3 @@ def require_valid_items(attempt: Attempt, accepted: int) -> None:
 
 def _none_is_valid(attempt: Attempt, accepted: int) -> bool:
     return accepted == 0 and attempt.batch.work.items > 0
-
-
-def tune(connection: Connection) -> None:
-    """Settings for statements over a whole batch: few of them, each over millions of narrow rows."""
-    connection.execute("SET work_mem = '128MB'")
-    # Row counts are what plans need; the default samples ten times as many rows, at a second for a million.
-    connection.execute("SET default_statistics_target = 10")

@@ -10,7 +10,7 @@ from batch_pipeline.loading.memberships import referred_resources
 from batch_pipeline.loading.merging import MergeWriter
 from batch_pipeline.loading.staging import Connection, Staging
 from batch_pipeline.phases.attempt import Attempt
-from batch_pipeline.phases.planning import make_plan, require_valid_items
+from batch_pipeline.phases.planning import TUNING, make_plan, require_valid_items
 from batch_pipeline.phases.writing import turn_of, write_chunks
 
 
@@ -48,7 +48,7 @@ def _final_plan(attempt: Attempt, turn: Turn) -> int:
 
     Where another batch wrote since the plan was made, it is made anew for the items that are in no finished chunk.
     """
-    with attempt.connect() as connection:
+    with attempt.borrow(**TUNING) as connection:
         referred = referred_version(
             connection, turn.organization_id, referred_resources(attempt.resource, attempt.batch.work.fields)
         )

@@ -19,7 +19,7 @@ from batch_pipeline.loading.staging import STEP_RULES, Connection, Staging, copy
 from batch_pipeline.payloads.model import PayloadFormat, RawChunk
 from batch_pipeline.payloads.parsed import from_table, select
 from batch_pipeline.phases.attempt import Attempt
-from batch_pipeline.phases.planning import make_plan, require_valid_items, tune
+from batch_pipeline.phases.planning import TUNING, make_plan, require_valid_items
 from batch_pipeline.records import errors
 from batch_pipeline.records.cells import ReadingOptions
 from batch_pipeline.records.check import CheckedChunk, RowRules
@@ -45,8 +45,7 @@ def validate(attempt: Attempt) -> None:
     attempt.begin(PhaseName.validation, total=work.items - work.unreadable - work.equal)
     staging = Staging(attempt.batch.id)
     fields = staged_fields(attempt.resource, attempt)
-    with attempt.connect() as connection:
-        tune(connection)
+    with attempt.borrow(**TUNING) as connection:
         staging.create(connection, attempt.resource, fields)
         clears = _stage_items(attempt, connection, staging, fields)
         staging.index(connection)
@@ -65,8 +64,7 @@ def validate(attempt: Attempt) -> None:
         plan_version=version,
     )
     require_valid_items(attempt, counts.accepted)
-    attempt.system.ledger.transition(attempt.batch.id, attempt.run_id, BatchStatus.queued)
-    attempt.refresh()
+    attempt.move_to(BatchStatus.queued)
 
 
 def staged_fields(resource: Resource, attempt: Attempt) -> tuple[str, ...]:
@@ -127,11 +125,10 @@ def _stage_items(attempt: Attempt, connection: Connection, staging: Staging, fie
             found = _error_table(chunk, checked)
             if copied is not None:
                 copied.result()
+                attempt.advance(success=valid, error=invalid)
             copied = copying.submit(_copy, connection, staging, items, found)
             wrong = int(np.count_nonzero(checked.invalid))
             valid, invalid = valid + len(checked.rows) - wrong, invalid + wrong
-            attempt.check()
-            attempt.advance(success=valid, error=invalid)
         if copied is not None:
             copied.result()
     return clears

@@ -9,8 +9,8 @@ from contextlib import contextmanager
 
 from batch_pipeline.batches.model import PhaseName
 from batch_pipeline.batches.states import BatchStatus
-from batch_pipeline.batches.turns import Turn, take_turn
-from batch_pipeline.database import connect
+from batch_pipeline.batches.turns import POLL_SECONDS, Turn, take_turn
+from batch_pipeline.database import borrowed
 from batch_pipeline.loading.chunks import Chunk, ChunkOutcome, ChunkWriter, done_outcome, open_chunks
 from batch_pipeline.loading.staging import Connection
 from batch_pipeline.phases.attempt import Attempt
@@ -29,9 +29,10 @@ def turn_of(attempt: Attempt) -> Iterator[Turn]:
     with take_turn(
         attempt.system.database_url, attempt.batch, check=attempt.refresh, may_give_way=attempt.has_slot
     ) as turn:
-        attempt.waited(time.time() - began)
-        attempt.system.ledger.transition(attempt.batch.id, attempt.run_id, BatchStatus.processing)
-        attempt.refresh()
+        waited_seconds = time.time() - began
+        if waited_seconds >= POLL_SECONDS:  # else the turn was free
+            attempt.waited(waited_seconds)
+        attempt.move_to(BatchStatus.processing)
         yield turn
 
 
@@ -40,7 +41,7 @@ def write_chunks(attempt: Attempt, phase: PhaseName, make_writer: MakeWriter, *,
 
     When one fails, or work must stop, no further chunk is begun. Raises what the failing one raised.
     """
-    with connect(attempt.system.database_url, autocommit=True) as connection:
+    with borrowed(attempt.system.engine) as connection:
         done = done_outcome(connection, attempt.batch.id, phase)
         chunks = open_chunks(connection, attempt.batch.id, phase)
     attempt.begin(phase, total=total)
@@ -72,8 +73,8 @@ class _Writing:
                     finished, running = wait(running, timeout=WATCH_SECONDS)
                     for future in finished:
                         future.result()
-                    done = self._report(done)
-                    self._attempt.check()
+                    if running:
+                        done = self._report(done)
             finally:
                 # Also when the run is interrupted: chunks under way are finished, no further ones begun.
                 self._stop.set()
@@ -81,19 +82,24 @@ class _Writing:
                 for connection in self._connections:
                     if not connection.closed:  # stuck, behind somebody else's lock perhaps: its chunk is undone
                         connection.cancel_safe()
-        return self._report(done)
+        return self._add_up(done)
 
     def _report(self, done: ChunkOutcome) -> ChunkOutcome:
-        before = done
+        now = self._add_up(done)
+        if now == done:
+            self._attempt.check()
+        else:
+            self._attempt.advance(success=now.written, error=now.failed)
+        return now
+
+    def _add_up(self, done: ChunkOutcome) -> ChunkOutcome:
         while not self._outcomes.empty():
             done += self._outcomes.get()
-        if done != before:
-            self._attempt.advance(success=done.written, error=done.failed)
         return done
 
     def _write(self) -> None:
         # In autocommit: each chunk opens its own transaction.
-        with self._attempt.connect(autocommit=True) as connection:
+        with self._attempt.connect() as connection:
             self._connections.append(connection)
             writer = self._make_writer(connection)
             while not self._stop.is_set():
