@@ -34,7 +34,7 @@ KILL_POINTS = [
     (Action.delete, KillPoint(f"{DELETING}:DeleteWriter.apply", 2)),
     (Action.delete, KillPoint(f"{DELETING}:DeleteWriter.write", 2, after=True)),
     (Action.delete, KillPoint(f"{PHASES}.attempt:Attempt.complete", 3)),
-    (Action.delete, KillPoint(f"{LEDGER}.transition", 4)),
+    (Action.delete, KillPoint(f"{LEDGER}.transition", 3)),
 ]
 
 
@@ -192,10 +192,11 @@ def _done_rows(system: System, batch: Batch) -> set[int]:
         return {row for first, last in chunks for row in range(first, last + 1)}
 
 
+# Before a call: after one, the other writer may have done all the rest meanwhile.
 MID_PROCESSING = {
-    Action.merge: KillPoint(f"{MERGING}:MergeWriter.write", 3, after=True),
-    Action.overwrite: KillPoint(f"{MERGING}:MergeWriter.write", 3, after=True),
-    Action.delete: KillPoint(f"{DELETING}:DeleteWriter.write", 2, after=True),
+    Action.merge: KillPoint(f"{MERGING}:MergeWriter.write", 4),
+    Action.overwrite: KillPoint(f"{MERGING}:MergeWriter.write", 4),
+    Action.delete: KillPoint(f"{DELETING}:DeleteWriter.write", 3),
 }
 MID_CLEANUP = KillPoint(f"{DELETING}:CleanupWriter.write", 1, after=True)
 

@@ -20,7 +20,7 @@ KINDS = 10
 CHUNK_ROWS = 50
 
 P = "batch_pipeline.phases"
-AFTER_ALL = KillPoint("batch_pipeline.batches.ledger:Ledger.transition", 4, after=True)  # `completed` is recorded
+AFTER_ALL = KillPoint("batch_pipeline.batches.ledger:Ledger.transition", 3, after=True)  # `completed` is recorded
 KILL_POINTS = [
     KillPoint("batch_pipeline.storage.store:Store.download", after=True),
     KillPoint("batch_pipeline.storage.store:Store.write_table", 3, after=True),
@@ -38,7 +38,7 @@ KILL_POINTS = [
     KillPoint("batch_pipeline.payloads.artifacts:ErrorsWriter.write", 2, after=True),
     KillPoint("batch_pipeline.storage.store:Store.upload", 1, after=True),
     KillPoint("batch_pipeline.batches.ledger:Ledger.transition", 1),
-    KillPoint("batch_pipeline.batches.ledger:Ledger.transition", 4),
+    KillPoint("batch_pipeline.batches.ledger:Ledger.transition", 3),
     AFTER_ALL,
 ]
 
