@@ -41,6 +41,12 @@ def character_lengths(texts: pa.StringArray) -> pa.Int32Array:
     return pc.utf8_length(texts)
 
 
+def first_characters(texts: pa.StringArray, count: int) -> npt.NDArray[np.uint8]:
+    """The codes of the first `count` characters, a row for each text: ASCII texts of so many or more, without nulls."""
+    data = _bytes(pc.utf8_slice_codeunits(texts, 0, count))
+    return data.reshape(len(texts), count)
+
+
 def _normalized(texts: pa.StringArray) -> pa.StringArray:
     """The texts in NFC. ASCII, which always is, is passed by."""
     beyond_ascii = as_mask(pc.invert(pc.string_is_ascii(texts)))

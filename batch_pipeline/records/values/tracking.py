@@ -15,6 +15,7 @@ import pyarrow.compute as pc
 from batch_pipeline.records.values.carriers import carrier_code, judge_number
 from batch_pipeline.records.values.judged import Judged, Refusal, judge
 from batch_pipeline.records.values.slow_path import Mask, as_mask, matches, replace
+from batch_pipeline.records.values.text import first_characters
 
 TRACKING_MIN_CHARACTERS = 4
 TRACKING_MAX_CHARACTERS = 50
@@ -45,12 +46,15 @@ class Format:
         """Which numbers have the format and the right check digit."""
         accepted = matches(numbers, self.pattern)
         if accepted.any():
-            values = _values(numbers.filter(pa.array(accepted)))
-            total = values[:, self.start : self.start + len(self.weights)] @ np.array(self.weights, np.int32)
+            chosen = numbers.filter(pa.array(accepted))
+            characters = first_characters(chosen, self.start + len(self.weights) + 1)[:, self.start :]
+            total = np.zeros(len(chosen), np.int32)
+            for place, weight in enumerate(self.weights):
+                total += _values(characters[:, place]) * weight
             for modulus in self.moduli:
                 total %= modulus
             check = -total % self.moduli[-1] if self.complement else total
-            accepted[accepted] = check == values[:, self.start + len(self.weights)]
+            accepted[accepted] = check == _values(characters[:, -1])
         return accepted
 
 
@@ -138,11 +142,13 @@ def _judge_by_carrier(numbers: pa.StringArray, carriers: pa.StringArray, asked: 
     return wrong
 
 
-def _values(numbers: pa.StringArray) -> npt.NDArray[np.int32]:
-    """The characters of upper-case texts of one length as numbers, in rows: digits, and letters as UPS has them."""
-    _, offsets, data = numbers.buffers()
-    starts = np.frombuffer(offsets, np.int32)[numbers.offset : numbers.offset + len(numbers)]
-    width = len(numbers[0].as_py())
-    characters = np.frombuffer(data, np.uint8)[starts[:, None] + np.arange(width, dtype=np.int32)].astype(np.int32)
-    values: npt.NDArray[np.int32] = np.where(characters <= ord("9"), characters - ord("0"), (characters - 3) % 10)
-    return values
+def _values(characters: npt.NDArray[np.uint8]) -> npt.NDArray[np.int32]:
+    """What digits and capital letters count in a check digit: letters as UPS has them."""
+    return _VALUES[characters]
+
+
+def _value(code: int) -> int:
+    return code - ord("0") if code <= ord("9") else (code - 3) % 10
+
+
+_VALUES = np.array([_value(code) for code in range(128)], np.int32)

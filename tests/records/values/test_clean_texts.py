@@ -7,7 +7,12 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from batch_pipeline.records.values.text import character_lengths, clean_texts, has_control_characters
+from batch_pipeline.records.values.text import (
+    character_lengths,
+    clean_texts,
+    first_characters,
+    has_control_characters,
+)
 
 texts_of_any_kind = st.text(
     st.sampled_from("a \t\r\n\u00a0\u3000\u2001é\u0065\u0301Å\u212b\x00\x85가\u1100\u1161;\u037e")
@@ -90,3 +95,8 @@ def test_a_slice_is_cleaned_by_its_own_values() -> None:
 def test_other_types_than_string_are_refused() -> None:
     with pytest.raises(TypeError, match="expected an array of type string, got large_string"):
         clean_texts(pa.array(["a"], pa.large_string()))
+
+
+def test_first_characters_are_those_of_each_text() -> None:
+    assert first_characters(pa.array(["xx", "abc", "de"]).slice(1), 2).tolist() == [[97, 98], [100, 101]]
+    assert first_characters(pa.array([], pa.string()), 2).tolist() == []
