@@ -43,6 +43,10 @@ def session_folder() -> Iterator[Path]:
 def servers(session_folder: Path) -> Iterator[LocalServers]:
     """The running servers of this session; `environment` makes the package use them."""
     with embedded_servers(session_folder / "servers") as running:
+        with psycopg.connect(running.environment["BATCH_DATABASE_URL"], autocommit=True) as connection:
+            # Tests kill processes, which loses nothing that was committed; they cut no power, which would.
+            connection.execute("ALTER SYSTEM SET fsync = off")
+            connection.execute("SELECT pg_reload_conf()")
         yield running
 
 

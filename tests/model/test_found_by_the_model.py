@@ -6,7 +6,7 @@ from typing import Any
 import pytest
 from batch_runs import contacts, insert_contacts, new_organization
 from model_items import Action, Handling, UnreadableRow, Upload
-from test_against_model import run_upload
+from sequences import run_upload
 
 from batch_pipeline.storage import keys
 from batch_pipeline.system import System

@@ -99,9 +99,8 @@ def _csv_items(draw: st.DrawFn, action: Action) -> tuple[list[str], list[Any]]:
 
 
 @st.composite
-def uploads(draw: st.DrawFn, action: Action) -> Upload:
-    """Any upload for the action."""
-    upload_format: Format = draw(st.sampled_from(("csv", "json")))
+def uploads(draw: st.DrawFn, action: Action, upload_format: Format) -> Upload:
+    """Any upload of the format for the action."""
     columns: list[str] = []
     if upload_format == "csv":
         columns, items = draw(_csv_items(action))

@@ -1,24 +1,21 @@
-"""Any sequence of merge, overwrite and delete batches does to contacts what a small model in memory says.
+"""Random sequences of merge, overwrite and delete batches, held to what a small model in memory says of contacts.
 
 The real phases run on the real PostgreSQL and S3, with chunks of a few items and two writers.
 """
 
 import dataclasses
 import json
-import os
 import secrets
-from collections.abc import Iterator
 from typing import Any
 
 import psycopg
-import pytest
 from batch_runs import arrived, insert_contacts, new_organization
 from contacts_model import ContactsModel, Outcome
 from driving import run_attempt
 from hypothesis import HealthCheck, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, rule, run_state_machine_as_test
-from model_items import EMPTY, Record, Upload
+from model_items import EMPTY, Format, Record, Upload
 from psycopg.rows import dict_row
 from psycopg.types.json import Jsonb
 from uploads import EMAILS, PHONES, STRANGER, first_records, payload, uploads, with_ids
@@ -27,31 +24,19 @@ from batch_pipeline.batches import model as product
 from batch_pipeline.storage import keys
 from batch_pipeline.system import System
 
-# A fifth of a minute for each hundred on two idle cores; MODEL_SEQUENCES=500 is the longer look.
-SEQUENCES = int(os.environ.get("MODEL_SEQUENCES", "200"))
 BATCHES_OF_A_SEQUENCE = 2
 
 
 class Database:
     """One connection that looks at what batches wrote."""
 
-    def __init__(self, url: str) -> None:
-        self._connection = psycopg.connect(url, autocommit=True, row_factory=dict_row)
+    def __init__(self, connection: psycopg.Connection[dict[str, Any]]) -> None:
+        self._connection = connection
 
     def contacts(self, organization_id: str) -> dict[str, Record]:
         """Whole rows by id."""
         rows = self._connection.execute("SELECT * FROM contacts WHERE organization_id = %s", (organization_id,))
         return {row["id"]: row for row in rows}
-
-    def close(self) -> None:
-        self._connection.close()
-
-
-@pytest.fixture(scope="module")
-def database(module_system: System) -> Iterator[Database]:
-    opened = Database(module_system.database_url)
-    yield opened
-    opened.close()
 
 
 def _stored(record: Record) -> Record:
@@ -59,10 +44,15 @@ def _stored(record: Record) -> Record:
     return {name: record[name] for name in EMPTY}
 
 
-@pytest.mark.timeout(1200)  # about 100 s on two idle cores, many times that on busy ones
-def test_any_sequence_of_batches_does_what_the_model_says(module_system: System, database: Database) -> None:
-    stranger = new_organization(module_system)
-    insert_contacts(module_system, stranger, {"id": STRANGER, "name": "Stranger", "email": "ann@example.com"})
+def hold_to_the_model(system: System, upload_format: Format, *, sequences: int) -> None:
+    """Runs so many sequences of batches, whose uploads have the format. Raises AssertionError for the shortest."""
+    with psycopg.connect(system.database_url, autocommit=True, row_factory=dict_row) as connection:
+        _hold_to_the_model(system, Database(connection), upload_format, sequences=sequences)
+
+
+def _hold_to_the_model(system: System, database: Database, upload_format: Format, *, sequences: int) -> None:
+    stranger = new_organization(system)
+    insert_contacts(system, stranger, {"id": STRANGER, "name": "Stranger", "email": "ann@example.com"})
     strangers = database.contacts(stranger)
 
     class Batches(RuleBasedStateMachine):
@@ -70,24 +60,24 @@ def test_any_sequence_of_batches_does_what_the_model_says(module_system: System,
 
         @initialize(records=first_records())
         def begin(self, records: dict[str, Record]) -> None:
-            self.organization_id = new_organization(module_system)
+            self.organization_id = new_organization(system)
             stored = [
                 {"id": record_id, **record, "metadata": Jsonb(record.get("metadata", {}))}
                 for record_id, record in records.items()
             ]
-            insert_contacts(module_system, self.organization_id, *stored)
+            insert_contacts(system, self.organization_id, *stored)
             self.model = ContactsModel(records, phones=PHONES, emails=EMAILS)
             self.stale: list[str] = []
 
-        @rule(upload=uploads("merge"), chunk_rows=st.integers(2, 5))
+        @rule(upload=uploads("merge", upload_format), chunk_rows=st.integers(2, 5))
         def merge(self, upload: Upload, chunk_rows: int) -> None:
             self._run(upload, chunk_rows)
 
-        @rule(upload=uploads("overwrite"), chunk_rows=st.integers(2, 5))
+        @rule(upload=uploads("overwrite", upload_format), chunk_rows=st.integers(2, 5))
         def overwrite(self, upload: Upload, chunk_rows: int) -> None:
             self._run(upload, chunk_rows)
 
-        @rule(upload=uploads("delete"), chunk_rows=st.integers(2, 5))
+        @rule(upload=uploads("delete", upload_format), chunk_rows=st.integers(2, 5))
         def delete(self, upload: Upload, chunk_rows: int) -> None:
             self._run(upload, chunk_rows)
 
@@ -95,8 +85,8 @@ def test_any_sequence_of_batches_does_what_the_model_says(module_system: System,
             upload = with_ids(upload, list(self.model.records), self.stale)
             expected = self.model.expect(upload)
             before = database.contacts(self.organization_id)
-            batch = run_upload(module_system, self.organization_id, upload, chunk_rows)
-            new_ids = check_batch(module_system, batch, upload, expected)
+            batch = run_upload(system, self.organization_id, upload, chunk_rows)
+            new_ids = check_batch(system, batch, upload, expected)
             known = set(self.model.records)
             self.model.apply(expected, new_ids)
             self.stale += sorted(known - set(self.model.records))
@@ -109,7 +99,7 @@ def test_any_sequence_of_batches_does_what_the_model_says(module_system: System,
     run_state_machine_as_test(
         Batches,
         settings=settings(
-            max_examples=SEQUENCES,
+            max_examples=sequences,
             stateful_step_count=BATCHES_OF_A_SEQUENCE,
             deadline=None,
             suppress_health_check=list(HealthCheck),
