@@ -4,6 +4,10 @@ A format that becomes readable leaves this list and gets its own module, registe
 """
 
 import re
+import struct
+import zipfile
+import zlib
+from pathlib import Path
 
 HEAD_BYTES = 4096
 
@@ -16,7 +20,6 @@ _SIGNATURES: tuple[tuple[bytes, str], ...] = (
     (b"ARROW1\x00\x00", "an Arrow file: write it as CSV or NDJSON"),
     (b"Obj\x01", "an Avro file: write it as CSV or NDJSON"),
     (b"SQLite format 3\x00", "an SQLite database: export the table as CSV"),
-    (b"\xd0\xcf\x11\xe0\xa1\xb1\x1a\xe1", "an old Excel workbook or another Office file: save it as CSV"),
     (b"%PDF-", "a PDF document"),
     (b"{\\rtf", "an RTF document"),
     (b"\x89PNG\r\n\x1a\n", "a PNG image"),
@@ -32,7 +35,34 @@ _MARKUP = re.compile(
     rb"(?:\xef\xbb\xbf)?\s*<(?:\?xml|!doctype|html|!--|[a-z][\w:-]*[^,;|\t\r\n]*>\s*$)",
     re.IGNORECASE | re.MULTILINE,
 )
+_ZIP = b"PK\x03\x04"
+_ZIP_CONTENTS = (
+    (b"mimetypeapplication/vnd.oasis.opendocument.spreadsheet", "an OpenDocument spreadsheet: save it as XLSX or CSV"),
+    (b"word/", "a Word document: save its table as XLSX or CSV"),
+    (b"ppt/", "a PowerPoint presentation"),
+)
 _ARCHIVE = "a ZIP archive: take the file out of it"
+_BINARY_WORKBOOK = "a binary Excel workbook (XLSB): save it as XLSX or CSV"
+# What the library raises for archives that are broken, in their directory or in a member.
+ZIP_ERRORS = (
+    zipfile.BadZipFile,
+    zlib.error,
+    struct.error,
+    EOFError,
+    NotImplementedError,
+    OSError,
+    OverflowError,
+    RuntimeError,
+    ValueError,
+)
+_COMPOUND = b"\xd0\xcf\x11\xe0\xa1\xb1\x1a\xe1"
+# Names within Office's older container, by which its contents are told.
+_COMPOUND_CONTENTS = (
+    ("EncryptedPackage", "an Excel workbook protected by a password: save it without one"),
+    ("Workbook", "an old Excel workbook (XLS): save it as XLSX or CSV"),
+    ("Book", "an old Excel workbook (XLS): save it as XLSX or CSV"),
+)
+_COMPOUND_SEARCH_BYTES = 1 << 20
 _PATTERNS = (
     (_BZIP2, "a bzip2 file: decompress it"),
     (_TAR, "a tar archive: take the file out of it"),
@@ -43,18 +73,42 @@ _BINARY = re.compile(rb"[\x00-\x08\x0e-\x1a\x1c-\x1f]")
 _TEXT_MARKS = (b"\xff\xfe", b"\xfe\xff")
 
 
-def name_foreign(head: bytes) -> str | None:
+def name_foreign(path: Path, head: bytes) -> str | None:
     """What a file that begins with these `HEAD_BYTES` looks like, if it is none that can be read as text."""
-    for signature, meaning in _SIGNATURES:
-        if head.startswith(signature):
-            return meaning
-    if head.startswith(b"PK\x03\x04"):
-        is_workbook = b"xl/" in head or b"[Content_Types].xml" in head
-        return "an Excel workbook (XLSX): save its sheet as CSV" if is_workbook else _ARCHIVE
-    for pattern, meaning in _PATTERNS:
-        if pattern.match(head):
-            return meaning
+    if head.startswith(_COMPOUND):
+        return _name_compound(path)
+    if head.startswith(_ZIP):
+        return _name_archive(path, head)
+    found = next((meaning for signature, meaning in _SIGNATURES if head.startswith(signature)), None)
+    if found is None:
+        found = next((meaning for pattern, meaning in _PATTERNS if pattern.match(head)), None)
     first_line = _FIRST_LINE.match(head)
-    if not head.startswith(_TEXT_MARKS) and first_line and _BINARY.search(first_line[1]):
-        return "binary data, or UTF-16 without a byte order mark: save it as UTF-8"
-    return None
+    if found is None and not head.startswith(_TEXT_MARKS) and first_line and _BINARY.search(first_line[1]):
+        found = "binary data, or UTF-16 without a byte order mark: save it as UTF-8"
+    return found
+
+
+def archive_names(path: Path) -> list[str] | None:
+    """The names of what is in a ZIP archive; None if it can't be read as one."""
+    try:
+        with zipfile.ZipFile(path) as archive:
+            return archive.namelist()
+    except ZIP_ERRORS:
+        return None
+
+
+def _name_archive(path: Path, head: bytes) -> str:
+    """What a ZIP archive holds that is no workbook as they are read."""
+    if "xl/workbook.bin" in (archive_names(path) or ()):
+        return _BINARY_WORKBOOK
+    return next((meaning for mark, meaning in _ZIP_CONTENTS if mark in head), _ARCHIVE)
+
+
+def _name_compound(path: Path) -> str:
+    """What a file of Office's older container is; its directory stands near the start or the end."""
+    with path.open("rb") as file:
+        data = file.read(_COMPOUND_SEARCH_BYTES)
+        file.seek(max(0, path.stat().st_size - _COMPOUND_SEARCH_BYTES))
+        data += file.read()
+    found = (meaning for name, meaning in _COMPOUND_CONTENTS if name.encode("utf-16-le") in data)
+    return next(found, "an old Office file: save its table as XLSX or CSV")

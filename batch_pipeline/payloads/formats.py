@@ -17,6 +17,8 @@ from batch_pipeline.payloads.json_reader import JsonPayload
 from batch_pipeline.payloads.model import Payload, PayloadFormat, ReadLimits
 from batch_pipeline.payloads.ndjson_reader import NdjsonPayload, refuse_single_object
 from batch_pipeline.payloads.parquet_reader import MAGIC, ParquetPayload
+from batch_pipeline.payloads.xlsx_package import looks_like_workbook
+from batch_pipeline.payloads.xlsx_reader import XlsxPayload
 
 
 @dataclass(frozen=True)
@@ -28,6 +30,8 @@ class Upload:
         name: the name that its sender gave it.
         head: its first bytes (`foreign.HEAD_BYTES`), as stored.
         block_bytes: how much is read at once.
+        was_compressed: it came compressed; ``path``, ``name`` and ``head`` are those of what was in it.
+        check: to be called often in long work before the first row; may raise to stop.
     """
 
     path: Path
@@ -35,6 +39,8 @@ class Upload:
     head: bytes
     limits: ReadLimits
     block_bytes: int
+    was_compressed: bool
+    check: Callable[[], None]
 
     @cached_property
     def text(self) -> TextFile:
@@ -85,10 +91,20 @@ def _open_parquet(upload: Upload) -> Payload:
     return ParquetPayload(upload.path, upload.limits)
 
 
+def _open_xlsx(upload: Upload) -> Payload:
+    if upload.was_compressed:
+        raise RefusedError(
+            "unsupported_format",
+            "The compressed file holds an Excel workbook, which is compressed already: upload it as it is.",
+        )
+    return XlsxPayload(upload.path, upload.limits, check=upload.check)
+
+
 _LINES = (".ndjson", ".jsonl", ".ldjson")
 
 BINARY_FORMATS: tuple[ReadableFormat, ...] = (
     ReadableFormat(PayloadFormat.PARQUET, lambda upload: upload.head.startswith(MAGIC), _open_parquet),
+    ReadableFormat(PayloadFormat.XLSX, lambda upload: looks_like_workbook(upload.path, upload.head), _open_xlsx),
 )
 
 TEXT_FORMATS: tuple[ReadableFormat, ...] = (

@@ -27,17 +27,18 @@ def open_payload(
 ) -> Payload:
     """Recognises an upload's format, decides its encoding (one pass over the file) and reads its header.
 
-    What a compressed upload holds is first written beside it, to a file of the same name and `PLAIN_SUFFIX`.
+    What a compressed upload holds is first written beside it, to a file of the same name and `PLAIN_SUFFIX`; so are the
+    texts of a workbook.
 
     Args:
         path: a local copy of the upload, which must stay as it is until reading is done.
         name: the name that its sender gave it; it decides only where the content leaves the format open.
         limits: what the upload may hold.
         block_bytes: how much is read at once. It changes no result.
-        check: called often while a compressed upload is decompressed; may raise to stop.
+        check: called often in long work before the first row; may raise to stop.
 
     Raises RefusedError: ``empty_file`` (no bytes, or only blanks), ``unsupported_format`` (naming what it
-    looks like), ``unreadable_file`` (encoding, with the byte offset; broken compression or Parquet; no usable header; a
+    looks like), ``unreadable_file`` (encoding, with the byte offset; a broken file; no usable header; a
     single JSON object), ``duplicate_headers``, ``too_large`` (columns, the header itself, size once decompressed).
     """
     head = _head(path)
@@ -53,14 +54,14 @@ def open_payload(
             )
     if not head:
         raise RefusedError("empty_file", "The file is empty (zero bytes): send one with a header or items.")
-    upload = Upload(path, name, head, limits, block_bytes)
+    upload = Upload(path, name, head, limits, block_bytes, was_compressed=compression is not None, check=check)
     readable = next((readable for readable in BINARY_FORMATS if readable.recognises(upload)), None)
     if readable is None:
-        if foreign := name_foreign(head):
+        if foreign := name_foreign(path, head):
             raise RefusedError(
                 "unsupported_format",
                 f"The file looks like {foreign}. CSV, JSON arrays, NDJSON and Parquet can be read, also compressed by "
-                "gzip or zstd.",
+                "gzip or zstd, and Excel workbooks (XLSX).",
             )
         readable = next(readable for readable in TEXT_FORMATS if readable.recognises(upload))
     return readable.opens(upload)
