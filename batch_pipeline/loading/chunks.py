@@ -97,6 +97,16 @@ def open_chunks(connection: Connection, batch_id: str, phase: PhaseName) -> list
     return [Chunk(*row) for row in rows]
 
 
+def done_rows(connection: Connection, batch_id: str) -> str:
+    """The rows of the upload that finished chunks have dealt with, as a multirange's text."""
+    row = connection.execute(
+        "SELECT coalesce(range_agg(int8range(first_row, last_row, '[]')), '{}')::text FROM batch_chunks"
+        " WHERE batch_id = %s AND phase = %s AND done_at IS NOT NULL",
+        (batch_id, PhaseName.processing.value),
+    ).fetchone()
+    return "{}" if row is None else str(row[0])
+
+
 def done_outcome(connection: Connection, batch_id: str, phase: PhaseName) -> ChunkOutcome:
     """The sum of what the phase's finished chunks did."""
     row = connection.execute(

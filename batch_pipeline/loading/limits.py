@@ -8,18 +8,24 @@ DEFAULT_COUNT = 500
 DEFAULT_PERCENT = 50.0
 
 
-def check_delete_limit(limit: str | None, action: Action, *, doomed: int, records: int) -> None:
+def has_limit(limit: str | None, action: Action) -> bool:
+    """Whether any number of deletions would be too many."""
+    if limit is None:
+        return action is Action.overwrite
+    return limit != "none" and action is not Action.merge
+
+
+def check_delete_limit(limit: str | None, *, doomed: int, records: int) -> None:
     """Raises RefusedError (`delete_limit_exceeded`, with the numbers) where too many of the records would go.
 
-    `limit` is the option: a count, a percentage of `records` such as 10%, none, or None for the action's default.
+    `limit` is the option: a count, a percentage of `records` such as 10%, or None for the default. Only for batches
+    that have a limit.
     """
     percent = 100 * doomed / records if records else 0.0
     if limit is None:
-        if action is not Action.overwrite or doomed <= DEFAULT_COUNT or percent <= DEFAULT_PERCENT:
+        if doomed <= DEFAULT_COUNT or percent <= DEFAULT_PERCENT:
             return
         allowed = f"{DEFAULT_COUNT:,} and {DEFAULT_PERCENT:g}%"
-    elif limit == "none":
-        return
     elif limit.endswith("%"):
         if percent <= float(limit[:-1]):
             return

@@ -1,41 +1,27 @@
-"""The plan of a batch: what happens to each staged item. Made set-based in the database, in one transaction.
+"""The plan of a merge or overwrite: what happens to each staged item. Made set-based, in one transaction.
 
 Each item is looked up (`identity`), errors of identity and of the record as it would be stored are noted, items that
 contradict each other are settled, and every item gets a verdict. Rows of chunks that are done keep theirs, so the
 plan can be made anew for the rest when another batch wrote since.
 """
 
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from typing import Any
 
 from psycopg import sql
 
-from batch_pipeline.batches.model import Action, DuplicateHandling, PhaseName
+from batch_pipeline.batches.model import Action, DuplicateHandling
+from batch_pipeline.loading.chunks import done_rows
 from batch_pipeline.loading.identity import BY_ID, BY_NATURAL_KEY, Matching
 from batch_pipeline.loading.memberships import references_of
 from batch_pipeline.loading.merging import difference, merged_value
+from batch_pipeline.loading.plan import PlanCounts, count_verdicts
 from batch_pipeline.loading.record_checks import RecordChecks
 from batch_pipeline.loading.references import Resolver
 from batch_pipeline.loading.staging import STEP_PLAN, Connection, Staging
 from batch_pipeline.records.errors import VALUE_CHARACTERS
 from batch_pipeline.records.keyed import KeyedText
 from batch_pipeline.records.resource import Resource
-
-
-@dataclass(frozen=True)
-class PlanCounts:
-    """Items by verdict; for an overwrite also what cleanup is to do.
-
-    Attributes:
-        doomed: records that cleanup is to delete.
-        unidentified: rejected items without any readable key, because of which nothing is to be deleted.
-    """
-
-    accepted: int
-    duplicates: int
-    rejected: int
-    doomed: int = 0
-    unidentified: int = 0
 
 
 class Planner:
@@ -63,18 +49,14 @@ class Planner:
         self._action = action
         self._fields = fields
         self._clears = clears
-        # Items of a delete say nothing but the id, so those that mean the same record do not differ: one of them stays.
-        differ = action is not Action.delete
-        self._handling = (
-            handling if differ or handling is not DuplicateHandling.ignore_all else DuplicateHandling.use_first
-        )
+        self._handling = handling
         self._bits = {field.name: bit for bit, field in enumerate(resource.fields)}
         self._matching = Matching(resource, staging, fields)
         self._table = sql.Identifier("public", resource.table)
         self._parameters: dict[str, Any] = {
             "organization": organization_id,
             "batch": staging.batch_id,
-            "done": "{}",
+            "done": done_rows(connection, staging.batch_id),
             "newer": newer,
         }
         self._checks = RecordChecks(resource, staging, fields, clears=clears)
@@ -86,7 +68,6 @@ class Planner:
 
     def plan(self) -> PlanCounts:
         """Decides every item that is in no finished chunk; replaces an earlier plan for those."""
-        self._parameters["done"] = self._done_rows()
         self._execute("DELETE FROM {errors} WHERE step = {step} AND NOT row <@ %(done)s::int8multirange")
         self._match()
         if self._references is not None:
@@ -109,14 +90,6 @@ class Planner:
             step=sql.Literal(STEP_PLAN),
             **parts,
         )
-
-    def _done_rows(self) -> str:
-        row = self._connection.execute(
-            "SELECT coalesce(range_agg(int8range(first_row, last_row, '[]')), '{}')::text FROM batch_chunks"
-            " WHERE batch_id = %s AND phase = %s AND done_at IS NOT NULL",
-            (self._staging.batch_id, PhaseName.processing.value),
-        ).fetchone()
-        return "{}" if row is None else str(row[0])
 
     def _match(self) -> None:
         """Temporary table `matched`: `Matching.query`, and the accepted items of finished chunks.
@@ -145,8 +118,7 @@ class Planner:
             self._add_errors(
                 "id_not_found",
                 "id",
-                "no record of this organization has it: ids are made by this system"
-                + ("" if self._action is Action.delete else ", leave it empty to create"),
+                "no record of this organization has it: ids are made by this system, leave it empty to create",
                 "s.id",
                 "m.kind = {kind} AND m.matches = 0",
                 kind=sql.Literal(BY_ID),
@@ -174,8 +146,6 @@ class Planner:
                     "m.kind = {kind} AND m.matches > 1",
                     kind=sql.Literal(BY_NATURAL_KEY + place),
                 )
-        if self._action is Action.delete:
-            return
         for field in self._resource.fields:
             if field.required:
                 self._add_errors(
@@ -210,11 +180,9 @@ class Planner:
 
     def _spare_newer_records(self) -> None:
         """An item that would undo what a later-arrived batch wrote is rejected: that batch's data are newer."""
-        changes: sql.Composable = sql.SQL("true")
-        if self._action is not Action.delete:
-            changes = difference(self._resource, self._fields, clears=self._clears) or sql.SQL("false")
-            if self._references is not None:
-                changes = sql.SQL("({} OR {})").format(changes, self._references.changed_rows())
+        changes: sql.Composable = difference(self._resource, self._fields, clears=self._clears) or sql.SQL("false")
+        if self._references is not None:
+            changes = sql.SQL("({} OR {})").format(changes, self._references.changed_rows())
         self._execute(
             """
             INSERT INTO {errors} (row, step, code, field, message, value)
@@ -330,11 +298,7 @@ class Planner:
             self._execute("DROP TABLE {table}", table=sql.Identifier(table))
 
     def _counts(self) -> PlanCounts:
-        rows = self._connection.execute(
-            self._compose("SELECT verdict::text, count(*) FROM {plan} GROUP BY verdict")
-        ).fetchall()
-        counts = {str(verdict): int(count) for verdict, count in rows}
-        verdicts = PlanCounts(counts.get("a", 0), counts.get("d", 0), counts.get("r", 0))
+        verdicts = count_verdicts(self._connection, self._staging)
         return self._doom(verdicts) if self._action is Action.overwrite else verdicts
 
     # ---- cleanup -------------------------------------------------------------------------------------------------
@@ -375,10 +339,6 @@ class Planner:
         self._staging.replace_doomed(self._connection, query, self._parameters)
         doomed = self._one("SELECT count(*) FROM {doomed}", doomed=self._staging.doomed)
         return replace(counts, doomed=doomed, unidentified=unidentified)
-
-    def records(self) -> int:
-        """How many records the organization has now."""
-        return self._one("SELECT count(*) FROM {records} WHERE organization_id = %(organization)s")
 
     def _one(self, statement: str, **parts: sql.Composable) -> int:
         row = self._connection.execute(self._compose(statement, **parts), self._parameters).fetchone()

@@ -37,9 +37,10 @@ STEP_WRITE = 2
 class Staging:
     """The names of one batch's tables.
 
-    - items: one row per item that could be read and is no mere repetition; `FIXED_COLUMNS` and the staged fields.
+    - items: one row per item that could be read and is no mere repetition; `FIXED_COLUMNS` and the staged fields. A
+      delete has none: its plan says all.
     - plan: one row per item: `verdict` a(ccepted), d(uplicate) or r(ejected), and the `record_id` it means; null for a
-      new record.
+      new record, and for an item of a delete that the row rules rejected.
     - errors: every error of every item: row, step, code, field, message, value.
     - changes: rows whose records were updated (kept only where a result file is wanted) or deleted.
     - members: what the references of items mean (see `references`): row, role a(dd), r(emove) or m(ark), target,
@@ -83,26 +84,33 @@ class Staging:
         return self._name("changes")
 
     def create(self, connection: Connection, resource: Resource, fields: tuple[str, ...]) -> None:
-        """Makes the tables anew, empty; an earlier attempt's are dropped."""
-        self.drop(connection)
+        """Makes the tables of a merge or overwrite anew, empty; an earlier attempt's are dropped."""
         columns = [sql.SQL("{} {}").format(sql.Identifier(name), sql.SQL(kind)) for name, kind in FIXED_COLUMNS] + [
             sql.SQL("{} {}").format(sql.Identifier(name), sql.SQL(resource.field(name).sql_type)) for name in fields
         ]
+        self.create_for_delete(connection)
         for statement in (
             sql.SQL("CREATE TABLE {} ({})").format(self.items, sql.SQL(", ").join(columns)),
+            sql.SQL('CREATE TABLE {} (number bigint, id text COLLATE "C", external_id text)').format(self.doomed),
+        ):
+            connection.execute(statement)
+
+    def create_for_delete(self, connection: Connection) -> None:
+        """Makes the tables of a delete anew, empty; an earlier attempt's are dropped."""
+        self.drop(connection)
+        for statement in (
             sql.SQL('CREATE TABLE {} (row bigint, verdict "char", record_id text COLLATE "C")').format(self.plan),
             sql.SQL(
                 "CREATE TABLE {} (number bigint GENERATED ALWAYS AS IDENTITY, row bigint NOT NULL,"
                 " step smallint NOT NULL, code text NOT NULL, field text, message text NOT NULL, value text)"
             ).format(self.errors),
             sql.SQL("CREATE TABLE {} (row bigint PRIMARY KEY, external_id text)").format(self.changes),
-            sql.SQL('CREATE TABLE {} (number bigint, id text COLLATE "C", external_id text)').format(self.doomed),
         ):
             connection.execute(statement)
 
-    def index(self, connection: Connection) -> None:
-        """Makes ranges of rows cheap to find, once the items are in: they lie in the order of the upload."""
-        for table in (self.items, self.errors):
+    def index(self, connection: Connection, *tables: sql.Identifier) -> None:
+        """Makes ranges of rows cheap to find in these tables, once they are filled in the order of the upload."""
+        for table in tables:
             _index(connection, table, "row")
 
     def replace_plan(self, connection: Connection, query: sql.Composed, parameters: dict[str, Any]) -> None:
@@ -134,8 +142,8 @@ class Staging:
             connection.execute(sql.SQL("DROP TABLE IF EXISTS {}").format(table))
 
     def exists(self, connection: Connection) -> bool:
-        """Whether the batch has staged items."""
-        row = connection.execute("SELECT to_regclass(%s) IS NOT NULL", (self.items.as_string(connection),)).fetchone()
+        """Whether the batch has been staged."""
+        row = connection.execute("SELECT to_regclass(%s) IS NOT NULL", (self.plan.as_string(connection),)).fetchone()
         return row is not None and bool(row[0])
 
 

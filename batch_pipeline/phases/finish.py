@@ -145,8 +145,9 @@ def _write_result(attempt: Attempt) -> None:
 
 def _result_query(attempt: Attempt) -> sql.Composed:
     staging = Staging(attempt.batch.id)
+    deletes = attempt.action is Action.delete
     staged_external_id = "s.external_id" if "external_id" in attempt.batch.work.fields else "NULL::text"
-    changed = "deleted" if attempt.action is Action.delete else "updated"
+    staged_items = "LEFT JOIN {items} s ON s.row = n.row AND s.row BETWEEN %(first)s AND %(last)s"
     return sql.SQL(
         """
         SELECT n.row,
@@ -155,18 +156,19 @@ def _result_query(attempt: Attempt) -> sql.Composed:
                     WHEN p.verdict = 'a' THEN 'unchanged'
                     WHEN p.verdict = 'r' OR p.row IS NULL AND EXISTS (SELECT FROM {errors} e WHERE e.row = n.row)
                     THEN 'rejected' ELSE 'duplicate' END AS outcome,
-               CASE WHEN p.verdict = 'a' THEN coalesce(p.record_id, s.new_id) WHEN p.verdict = 'd' THEN p.record_id END,
+               CASE WHEN p.verdict = 'a' THEN coalesce(p.record_id, {new_id}) WHEN p.verdict = 'd' THEN p.record_id END,
                coalesce({external_id}, c.external_id, r.external_id)
         FROM generate_series(%(first)s::bigint, %(last)s::bigint) AS n (row)
         LEFT JOIN {plan} p ON p.row = n.row AND p.row BETWEEN %(first)s AND %(last)s
-        LEFT JOIN {items} s ON s.row = n.row AND s.row BETWEEN %(first)s AND %(last)s
+        {staged_items}
         LEFT JOIN {changes} c ON c.row = n.row
         LEFT JOIN {records} r ON r.organization_id = %(organization)s AND r.id = p.record_id
         ORDER BY n.row
         """
     ).format(
-        changed=sql.Literal(changed),
-        items=staging.items,
+        changed=sql.Literal("deleted" if deletes else "updated"),
+        new_id=sql.SQL("NULL" if deletes else "s.new_id"),
+        staged_items=sql.SQL("" if deletes else staged_items).format(items=staging.items),
         plan=staging.plan,
         errors=staging.errors,
         changes=staging.changes,

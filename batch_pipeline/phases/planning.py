@@ -6,9 +6,11 @@ from batch_pipeline.batches.model import Action, PhaseName, Work
 from batch_pipeline.batches.turns import newer_writers
 from batch_pipeline.errors import RefusedError
 from batch_pipeline.loading.chunks import done_outcome
-from batch_pipeline.loading.limits import check_delete_limit
+from batch_pipeline.loading.delete_planner import DeletePlanner
+from batch_pipeline.loading.limits import check_delete_limit, has_limit
 from batch_pipeline.loading.memberships import referred_resources
-from batch_pipeline.loading.planner import PlanCounts, Planner
+from batch_pipeline.loading.plan import PlanCounts, count_records
+from batch_pipeline.loading.planner import Planner
 from batch_pipeline.loading.staging import Connection, Staging
 from batch_pipeline.phases.attempt import Attempt
 from batch_pipeline.phases.finish import write_errors
@@ -34,31 +36,47 @@ def make_plan(connection: Connection, attempt: Attempt, work: Work) -> Plan:
 
     Raises RefusedError (`delete_limit_exceeded`) where it would delete too many records.
     """
-    planner = Planner(
-        connection,
-        attempt.resource,
-        Staging(attempt.batch.id),
-        organization_id=attempt.organization_id,
-        action=attempt.action,
-        fields=work.fields,
-        clears=work.clears,
-        handling=attempt.options.duplicate_handling,
-        newer=newer_writers(connection, attempt.batch, referred_resources(attempt.resource, work.fields)),
-    )
-    counts = planner.plan()
+    counts = _planner(connection, attempt, work).plan()
     unidentified = counts.unidentified + unreadable(attempt)
     if unidentified:  # then cleanup deletes nothing
         counts = replace(counts, doomed=0)
-    if attempt.action is not Action.merge:
+    if has_limit(attempt.options.delete_limit, attempt.action):
         done = done_outcome(connection, attempt.batch.id, PhaseName.processing)
         if not _none_is_valid(attempt, counts.accepted + done.failed):  # which deletes nothing, and has its own reason
             check_delete_limit(
                 attempt.options.delete_limit,
-                attempt.action,
                 doomed=counts.accepted if attempt.action is Action.delete else counts.doomed,
-                records=planner.records() + done.deleted - done.created,  # as they were before this batch
+                # as they were before this batch
+                records=count_records(connection, attempt.resource.table, attempt.organization_id)
+                + done.deleted
+                - done.created,
             )
     return Plan(counts, work.with_(doomed=counts.doomed, unidentified=unidentified))
+
+
+def _planner(connection: Connection, attempt: Attempt, work: Work) -> Planner | DeletePlanner:
+    staging, handling = Staging(attempt.batch.id), attempt.options.duplicate_handling
+    newer = newer_writers(connection, attempt.batch, referred_resources(attempt.resource, work.fields))
+    if attempt.action is Action.delete:
+        return DeletePlanner(
+            connection,
+            attempt.resource,
+            staging,
+            organization_id=attempt.organization_id,
+            handling=handling,
+            newer=newer,
+        )
+    return Planner(
+        connection,
+        attempt.resource,
+        staging,
+        organization_id=attempt.organization_id,
+        action=attempt.action,
+        fields=work.fields,
+        clears=work.clears,
+        handling=handling,
+        newer=newer,
+    )
 
 
 def unreadable(attempt: Attempt) -> int:

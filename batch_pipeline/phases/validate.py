@@ -1,11 +1,14 @@
 """Validation: row rules on every item, then the plan. Writes nothing to the organization's records."""
 
-from collections.abc import Iterator
+import math
+from collections.abc import Callable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
+from functools import partial
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
+from psycopg import sql
 
 from batch_pipeline.batches.ids import record_ids
 from batch_pipeline.batches.model import Action, PhaseName
@@ -27,6 +30,12 @@ from batch_pipeline.records.fields import RuleContext
 from batch_pipeline.records.resource import Resource
 from batch_pipeline.storage import keys
 
+# A delete looks through all records once for each chunk, so it has few; but work can only stop between two of them.
+DELETE_CHUNKS = 4
+DELETE_CHUNK_LIMIT = 10  # in chunk_rows
+
+MakeRows = Callable[[Attempt, CheckedChunk, RowRules], pa.Table]
+
 
 def validate(attempt: Attempt) -> None:
     """Runs the phase, unless it is done.
@@ -44,14 +53,19 @@ def validate(attempt: Attempt) -> None:
         )
     attempt.begin(PhaseName.validation, total=work.items - work.unreadable - work.equal)
     staging = Staging(attempt.batch.id)
-    fields = staged_fields(attempt.resource, attempt)
+    fields = () if attempt.action is Action.delete else staged_fields(attempt.resource, attempt)
     with attempt.borrow(**TUNING) as connection:
-        staging.create(connection, attempt.resource, fields)
-        clears = _stage_items(attempt, connection, staging, fields)
-        staging.index(connection)
+        if attempt.action is Action.delete:
+            staging.create_for_delete(connection)
+            clears = _stage_items(attempt, connection, staging.plan, _listed_ids)
+            staging.index(connection, staging.plan, staging.errors)
+        else:
+            staging.create(connection, attempt.resource, fields)
+            clears = _stage_items(attempt, connection, staging.items, partial(_staged_items, fields=fields))
+            staging.index(connection, staging.items, staging.errors)
         connection.commit()
         version = planned_version(connection, attempt.batch, referred_resources(attempt.resource, fields))
-        chunks = chunk_ranges(work.items, attempt.system.settings.chunk_rows)
+        chunks = chunk_ranges(work.items, _chunk_rows(attempt, work.items))
         store_chunks(connection, attempt.batch.id, PhaseName.processing, chunks)
         plan = make_plan(connection, attempt, work.with_(fields=fields, clears=clears))
         connection.commit()
@@ -67,10 +81,16 @@ def validate(attempt: Attempt) -> None:
     attempt.move_to(BatchStatus.queued)
 
 
+def _chunk_rows(attempt: Attempt, items: int) -> int:
+    """Rows that processing writes at once: for a large delete more than elsewhere, as each chunk scans the records."""
+    rows = attempt.system.settings.chunk_rows
+    if attempt.action is not Action.delete:
+        return rows
+    return max(rows, min(math.ceil(items / DELETE_CHUNKS), DELETE_CHUNK_LIMIT * rows))
+
+
 def staged_fields(resource: Resource, attempt: Attempt) -> tuple[str, ...]:
-    """The fields that any item of the batch can carry and that count for its action, in the resource's order."""
-    if attempt.action is Action.delete:
-        return ("id",)
+    """The fields that any item of a merge or overwrite can carry, in the resource's order."""
     mapped = {header: name for name, header in attempt.options.column_mapping.items()}
     names = {mapped.get(column, column) for column in attempt.batch.work.columns} | set(attempt.options.properties)
     names |= {resource.file_headers[name] for name in names & set(resource.file_headers)}
@@ -98,8 +118,8 @@ def parsed_chunks(attempt: Attempt) -> Iterator[RawChunk]:
             yield chunk
 
 
-def _stage_items(attempt: Attempt, connection: Connection, staging: Staging, fields: tuple[str, ...]) -> bool:
-    """Checks every item and COPYs it; the next chunk is checked while PostgreSQL takes in the last one.
+def _stage_items(attempt: Attempt, connection: Connection, target: sql.Identifier, make_rows: MakeRows) -> bool:
+    """Checks every item and COPYs what `make_rows` makes of it; meanwhile the next chunk is checked.
 
     Returns whether any item clears a field.
     """
@@ -114,6 +134,7 @@ def _stage_items(attempt: Attempt, connection: Connection, staging: Staging, fie
         RuleContext(region=options.default_region or attempt.region),
         only_ids=attempt.action is Action.delete,
     )
+    staging = Staging(attempt.batch.id)
     clears = False
     valid = invalid = 0
     with ThreadPoolExecutor(1) as copying:
@@ -121,12 +142,12 @@ def _stage_items(attempt: Attempt, connection: Connection, staging: Staging, fie
         for chunk in parsed_chunks(attempt):
             checked = rules.check(chunk)
             clears = clears or bool(checked.cleared.any())
-            items = _staged_table(attempt, checked, rules, fields)
+            items = make_rows(attempt, checked, rules)
             found = _error_table(chunk, checked)
             if copied is not None:
                 copied.result()
                 attempt.advance(success=valid, error=invalid)
-            copied = copying.submit(_copy, connection, staging, items, found)
+            copied = copying.submit(_copy, connection, (target, items), (staging.errors, found))
             wrong = int(np.count_nonzero(checked.invalid))
             valid, invalid = valid + len(checked.rows) - wrong, invalid + wrong
         if copied is not None:
@@ -134,13 +155,29 @@ def _stage_items(attempt: Attempt, connection: Connection, staging: Staging, fie
     return clears
 
 
-def _copy(connection: Connection, staging: Staging, items: pa.Table, found: pa.Table) -> None:
-    copy_table(connection, staging.items, items)
-    copy_table(connection, staging.errors, found)
+def _copy(connection: Connection, *tables: tuple[sql.Identifier, pa.Table]) -> None:
+    for target, table in tables:
+        copy_table(connection, target, table)
 
 
-def _staged_table(attempt: Attempt, checked: CheckedChunk, rules: RowRules, fields: tuple[str, ...]) -> pa.Table:
-    """The items as `Staging.items` has them."""
+def _listed_ids(attempt: Attempt, checked: CheckedChunk, rules: RowRules) -> pa.Table:
+    """The items of a delete as `Staging.plan` has them."""
+    del attempt, rules
+    valid = pa.array(checked.invalid == 0)
+    ids = checked.fields.get("id")
+    if ids is None:  # no item of the chunk has one
+        ids = pa.nulls(len(checked.rows), pa.string())
+    return pa.table(
+        {
+            "row": checked.rows,
+            "verdict": pc.if_else(valid, "a", "r"),
+            "record_id": pc.if_else(valid, ids, pa.scalar(None, pa.string())),
+        }
+    )
+
+
+def _staged_items(attempt: Attempt, checked: CheckedChunk, rules: RowRules, *, fields: tuple[str, ...]) -> pa.Table:
+    """The items of a merge or overwrite as `Staging.items` has them."""
     batch = attempt.batch
     assert batch.arrived_at is not None  # noqa: S101 - no run starts before the payload arrived
     rows = checked.rows
@@ -150,11 +187,10 @@ def _staged_table(attempt: Attempt, checked: CheckedChunk, rules: RowRules, fiel
         "kind": deciding.kinds,
         "cleared": pa.array(checked.cleared),
         "invalid": pa.array(checked.invalid),
-    }
-    if attempt.action is not Action.delete:
-        columns["new_id"] = record_ids(
+        "new_id": record_ids(
             attempt.resource.id_prefix, batch_id=batch.id, arrived_at=batch.arrived_at, rows=rows.to_numpy()
-        )
+        ),
+    }
     if attempt.action is Action.overwrite:
         columns["identified"] = deciding.identified
     for name in fields:
