@@ -50,9 +50,9 @@ class EqualItems:
         for name, key in zip(("high", "low"), self._keys, strict=True):
             entries[name] = pd.util.hash_array(texts, hash_key=key, categorize=False)
         entries["row"] = chunk.rows.to_numpy()
-        places = (entries["high"] >> _SHIFT).astype(np.int64)
+        places = (entries["high"] >> _SHIFT).astype(np.uint8)  # of one byte, so that numpy sorts by radix
         entries = entries[np.argsort(places, kind="stable")]
-        bounds = np.searchsorted(np.sort(places), np.arange(PARTITIONS + 1))
+        bounds = np.concatenate(([0], np.cumsum(np.bincount(places, minlength=PARTITIONS))))
         for number in np.flatnonzero(np.diff(bounds)).tolist():
             self._file(number).write(entries[bounds[number] : bounds[number + 1]].tobytes())
 
