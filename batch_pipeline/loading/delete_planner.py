@@ -15,8 +15,8 @@ from batch_pipeline.loading.staging import STEP_PLAN, Connection, Staging
 from batch_pipeline.records.errors import VALUE_CHARACTERS
 from batch_pipeline.records.resource import Resource
 
-# Rows of the plan `p` that are still open: in no finished chunk, and so far to be carried out.
-_OPEN = "NOT p.row <@ %(done)s::int8multirange AND p.verdict = 'a'"
+# Rows of the plan `p` that are still open, in no finished chunk, and name a record, whatever else is wrong with them.
+_OPEN = "NOT p.row <@ %(done)s::int8multirange AND p.record_id IS NOT NULL"
 
 
 class DeletePlanner:
@@ -69,17 +69,17 @@ class DeletePlanner:
                     sql.Literal(VALUE_CHARACTERS),
                     sql.Literal('": no record of this organization has it: ids are made by this system'),
                 ),
-                "WHERE {open} AND NOT EXISTS"
+                "WHERE {open} AND p.verdict <> 'd' AND NOT EXISTS"
                 " (SELECT FROM {records} r WHERE r.organization_id = %(organization)s AND r.id = p.record_id)",
             )
         return count_verdicts(self._connection, self._staging)
 
     def _forget(self) -> None:
-        """Takes back what an earlier plan found; what the row rules found stays: those rows name no record."""
+        """Takes back what an earlier plan found; what the row rules found stays."""
         self._execute("DELETE FROM {errors} WHERE step = {step} AND NOT row <@ %(done)s::int8multirange")
         self._execute(
-            "UPDATE {plan} SET verdict = 'a'"
-            " WHERE verdict <> 'a' AND record_id IS NOT NULL AND NOT row <@ %(done)s::int8multirange"
+            "UPDATE {plan} p SET verdict = 'a'"
+            " WHERE {open} AND p.verdict <> 'a' AND NOT EXISTS (SELECT FROM {errors} e WHERE e.row = p.row)"
         )
 
     def _is_all_plain(self) -> bool:

@@ -40,7 +40,7 @@ class Staging:
     - items: one row per item that could be read and is no mere repetition; `FIXED_COLUMNS` and the staged fields. A
       delete has none: its plan says all.
     - plan: one row per item: `verdict` a(ccepted), d(uplicate) or r(ejected), and the `record_id` it means; null for a
-      new record, and for an item of a delete that the row rules rejected.
+      new record, and for an item of a delete that gives no readable id.
     - errors: every error of every item: row, step, code, field, message, value.
     - changes: rows whose records were updated (kept only where a result file is wanted) or deleted.
     - members: what the references of items mean (see `references`): row, role a(dd), r(emove) or m(ark), target,

@@ -1,6 +1,5 @@
 """Validation: row rules on every item, then the plan. Writes nothing to the organization's records."""
 
-import math
 from collections.abc import Callable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from functools import partial
@@ -86,7 +85,7 @@ def _chunk_rows(attempt: Attempt, items: int) -> int:
     rows = attempt.system.settings.chunk_rows
     if attempt.action is not Action.delete:
         return rows
-    return max(rows, min(math.ceil(items / DELETE_CHUNKS), DELETE_CHUNK_LIMIT * rows))
+    return rows * min(max(items // (DELETE_CHUNKS * rows), 1), DELETE_CHUNK_LIMIT)
 
 
 def staged_fields(resource: Resource, attempt: Attempt) -> tuple[str, ...]:
@@ -171,7 +170,7 @@ def _listed_ids(attempt: Attempt, checked: CheckedChunk, rules: RowRules) -> pa.
         {
             "row": checked.rows,
             "verdict": pc.if_else(valid, "a", "r"),
-            "record_id": pc.if_else(valid, ids, pa.scalar(None, pa.string())),
+            "record_id": ids,
         }
     )
 
