@@ -88,6 +88,10 @@ class Runner:
         """The organization's contacts, by name and id."""
         return contacts(self.system, self.organization_id)
 
+    def records(self, table: str) -> list[Row]:
+        """The organization's records in a table, by external id and id."""
+        return records(self.system, self.organization_id, table)
+
     def one(self) -> Row:
         """The organization's only contact."""
         (found,) = self.contacts()
@@ -105,8 +109,13 @@ class Runner:
 
     def outcomes(self, batch: Batch) -> list[str]:
         """The outcome of each item, in the order of the upload."""
+        return [entry["outcome"] for entry in self.results(batch)]
+
+    def results(self, batch: Batch) -> list[Row]:
+        """What result.json says."""
         assert batch.has_result_file
-        return [entry["outcome"] for entry in json.loads(self.system.store.read(keys.result_json(batch.id)))]
+        found: list[Row] = json.loads(self.system.store.read(keys.result_json(batch.id)))
+        return found
 
 
 def contacts(system: System, organization_id: str) -> list[Row]:
@@ -115,6 +124,13 @@ def contacts(system: System, organization_id: str) -> list[Row]:
         return connection.execute(
             'SELECT * FROM contacts WHERE organization_id = %s ORDER BY name COLLATE "C", id', (organization_id,)
         ).fetchall()
+
+
+def records(system: System, organization_id: str, table: str) -> list[Row]:
+    """The organization's records in a table, by external id and id."""
+    with psycopg.connect(system.database_url, row_factory=dict_row) as connection:
+        query = sql.SQL('SELECT * FROM {} WHERE organization_id = %s ORDER BY external_id COLLATE "C", id')
+        return connection.execute(query.format(sql.Identifier(table)), (organization_id,)).fetchall()
 
 
 def insert_contacts(system: System, organization_id: str, *rows: Row) -> None:

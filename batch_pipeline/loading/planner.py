@@ -175,8 +175,7 @@ class Planner:
                     most=sql.Literal(field.max_pairs),
                 )
 
-        for statement in self._checks.statements():
-            self._connection.execute(statement, self._parameters)
+        self._checks.note_errors(self._connection, self._parameters)
 
     def _spare_newer_records(self) -> None:
         """An item that would undo what a later-arrived batch wrote is rejected: that batch's data are newer."""

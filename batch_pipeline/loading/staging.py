@@ -155,10 +155,10 @@ def _index(connection: Connection, table: sql.Identifier, column: str) -> None:
     connection.execute(sql.SQL("ANALYZE {}").format(table))
 
 
-def copy_table(connection: Connection, target: sql.Identifier, table: pa.Table) -> None:
+def copy_table(connection: Connection, target: sql.Identifier, table: pa.Table, *, is_new: bool = True) -> None:
     """COPYs an Arrow table into the database table's columns of the same names; null becomes NULL.
 
-    The table must have been made in this transaction: its rows are written frozen, which saves the first reader from
+    A table that is new was made in this transaction: its rows are written frozen, which saves the first reader from
     marking each page.
     """
     if table.num_rows == 0:
@@ -166,7 +166,8 @@ def copy_table(connection: Connection, target: sql.Identifier, table: pa.Table) 
     buffer = pa.BufferOutputStream()
     pacsv.write_csv(table, buffer, pacsv.WriteOptions(include_header=False))
     columns = sql.SQL(", ").join(sql.Identifier(name) for name in table.column_names)
-    statement = sql.SQL("COPY {} ({}) FROM STDIN (FORMAT csv, FREEZE)").format(target, columns)
+    options = sql.SQL("FORMAT csv, FREEZE" if is_new else "FORMAT csv")
+    statement = sql.SQL("COPY {} ({}) FROM STDIN ({})").format(target, columns, options)
     with connection.cursor() as cursor, cursor.copy(statement) as copy:
         copy.write(buffer.getvalue())
 

@@ -74,6 +74,11 @@ class RowRules:
         else:
             self._complete(cells, found)
         values = self._scalars.read(cells, found.add)
+        for rule in self.resource.kernel_rules:  # items that carry both fields; the plan sees to those that carry one
+            if rule.field in values and rule.depends_on in values:
+                for complaint, items in rule.failures(values[rule.field], values[rule.depends_on]):
+                    raw = cells[rule.field].raw.take(items)
+                    found.add(items, complaint.code, rule.field, complaint.expectation, raw)
         masks = {name: cells[name].cleared for name in values if name in self.bits}
         for field in self._nested if not self._only_ids else ():
             if field.name in cells or any(field.key_of(name) is not None for name in cells):

@@ -6,12 +6,11 @@
 
 import sys
 from collections.abc import Iterable, Iterator, Sequence
-from functools import singledispatch
 from pathlib import Path
 
 from batch_pipeline.batches.model import Action
 from batch_pipeline.payloads.model import CellKind
-from batch_pipeline.records.fields import Boolean, Choice, Email, Field, ForeignId, Phone, RecordId, RuleContext, Text
+from batch_pipeline.records.fields import Field, RuleContext
 from batch_pipeline.records.keyed import KeyedText
 from batch_pipeline.records.lists import ListField, ScalarList
 from batch_pipeline.records.nested import TWICE, Nested
@@ -20,7 +19,6 @@ from batch_pipeline.records.objects import KeyedObject
 from batch_pipeline.records.references import (
     ADDED_AND_REMOVED,
     SET_WITH_OTHERS,
-    Belongs,
     MarkedMembers,
     Members,
     References,
@@ -28,6 +26,7 @@ from batch_pipeline.records.references import (
 from batch_pipeline.records.registry import RESOURCES
 from batch_pipeline.records.resource import NaturalKey, Resource
 from batch_pipeline.records.rules import Complaint, Rule
+from batch_pipeline.records.value_texts import value_text
 
 _KIND_WORDS = {
     CellKind.TEXT: "text",
@@ -48,122 +47,6 @@ def page_name(resource: Resource) -> str:
 def describe(resource: Resource) -> str:
     """The resource's page. Raises TypeError for a kind of field that `value_text` does not describe."""
     return "\n".join(_lines(resource)) + "\n"
-
-
-@singledispatch
-def value_text(field: Field) -> str:
-    """What a value of the field is and how it is stored; a kind of field more is one more registered function."""
-    raise TypeError(f"no description of the kind {type(field).__name__}: register one with value_text")
-
-
-@value_text.register
-def _(field: Text) -> str:
-    return f"text, at most {field.max_length:,} characters"
-
-
-@value_text.register
-def _(field: RecordId) -> str:
-    return f"the record's own id, made by this system: `{field.prefix}` and 22 letters and digits"
-
-
-@value_text.register
-def _(field: Email) -> str:
-    return "email address (RFC 5321/5322, without looking it up); stored with its domain in lower case"
-
-
-@value_text.register
-def _(field: Phone) -> str:
-    return "phone number, international or as dialled within the batch's region; stored as E.164"
-
-
-@value_text.register
-def _(field: Boolean) -> str:
-    return "true/false, yes/no or 1/0"
-
-
-@value_text.register
-def _(field: Choice) -> str:
-    return f"one of {', '.join(f'`{value}`' for value in field.values)}"
-
-
-@value_text.register
-def _(field: ForeignId) -> str:
-    return f"`{field.prefix}` and 1 to 64 letters, digits, `-` or `_`; only this is checked"
-
-
-@value_text.register
-def _(field: KeyedText) -> str:
-    return (
-        f"at most {field.max_pairs} pairs of names (to {field.max_key_length} characters) and texts "
-        f"(to {field.max_value_length}), merged key by key; null removes a key. "
-        f"Flat files: one column per key, `{field.name}.colour`"
-    )
-
-
-@value_text.register
-def _(field: KeyedObject) -> str:
-    by_text: dict[str, list[str]] = {}
-    for key in field.keys:
-        by_text.setdefault(value_text(key), []).append(f"`{key.name}`")
-    keys = "; ".join(f"{', '.join(names)} ({text})" for text, names in by_text.items())
-    return (
-        f"an object with the keys {keys}; merged key by key, null removes a key. "
-        f"Flat files: one column per key, `{field.name}.{field.keys[0].name}`"
-    )
-
-
-@value_text.register
-def _(field: ScalarList) -> str:
-    if field.min_items == field.max_items:
-        elements = "; ".join(value_text(element) for element in field.elements)
-        what = f"a list of exactly {field.max_items}: {elements}"
-    else:
-        what = f"a list of {_at_most(field)}, each {value_text(field.elements[0])}"
-    equal = ", equal ones being one" if field.distinct else ""
-    return (
-        f"{what}{equal}; replaced as a whole. Flat files: one cell, comma-separated or a JSON array, or one column per "
-        f"element, `{field.name}.0`"
-    )
-
-
-@value_text.register
-def _(field: ObjectList) -> str:
-    keys = "; ".join(f"`{key.name}` ({value_text(key)})" for key in field.keys)
-    return (
-        f"a list of {_at_most(field)}, each an object with the keys {keys}; replaced as a whole. "
-        f"Flat files: one cell with a JSON array, or one column per value, `{field.name}.0.{field.keys[0].name}`"
-    )
-
-
-@value_text.register
-def _(field: Belongs) -> str:
-    return (
-        f"the {field.target.table} that it belongs to, each by {field.target.ways}: `{{add, remove, set}}`, "
-        "a plain list adds; repeated ones count once. Flat files: one cell, comma-separated or a JSON array, or the "
-        f"columns {', '.join(f'`{field.name}.{operation}`' for operation in field.operations)}"
-    )
-
-
-@value_text.register
-def _(field: Members) -> str:
-    other = field.elsewhere
-    also = f"; where `{other.field}` is {other.value}, ids: `{other.prefix}…`" if other else ""
-    return (
-        f"its members, exactly these: {field.target.table}, each by {field.target.ways}{also}. "
-        "Flat files: one cell, comma-separated or a JSON array"
-    )
-
-
-@value_text.register
-def _(field: MarkedMembers) -> str:
-    return (
-        f"which of the `{field.of}` are marked as `{field.link.mark}`, exactly these, given as there. "
-        "Flat files: one cell, comma-separated or a JSON array"
-    )
-
-
-def _at_most(field: ListField) -> str:
-    return f"at most {field.max_items:,}"
 
 
 def _lines(resource: Resource) -> Iterator[str]:
@@ -222,6 +105,8 @@ def _key_text(key: NaturalKey) -> str:
         parts.append(f"{how_many} compared in full, a missing one being equal to a missing one")
     if key.fold_case:
         parts.append("upper and lower case being the same")
+    if key.when is not None and key.when != key.columns[0]:
+        parts.append(f"where the item has `{key.when}`")
     if key.only_records_without is not None:
         parts.append(f"among the records without `{key.only_records_without}`")
     return ", ".join(parts)
@@ -232,9 +117,14 @@ def _rule_rows(resource: Resource) -> Iterator[tuple[str, str, str]]:
     having: dict[tuple[str, str], list[str]] = {}
     for field in resource.fields:
         for name, code, because in _rules_of(field):
-            having.setdefault((code, because), []).append(name)
+            names = having.setdefault((code, because), [])
+            if name not in names:
+                names.append(name)
     for rule in resource.record_rules:
         having.setdefault((rule.code, rule.expectation), []).append(f"`{rule.field}`")
+    for kernel_rule in resource.kernel_rules:
+        for complaint in kernel_rule.complaints.values():
+            having.setdefault((complaint.code, complaint.expectation), []).append(f"`{kernel_rule.field}`")
     for (code, because), names in having.items():
         yield f"`{code}`", because, ", ".join(names)
 

@@ -116,7 +116,7 @@ class Email(Field):
 
     def read(self, texts: pa.StringArray, context: RuleContext) -> Judged:
         """The address with its domain in lower case."""
-        return _refused_for_format(texts, canonical_emails(texts).values)
+        return refused_for_format(texts, canonical_emails(texts).values)
 
     def complaints(self, context: RuleContext) -> Mapping[Refusal, Complaint]:
         """An address that is none."""
@@ -130,7 +130,7 @@ class Phone(Field):
 
     def read(self, texts: pa.StringArray, context: RuleContext) -> Judged:
         """The number as E.164."""
-        return _refused_for_format(texts, canonical_phones(texts, context.region).values)
+        return refused_for_format(texts, canonical_phones(texts, context.region).values)
 
     def complaints(self, context: RuleContext) -> Mapping[Refusal, Complaint]:
         """A number that can't be dialled."""
@@ -149,7 +149,7 @@ class Boolean(Field):
 
     def read(self, texts: pa.StringArray, context: RuleContext) -> Judged:
         """What the word means."""
-        return _refused_for_format(texts, canonical_booleans(texts))
+        return refused_for_format(texts, canonical_booleans(texts))
 
     def complaints(self, context: RuleContext) -> Mapping[Refusal, Complaint]:
         """A word that is no boolean."""
@@ -179,6 +179,6 @@ class ForeignId(Field):
         return (rules.foreign_id(self.prefix),)
 
 
-def _refused_for_format(texts: pa.StringArray, values: pa.Array) -> Judged:
+def refused_for_format(texts: pa.StringArray, values: pa.Array) -> Judged:
     """For kernels whose only reason to refuse a text is that it is none of theirs."""
     return Judged(values, {Refusal.FORMAT: as_mask(pc.and_(pc.is_valid(texts), pc.is_null(values)))})

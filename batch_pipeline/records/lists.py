@@ -4,7 +4,7 @@ Elements are handled in a long table, one row an element, so that a cell (`a,b` 
 headers (`tags.0`) obey the same rules.
 """
 
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from functools import lru_cache, reduce
 from typing import Any, ClassVar
@@ -130,45 +130,42 @@ class ScalarList(ListField):
         in_whole = nothing if whole is None else pc.is_valid(whole.values)
         in_parts = reduce(pc.or_, (pc.is_valid(column.values) for column in dotted.values()), nothing)
         add_errors(pc.indices_nonzero(pc.and_(in_whole, in_parts)), "conflict", self.name, TWICE, None)
-        parts = [] if whole is None else list(self._of_whole(whole, add_errors))
-        parts += [_of_part(int(place), column) for place, column in dotted.items()]
         given = pc.or_(in_whole, in_parts)
+        parts = [_of_part(int(place), column) for place, column in dotted.items()]
+        readable = given.to_numpy(zero_copy_only=False)
+        if whole is not None:
+            is_json = pc.fill_null(pc.starts_with(whole.values, "["), False)
+            lists = self.decoded_lists(whole.take_valid(is_json), add_errors)
+            readable = readable & ~is_json.to_numpy(zero_copy_only=False)
+            readable[[item for item, _ in lists]] = True
+            parts += [_of_lists(lists), self._of_texts(whole.take_valid(pc.invert(is_json)).values, add_errors)]
         cleared = reduce(pc.or_, (column.cleared for column in dotted.values()), cleared)
-        lists = self._judged(parts, given, context, add_errors)
-        return pc.coalesce(lists, pc.if_else(given, "[]", pa.scalar(None, pa.string()))), pc.and_not(cleared, given)
+        lists_of_items = self._judged(parts, readable, context, add_errors)
+        return pc.coalesce(lists_of_items, pc.if_else(given, "[]", pa.scalar(None, pa.string()))), pc.and_not(
+            cleared, given
+        )
 
-    def _of_whole(self, cells: Cells, add_errors: AddErrors) -> Iterator[Elements]:
-        """The elements of the items that give the list in one cell."""
-        is_json = pc.fill_null(pc.starts_with(cells.values, "["), False)
-        lists = self.decoded_lists(cells.take_valid(is_json), add_errors)
-        if lists:
-            lengths = np.array([len(elements) for _, elements in lists], np.int64)
-            raw, kinds = value_column([element for _, elements in lists for element in elements])
-            yield Elements(
-                np.repeat(np.array([item for item, _ in lists], np.int64), lengths),
-                np.concatenate([np.arange(length) for length in lengths]),
-                raw,
-                _texts(len(raw)) if kinds is None else kinds,
-            )
-        items = pc.indices_nonzero(pc.and_(pc.is_valid(cells.values), pc.invert(is_json))).cast(pa.int64())
-        texts = cells.values.take(items)
+    def _of_texts(self, texts: pa.StringArray, add_errors: AddErrors) -> Elements:
+        """The elements of texts with commas between them."""
+        items = pc.indices_nonzero(pc.is_valid(texts)).cast(pa.int64())
+        texts = texts.take(items)
         is_short = pc.less(pc.count_substring(texts, ","), MOST_ELEMENTS)
         self.too_many(items.filter(pc.invert(is_short)).to_pylist(), add_errors)
         split = pc.split_pattern(texts.filter(is_short), ",")
         of = pc.list_parent_indices(split).to_numpy()
         places = np.arange(len(of)) - split.offsets.to_numpy()[of]
-        yield Elements(items.filter(is_short).to_numpy()[of], places, split.flatten(), _texts(len(of)))
+        return Elements(items.filter(is_short).to_numpy()[of], places, split.flatten(), _texts(len(of)))
 
     def _judged(
-        self, parts: list[Elements], given: pa.BooleanArray, context: RuleContext, add_errors: AddErrors
+        self, parts: list[Elements], given: npt.NDArray[np.bool_], context: RuleContext, add_errors: AddErrors
     ) -> pa.StringArray:
-        """The lists of the valid elements; null where an item has none."""
+        """The lists of the valid elements; null where an item has none. `given` says which items give a list at all."""
         count = len(given)
         elements = _sorted(parts)
         items, places = elements.items, elements.places
         cells = column_cells(elements.raw, elements.kinds, blank_clears=False)
         counts = np.bincount(items, minlength=count)
-        few = given.to_numpy(zero_copy_only=False) & (counts < self.min_items)
+        few = given & (counts < self.min_items)
         add_errors(
             pa.array(np.flatnonzero(few)),
             "invalid_format",
@@ -210,6 +207,18 @@ def at_elements(name: str, items: Ints, places: Ints, add_errors: AddErrors) -> 
 @lru_cache(maxsize=64)
 def _element_rules(fields: tuple[Field, ...], context: RuleContext) -> tuple[tuple[Field, ScalarRules], ...]:
     return tuple((field, ScalarRules({"": field}, context)) for field in fields)
+
+
+def _of_lists(lists: list[tuple[int, list[Any]]]) -> Elements:
+    """The elements of decoded lists."""
+    lengths = [len(elements) for _, elements in lists]
+    raw, kinds = value_column([element for _, elements in lists for element in elements])
+    return Elements(
+        np.repeat(np.array([item for item, _ in lists], np.int64), lengths),
+        np.concatenate([np.empty(0, np.int64), *(np.arange(length) for length in lengths)]),
+        raw,
+        _texts(len(raw)) if kinds is None else kinds,
+    )
 
 
 def _of_part(place: int, cells: Cells) -> Elements:

@@ -1,9 +1,14 @@
 """Rules between the fields of a record, which hold for the record as it would be stored, not for the item alone."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 
+import pyarrow as pa
+import pyarrow.compute as pc
 from psycopg import sql
+
+from batch_pipeline.records.rules import Complaint
+from batch_pipeline.records.values.judged import Judged, Refusal
 
 # From each field's value, as an expression, to a condition.
 Violated = Callable[[Mapping[str, sql.Composable]], sql.Composable]
@@ -38,3 +43,29 @@ def condition(template: str) -> Violated:
     """The condition of a template that names the fields in braces: `{status} = 'disposed'`."""
     statement = sql.SQL(template)
     return lambda values: statement.format(**values)
+
+
+@dataclass(frozen=True)
+class KernelRule:
+    """A rule on one field's text that depends on another's, and that a kernel judges, a column at a time.
+
+    Attributes:
+        field: the field that is judged, and named.
+        depends_on: the other field; where a record has none there is nothing to judge.
+        judge: (texts of `field`, texts of `depends_on`), both canonical and without nulls -> what is refused.
+        complaints: what is said of a refused text.
+    """
+
+    field: str
+    depends_on: str
+    judge: Callable[[pa.StringArray, pa.StringArray], Judged]
+    complaints: Mapping[Refusal, Complaint]
+
+    def failures(self, texts: pa.StringArray, others: pa.StringArray) -> Iterator[tuple[Complaint, pa.Int64Array]]:
+        """What is wrong with which texts; a place where either is null is passed over."""
+        places = pc.indices_nonzero(pc.and_(pc.is_valid(texts), pc.is_valid(others)))
+        if len(places) == 0:
+            return
+        judged = self.judge(texts.take(places), others.take(places))
+        for reason, complaint in self.complaints.items():
+            yield complaint, places.take(pc.indices_nonzero(judged.invalid(reason)))

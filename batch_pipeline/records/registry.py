@@ -2,11 +2,14 @@
 
 from batch_pipeline.batches.model import Action
 from batch_pipeline.errors import RefusedError
+from batch_pipeline.records.asset import ASSET
 from batch_pipeline.records.contact import CONTACT
 from batch_pipeline.records.group import GROUP
 from batch_pipeline.records.resource import Resource
+from batch_pipeline.records.shipment import SHIPMENT
+from batch_pipeline.records.tracker import TRACKER
 
-RESOURCES: dict[str, Resource] = {resource.name: resource for resource in (CONTACT, GROUP)}
+RESOURCES: dict[str, Resource] = {resource.name: resource for resource in (CONTACT, GROUP, SHIPMENT, TRACKER, ASSET)}
 
 
 def get_resource(name: str) -> Resource:

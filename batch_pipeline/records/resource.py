@@ -13,7 +13,7 @@ from batch_pipeline.records.cells import Cells
 from batch_pipeline.records.fields import Field, RecordId, Text
 from batch_pipeline.records.keyed import KeyedText
 from batch_pipeline.records.nested import Nested
-from batch_pipeline.records.record_rules import RecordRule
+from batch_pipeline.records.record_rules import KernelRule, RecordRule
 
 
 @dataclass(frozen=True)
@@ -60,6 +60,7 @@ class Resource:
         file_headers: further headers that an upload may use, each with the field that it feeds.
         derive: makes cells of own fields from those headers, in place.
         record_rules: rules between fields of the record as it would be stored.
+        kernel_rules: such rules that the database can't judge.
     """
 
     name: str
@@ -71,6 +72,7 @@ class Resource:
     file_headers: Mapping[str, str] = field(default_factory=dict)
     derive: Derivation | None = None
     record_rules: tuple[RecordRule, ...] = ()
+    kernel_rules: tuple[KernelRule, ...] = ()
 
     @property
     def fields(self) -> tuple[Field, ...]:

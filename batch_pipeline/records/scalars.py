@@ -54,7 +54,10 @@ class ScalarRules:
             values[name] = judged.values
             if name in self._headers:
                 columns[name] = judged.values
-            columns |= {_flag(name, reason): pa.array(mask) for reason, mask in judged.refused.items()}
+            for reason, mask in judged.refused.items():
+                flag = _flag(name, reason)
+                if flag in self._headers or mask.any():  # a reason that the field has no complaint for fails loudly
+                    columns[flag] = pa.array(mask)
         for column, code, places in rules.failures(self.schema, columns):
             name = self._headers[column]
             add_errors(places, code, name, self._expectations[column, code], cells[name].raw.take(places))

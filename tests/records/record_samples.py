@@ -11,6 +11,7 @@ from batch_pipeline.records.cells import ReadingOptions
 from batch_pipeline.records.check import CheckedChunk, RowRules
 from batch_pipeline.records.contact import CONTACT
 from batch_pipeline.records.fields import RuleContext
+from batch_pipeline.records.resource import Resource
 
 ID = "ctct_1111111111111111111111"
 
@@ -55,24 +56,30 @@ def _cell(value: Any) -> tuple[str, CellKind]:
     return json.dumps(value, separators=(",", ":"), ensure_ascii=False), kind
 
 
-def contact_rules(
+def contact_rules(**options: Any) -> RowRules:
+    """The row rules of contacts; see `rules_of`."""
+    return rules_of(CONTACT, **options)
+
+
+def rules_of(
+    resource: Resource,
     *,
     mapping: Mapping[str, str] | None = None,
     properties: Mapping[str, str] | None = None,
     blank_clears: bool = False,
     region: str = "US",
 ) -> RowRules:
-    """The row rules of contacts; `mapping` is upload column -> field."""
+    """The row rules of a resource; `mapping` is upload column -> field."""
     options = ReadingOptions(mapping=mapping or {}, properties=properties or {}, blank_clears=blank_clears)
-    return RowRules(CONTACT, options, RuleContext(region=region))
+    return RowRules(resource, options, RuleContext(region=region))
 
 
-def check_csv(columns: Mapping[str, Sequence[str]], **options: Any) -> CheckedChunk:
-    return contact_rules(**options).check(csv_chunk(columns))
+def check_csv(columns: Mapping[str, Sequence[str]], resource: Resource = CONTACT, **options: Any) -> CheckedChunk:
+    return rules_of(resource, **options).check(csv_chunk(columns))
 
 
-def check_json(*items: Mapping[str, Any], **options: Any) -> CheckedChunk:
-    return contact_rules(**{"blank_clears": True, **options}).check(json_chunk(items))
+def check_json(*items: Mapping[str, Any], resource: Resource = CONTACT, **options: Any) -> CheckedChunk:
+    return rules_of(resource, **{"blank_clears": True, **options}).check(json_chunk(items))
 
 
 def found_in(checked: CheckedChunk, row: int = 1) -> list[Found]:
@@ -90,6 +97,6 @@ def value_of(checked: CheckedChunk, field: str, item: int = 0) -> Any:
     return None if column is None else column[item].as_py()
 
 
-def fields_in(mask: int) -> set[str]:
+def fields_in(mask: int, resource: Resource = CONTACT) -> set[str]:
     """The names of the fields whose bits are set."""
-    return {field.name for bit, field in enumerate(CONTACT.fields) if int(mask) >> bit & 1}
+    return {field.name for bit, field in enumerate(resource.fields) if int(mask) >> bit & 1}

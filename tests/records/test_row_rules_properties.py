@@ -7,11 +7,12 @@ from typing import Any
 
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from record_samples import ID, contact_rules, csv_chunk, json_chunk
+from record_samples import ID, contact_rules, csv_chunk, json_chunk, rules_of
 
 from batch_pipeline.payloads.model import RawChunk
 from batch_pipeline.records.check import WHOLE_ITEM_BIT, CheckedChunk, RowRules
-from batch_pipeline.records.contact import CONTACT
+from batch_pipeline.records.registry import RESOURCES
+from batch_pipeline.records.resource import Resource
 
 TEXTS = (
     st.text(st.characters(exclude_categories=["Cs"]), max_size=8)
@@ -20,8 +21,18 @@ TEXTS = (
         ["", " ", ID, "ann@example.com", "ANN@EXAMPLE.COM", "+14155550132", "yes", "0", "null", '{"a": "b"}', "x" * 600]
     )
 )
-KNOWN = [field.name for field in CONTACT.fields] + ["first_name", "last_name", "metadata.colour", "metadata.a"]
-NAMES = st.sampled_from(KNOWN) | TEXTS
+ALL = list(RESOURCES.values())
+DOTTED = {
+    "contact": ["first_name", "last_name", "alternate_names.1", "alternate_emails.work", "alternate_phones.home"],
+    "shipment": ["sender.email", "recipient.phone", "parcels.0.weight", "parcels.3.type", "coordinates.0"],
+    "tracker": ["tags.0", "tags.7"],
+    "asset": ["attributes.0", "attributes.1"],
+}
+KNOWN = {
+    name: [field.name for field in RESOURCES[name].fields] + ["metadata.colour", "metadata.a"] + dotted
+    for name, dotted in ((name, DOTTED.get(name, [])) for name in RESOURCES)
+}
+KEYS_OR_TEXTS = TEXTS | st.sampled_from(["email", "work", "name", "weight", "type", "home_line2"])
 VALUES = (
     TEXTS
     | st.none()
@@ -29,10 +40,9 @@ VALUES = (
     | st.integers()
     | st.floats(allow_nan=False, allow_infinity=False)
     | st.lists(TEXTS, max_size=2)
-    | st.dictionaries(TEXTS, st.none() | TEXTS | st.integers(), max_size=4)
+    | st.dictionaries(KEYS_OR_TEXTS, st.none() | TEXTS | st.integers(), max_size=4)
+    | st.lists(st.dictionaries(KEYS_OR_TEXTS, st.none() | TEXTS | st.integers(), max_size=3), max_size=3)
 )
-ITEMS = st.lists(st.dictionaries(NAMES, VALUES, max_size=6), max_size=6)
-DEFAULTS = st.dictionaries(st.sampled_from([name for name in KNOWN if "_name" not in name]), TEXTS, max_size=2)
 
 
 PLACES = st.integers(0, 5)
@@ -40,46 +50,58 @@ PLACES = st.integers(0, 5)
 FEW = settings(max_examples=60, deadline=None)
 
 
+def defaults(resource: Resource) -> st.SearchStrategy[dict[str, str]]:
+    return st.dictionaries(
+        st.sampled_from([name for name in KNOWN[resource.name] if resource.takes_default(name)]), TEXTS, max_size=2
+    )
+
+
 @st.composite
-def flat_columns(draw: st.DrawFn) -> dict[str, list[str]]:
+def json_items(draw: st.DrawFn, resource: Resource) -> list[dict[str, Any]]:
+    names = st.sampled_from(KNOWN[resource.name]) | TEXTS
+    return draw(st.lists(st.dictionaries(names, VALUES, max_size=6), max_size=6))
+
+
+@st.composite
+def flat_columns(draw: st.DrawFn, resource: Resource) -> dict[str, list[str]]:
     count = draw(st.integers(0, 6))
-    names = draw(st.lists(st.sampled_from(KNOWN), min_size=1, max_size=5, unique=True))
+    names = draw(st.lists(st.sampled_from(KNOWN[resource.name]), min_size=1, max_size=5, unique=True))
     return {name: draw(st.lists(TEXTS, min_size=count, max_size=count)) for name in names}
 
 
 @FEW
-@given(columns=flat_columns(), defaults=DEFAULTS, blank_clears=st.booleans(), place=PLACES)
+@given(data=st.data(), resource=st.sampled_from(ALL), blank_clears=st.booleans(), place=PLACES)
 def test_any_texts_in_any_columns_of_a_flat_file(
-    columns: dict[str, list[str]], defaults: dict[str, str], blank_clears: bool, place: int
+    data: st.DataObject, resource: Resource, blank_clears: bool, place: int
 ) -> None:
-    rules = contact_rules(properties=defaults, blank_clears=blank_clears)
+    columns, properties = data.draw(flat_columns(resource)), data.draw(defaults(resource))
+    rules = rules_of(resource, properties=properties, blank_clears=blank_clears)
     chunk = csv_chunk(columns, first_row=7)
     checked = rules.check(chunk)
 
-    _is_sound(checked, chunk)
+    _is_sound(resource, checked, chunk)
     _judges_item_alone(rules, chunk, checked, place)
 
 
 @FEW
-@given(items=ITEMS, defaults=DEFAULTS, place=PLACES)
-def test_any_values_in_any_fields_of_json_items(
-    items: list[dict[str, Any]], defaults: dict[str, str], place: int
-) -> None:
-    rules = contact_rules(properties=defaults, mapping={"Full name": "name"}, blank_clears=True)
+@given(data=st.data(), resource=st.sampled_from(ALL), place=PLACES)
+def test_any_values_in_any_fields_of_json_items(data: st.DataObject, resource: Resource, place: int) -> None:
+    items, properties = data.draw(json_items(resource)), data.draw(defaults(resource))
+    rules = rules_of(resource, properties=properties, mapping={"Full name": "external_id"}, blank_clears=True)
     chunk = json_chunk(items, first_row=7)
     checked = rules.check(chunk)
 
-    _is_sound(checked, chunk)
+    _is_sound(resource, checked, chunk)
     _judges_item_alone(rules, chunk, checked, place)
 
 
-def _is_sound(checked: CheckedChunk, chunk: RawChunk) -> None:
+def _is_sound(resource: Resource, checked: CheckedChunk, chunk: RawChunk) -> None:
     rows = chunk.rows.to_pylist()
     assert checked.rows.to_pylist() == rows
     told = checked.errors["row"].to_pylist()
     assert told == sorted(told)
     assert set(told) == {row for row, mask in zip(rows, checked.invalid.tolist(), strict=True) if mask}
-    for bit, field in enumerate(CONTACT.fields):
+    for bit, field in enumerate(resource.fields):
         invalid, cleared = (mask >> bit & 1 == 1 for mask in (checked.invalid, checked.cleared))
         named = {error["row"] for error in checked.errors.to_pylist() if error["field"].split(".", 1)[0] == field.name}
         assert {row for row, is_wrong in zip(rows, invalid, strict=True) if is_wrong} == named
@@ -89,7 +111,7 @@ def _is_sound(checked: CheckedChunk, chunk: RawChunk) -> None:
         assert len(column) == len(rows)
         given_values = column.is_valid().to_numpy(zero_copy_only=False)
         assert not (given_values & invalid).any()
-        if field.name != "metadata":  # metadata can be cleared and get new pairs at once, by a default
+        if not field.merges_by_key:  # such a field can be cleared and get new pairs at once, by a default
             assert not (given_values & cleared).any()
     assert (checked.invalid >= 0).all()
     assert (checked.invalid < 1 << (WHOLE_ITEM_BIT + 1)).all()

@@ -1,0 +1,42 @@
+"""Trackers: what is known of a parcel that a carrier has."""
+
+from batch_pipeline.batches.model import Action
+from batch_pipeline.records.fields import Choice, ForeignId, Text
+from batch_pipeline.records.lists import ScalarList
+from batch_pipeline.records.resource import NaturalKey, Resource
+from batch_pipeline.records.transport import STATUSES, number_of_carrier
+from batch_pipeline.records.typed_fields import Moment, TrackingNumber, Url
+
+_TAGS = (
+    "fragile",
+    "perishable",
+    "dry_cleaning",
+    "lithium",
+    "alcohol",
+    "cannabis",
+    "confidential",
+    "express_priority",
+    "security_concern",
+    "cold_storage",
+    "high_value",
+    "requires_equipment",
+)
+
+TRACKER = Resource(
+    name="tracker",
+    table="trackers",
+    id_prefix="track_",
+    actions=frozenset({Action.merge}),
+    own_fields=(
+        TrackingNumber("tracking_number", required=True, sandbox=True),
+        Text("provider_id", max_length=50),
+        Choice("type", values=("inbound", "outbound"), default="outbound"),
+        ScalarList("tags", elements=(Choice("", values=_TAGS),), distinct=True),
+        Choice("status", values=STATUSES, default="package_at_waypoint"),
+        Moment("estimated_delivery_at"),
+        Url("tracking_url"),
+        ForeignId("location_id", prefix="loc_"),
+    ),
+    natural_keys=(NaturalKey(("tracking_number", "provider_id")),),
+    kernel_rules=(number_of_carrier("provider_id", sandbox=True),),
+)
