@@ -87,22 +87,33 @@ def test_every_table_of_the_schema_is_known(inspector: sa.Inspector) -> None:
 
 
 @pytest.mark.parametrize("resource", RESOURCES.values(), ids=RESOURCES)
-def test_a_records_table_has_its_fields_as_columns(module_database_url: str, resource: Resource) -> None:
+def test_a_records_table_has_its_fields_as_columns_with_their_defaults(
+    module_database_url: str, resource: Resource
+) -> None:
     with connect(module_database_url) as connection:
         columns = connection.execute(
-            "SELECT column_name, data_type, is_nullable, column_default FROM information_schema.columns"
-            " WHERE table_schema = 'public' AND table_name = %s",
-            (resource.table,),
+            "SELECT attname, format_type(atttypid, atttypmod), attnotnull, pg_get_expr(adbin, adrelid)"
+            " FROM pg_attribute LEFT JOIN pg_attrdef ON adrelid = attrelid AND adnum = attnum"
+            " WHERE attrelid = %s::regclass AND attnum > 0",
+            (f"public.{resource.table}",),
         ).fetchall()
+        defaults = {
+            name: connection.execute(sql.SQL("SELECT ({})::text").format(sql.SQL(default))).fetchone()
+            for name, _, _, default in columns
+            if default is not None and name not in EVERY_RECORD
+        }
 
+    stored = [field for field in resource.fields if field.is_column]
+    kinds = {"timestamptz": "timestamp with time zone"}
     assert {name: kind for name, kind, _, _ in columns} == {
-        **{field.name: field.sql_type for field in resource.fields if field.is_column},
+        **{field.name: kinds.get(field.sql_type, field.sql_type) for field in stored},
         **EVERY_RECORD,
     }
+    assert defaults == {field.name: (field.initial,) for field in stored if field.initial is not None}
     assert not [
         name
-        for name, _, nullable, default in columns
-        if nullable == "NO" and default is None and name not in ("organization_id", "id")
+        for name, _, is_required, default in columns
+        if is_required and default is None and name not in ("organization_id", "id")
     ]
 
 
