@@ -169,6 +169,8 @@ class Work:
 
     Attributes:
         format: payload format, as detected.
+        upload_bytes: size of the upload as stored.
+        compressed: whether the upload is compressed.
         columns: the upload's own column names, in order; for JSON the union of the items' fields.
         items: items read, unreadable ones and equal ones included.
         unreadable: items rejected while reading.
@@ -181,6 +183,8 @@ class Work:
     """
 
     format: str = ""
+    upload_bytes: int = 0
+    compressed: bool = False
     columns: tuple[str, ...] = ()
     items: int = 0
     unreadable: int = 0

@@ -111,12 +111,14 @@ class Payload(ABC):
         format: what it was recognised as.
         columns: flat: the header's names, trimmed and NFC, without the ``_`` columns of an errors file.
             JSON: ().
+        was_compressed: it came in a gzip or zstd file.
         is_errors_file: it has a ``_row`` column, as errors files of a batch have.
     """
 
     format: PayloadFormat
     columns: tuple[str, ...] = ()
     is_errors_file: bool = False
+    was_compressed: bool = False
 
     @abstractmethod
     def chunks(self) -> Iterator[RawChunk]:

@@ -64,7 +64,9 @@ def open_payload(
                 "gzip or zstd, and Excel workbooks (XLSX).",
             )
         readable = next(readable for readable in TEXT_FORMATS if readable.recognises(upload))
-    return readable.opens(upload)
+    payload = readable.opens(upload)
+    payload.was_compressed = upload.was_compressed
+    return payload
 
 
 def _head(path: Path) -> bytes:

@@ -2,6 +2,7 @@
 
 import logging
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict
 
 import pyarrow.compute as pc
@@ -25,6 +26,7 @@ from batch_pipeline.payloads.parsed import from_table, select
 from batch_pipeline.phases.attempt import Attempt
 from batch_pipeline.records.errors import ERRORS_SCHEMA
 from batch_pipeline.storage import keys
+from batch_pipeline.storage.upload_copies import write_small_copies
 from batch_pipeline.system import System
 
 logger = logging.getLogger(__name__)
@@ -32,11 +34,14 @@ logger = logging.getLogger(__name__)
 
 def finish(attempt: Attempt) -> None:
     """Writes the artifacts, counts, completes the batch and drops what only its phases needed."""
-    stats = final_stats(attempt)
-    if stats.rejected:
-        write_errors(attempt)
-    if attempt.options.save_result:
-        _write_result(attempt)
+    with ThreadPoolExecutor(1) as copying:
+        copied = copying.submit(write_small_copies, attempt.system, attempt.batch)
+        stats = final_stats(attempt)
+        if stats.rejected:
+            write_errors(attempt)
+        if attempt.options.save_result:
+            _write_result(attempt)
+        copied.result()
     attempt.move_to(
         BatchStatus.completed,
         stats=asdict(stats),

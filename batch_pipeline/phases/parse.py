@@ -38,10 +38,10 @@ def parse(attempt: Attempt) -> None:
     limits = ReadLimits.from_settings(attempt.system.settings)
     payload = open_payload(spool, name=file_name, limits=limits, check=attempt.check_seldom)
     _check_columns(attempt, payload)
-    _read(attempt, payload, checksum)
+    _read(attempt, payload, checksum, size)
 
 
-def _read(attempt: Attempt, payload: Payload, checksum: str) -> None:
+def _read(attempt: Attempt, payload: Payload, checksum: str, size: int) -> None:
     """Reads all chunks; the next one is read while the last one is being stored."""
     store, batch = attempt.system.store, attempt.batch
     fields_vary = not payload.format.is_flat
@@ -68,6 +68,8 @@ def _read(attempt: Attempt, payload: Payload, checksum: str) -> None:
         store.write_table(keys.equal_rows(batch.id), pa.table({"row": pa.array(equal)}))
     work = batch.work.with_(
         format=payload.format.value,
+        upload_bytes=size,
+        compressed=payload.was_compressed,
         columns=tuple(columns),
         items=read + unreadable,
         unreadable=unreadable,

@@ -19,6 +19,12 @@ def upload(batch_id: str, file_name: str, *, saved: bool) -> str:
     return f"{folder}/upload{extension(file_name)}"
 
 
+def upload_copy(batch_id: str, copy_format: str, *, beside: str | None) -> str:
+    """The upload as CSV or JSON; in a folder of its own where the original has that key, being something else."""
+    key = f"{batch_folder(batch_id)}/upload.{copy_format}"
+    return key if key != beside else f"{batch_folder(batch_id)}/copies/upload.{copy_format}"
+
+
 def extension(file_name: str) -> str:
     """The name's extension (`.csv`, `.csv.gz`), lower case, '' where it has none that is plain letters and digits."""
     kept: list[str] = []

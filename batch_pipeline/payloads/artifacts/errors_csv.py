@@ -27,7 +27,7 @@ def csv_lines(chunk: RejectedChunk, merged: Merged, columns: Sequence[str], *, h
     """One line for each row, line end included."""
     unreadable = chunk.items.unreadable["raw"].combine_chunks()
     blank = '"",' * len(columns)
-    items = merged.arrange(_item_cells(chunk.items, columns), texts.repeat(blank, len(unreadable)))
+    items = merged.arrange(item_cells(chunk.items, columns), texts.repeat(blank, len(unreadable)))
     messages, codes = (
         texts.csv_content(texts.join_groups(chunk.errors[name].combine_chunks(), merged.error_offsets, "; "))
         for name in ("message", "code")
@@ -39,7 +39,7 @@ def csv_lines(chunk: RejectedChunk, merged: Merged, columns: Sequence[str], *, h
     return texts.concat(*parts, LINE_END)
 
 
-def _item_cells(items: RawChunk, columns: Sequence[str]) -> pa.StringArray:
+def item_cells(items: RawChunk, columns: Sequence[str], *, guarded: bool = True) -> pa.StringArray:
     """The cells of the upload's own columns, each followed by a comma."""
     cells = flat_cells(items, set(columns))
     parts: list[pa.Array | str] = []
@@ -47,7 +47,7 @@ def _item_cells(items: RawChunk, columns: Sequence[str]) -> pa.StringArray:
     for name in columns:
         literal += '"'
         if name in cells:
-            parts += [literal, texts.csv_content(cells[name])]
+            parts += [literal, texts.csv_content(cells[name], guarded=guarded)]
             literal = ""
         literal += '",'
     if not parts:

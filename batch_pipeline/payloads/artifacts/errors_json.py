@@ -10,11 +10,14 @@ from batch_pipeline.payloads.model import CellKind, RawChunk
 
 def json_entries(chunk: RejectedChunk, merged: Merged) -> pa.StringArray:
     """``{row, item, errors: [{code, field, message, value}]}``, compact, for each row."""
-    raw = chunk.items.unreadable["raw"].combine_chunks()
-    unreadable = texts.concat('{"_raw":"', texts.json_content(raw), '"}')
-    items = merged.arrange(json_items(chunk.items), unreadable)
+    items = merged.arrange(json_items(chunk.items), unreadable_items(chunk.items))
     errors = texts.join_groups(_error_objects(chunk.errors), merged.error_offsets, ",")
     return texts.concat('{"row":', merged.rows.cast(pa.string()), ',"item":', items, ',"errors":[', errors, "]}")
+
+
+def unreadable_items(items: RawChunk) -> pa.StringArray:
+    """``{"_raw": "the line"}`` for each unreadable row."""
+    return texts.concat('{"_raw":"', texts.json_content(items.unreadable["raw"].combine_chunks()), '"}')
 
 
 def json_items(items: RawChunk) -> pa.StringArray:

@@ -67,15 +67,21 @@ def json_strings(texts: pa.StringArray) -> pa.StringArray:
     return pc.fill_null(quoted, "null") if quoted.null_count else quoted
 
 
-def csv_content(texts: pa.StringArray) -> pa.StringArray:
+def csv_content(texts: pa.StringArray, *, guarded: bool = True) -> pa.StringArray:
     """Texts as they stand between the quotes of a CSV cell (RFC 4180), guarded against being run."""
-    guarded = guard(texts)
-    return pc.replace_substring(guarded, '"', '""') if (_data(guarded) == _QUOTE).any() else guarded
+    if guarded:
+        texts = guard(texts)
+    return pc.replace_substring(texts, '"', '""') if (_data(texts) == _QUOTE).any() else texts
 
 
-def csv_cell(text: str) -> str:
-    """One text as a guarded CSV cell, quotes included."""
-    return f'"{csv_content(pa.array([text], pa.string()))[0].as_py()}"'
+def csv_cell(text: str, *, guarded: bool = True) -> str:
+    """One text as a CSV cell, quotes included."""
+    return f'"{csv_content(pa.array([text], pa.string()), guarded=guarded)[0].as_py()}"'
+
+
+def without_last_character(texts: pa.StringArray) -> pa.StringArray:
+    """The texts less their last character; an empty one stays so."""
+    return pc.utf8_slice_codeunits(texts, 0, -1)
 
 
 def guard(texts: pa.StringArray) -> pa.StringArray:

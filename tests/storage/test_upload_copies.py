@@ -1,0 +1,111 @@
+"""Copies of uploads as CSV and JSON: which there are, where they lie, and that they are made once."""
+
+import csv
+import gzip
+import io
+import json
+from concurrent.futures import ThreadPoolExecutor
+
+import pytest
+from batch_runs import arrived, as_csv, new_organization
+from driving import run_attempt
+
+from batch_pipeline.batches.model import Batch
+from batch_pipeline.batches.ownership import Ownership
+from batch_pipeline.storage import keys, upload_copies
+from batch_pipeline.storage.upload_copies import CopyFormat, can_be_copied, find_copy, make_copies
+from batch_pipeline.system import System
+
+ITEMS = [{"name": "Ada", "notes": "=x"}, {"name": "Bob", "email": "no address"}]
+ROWS = [{"email": "", "notes": "", **item} for item in ITEMS]
+
+
+def _run(system: System, payload: bytes, **options: object) -> Batch:
+    return run_attempt(system, arrived(system, new_organization(system), payload, **options))  # type: ignore[arg-type]
+
+
+def _read(system: System, batch: Batch, copy_format: CopyFormat) -> bytes:
+    key = find_copy(system, batch, copy_format)
+    assert key is not None
+    return system.store.read(key)
+
+
+@pytest.mark.parametrize(
+    ("name", "payload", "originals"),
+    [
+        ("x.csv", as_csv(ROWS), ["csv"]),
+        ("x.csv.gz", gzip.compress(as_csv(ROWS)), []),
+        ("x.csv", gzip.compress(as_csv(ROWS)), []),
+        ("x", as_csv(ROWS), []),
+        ("x.json", json.dumps(ITEMS).encode(), ["json"]),
+        ("x.json", "\n".join(map(json.dumps, ITEMS)).encode() + b"\n", []),
+        ("x.csv", json.dumps(ITEMS).encode(), []),
+    ],
+)
+def test_a_small_upload_is_there_as_csv_and_json_once_its_run_is_over(
+    module_system: System, name: str, payload: bytes, originals: list[str]
+) -> None:
+    batch = _run(module_system, payload, name=name)
+    assert batch.status == "completed"
+    assert module_system.store.read(str(batch.upload_key)) == payload
+    for copy_format in CopyFormat:
+        is_original = find_copy(module_system, batch, copy_format) == batch.upload_key
+        assert is_original == (copy_format in originals)
+    as_rows = list(csv.DictReader(io.StringIO(_read(module_system, batch, CopyFormat.csv).decode(), newline="")))
+    assert [{field: row.get(field, "") for field in ROWS[0]} for row in as_rows] == ROWS
+    as_items = json.loads(_read(module_system, batch, CopyFormat.json))
+    assert [{field: item.get(field, "") for field in ROWS[0]} for item in as_items] == ROWS
+
+
+def test_a_large_upload_is_copied_when_it_is_asked_for(module_system: System, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(upload_copies, "SMALL_UPLOAD_BYTES", 10)
+    batch = _run(module_system, as_csv(ROWS))
+    assert find_copy(module_system, batch, CopyFormat.csv) == batch.upload_key
+    assert find_copy(module_system, batch, CopyFormat.json) is None
+    assert can_be_copied(batch)
+    with Ownership(module_system.database_url) as other:
+        other.take(f"{batch.id}/copies")
+        assert not make_copies(module_system, batch.id)
+        assert find_copy(module_system, batch, CopyFormat.json) is None
+    assert make_copies(module_system, batch.id)
+    assert [item["name"] for item in json.loads(_read(module_system, batch, CopyFormat.json))] == ["Ada", "Bob"]
+
+
+def test_copies_asked_for_at_the_same_time_are_made_once(
+    module_system: System, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(upload_copies, "SMALL_UPLOAD_BYTES", 10)
+    batch = _run(module_system, gzip.compress(as_csv(ROWS)))
+    written = []
+    upload = module_system.store.upload
+    monkeypatch.setattr(module_system.store, "upload", lambda path, key: (written.append(key), upload(path, key)))
+    with ThreadPoolExecutor(6) as callers:
+        answers = list(callers.map(lambda _: make_copies(module_system, batch.id), range(6)))
+    assert any(answers)
+    assert sorted(written) == [
+        f"{keys.batch_folder(batch.id)}/copies/upload.csv",
+        f"{keys.batch_folder(batch.id)}/upload.json",
+    ]
+
+
+def test_there_are_none_of_an_upload_that_is_not_kept_or_could_not_be_read(module_system: System) -> None:
+    for batch in (_run(module_system, as_csv(ROWS), save_upload=False), _run(module_system, b"a,a\n1,2\n")):
+        assert not can_be_copied(batch)
+        assert not make_copies(module_system, batch.id)
+        assert [find_copy(module_system, batch, copy_format) for copy_format in CopyFormat] == [None, None]
+        listed = [found.key for found in module_system.store.list(keys.batch_folder(batch.id))]
+        assert not [key for key in listed if "upload." in key and key != batch.upload_key]
+
+
+def test_a_batch_that_failed_after_parsing_has_copies_when_asked_for(module_system: System) -> None:
+    batch = _run(module_system, as_csv(ROWS[1:]))
+    assert (batch.status, batch.reason and batch.reason.code) == ("failed", "no_valid_items")
+    assert make_copies(module_system, batch.id)
+    assert [item["name"] for item in json.loads(_read(module_system, batch, CopyFormat.json))] == ["Bob"]
+
+
+def test_what_retention_has_removed_can_not_be_copied(module_system: System, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(upload_copies, "SMALL_UPLOAD_BYTES", 10)
+    batch = _run(module_system, as_csv(ROWS))
+    module_system.store.delete(keys.parsed_chunk(batch.id, 1))
+    assert not make_copies(module_system, batch.id)
