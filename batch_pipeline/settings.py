@@ -48,7 +48,11 @@ class Settings(BaseSettings):
         allow_inf_nan=False,
         description="Age an inbox file must have; the embedded store, where files grow, uses 2",
     )
-    inbox_files_per_tick: int = Field(50, gt=0, description="Files that one sensor tick takes in at most")
+    inbox_files_per_tick: int = Field(500, gt=0, description="Files that one sensor tick takes in at most")
+    # A run is a process of 200 to 300 MB that loads one or two cores: ten fit a small machine, of which those waiting
+    # for their turn cost nothing but memory.
+    concurrent_runs: int = Field(10, ge=1, description="Batches that run at once, for the daemon")
+    organization_runs: int = Field(4, ge=1, description="Batches of one organization that run at once, for the daemon")
 
     @field_validator("database_url")
     @classmethod

@@ -41,7 +41,7 @@ from batch_pipeline.batches.rows import (
     superseded,
 )
 from batch_pipeline.batches.states import FINAL, RERUNNABLE, BatchStatus, check_transition
-from batch_pipeline.batches.tables import attempts, batches, transitions, turns
+from batch_pipeline.batches.tables import attempts, batches, organizations, transitions, turns
 from batch_pipeline.database import translating_outages
 from batch_pipeline.errors import NotFoundError, StateError, SupersededError
 
@@ -152,18 +152,37 @@ class Ledger:
         with translating_outages(), self._single.connect() as connection:
             return [batch_from_row(row) for row in connection.execute(statement.limit(limit))]
 
-    def awaiting_launch(self, limit: int) -> list[Batch]:
-        """Accepted batches that the launcher is to start: organizations in turn, each in the order of arrival."""
+    def awaiting_launch(self, limit: int, *, per_organization: int | None = None) -> list[Batch]:
+        """Accepted batches that the launcher is to start: organizations in turn, each in the order of arrival.
+
+        At most `limit`, and so many of an organization that those of others are never far behind in Dagster's queue.
+        Where more organizations wait than `limit`, which ones come differs from call to call.
+        """
         place = sa.func.row_number().over(partition_by=batches.c.organization_id, order_by=batches.c.arrival)
         waiting = (
             sa.select(batches.c.id, place.label("place"))
             .where(batches.c.awaits_run == Starter.launcher.value)
             .subquery()
         )
-        statement = sa.select(batches).join(waiting, waiting.c.id == batches.c.id)
+        first = sa.select(waiting)
+        if per_organization is not None:
+            first = first.where(waiting.c.place <= per_organization)
+        chosen = first.order_by(waiting.c.place, sa.func.random()).limit(limit).subquery()
+        statement = sa.select(batches).join(chosen, chosen.c.id == batches.c.id)
         with translating_outages(), self._single.connect() as connection:
-            rows = connection.execute(statement.order_by(waiting.c.place, batches.c.arrival).limit(limit))
+            rows = connection.execute(statement.order_by(chosen.c.place, batches.c.arrival))
             return [batch_from_row(row) for row in rows]
+
+    def newest_by_organization(self) -> dict[str, datetime]:
+        """When each organization that has batches last had one created."""
+        newest = (
+            sa.select(sa.func.max(batches.c.created_at))
+            .where(batches.c.organization_id == organizations.c.id)
+            .scalar_subquery()
+        )
+        with translating_outages(), self._single.connect() as connection:
+            rows = connection.execute(sa.select(organizations.c.id, newest.label("at")))
+            return {row.id: row.at for row in rows if row.at is not None}
 
     def awaiting_since(self, seconds: float) -> list[Batch]:
         """Batches that have awaited the start of a run for longer than so many seconds."""

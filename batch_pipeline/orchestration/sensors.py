@@ -25,6 +25,11 @@ from batch_pipeline.storage.inbox import take_in
 from batch_pipeline.system import open_system
 
 INBOX_SECONDS = 2
+INTAKE_SECONDS = 20.0  # a tick has 60 s in Dagster, of which listing a large inbox takes some
+# Each costs Dagster a query and a call for the run's plan, after the tick. Those that it has been asked for already and
+# has not begun are among them, so this bounds what waits in its queue.
+LAUNCHES_PER_TICK = 50
+QUEUED_PER_SLOT = 2  # that an organization's next runs are there before the next tick
 RECONCILE_SECONDS = 15  # ledger and Dagster disagree for a minute at most
 
 
@@ -53,11 +58,14 @@ def build_sensors(batch_job: JobDefinition) -> list[SensorDefinition]:
     )
     def upload_sensor(context: SensorEvaluationContext) -> Iterator[RunRequest | SkipReason]:
         with open_system() as system:
-            taken = take_in(system, limit=system.settings.inbox_files_per_tick)
+            settings = system.settings
+            taken = take_in(system, limit=settings.inbox_files_per_tick, seconds=INTAKE_SECONDS)
             for batch in taken:
                 if batch.reason is not None:
                     context.log.warning(f"{batch.source_key}: batch {batch.id} failed: {batch.reason.message}")
-            waiting = system.ledger.awaiting_launch(system.settings.inbox_files_per_tick)
+            waiting = system.ledger.awaiting_launch(
+                LAUNCHES_PER_TICK, per_organization=QUEUED_PER_SLOT * settings.organization_runs
+            )
         if taken:
             context.log.info(f"{len(taken)} files taken in; {len(waiting)} batches wait for their run")
         if not waiting:

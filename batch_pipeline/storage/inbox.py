@@ -6,6 +6,7 @@ nor double one: what was recorded is only removed again, what was not is taken i
 """
 
 import json
+import time
 from collections import defaultdict
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -67,12 +68,18 @@ def read_address(key: str, organizations: set[str]) -> Address:
     return Address(known_organization, known_resource, known_action, file_name, problem)
 
 
-def take_in(system: System, *, limit: int, starter: Starter = Starter.launcher) -> list[Batch]:
-    """Takes in at most `limit` files: organizations in turn, in order of time within each. Returns the batches."""
+def take_in(
+    system: System, *, limit: int, seconds: float | None = None, starter: Starter = Starter.launcher
+) -> list[Batch]:
+    """Takes in at most `limit` files: organizations in turn, in order of time within each. Returns the batches.
+
+    After so many `seconds`, and one file at least, the rest is left for the next time.
+    """
+    deadline = None if seconds is None else time.monotonic() + seconds
     organizations = {organization.id for organization in list_organizations(system.engine)}
     taken: list[Batch] = []
     for found in _waiting(system, organizations):
-        if len(taken) >= limit:
+        if len(taken) >= limit or (taken and deadline is not None and time.monotonic() > deadline):
             break
         batch = take_in_one(system, found, organizations, starter=starter)
         if batch is not None:
@@ -161,7 +168,7 @@ def _take_in(
 
 
 def _waiting(system: System, organizations: set[str]) -> Iterator[StoredObject]:
-    """The inbox's files that are quiet long enough, organizations in turn."""
+    """The inbox's files that are quiet long enough, organizations in turn: who last had a batch longest ago first."""
     quiet_since = datetime.now(UTC) - timedelta(seconds=system.settings.inbox_quiet_seconds)
     queues: dict[str | None, list[StoredObject]] = defaultdict(list)
     for found in system.store.list(keys.INBOX + "/"):
@@ -169,6 +176,11 @@ def _waiting(system: System, organizations: set[str]) -> Iterator[StoredObject]:
             queues[read_address(found.key, organizations).organization_id].append(found)
     for queue in queues.values():
         queue.sort(key=lambda item: (item.modified_at, item.key))
+    if len(queues) > 1:
+        # Not always the same one first: with more of them than are taken in at a time, the last would wait for ever.
+        newest = system.ledger.newest_by_organization()
+        never = datetime.min.replace(tzinfo=UTC)
+        queues = dict(sorted(queues.items(), key=lambda item: newest.get(item[0] or "", never)))
     for round_of_all in zip_longest(*queues.values()):
         yield from (found for found in round_of_all if found is not None)
 

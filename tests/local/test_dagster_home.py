@@ -16,7 +16,7 @@ from batch_pipeline.dagster_home import (
     prepare_dagster_home,
 )
 from batch_pipeline.errors import SettingError
-from batch_pipeline.settings import Settings, load_settings
+from batch_pipeline.settings import Settings, get_settings, load_settings
 
 REPOSITORY = Path(__file__).resolve().parents[2]
 
@@ -114,7 +114,14 @@ def test_dagster_accepts_the_configuration_and_keeps_what_it_promises(
                 {"key": "batch/organization", "value": {"applyLimitPerUniqueValue": True}, "limit": 4},
                 {"key": "batch/turn", "value": {"applyLimitPerUniqueValue": True}, "limit": 2},
             ]
-            assert queue.max_concurrent_runs > 4, "one organization must leave room for others"
+            assert queue.max_concurrent_runs == 10, "one organization must leave room for others"
+            get_settings.cache_clear()
+            patch.setenv("BATCH_ORGANIZATION_RUNS", "7")
+            patch.setenv("BATCH_CONCURRENT_RUNS", "30")
+            queue = instance.get_concurrency_config().run_queue_config
+            assert queue is not None
+            assert (queue.max_concurrent_runs, queue.tag_concurrency_limits[0]["limit"]) == (30, 7)
+            get_settings.cache_clear()
             assert instance.run_monitoring_enabled
             assert instance.run_monitoring_poll_interval_seconds < 60
             assert not instance.run_retries_enabled

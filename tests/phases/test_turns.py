@@ -5,15 +5,12 @@ import multiprocessing
 import os
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from pathlib import Path
 
 import psycopg
 import pytest
-import yaml
 from batch_runs import Row, arrived, as_csv, contacts, insert_contacts, new_organization
 from dagster import DagsterInstance
 
-import batch_pipeline.local
 from batch_pipeline.batches import turns
 from batch_pipeline.batches.model import Action, Batch, Starter
 from batch_pipeline.batches.turns import take_turn
@@ -279,14 +276,3 @@ def test_a_run_in_a_callers_process_never_gives_way(system: System, instance: Da
         assert _launch(instance, first)
     done = system.ledger.get(second.id)
     assert (done.status, done.attempts) == ("completed", 1)
-
-
-def test_dagster_runs_two_batches_of_the_same_records_at_once_at_most() -> None:
-    """One writes, one gets ready: with more, all slots of an organization could go to runs that wait."""
-    text = (Path(batch_pipeline.local.__file__).parent / "dagster.yaml").read_text(encoding="utf-8")
-    runs = yaml.safe_load(text)["concurrency"]["runs"]
-    limits = {limit["key"]: limit for limit in runs["tag_concurrency_limits"]}
-    per_value = {"applyLimitPerUniqueValue": True}
-    assert limits[tags.TURN] == {"key": tags.TURN, "value": per_value, "limit": 2}
-    assert limits[tags.ORGANIZATION]["value"] == per_value
-    assert limits[tags.TURN]["limit"] < limits[tags.ORGANIZATION]["limit"] < runs["max_concurrent_runs"]
