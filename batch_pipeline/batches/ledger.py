@@ -184,10 +184,10 @@ class Ledger:
             rows = connection.execute(sa.select(organizations.c.id, newest.label("at")))
             return {row.id: row.at for row in rows if row.at is not None}
 
-    def awaiting_since(self, seconds: float) -> list[Batch]:
-        """Batches that have awaited the start of a run for longer than so many seconds."""
+    def awaiting_since(self, seconds: float, starter: Starter) -> list[Batch]:
+        """Batches that have awaited the start of a run, by this starter, for longer than so many seconds."""
         statement = sa.select(batches).where(
-            batches.c.awaits_run.is_not(None),
+            batches.c.awaits_run == starter.value,
             batches.c.updated_at < sa.func.clock_timestamp() - sa.func.make_interval(0, 0, 0, 0, 0, 0, seconds),
         )
         with translating_outages(), self._single.connect() as connection:

@@ -6,9 +6,9 @@ at the start of every command that works in its own process.
 """
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator, Sequence
 
-from dagster import DagsterEvent, DagsterEventType, DagsterInstance, DagsterRunStatus, RunsFilter
+from dagster import DagsterEvent, DagsterEventType, DagsterInstance, DagsterRunStatus, RunRecord, RunsFilter
 
 from batch_pipeline.batches.model import Batch, Reason, Starter
 from batch_pipeline.batches.ownership import is_owned
@@ -23,6 +23,7 @@ AnyReason = Reason | Callable[[int], Reason]
 
 # A process that made a batch begins its run at once; importing Dagster and connecting takes seconds.
 START_SECONDS = 60.0
+RUNS_AT_ONCE = 500  # batches whose runs one query asks for
 # What Dagster takes to be at work; runs that wait in its queue are its own business.
 GOING_ON = [DagsterRunStatus.STARTING, DagsterRunStatus.STARTED, DagsterRunStatus.CANCELING]
 
@@ -37,6 +38,13 @@ RUN_FAILED = Reason(
     "run_failed",
     "Dagster gave the run up as failed while it was going on: see the run's log. What was written stays; a retry does "
     "the rest.",
+)
+CALLER_LOST = Reason(
+    "never_started", "The process that was to run the batch ended before it began: retry the batch."
+)
+CANCELLED_BEFORE = Reason("cancelled", "The batch's run was cancelled before it began: retry the batch.")
+FAILED_BEFORE = Reason(
+    "never_started", "The batch's run ended before its first step began: see the run's log, then retry."
 )
 OVERDUE = Reason(
     "timed_out", "The batch took longer than its timeout_seconds and did not stop by itself; a retry does the rest."
@@ -59,10 +67,10 @@ def reconcile(system: System, instance: DagsterInstance) -> list[Batch]:
             elif _is_overdue(system, batch):
                 ended.append(system.ledger.end(batch.id, BatchStatus.timed_out, OVERDUE, run_id=batch.run_id))
         _end_outlived_runs(system, instance, connection)
-    for batch in system.ledger.awaiting_since(START_SECONDS):
-        reason = _never_started(instance, batch)
-        if reason is not None:
-            ended.append(system.ledger.end(batch.id, BatchStatus.failed, reason))
+    for batch in system.ledger.awaiting_since(START_SECONDS, Starter.caller):
+        ended.append(system.ledger.end(batch.id, BatchStatus.failed, CALLER_LOST))
+    for batch, reason in _launched_in_vain(instance, system.ledger.awaiting_since(0.0, Starter.launcher)):
+        ended.append(system.ledger.end(batch.id, BatchStatus.failed, reason))
     return ended
 
 
@@ -146,13 +154,25 @@ def _end_outlived_runs(system: System, instance: DagsterInstance, connection: Co
             instance.report_run_failed(run, message=batch.reason.message if batch.reason else message)
 
 
-def _never_started(instance: DagsterInstance, batch: Batch) -> Reason | None:
-    """Why the run that a batch awaits will not come; None while it may."""
-    if batch.awaits_run is Starter.caller:
-        return Reason("never_started", "The process that was to run the batch ended before it began: retry the batch.")
-    records = instance.get_run_records(RunsFilter(tags={tags.BATCH_ID: batch.id}), limit=1)
-    if not records or records[0].create_timestamp < batch.updated_at or not records[0].dagster_run.is_finished:
-        return None  # the run is not made yet (an older one answered an older request), or may still begin
-    if records[0].dagster_run.status is DagsterRunStatus.CANCELED:
-        return Reason("cancelled", "The batch's run was cancelled before it began: retry the batch.")
-    return Reason("never_started", "The batch's run ended before its first step began: see the run's log, then retry.")
+def _launched_in_vain(instance: DagsterInstance, awaiting: Sequence[Batch]) -> Iterator[tuple[Batch, Reason]]:
+    """Of the batches that the launcher is to start, those whose run ended before it began, and why."""
+    for some in _in_parts(awaiting, RUNS_AT_ONCE):
+        newest: dict[str, RunRecord] = {}
+        for record in instance.get_run_records(RunsFilter(tags={tags.BATCH_ID: [batch.id for batch in some]})):
+            newest.setdefault(record.dagster_run.tags[tags.BATCH_ID], record)
+        for batch in some:
+            record_of_it = newest.get(batch.id)
+            # None yet, or one that answered an older request, or may still begin.
+            if (
+                record_of_it is None
+                or record_of_it.create_timestamp < batch.updated_at
+                or not record_of_it.dagster_run.is_finished
+            ):
+                continue
+            was_cancelled = record_of_it.dagster_run.status is DagsterRunStatus.CANCELED
+            yield batch, CANCELLED_BEFORE if was_cancelled else FAILED_BEFORE
+
+
+def _in_parts(batches: Sequence[Batch], size: int) -> Iterator[Sequence[Batch]]:
+    for start in range(0, len(batches), size):
+        yield batches[start : start + size]

@@ -260,7 +260,6 @@ def test_a_run_that_ends_before_its_first_step_fails_its_batch_whose_retry_is_an
 ) -> None:
     batch = arrived(system, new_organization(system), as_csv([{"name": "Ada"}]), starter=Starter.launcher)
     first = run_request_of(batch)
-    _a_while_ago(system, batch)
     assert reconcile(system, instance) == []  # the launcher may be busy or away
     _run(instance, batch, status)
     (ended,) = reconcile(system, instance)

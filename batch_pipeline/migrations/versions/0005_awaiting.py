@@ -1,0 +1,16 @@
+"""The batches that await a run: what every tick of the sensors looks for, however long the ledger grows."""
+
+from alembic import op
+
+revision = "0005"
+down_revision = "0004"
+branch_labels = None
+depends_on = None
+
+
+def upgrade() -> None:
+    op.execute("CREATE INDEX batches_awaiting_run ON batches (awaits_run, arrival) WHERE awaits_run IS NOT NULL")
+
+
+def downgrade() -> None:
+    op.execute("DROP INDEX batches_awaiting_run")
