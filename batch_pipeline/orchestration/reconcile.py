@@ -39,9 +39,7 @@ RUN_FAILED = Reason(
     "Dagster gave the run up as failed while it was going on: see the run's log. What was written stays; a retry does "
     "the rest.",
 )
-CALLER_LOST = Reason(
-    "never_started", "The process that was to run the batch ended before it began: retry the batch."
-)
+CALLER_LOST = Reason("never_started", "The process that was to run the batch ended before it began: retry the batch.")
 CANCELLED_BEFORE = Reason("cancelled", "The batch's run was cancelled before it began: retry the batch.")
 FAILED_BEFORE = Reason(
     "never_started", "The batch's run ended before its first step began: see the run's log, then retry."
