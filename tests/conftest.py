@@ -189,7 +189,7 @@ def instance(system: System) -> Iterator["DagsterInstance"]:
     """Dagster's instance, with its tables in the database of `system`."""
     from batch_pipeline.orchestration.instance import open_instance
 
-    with open_instance(captures_output=False) as opened:
+    with open_instance(in_process=True) as opened:
         yield opened
 
 
@@ -198,5 +198,5 @@ def module_instance(module_system: System) -> Iterator["DagsterInstance"]:
     """Dagster's instance, with its tables in the database of `module_system`."""
     from batch_pipeline.orchestration.instance import open_instance
 
-    with open_instance(captures_output=False) as opened:
+    with open_instance(in_process=True) as opened:
         yield opened

@@ -80,7 +80,7 @@ def open_workplace(data_dir: Path) -> "Iterator[tuple[System, DagsterInstance]]"
         from batch_pipeline.orchestration.reconcile import reconcile
 
         upgrade_dagster()
-        with open_instance(captures_output=False) as instance:
+        with open_instance(in_process=True) as instance:
             reconcile(system, instance)
             yield system, instance
 

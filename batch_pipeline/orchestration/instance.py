@@ -1,13 +1,15 @@
 """Dagster's instance: its storage's schema, and how this process opens it."""
 
+import logging
 import os
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import Any
 
 import sqlalchemy as sa
 from dagster import DagsterInstance
 from dagster._core.instance.ref import InstanceRef  # the one way to open an instance with a setting overridden
+from dagster_postgres import PostgresEventLogStorage, PostgresRunStorage
 from dagster_postgres.utils import DagsterPostgresException
 
 from batch_pipeline.dagster_home import DAGSTER_SCHEMA
@@ -15,35 +17,80 @@ from batch_pipeline.database import CONNECT_TIMEOUT_SECONDS, connect
 from batch_pipeline.errors import SettingError, UnavailableError
 from batch_pipeline.settings import get_settings
 
-_NO_CAPTURE: Any = {
+# Capturing what ops print takes four processes an op and the file descriptors of stdout and stderr.
+_IN_PROCESS: Any = {
     "compute_logs": {
         "module": "dagster._core.storage.noop_compute_log_manager",
         "class": "NoOpComputeLogManager",
-    }
+    },
+    "instance_class": {"module": __name__, "class": "InProcessInstance"},
 }
+_POOL_RECYCLE_SECONDS = 1800
+
+
+class InProcessInstance(DagsterInstance):
+    """The instance for runs in a caller's own process, one or several at once, each in its thread."""
+
+    @classmethod
+    def config_schema(cls) -> Mapping[str, Any]:
+        """No settings beyond those of every instance."""
+        return {}
+
+    @staticmethod
+    def config_defaults(base_dir: str) -> Mapping[str, Any]:
+        """Those of every instance."""
+        return InstanceRef.config_defaults(base_dir)
+
+    def get_yaml_python_handlers(self) -> Sequence[logging.Handler]:
+        """None: the caller's logging stays as it is.
+
+        Dagster would call `logging.config.dictConfig` at the start of each run. That closes every handler of the
+        process, and waits for each one's lock under logging's own; a run that writes an event holds its handler's
+        lock and may need logging's: two runs in threads then wait for each other for ever.
+        """
+        return []
 
 
 @contextmanager
-def open_instance(*, captures_output: bool = True) -> Iterator[DagsterInstance]:
+def open_instance(*, in_process: bool = False) -> Iterator[DagsterInstance]:
     """The instance of DAGSTER_HOME. Raises SettingError where it is not set, UnavailableError in an outage.
 
-    Capturing what ops print takes four processes an op and the file descriptors of stdout and stderr: not for runs
-    in a caller's own process.
+    Runs in a caller's own process need it to be opened with `in_process`: they then share its connections, print to
+    the caller's output, and leave the caller's logging alone.
     """
     _check_database()
     home = os.environ.get("DAGSTER_HOME")
     if not home:
         raise SettingError("DAGSTER_HOME is not set: name the folder that has dagster.yaml")
     try:
-        instance = DagsterInstance.from_ref(
-            InstanceRef.from_dir(home, overrides=None if captures_output else _NO_CAPTURE)
-        )
+        instance = DagsterInstance.from_ref(InstanceRef.from_dir(home, overrides=_IN_PROCESS if in_process else None))
     except (sa.exc.OperationalError, DagsterPostgresException) as error:
         raise UnavailableError(
             "database", "Dagster's database can't be reached: check DAGSTER_POSTGRES_URL."
         ) from error
     with instance:
+        if in_process:
+            _keep_connections(instance)
         yield instance
+
+
+def _keep_connections(instance: DagsterInstance) -> None:
+    """Lets Dagster's PostgreSQL storage pool its connections, as in its webserver; else each statement makes one."""
+    for storage in (instance.run_storage, instance.event_log_storage):
+        if not isinstance(storage, PostgresRunStorage | PostgresEventLogStorage):
+            continue  # a dagster.yaml of the user's own, with another storage
+        storage.optimize_for_webserver(statement_timeout=0, pool_recycle=_POOL_RECYCLE_SECONDS, max_overflow=-1)
+        with storage.connect() if isinstance(storage, PostgresRunStorage) else storage.index_connection() as connection:
+            sa.event.listen(connection.engine, "checkout", _require_alive)
+
+
+def _require_alive(connection: Any, *_: object) -> None:
+    """Makes the pool connect anew where a connection was lost meanwhile, say as the database was restarted."""
+    try:
+        with connection.cursor() as cursor:
+            cursor.execute("SELECT 1")
+    except connection.OperationalError as error:
+        raise sa.exc.DisconnectionError from error
 
 
 def _check_database() -> None:

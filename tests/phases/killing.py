@@ -67,7 +67,7 @@ def _child(batch_id: str, point: KillPoint, environment: Mapping[str, str]) -> N
     os.environ.update(environment)
     get_settings.cache_clear()
     _arm(point)
-    with open_system() as system, open_instance(captures_output=False) as instance:
+    with open_system() as system, open_instance(in_process=True) as instance:
         execute_batch(system, instance, system.ledger.get(batch_id))
 
 

@@ -93,7 +93,7 @@ def _opened(environment: Mapping[str, str]) -> Iterator[tuple[System, DagsterIns
         del os.environ[name]
     os.environ.update(environment)
     get_settings.cache_clear()
-    with open_system() as system, open_instance(captures_output=False) as instance:
+    with open_system() as system, open_instance(in_process=True) as instance:
         yield system, instance
 
 

@@ -1,0 +1,58 @@
+"""Runs in their caller's process: several at once, beside a caller who goes on living."""
+
+import logging
+from concurrent.futures import ThreadPoolExecutor
+
+import psycopg
+from batch_runs import arrived, new_organization
+from dagster import DagsterInstance
+
+from batch_pipeline.orchestration.execute import execute_batch
+from batch_pipeline.system import System
+
+AT_ONCE = 4
+SECONDS = 120.0
+
+
+class _Callers(logging.Handler):
+    """A handler of the caller's own, which says whether somebody closed it."""
+
+    closed = False
+
+    def emit(self, record: logging.LogRecord) -> None:
+        del record
+
+    def close(self) -> None:
+        self.closed = True
+        super().close()
+
+
+def test_several_runs_at_once_all_complete_and_leave_the_callers_logging_alone(
+    module_system: System, module_instance: DagsterInstance
+) -> None:
+    handler = _Callers()
+    batches = [arrived(module_system, new_organization(module_system), b"name\nAda\n") for _ in range(2 * AT_ONCE)]
+    with ThreadPoolExecutor(AT_ONCE) as pool:
+        running = [pool.submit(execute_batch, module_system, module_instance, batch) for batch in batches]
+        ended = [each.result(SECONDS) for each in running]
+
+    assert [(batch.status, batch.stats.created) for batch in ended] == [("completed", 1)] * len(batches)
+    # Closing handlers takes their locks under logging's own: two runs would wait for each other for ever.
+    assert not handler.closed
+
+
+def test_a_run_survives_that_kept_connections_were_lost_before_it(
+    module_system: System, module_instance: DagsterInstance
+) -> None:
+    organization_id = new_organization(module_system)
+    assert execute_batch(module_system, module_instance, arrived(module_system, organization_id, b"name\nAda\n"))
+    with psycopg.connect(module_system.database_url, autocommit=True) as connection:
+        ended = connection.execute(
+            "SELECT pg_terminate_backend(pid) FROM pg_stat_activity"
+            " WHERE datname = current_database() AND pid <> pg_backend_pid() AND backend_type = 'client backend'"
+        ).fetchall()
+    assert ended
+
+    batch = execute_batch(module_system, module_instance, arrived(module_system, organization_id, b"name\nBob\n"))
+
+    assert (batch.status, batch.stats.created) == ("completed", 1)
