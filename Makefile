@@ -29,6 +29,7 @@ lint: install
 bench: install
 	$(BIN)/python benchmarks/merge_contacts.py
 	$(BIN)/python benchmarks/overwrite_and_delete.py
+	$(BIN)/python benchmarks/sync_batch.py
 	$(BIN)/python benchmarks/validate_contacts.py
 
 clean:
