@@ -142,15 +142,26 @@ class Matching:
         )
 
     def same_key_conditions(self) -> list[sql.Composed]:
-        """For each key that items can carry: whether item `s` carries that of record `r`, deciding or not."""
+        """For each key that records have: whether item `s` carries that of record `r`, deciding or not.
+
+        A contact without email, say, is found by name and phone also where the item has an email, perhaps a new one.
+        """
         conditions = [
             sql.SQL("r.{column} = s.{column}").format(column=sql.Identifier(column))
             for column in ("id", "external_id")
             if column in self._fields
         ]
         return conditions + [
-            self._natural_condition(key) for key in self._resource.natural_keys if key.columns[0] in self._fields
+            sql.SQL("{} AND {}").format(self._natural_condition(key), self._readable(key))
+            for key in self._resource.natural_keys
+            if key.columns[0] in self._fields
         ]
+
+    def _readable(self, key: NaturalKey) -> sql.Composed:
+        """Whether no column of the key broke rules: what is staged as null may be given, but not readable."""
+        names = [field.name for field in self._resource.fields]
+        mask = sum(1 << names.index(column) for column in key.columns)
+        return sql.SQL("s.invalid & {} = 0").format(sql.Literal(mask))
 
     def _natural_condition(self, key: NaturalKey) -> sql.Composed:
         records = [sql.SQL("r.{}").format(sql.Identifier(column)) for column in key.columns]

@@ -26,6 +26,7 @@ from model_items import (
     first_key,
     has_key,
     is_record_id,
+    record_keys,
 )
 
 
@@ -248,7 +249,7 @@ class ContactsModel:
     def _not_found(self, accepted: Iterable[Item], rejected: Iterable[Item]) -> set[str]:
         """The records that no accepted item means and of which no rejected one carries any key."""
         meant = {item.target[1] for item in accepted if item.target is not None and item.target[0] == "record"}
-        keys = [key for item in rejected for key in all_keys(item)]
+        keys = [key for item in rejected for key in record_keys(item)]
         return {
             record_id
             for record_id, record in self.records.items()

@@ -207,6 +207,16 @@ def all_keys(item: Item) -> list[tuple[Any, ...]]:
     return keys
 
 
+def record_keys(item: Item) -> list[tuple[Any, ...]]:
+    """Every key of a record that the item carries: name and phone also beside an email, as records may lack theirs."""
+    # Reading: "a rejected item carries any of its keys" means the record's keys. Nothing is deleted by accident.
+    keys = all_keys(item)
+    name, phone = item.key("name"), item.values.get("phone")
+    if name is not None and phone is not UNREADABLE:
+        keys.append(("name+phone", name, None if phone is CLEARED else phone))
+    return keys
+
+
 def has_key(record: Record, key: tuple[Any, ...]) -> bool:
     """Whether the record (with its id as a field, where that is the key) has the key."""
     if key[0] == "name+phone":

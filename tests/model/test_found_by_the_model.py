@@ -71,3 +71,25 @@ def test_of_equal_ids_the_one_that_the_handling_names_is_deleted_and_the_others_
     result = json.loads(module_system.store.read(keys.result_json(batch.id)))
     assert [entry["row"] for entry in result if entry["outcome"] == "deleted"] == [deleted]
     assert (batch.stats.deleted, batch.stats.duplicates, batch.stats.rejected) == (1, 2, 0)
+
+
+@pytest.mark.parametrize(
+    ("rejected", "survives"),
+    [
+        ({"external_id": "e5", "name": "Bob", "email": "bob@example.com"}, True),  # an email beside the record's key
+        ({"external_id": "e5", "name": "Bob", "phone": "12"}, False),  # a phone that can't be read is no missing one
+    ],
+)
+def test_a_rejected_item_spares_the_records_whose_keys_it_carries(
+    module_system: System, rejected: dict[str, str], survives: bool
+) -> None:
+    organization_id = new_organization(module_system)
+    insert_contacts(module_system, organization_id, *RECORDS)
+    wrong = {**rejected, "is_primary": "perhaps"}
+    upload = Upload("overwrite", "json", [{"name": "Ada", "notes": "new"}, wrong])
+
+    batch = run_upload(module_system, organization_id, upload, chunk_rows=2)
+
+    assert (batch.status, batch.stats.rejected, batch.stats.overwritten) == ("completed", 1, 0 if survives else 1)
+    names = [record["name"] for record in contacts(module_system, organization_id)]
+    assert names == (["Ada", "Bob"] if survives else ["Ada"])
