@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from typing import Any
 
 import pytest
-from world import World, record_id
+from worlds import World, record_id
 
 from batch_pipeline.system import System
 
