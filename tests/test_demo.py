@@ -14,6 +14,7 @@ import pytest
 
 from batch_pipeline.local.club_samples import make_club_samples
 from batch_pipeline.local.samples import make_samples
+from batch_pipeline.records.registry import RESOURCES
 
 PROGRAM = Path(sys.executable).with_name("batch-pipeline")
 # The demonstration itself gives up, saying where it stands, when nothing gets on; this is for one that can't.
@@ -52,7 +53,7 @@ def test_every_number_of_the_demonstration_is_as_it_should_be(session_folder: Pa
         assert sample.title in out
     for shown in ("First rejected rows", "invalid_format", "unknown_columns", "unknown_folder", "errors.csv"):
         assert shown in out
-    assert {"merge", "overwrite", "delete"} <= set(out.split())
+    assert {"merge", "overwrite", "delete", *RESOURCES} <= set(out.split())
     assert "cut short was refused (delete_limit_exceeded): The batch would delete 800 of 1,200 records" in out
     assert "Traceback" not in err
     assert len(err.splitlines()) < 6 * len(make_samples(1000))  # no more than a line for each status

@@ -160,7 +160,7 @@ def _print_summary(running: "DemoSystem", outcomes: "Sequence[Outcome]", data_di
 def _summary_table(outcomes: "Sequence[Outcome]") -> Table:
     from batch_pipeline.cli.tables import status_text
 
-    table = Table("file", "action", "status", title="What became of the files", title_justify="left", box=SIMPLE_HEAD)
+    table = Table("file", "resource", "action", "status", title="What became of the files", title_justify="left", box=SIMPLE_HEAD)
     for name in ("created", "updated", "unchanged", "deleted", "rejected", "duplicates", "seconds"):
         table.add_column(name, justify="right", no_wrap=True)
     club_began = False
@@ -170,7 +170,7 @@ def _summary_table(outcomes: "Sequence[Outcome]") -> Table:
             club_began = True
         batch = outcome.batch
         if batch is None:
-            table.add_row(outcome.sample.title, outcome.sample.action, "never taken in")
+            table.add_row(outcome.sample.title, outcome.sample.resource, outcome.sample.action, "never taken in")
             continue
         stats = batch.stats
         counts = (
@@ -183,6 +183,7 @@ def _summary_table(outcomes: "Sequence[Outcome]") -> Table:
         )
         table.add_row(
             outcome.sample.title,
+            outcome.sample.resource,
             outcome.sample.action,
             status_text(batch.status),
             *(f"{count:,}" if count else "" for count in counts),

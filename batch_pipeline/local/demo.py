@@ -171,8 +171,10 @@ def _progress(outcomes: Sequence[Outcome]) -> str:
 
 
 def _is_due(demo: DemoSystem, sample: Sample, outcomes: Mapping[str, Outcome]) -> bool:
-    if sample.after is not None and outcomes[sample.after].batch is None:
-        return False
+    if sample.after is not None:
+        before = outcomes[sample.after]
+        if before.batch is None or (sample.once_ended and not before.is_final):
+            return False
     # Its batch is known a moment before a file leaves the inbox; overwriting it in that moment could lose either.
     if not isinstance(sample.content, RejectedFrom) and (demo.servers.storage_folder / _key(demo, sample)).exists():
         return False

@@ -50,6 +50,7 @@ class Sample:
         content: the file's bytes, or how they are got from a batch, which must have ended before.
         options: its sidecar, if it has one.
         after: title of the sample that must have been taken in before this one is put there.
+        once_ended: whether the batch of that sample must have ended as well.
         is_clubs: whether it is of the second organization, whose records are replaced and deleted.
     """
 
@@ -60,12 +61,18 @@ class Sample:
     expected: Expected
     options: Mapping[str, Any] | None = None
     after: str | None = None
+    once_ended: bool = False
     is_clubs: bool = False
 
     @property
     def made_of(self) -> str | None:
         """Title of the sample whose batch must have ended before this one can be made; None where it is a file."""
         return None if isinstance(self.content, bytes) else self.content.title
+
+    @property
+    def resource(self) -> str:
+        """What the items are."""
+        return self.folder.partition("/")[0]
 
     @property
     def action(self) -> str:

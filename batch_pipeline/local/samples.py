@@ -12,6 +12,7 @@ from typing import Any
 
 from batch_pipeline.batches.model import Stats
 from batch_pipeline.local.club_samples import make_club_samples
+from batch_pipeline.local.logistics_samples import make_logistics_samples
 from batch_pipeline.local.sample_files import Expected, Sample, csv_text
 
 
@@ -72,12 +73,14 @@ def make_samples(rows: int = 100_000, seed: int = 1815) -> list[Sample]:
         raise ValueError("the large file has mistakes by the thousand rows: make it of 1,000 or more")
     rng = random.Random(seed)  # noqa: S311 - samples, no secrets
     contacts, accepted = _contacts(rng, rows)
+    newsletter = _newsletter(rng)
     return [
         contacts,
         _second_version(rng, accepted, after=contacts.title),
         _shop_customers(rng),
-        _newsletter(rng),
+        newsletter,
         _signups(rng),
+        *make_logistics_samples(rng, readers=newsletter.title),
         _address_book(),
         _unknown_folder(),
         *make_club_samples(),

@@ -12,9 +12,13 @@ from dagster import DagsterInstance
 from hypothesis import HealthCheck, Phase, given, settings
 from hypothesis import strategies as st
 
-from batch_pipeline.batches.model import Batch
-from batch_pipeline.records.registry import RESOURCES
+from batch_pipeline.batches.model import Action, Batch
+from batch_pipeline.errors import RefusedError
+from batch_pipeline.local.samples import make_samples
+from batch_pipeline.records.registry import RESOURCES, check_action
 from batch_pipeline.records.resource import Resource
+from batch_pipeline.storage import keys
+from batch_pipeline.storage.inbox import take_in
 from batch_pipeline.system import System
 
 UPS, WRONG_UPS = "1Z5R89390357567127", "1Z5R89390357567128"
@@ -329,3 +333,40 @@ def test_every_item_is_counted_and_told_of_once(
         shown = [row["external_id"] for row in records_now if row["external_id"]]
         assert len(set(shown)) == len(shown)
         assert "good" in shown
+
+
+def test_the_samples_of_every_resource_become_what_the_demonstration_says(run: Runner) -> None:
+    samples = {sample.title: sample for sample in make_samples(1_000)}
+    shown = [name for name in samples if name in ("newsletter.json", "shipments.csv", "trackers.ndjson", "assets.tsv")]
+    tried = set()
+    for title in (*shown, "groups.json"):  # of readers of the newsletter
+        sample = samples[title]
+        assert isinstance(sample.content, bytes)
+        tried.add(sample.folder)
+        resource = sample.folder.split("/")[0]
+        batch = run.bytes(sample.content, name=sample.name, resource=resource)
+
+        assert batch.stats == sample.expected.stats
+        codes = Counter(error["code"] for entry in run.errors(batch) for error in entry["errors"])
+        assert codes == Counter(sample.expected.codes)
+    assert tried == {f"{resource}/merge" for resource in RESOURCES}
+
+
+def test_an_action_that_a_resource_lacks_is_refused_before_anything_is_stored(module_system: System) -> None:
+    organization = new_organization(module_system)
+    refused = {
+        f"{keys.INBOX}/{organization}/{resource}/{action.value}/some.csv": (resource, action)
+        for resource in ("shipment", "tracker", "asset")
+        for action in (Action.overwrite, Action.delete)
+    }
+    for key, (resource, action) in refused.items():
+        with pytest.raises(RefusedError, match=f"{action.value} is not available for {resource}: use merge"):
+            check_action(RESOURCES[resource], action)
+        module_system.store.write(key, b"tracking_number\nABCD\n")
+
+    taken_in = {batch.source_key: batch for batch in take_in(module_system, limit=20)}
+
+    for key in refused:
+        assert taken_in[key].status == "failed"
+        assert taken_in[key].reason is not None
+        assert taken_in[key].reason.code == "action_not_available"
