@@ -160,7 +160,9 @@ def _print_summary(running: "DemoSystem", outcomes: "Sequence[Outcome]", data_di
 def _summary_table(outcomes: "Sequence[Outcome]") -> Table:
     from batch_pipeline.cli.tables import status_text
 
-    table = Table("file", "resource", "action", "status", title="What became of the files", title_justify="left", box=SIMPLE_HEAD)
+    table = Table(
+        "file", "resource", "action", "status", title="What became of the files", title_justify="left", box=SIMPLE_HEAD
+    )
     for name in ("created", "updated", "unchanged", "deleted", "rejected", "duplicates", "seconds"):
         table.add_column(name, justify="right", no_wrap=True)
     club_began = False

@@ -79,7 +79,6 @@ def make_samples(rows: int = 100_000, seed: int = 1815) -> list[Sample]:
         _second_version(rng, accepted, after=contacts.title),
         _shop_customers(rng),
         newsletter,
-        _signups(rng),
         *make_logistics_samples(rng, readers=newsletter.title),
         _address_book(),
         _unknown_folder(),
@@ -207,24 +206,6 @@ def _newsletter(rng: random.Random) -> Sample:
     )
     content = json.dumps(items, ensure_ascii=False, indent=1).encode()
     return Sample("newsletter.json", "contact/merge", "newsletter.json", content, expected)
-
-
-def _signups(rng: random.Random) -> Sample:
-    """One JSON object per line."""
-    items: list[dict[str, Any]] = [
-        {
-            "first_name": rng.choice(_FIRST_NAMES),
-            "last_name": rng.choice(_LAST_NAMES),
-            "email": f"new{number}@example.net",
-        }
-        for number in range(1, 501)
-    ]
-    items[5] = {"email": "nameless@example.net"}
-    items[15] = {**items[14], "last_name": "Other"}
-    items[25]["name"] = "Both Ways"
-    expected = Expected(stats=Stats(created=496, rejected=4), codes={"required": 1, "duplicate_key": 2, "conflict": 1})
-    content = "".join(f"{json.dumps(item, ensure_ascii=False)}\n" for item in items).encode()
-    return Sample("signups.ndjson", "contact/merge", "signups.ndjson", content, expected)
 
 
 def _address_book() -> Sample:
