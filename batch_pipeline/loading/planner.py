@@ -18,7 +18,7 @@ from batch_pipeline.loading.merging import difference, merged_value
 from batch_pipeline.loading.plan import PlanCounts, count_verdicts
 from batch_pipeline.loading.record_checks import RecordChecks
 from batch_pipeline.loading.references import Resolver
-from batch_pipeline.loading.staging import STEP_PLAN, Connection, Staging
+from batch_pipeline.loading.staging import FEW_ROWS, STEP_PLAN, Connection, Staging
 from batch_pipeline.records.errors import VALUE_CHARACTERS
 from batch_pipeline.records.keyed import KeyedText
 from batch_pipeline.records.resource import Resource
@@ -78,8 +78,9 @@ class Planner:
         self._write_verdicts()
         return self._counts()
 
-    def _execute(self, statement: str, **parts: sql.Composable) -> None:
-        self._connection.execute(self._compose(statement, **parts), self._parameters)
+    def _execute(self, statement: str, **parts: sql.Composable) -> int:
+        """Returns the number of rows that the statement made or changed."""
+        return self._connection.execute(self._compose(statement, **parts), self._parameters).rowcount
 
     def _compose(self, statement: str, **parts: sql.Composable) -> sql.Composed:
         return sql.SQL(statement).format(
@@ -96,7 +97,7 @@ class Planner:
 
         Those have their records already; they are there so that no open item may mean the same ones.
         """
-        self._execute(
+        matched = self._execute(
             """
             CREATE TEMPORARY TABLE matched ON COMMIT DROP AS
             {matching}
@@ -107,7 +108,8 @@ class Planner:
             """,
             matching=self._matching.query(),
         )
-        self._execute("ANALYZE matched")
+        if matched > FEW_ROWS:
+            self._execute("ANALYZE matched")
 
     # ---- errors ------------------------------------------------------------------------------------------------
 
@@ -293,8 +295,6 @@ class Planner:
             dropped=dropped,
         )
         self._staging.replace_plan(self._connection, query, self._parameters)
-        for table in ("matched", "repeated"):
-            self._execute("DROP TABLE {table}", table=sql.Identifier(table))
 
     def _counts(self) -> PlanCounts:
         verdicts = count_verdicts(self._connection, self._staging)

@@ -15,6 +15,9 @@ from batch_pipeline.records.resource import Resource
 
 Connection = psycopg.Connection[tuple[Any, ...]]
 
+# A table of so few rows is read as fast without an index, and planned for well enough without statistics.
+FEW_ROWS = 200
+
 MAX_BLOCK_BYTES = 2**31 - 1  # pyarrow's bound on what its CSV reader takes at once
 
 # Columns of the items table before the resource's own fields; an action leaves null what it does not need.
@@ -83,30 +86,31 @@ class Staging:
         """Table of updated rows."""
         return self._name("changes")
 
-    def create(self, connection: Connection, resource: Resource, fields: tuple[str, ...]) -> None:
+    def create(
+        self, connection: Connection, resource: Resource, fields: tuple[str, ...], *, keep_changes: bool = False
+    ) -> None:
         """Makes the tables of a merge or overwrite anew, empty; an earlier attempt's are dropped."""
         columns = [sql.SQL("{} {}").format(sql.Identifier(name), sql.SQL(kind)) for name, kind in FIXED_COLUMNS] + [
             sql.SQL("{} {}").format(sql.Identifier(name), sql.SQL(resource.field(name).sql_type)) for name in fields
         ]
-        self.create_for_delete(connection)
-        for statement in (
-            sql.SQL("CREATE TABLE {} ({})").format(self.items, sql.SQL(", ").join(columns)),
-            sql.SQL('CREATE TABLE {} (number bigint, id text COLLATE "C", external_id text)').format(self.doomed),
-        ):
-            connection.execute(statement)
+        self.create_for_delete(connection, keep_changes=keep_changes)
+        connection.execute(sql.SQL("CREATE TABLE {} ({})").format(self.items, sql.SQL(", ").join(columns)))
 
-    def create_for_delete(self, connection: Connection) -> None:
+    def create_for_delete(self, connection: Connection, *, keep_changes: bool = False) -> None:
         """Makes the tables of a delete anew, empty; an earlier attempt's are dropped."""
         self.drop(connection)
-        for statement in (
+        statements = [
             sql.SQL('CREATE TABLE {} (row bigint, verdict "char", record_id text COLLATE "C")').format(self.plan),
             sql.SQL(
                 "CREATE TABLE {} (number bigint GENERATED ALWAYS AS IDENTITY, row bigint NOT NULL,"
                 " step smallint NOT NULL, code text NOT NULL, field text, message text NOT NULL, value text)"
             ).format(self.errors),
-            sql.SQL("CREATE TABLE {} (row bigint PRIMARY KEY, external_id text)").format(self.changes),
-        ):
-            connection.execute(statement)
+        ]
+        if keep_changes:
+            statements.append(
+                sql.SQL("CREATE TABLE {} (row bigint PRIMARY KEY, external_id text)").format(self.changes)
+            )
+        connection.execute(sql.SQL("; ").join(statements))  # in one round trip
 
     def index(self, connection: Connection, *tables: sql.Identifier) -> None:
         """Makes ranges of rows cheap to find in these tables, once they are filled in the order of the upload."""
@@ -129,17 +133,18 @@ class Staging:
         self, connection: Connection, part: str, order: str, query: sql.Composed, parameters: dict[str, Any]
     ) -> None:
         draft, table = self._name("draft"), self._name(part)
-        connection.execute(sql.SQL("CREATE TABLE {} AS {}").format(draft, query), parameters)
+        rows = connection.execute(sql.SQL("CREATE TABLE {} AS {}").format(draft, query), parameters).rowcount
         connection.execute(sql.SQL("DROP TABLE IF EXISTS {}").format(table))
         connection.execute(
             sql.SQL("ALTER TABLE {} RENAME TO {}").format(draft, sql.Identifier(f"{part}_{self.batch_id}"))
         )
-        _index(connection, table, order)
+        if rows > FEW_ROWS:
+            _index(connection, table, order)
 
     def drop(self, connection: Connection) -> None:
         """Drops the tables that exist."""
-        for table in (self.items, self.plan, self.errors, self.changes, self.members, self.doomed):
-            connection.execute(sql.SQL("DROP TABLE IF EXISTS {}").format(table))
+        tables = (self.items, self.plan, self.errors, self.changes, self.members, self.doomed)
+        connection.execute(sql.SQL("DROP TABLE IF EXISTS {}").format(sql.SQL(", ").join(tables)))
 
     def exists(self, connection: Connection) -> bool:
         """Whether the batch has been staged."""

@@ -71,7 +71,9 @@ def final_stats(attempt: Attempt) -> Stats:
     work = attempt.batch.work
     with borrowed(attempt.system.engine) as connection:
         done = done_outcome(connection, attempt.batch.id, PhaseName.processing)
-        overwritten = done_outcome(connection, attempt.batch.id, PhaseName.cleanup).deleted
+        overwritten = 0
+        if attempt.action is Action.overwrite:
+            overwritten = done_outcome(connection, attempt.batch.id, PhaseName.cleanup).deleted
         verdicts: dict[str, int] = dict(
             connection.execute(
                 sql.SQL("SELECT verdict::text, count(*) FROM {} GROUP BY verdict").format(
@@ -138,10 +140,15 @@ def _write_result(attempt: Attempt) -> None:
     query, overwritten = _result_query(attempt), _overwritten_query(attempt)
     path = attempt.scratch / "result.json"
     with borrowed(attempt.system.engine) as connection, path.open("wb") as file, ResultWriter(file) as writer:
-        for _, first, last in _chunks(attempt):
-            parameters = {"first": first, "last": last, "organization": attempt.organization_id}
-            writer.write(fetch_table(connection, query, parameters, RESULT_SCHEMA))
         step = attempt.system.settings.chunk_rows
+        items = attempt.batch.work.items
+        for first in range(1, items + 1, step):
+            parameters = {
+                "first": first,
+                "last": min(first + step - 1, items),
+                "organization": attempt.organization_id,
+            }
+            writer.write(fetch_table(connection, query, parameters, RESULT_SCHEMA))
         for first in range(1, attempt.batch.work.doomed + 1, step):
             parameters = {"first": first, "last": first + step - 1}
             writer.write(fetch_table(connection, overwritten, parameters, RESULT_SCHEMA))

@@ -2,6 +2,7 @@
 
 from collections import Counter
 from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 from pathlib import PurePosixPath
 
 import pyarrow as pa
@@ -26,19 +27,13 @@ def parse(attempt: Attempt) -> None:
     store, batch = attempt.system.store, attempt.batch
     assert batch.upload_key is not None  # noqa: S101 - no run starts before the payload arrived
     limit = attempt.system.settings.max_upload_bytes
-    size = store.stat(batch.upload_key).size
-    if size > limit:
-        raise RefusedError(
-            "too_large",
-            f"The upload has {size:,} bytes, the limit is {limit:,} (BATCH_MAX_UPLOAD_BYTES): split it.",
-        )
     spool = attempt.scratch / "upload"
-    checksum = store.download(batch.upload_key, spool)
+    checksum = store.download(batch.upload_key, spool, check_size=partial(_check_size, limit))
     file_name = PurePosixPath(batch.source_key or batch.upload_key).name
     limits = ReadLimits.from_settings(attempt.system.settings)
     payload = open_payload(spool, name=file_name, limits=limits, check=attempt.check_seldom)
     _check_columns(attempt, payload)
-    _read(attempt, payload, checksum, size)
+    _read(attempt, payload, checksum, spool.stat().st_size)
 
 
 def _read(attempt: Attempt, payload: Payload, checksum: str, size: int) -> None:
@@ -83,6 +78,14 @@ def _read(attempt: Attempt, payload: Payload, checksum: str, size: int) -> None:
         work=work.to_row(),
         checksum=checksum,
     )
+
+
+def _check_size(limit: int, size: int) -> None:
+    if size > limit:
+        raise RefusedError(
+            "too_large",
+            f"The upload has {size:,} bytes, the limit is {limit:,} (BATCH_MAX_UPLOAD_BYTES): split it.",
+        )
 
 
 def _check_columns(attempt: Attempt, payload: Payload) -> None:

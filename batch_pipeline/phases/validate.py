@@ -17,7 +17,7 @@ from batch_pipeline.errors import RefusedError
 from batch_pipeline.loading.chunks import chunk_ranges, store_chunks
 from batch_pipeline.loading.identity import deciding_keys
 from batch_pipeline.loading.memberships import referred_resources
-from batch_pipeline.loading.staging import STEP_RULES, Connection, Staging, copy_table
+from batch_pipeline.loading.staging import FEW_ROWS, STEP_RULES, Connection, Staging, copy_table
 from batch_pipeline.payloads.model import PayloadFormat, RawChunk
 from batch_pipeline.payloads.parsed import from_table, select
 from batch_pipeline.phases.attempt import Attempt
@@ -55,13 +55,15 @@ def validate(attempt: Attempt) -> None:
     fields = () if attempt.action is Action.delete else staged_fields(attempt.resource, attempt)
     with attempt.borrow(**TUNING) as connection:
         if attempt.action is Action.delete:
-            staging.create_for_delete(connection)
+            staging.create_for_delete(connection, keep_changes=attempt.options.save_result)
             clears = _stage_items(attempt, connection, staging.plan, _listed_ids)
-            staging.index(connection, staging.plan, staging.errors)
+            staged = (staging.plan, staging.errors)
         else:
-            staging.create(connection, attempt.resource, fields)
+            staging.create(connection, attempt.resource, fields, keep_changes=attempt.options.save_result)
             clears = _stage_items(attempt, connection, staging.items, partial(_staged_items, fields=fields))
-            staging.index(connection, staging.items, staging.errors)
+            staged = (staging.items, staging.errors)
+        if work.items > FEW_ROWS:
+            staging.index(connection, *staged)
         connection.commit()
         version = planned_version(connection, attempt.batch, referred_resources(attempt.resource, fields))
         chunks = chunk_ranges(work.items, _chunk_rows(attempt, work.items))

@@ -2,7 +2,7 @@
 
 import hashlib
 import os
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime, timedelta
@@ -170,14 +170,19 @@ class Store:
         with self._translating(key):
             self._files.put_file(str(source), self.path(key), chunksize=BLOCK_BYTES)
 
-    def download(self, key: str, target: Path) -> str:
-        """Writes the object's bytes to the file, in a stream; returns their SHA-256 in hex."""
+    def download(self, key: str, target: Path, *, check_size: Callable[[int], None] | None = None) -> str:
+        """Writes the object's bytes to the file, in a stream; returns their SHA-256 in hex.
+
+        `check_size` is told their number before, and may raise.
+        """
         digest = hashlib.sha256()
         with (
             self._translating(key),
             self._files.open(self.path(key), "rb", cache_type="readahead") as source,
             target.open("wb") as file,
         ):
+            if check_size is not None:
+                check_size(source.size)
             while block := source.read(BLOCK_BYTES):
                 digest.update(block)
                 file.write(block)
