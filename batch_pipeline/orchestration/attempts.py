@@ -39,9 +39,11 @@ def attempt_at(
     system = workplace.system
     attempt: Attempt | None = None
     try:
-        awaited = system.ledger.get(batch_id).awaits_run is not None
+        batch = system.ledger.get(batch_id)
+        awaited = batch.awaits_run is not None
         workplace.ownership.take(batch_id, wait_seconds=HANDOVER_SECONDS if awaited else 0.0)
-        batch = system.ledger.begin_attempt(batch_id, context.run_id)
+        if batch.run_id != context.run_id:  # an op before has begun it else
+            batch = system.ledger.begin_attempt(batch_id, context.run_id)
         if batch.status == BatchStatus.completed:
             context.log.info(f"Batch {batch_id} is completed: nothing to do.")
             drop_leftovers(system, batch)

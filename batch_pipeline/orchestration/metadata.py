@@ -59,6 +59,8 @@ def phase_metadata(batch: Batch, name: PhaseName) -> Metadata:
 
 def failure_metadata(system: System, batch: Batch) -> Metadata:
     """Counts of errors by code, and the first failures, as long as the batch's staging tables exist."""
+    if not any(phase.error for phase in batch.phases):
+        return {}
     staging = Staging(batch.id)
     with borrowed(system.engine) as connection:
         if not staging.exists(connection):
@@ -71,8 +73,6 @@ def failure_metadata(system: System, batch: Batch) -> Metadata:
                 staging.errors, sql.Literal(FIRST_FAILURES)
             )
         ).fetchall()
-    if not counts:
-        return {}
     return {
         "errors by code": MetadataValue.table(
             [TableRecord({"code": str(code), "errors": int(count)}) for code, count in counts],

@@ -61,7 +61,7 @@ def cleanup(context: OpExecutionContext, batch: BatchReference, system: Resource
             return batch
         shown = metadata.failure_metadata(system.system, found)
         clean_up(attempt)
-    done = system.system.ledger.get(batch.batch_id)
+        done = attempt.batch
     context.log_event(metadata.materialization(system.system, done))
     context.add_output_metadata(
         {
@@ -77,10 +77,11 @@ def cleanup(context: OpExecutionContext, batch: BatchReference, system: Resource
 def _run(
     context: OpExecutionContext, workplace: Workplace, batch: BatchReference, name: PhaseName, phase: Phase
 ) -> BatchReference:
-    with attempt_at(context, workplace, batch.batch_id) as (_, attempt):
+    with attempt_at(context, workplace, batch.batch_id) as (found, attempt):
         if attempt is not None:
             phase(attempt)
-    _show(context, workplace.system, workplace.system.ledger.get(batch.batch_id), name)
+            found = attempt.batch
+    _show(context, workplace.system, found, name)
     return batch
 
 
