@@ -7,6 +7,7 @@ import psycopg
 import pytest
 import sqlalchemy as sa
 
+from batch_pipeline import database
 from batch_pipeline.database import borrowed, connect, create_engine, is_outage, translating_outages
 from batch_pipeline.errors import BatchError, SettingError, UnavailableError
 
@@ -163,6 +164,19 @@ def test_a_connection_left_in_the_midst_of_a_statement_is_not_lent_again(engine:
     with borrowed(engine) as connection:
         assert connection.info.backend_pid not in pids
         assert connection.execute("SELECT pg_terminate_backend(%s)", pids).fetchone() == (True,)
+
+
+def test_a_connection_lost_while_it_rested_is_not_lent_again(
+    engine: sa.Engine, database_url: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(database, "TRUSTED_SECONDS", 0.0)
+    with borrowed(engine) as connection:
+        pid = connection.info.backend_pid
+    with connect(database_url, autocommit=True) as killer:
+        killer.execute("SELECT pg_terminate_backend(%s)", (pid,))
+
+    with borrowed(engine) as connection:
+        assert connection.execute("SELECT pg_backend_pid()").fetchone() != (pid,)
 
 
 def test_errors_of_a_statement_pass_unchanged(database_url: str) -> None:

@@ -39,11 +39,7 @@ def attempt_at(
     system = workplace.system
     attempt: Attempt | None = None
     try:
-        batch = system.ledger.get(batch_id)
-        awaited = batch.awaits_run is not None
-        workplace.ownership.take(batch_id, wait_seconds=HANDOVER_SECONDS if awaited else 0.0)
-        if batch.run_id != context.run_id:  # an op before has begun it else
-            batch = system.ledger.begin_attempt(batch_id, context.run_id)
+        batch = _begin(context, workplace, batch_id)
         if batch.status == BatchStatus.completed:
             context.log.info(f"Batch {batch_id} is completed: nothing to do.")
             drop_leftovers(system, batch)
@@ -88,6 +84,16 @@ def attempt_at(
         reason = Reason("internal_error", f"An unexpected error ({kind}) ended the batch: its run's log says more.")
         _end(context, system, batch_id, BatchStatus.failed, reason)
         raise
+
+
+def _begin(context: OpExecutionContext, workplace: Workplace, batch_id: str) -> Batch:
+    """The batch, owned by this run, which is its newest attempt."""
+    ledger = workplace.system.ledger
+    batch = ledger.get(batch_id)
+    workplace.ownership.take(batch_id, wait_seconds=0.0 if batch.awaits_run is None else HANDOVER_SECONDS)
+    if batch.run_id == context.run_id:  # an op before has begun the attempt
+        return batch
+    return ledger.begin_attempt(batch_id, context.run_id)
 
 
 def _attempt(context: OpExecutionContext, system: System, batch: Batch, scratch: Path) -> Attempt:

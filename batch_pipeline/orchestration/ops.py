@@ -80,8 +80,7 @@ def _run(
     with attempt_at(context, workplace, batch.batch_id) as (found, attempt):
         if attempt is not None:
             phase(attempt)
-            found = attempt.batch
-    _show(context, workplace.system, found, name)
+    _show(context, workplace.system, found if attempt is None else attempt.batch, name)
     return batch
 
 
