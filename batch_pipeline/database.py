@@ -26,22 +26,27 @@ _AT_REST = (TransactionStatus.IDLE, TransactionStatus.INTRANS, TransactionStatus
 
 def connect(database_url: str, *, autocommit: bool = False) -> Connection:
     """A psycopg connection for bulk work. Raises UnavailableError, with the server's own words on one line."""
-    parameters: dict[str, Any] = {
-        "connect_timeout": CONNECT_TIMEOUT_SECONDS,
-        "application_name": "batch_pipeline",
-    }
-    try:
-        parameters |= conninfo_to_dict(database_url)
-    except psycopg.ProgrammingError:  # its text repeats the URL with the password
-        raise SettingError(
-            "BATCH_DATABASE_URL is no URL that libpq can read: give postgresql://user@host/name"
-        ) from None
+    parameters = connection_parameters(database_url)
     try:
         return psycopg.connect("", autocommit=autocommit, **parameters)
     except psycopg.ProgrammingError as error:  # of a single parameter, which it names
         raise SettingError(f"BATCH_DATABASE_URL can't be used: {_one_line(error)}") from None
     except psycopg.OperationalError as error:
         raise UnavailableError("database", f"The database can't be reached: {_one_line(error)}") from None
+
+
+def connection_parameters(database_url: str) -> dict[str, Any]:
+    """What psycopg is to connect with. Raises SettingError where the URL is none."""
+    parameters: dict[str, Any] = {
+        "connect_timeout": CONNECT_TIMEOUT_SECONDS,
+        "application_name": "batch_pipeline",
+    }
+    try:
+        return parameters | conninfo_to_dict(database_url)
+    except psycopg.ProgrammingError:  # its text repeats the URL with the password
+        raise SettingError(
+            "BATCH_DATABASE_URL is no URL that libpq can read: give postgresql://user@host/name"
+        ) from None
 
 
 def create_engine(database_url: str) -> sa.Engine:

@@ -23,6 +23,25 @@ class RefusedError(BatchError):
     """The payload or request as a whole is refused: permanent, and for its sender to correct."""
 
 
+class WrongValuesError(RefusedError):
+    """A request has wrong values; `errors` names each, as "field: what is wrong"."""
+
+    def __init__(self, errors: list[str]) -> None:
+        super().__init__("invalid_request", "The request has wrong values.")
+        self.errors = errors
+
+
+class TooLargeError(RefusedError):
+    """The request is larger than a limit, which the message names."""
+
+    def __init__(self, message: str) -> None:
+        super().__init__("too_large", message)
+
+
+class BusyError(BatchError):
+    """What was asked for could not be had within the time that the caller waits; trying again can help."""
+
+
 class SettingError(BatchError):
     """A setting is missing or malformed; the message names it."""
 

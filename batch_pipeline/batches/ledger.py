@@ -13,6 +13,7 @@ from typing import Any
 import sqlalchemy as sa
 from sqlalchemy.dialects.postgresql import insert
 
+from batch_pipeline.batches.accepting import NewBatch, seconds_from_now
 from batch_pipeline.batches.ids import new_batch_id
 from batch_pipeline.batches.model import (
     Action,
@@ -23,10 +24,7 @@ from batch_pipeline.batches.model import (
     PhaseStatus,
     Reason,
     Starter,
-    Stats,
     Via,
-    Work,
-    initial_phases,
 )
 from batch_pipeline.batches.options import BatchOptions
 from batch_pipeline.batches.rows import (
@@ -40,12 +38,11 @@ from batch_pipeline.batches.rows import (
     restarted,
     superseded,
 )
-from batch_pipeline.batches.states import FINAL, RERUNNABLE, BatchStatus, check_transition
+from batch_pipeline.batches.states import FINAL, LIVE, RERUNNABLE, BatchStatus, check_transition
 from batch_pipeline.batches.tables import attempts, batches, organizations, transitions, turns
 from batch_pipeline.database import translating_outages
 from batch_pipeline.errors import NotFoundError, StateError, SupersededError
 
-LIVE = [BatchStatus.requested.value, BatchStatus.queued.value, BatchStatus.processing.value]
 _PHASE_ORDER = list(PhaseName)
 
 
@@ -79,32 +76,30 @@ class Ledger:
 
         Returns the batch and whether it is new. The unique `source_version` is what makes intake exactly-once.
         """
-        batch_id = batch_id or new_batch_id()
-        values = {
-            "id": batch_id,
-            "organization_id": organization_id,
-            "name": name,
-            "resource": resource,
-            "action": None if action is None else action.value,
-            "mode": mode.value,
-            "via": via.value,
-            "status": BatchStatus.requested.value,
-            "options": options.model_dump(mode="json"),
-            "phases": [phase.to_row() for phase in initial_phases(mode)],
-            "stats": asdict(Stats()),
-            "work": Work().to_row(),
-            "source_key": source_key,
-            "source_version": source_version,
-            "retry_of": retry_of,
-            "updated_by": updated_by,
-        }
+        new = NewBatch(
+            id=batch_id or new_batch_id(),
+            organization_id=organization_id,
+            resource=resource,
+            action=action,
+            name=name,
+            options=options,
+            mode=mode,
+            via=via,
+            source_key=source_key,
+            source_version=source_version,
+            retry_of=retry_of,
+            updated_by=updated_by,
+        )
         statement = (
-            insert(batches).values(values).on_conflict_do_nothing(index_elements=["source_version"]).returning(batches)
+            insert(batches)
+            .values(new.to_row())
+            .on_conflict_do_nothing(index_elements=["source_version"])
+            .returning(batches)
         )
         with translating_outages(), self.engine.begin() as connection:
             row = connection.execute(statement).one_or_none()
             if created := row is not None:
-                record(connection, batch_id, None, BatchStatus.requested)
+                record(connection, new.id, None, BatchStatus.requested)
             else:
                 row = connection.execute(sa.select(batches).where(batches.c.source_version == source_version)).one()
         return batch_from_row(row), created
@@ -157,11 +152,15 @@ class Ledger:
 
         At most `limit`, and so many of an organization that those of others are never far behind in Dagster's queue.
         Where more organizations wait than `limit`, which ones come differs from call to call.
+        Not those whose launch somebody has claimed and is at.
         """
         place = sa.func.row_number().over(partition_by=batches.c.organization_id, order_by=batches.c.arrival)
         waiting = (
             sa.select(batches.c.id, place.label("place"))
-            .where(batches.c.awaits_run == Starter.launcher.value)
+            .where(
+                batches.c.awaits_run == Starter.launcher.value,
+                sa.func.coalesce(batches.c.launch_claimed_until < sa.func.clock_timestamp(), True),
+            )
             .subquery()
         )
         first = sa.select(waiting)
@@ -193,6 +192,16 @@ class Ledger:
         with translating_outages(), self._single.connect() as connection:
             return [batch_from_row(row) for row in connection.execute(statement)]
 
+    def past_their_upload(self) -> list[Batch]:
+        """Batches that still await their file although its upload URL has run out."""
+        statement = sa.select(batches).where(
+            batches.c.status == BatchStatus.requested.value,
+            batches.c.arrival.is_(None),
+            batches.c.upload_expires_at < sa.func.clock_timestamp(),
+        )
+        with translating_outages(), self.engine.connect() as connection:
+            return [batch_from_row(row) for row in connection.execute(statement)]
+
     def started_and_live(self) -> list[Batch]:
         """Batches that an attempt is to be at work on: what reconciling looks after."""
         statement = sa.select(batches).where(
@@ -210,10 +219,13 @@ class Ledger:
 
     # ---- payload and attempts ----------------------------------------------------------------------------------
 
-    def payload_arrived(self, batch_id: str, *, upload_key: str, saved: bool, starter: Starter) -> Batch:
+    def payload_arrived(
+        self, batch_id: str, *, upload_key: str, saved: bool, starter: Starter, claim_seconds: float | None = None
+    ) -> Batch:
         """Notes where the payload lies and gives the batch its place in the order of arrival; it now awaits a run.
 
-        A batch whose payload has arrived already, or that is final, stays as it is.
+        `claim_seconds`: for so long the caller is at launching it, and the sensor leaves it to him. A batch whose
+        payload has arrived already, or that is final, stays as it is.
         """
         statement = (
             sa.update(batches)
@@ -225,6 +237,7 @@ class Ledger:
                 first_arrival=sa.bindparam("place"),
                 arrived_at=sa.func.clock_timestamp(),
                 awaits_run=starter.value,
+                launch_claimed_until=None if claim_seconds is None else seconds_from_now(claim_seconds),
                 updated_at=sa.func.clock_timestamp(),
             )
         )
@@ -238,9 +251,12 @@ class Ledger:
         with translating_outages(), self._single.connect() as connection:
             connection.execute(statement.values(source_version=None))
 
-    def request_rerun(self, batch_id: str, starter: Starter) -> Batch:
+    def request_rerun(
+        self, batch_id: str, starter: Starter, *, claim_seconds: float | None = None, **changes: Any
+    ) -> Batch:
         """Lets a failed or timed-out batch await a run, with a new place in the order of arrival.
 
+        `claim_seconds`: for so long the caller is at launching it, and the sensor leaves it to him.
         Raises StateError where the batch is in another state, or expired.
         """
         with translating_outages(), self.engine.begin() as connection:
@@ -255,7 +271,9 @@ class Ledger:
                     "nothing_to_rerun",
                     f"Batch {batch_id} never had a payload that could be read: upload it again in the right place.",
                 )
-            values = {"awaits_run": starter.value, "arrival": next_place(connection, batch)}
+            claimed_until = None if claim_seconds is None else seconds_from_now(claim_seconds)
+            place = next_place(connection, batch)
+            values = {"awaits_run": starter.value, "arrival": place, "launch_claimed_until": claimed_until, **changes}
             return batch_from_row(change(connection, batch_id, values))
 
     def begin_attempt(self, batch_id: str, run_id: str) -> Batch:
@@ -367,13 +385,15 @@ class Ledger:
         reason: Reason | Callable[[int], Reason],
         *,
         run_id: str | None = None,
+        only_if_awaiting_file: bool = False,
         **changes: Any,
     ) -> Batch:
         """Ends a live batch as failed, timed out or expired, and takes the turn from it, so that it can't write more.
 
         The reason may depend on the number of items processed, which is final once the turn has been taken.
         A batch that is final already, or whose newest attempt is not `run_id` (where given), stays as it is; a re-run
-        that it awaits is given up where no `run_id` is given. Returns the batch as it is afterwards.
+        that it awaits is given up where no `run_id` is given. With `only_if_awaiting_file`, so does one whose payload
+        has arrived. Returns the batch as it is afterwards.
         """
         with translating_outages(), self.engine.begin() as connection:
             batch = batch_from_row(get_row(connection, batch_id, lock=True))
@@ -381,6 +401,8 @@ class Ledger:
             if before in FINAL or (run_id is not None and batch.run_id != run_id):
                 if run_id is None and batch.awaits_run is not None:
                     return batch_from_row(change(connection, batch_id, {"awaits_run": None}))
+                return batch
+            if only_if_awaiting_file and batch.arrival is not None:
                 return batch
             check_transition(batch_id, before, status)
             # Waits for chunks under way: each holds a share of this row until it commits.
@@ -405,3 +427,11 @@ class Ledger:
                 **changes,
             }
             return batch_from_row(change(connection, batch_id, values))
+
+    def add_to_reason(self, batch_id: str, sentence: str) -> None:
+        """Adds a sentence to the reason of a batch that has ended."""
+        with translating_outages(), self.engine.begin() as connection:
+            batch = batch_from_row(get_row(connection, batch_id, lock=True))
+            if batch.reason is not None and sentence not in batch.reason.message:
+                reason = Reason(batch.reason.code, f"{batch.reason.message} {sentence}")
+                change(connection, batch_id, {"reason": asdict(reason)})

@@ -158,9 +158,14 @@ class Phase:
         return cls(**{**data, "name": PhaseName(data["name"]), "status": PhaseStatus(data["status"])})
 
 
-def initial_phases(mode: Mode) -> tuple[Phase, ...]:
-    """The four phases of a new batch; in mode mixed the first two too run apart from the call for a file."""
-    return tuple(Phase(name, mode="sync" if mode is Mode.sync else "async") for name in PhaseName)
+def initial_phases(mode: Mode, via: Via) -> tuple[Phase, ...]:
+    """The four phases of a new batch: `sync` are those that a call waits for, which it does for no uploaded file."""
+    waited_for: tuple[PhaseName, ...] = ()
+    if mode is Mode.sync:
+        waited_for = tuple(PhaseName)
+    elif via is Via.api:
+        waited_for = (PhaseName.parsing, PhaseName.validation)
+    return tuple(Phase(name, mode="sync" if name in waited_for else "async") for name in PhaseName)
 
 
 @dataclass(frozen=True)
@@ -218,6 +223,7 @@ class Batch:
 
     `organization_id`, `resource` and `action` are None only where an inbox folder named unknown ones. `arrival` is its
     place in line, which a re-run takes anew; `first_arrival` is when its payload came, which says whose data are newer.
+    `upload_expires_at` is set for a batch that was made for an upload by URL.
     """
 
     id: str
@@ -247,6 +253,8 @@ class Batch:
     first_arrival: int | None
     arrived_at: datetime | None
     plan_version: int | None
+    upload_expires_at: datetime | None
+    launch_claimed_until: datetime | None
     created_at: datetime
     updated_at: datetime
     updated_by: str = field(default="system")

@@ -1,7 +1,7 @@
 """Rows of the ledger's tables: how one is read as a `Batch`, locked, changed, and its transitions recorded."""
 
 from dataclasses import asdict, replace
-from typing import Any
+from typing import Any, Protocol
 
 import sqlalchemy as sa
 
@@ -23,7 +23,19 @@ from batch_pipeline.batches.tables import arrivals, batches, chunks, transitions
 from batch_pipeline.errors import NotFoundError, SupersededError
 
 
-def next_place(connection: sa.Connection, batch: Batch | sa.Row[Any]) -> int:
+class Whose(Protocol):
+    """What says which records a batch is about."""
+
+    @property
+    def organization_id(self) -> str | None:
+        """Whose they are."""
+
+    @property
+    def resource(self) -> str | None:
+        """What they are."""
+
+
+def next_place(connection: sa.Connection, batch: Whose | sa.Row[Any]) -> int:
     """The next place in line. Places of the same records become visible in their order: the lock lasts until commit."""
     line = f"batch_pipeline.line:{batch.organization_id}/{batch.resource}"
     connection.execute(sa.select(sa.func.pg_advisory_xact_lock(sa.func.hashtextextended(line, 0))))

@@ -17,6 +17,7 @@ class BatchStatus(StrEnum):
     expired = "expired"
 
 
+LIVE = [BatchStatus.requested.value, BatchStatus.queued.value, BatchStatus.processing.value]
 FINAL = frozenset({BatchStatus.completed, BatchStatus.failed, BatchStatus.timed_out, BatchStatus.expired})
 
 # A re-run leaves `failed` or `timed_out` for the place that its finished phases have earned: `requested` where it has

@@ -48,6 +48,8 @@ batches = sa.Table(
     sa.Column("first_arrival", sa.BigInteger),
     sa.Column("arrived_at", _Time),
     sa.Column("plan_version", sa.BigInteger),
+    sa.Column("upload_expires_at", _Time),
+    sa.Column("launch_claimed_until", _Time),
     sa.Column("created_at", _Time, nullable=False, server_default=sa.func.now()),
     sa.Column("updated_at", _Time, nullable=False, server_default=sa.func.now()),
     sa.Column("updated_by", _Text, nullable=False, server_default="system"),
@@ -101,4 +103,37 @@ turns = sa.Table(
     sa.Column("version", sa.BigInteger, nullable=False, server_default="0"),
     sa.Column("fence", sa.BigInteger, nullable=False, server_default="0"),
     sa.Column("holder", _Key),
+)
+
+# Sums of `number` say how many batches there are of each kind; triggers on `batches` add the changes.
+counts = sa.Table(
+    "batch_counts",
+    metadata,
+    sa.Column("organization_id", _Key, nullable=False),
+    sa.Column("resource", _Text, nullable=False),
+    sa.Column("action", _Text, nullable=False),
+    sa.Column("mode", _Text, nullable=False),
+    sa.Column("via", _Text, nullable=False),
+    sa.Column("status", _Text, nullable=False),
+    sa.Column("number", sa.BigInteger, nullable=False),
+)
+
+api_keys = sa.Table(
+    "api_keys",
+    metadata,
+    sa.Column("id", _Key, primary_key=True),
+    sa.Column("organization_id", _Key, nullable=False),
+    sa.Column("secret_hash", sa.LargeBinary, nullable=False),
+    sa.Column("created_at", _Time, nullable=False, server_default=sa.func.now()),
+    sa.Column("revoked_at", _Time),
+)
+
+idempotency_keys = sa.Table(
+    "idempotency_keys",
+    metadata,
+    sa.Column("organization_id", _Key, primary_key=True),
+    sa.Column("key", _Key, primary_key=True),
+    sa.Column("body_hash", sa.LargeBinary, nullable=False),
+    sa.Column("batch_id", _Key, nullable=False),
+    sa.Column("created_at", _Time, nullable=False, server_default=sa.func.now()),
 )

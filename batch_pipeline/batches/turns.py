@@ -13,8 +13,8 @@ from typing import Any
 
 import psycopg
 
-from batch_pipeline.batches.ledger import LIVE
 from batch_pipeline.batches.model import Batch, Starter
+from batch_pipeline.batches.states import LIVE
 from batch_pipeline.database import connect
 from batch_pipeline.errors import GaveWayError, SupersededError
 

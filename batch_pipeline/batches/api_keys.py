@@ -1,0 +1,107 @@
+"""Keys for the HTTP API: each belongs to one organization, is shown once, and is stored as a hash only."""
+
+import hashlib
+import hmac
+import re
+import secrets
+from dataclasses import dataclass, field
+from datetime import datetime
+
+import sqlalchemy as sa
+
+from batch_pipeline.batches.ids import ALPHABET
+from batch_pipeline.batches.organizations import get_organization
+from batch_pipeline.batches.tables import api_keys
+from batch_pipeline.database import translating_outages
+from batch_pipeline.errors import NotFoundError
+
+ID_PREFIX = "key_"
+_ID_CHARACTERS = 16
+_SECRET_CHARACTERS = 43  # of base58: 252 bits, so that a plain hash is safe and nothing slow is needed per request
+_KEY = re.compile(f"(key_[{ALPHABET}]{{{_ID_CHARACTERS}}})_([{ALPHABET}]{{{_SECRET_CHARACTERS}}})")
+_NOBODYS_HASH = bytes(32)
+
+
+@dataclass(frozen=True)
+class ApiKey:
+    """A key as the database knows it."""
+
+    id: str
+    organization_id: str
+    created_at: datetime
+    revoked_at: datetime | None
+
+
+@dataclass(frozen=True)
+class NewKey:
+    """A key just made; `key` is what callers send, and can't be had again."""
+
+    id: str
+    organization_id: str
+    key: str = field(repr=False)
+
+
+def create_key(engine: sa.Engine, organization_id: str) -> NewKey:
+    """Makes a key for the organization. Raises NotFoundError (`unknown_organization`)."""
+    get_organization(engine, organization_id)
+    key_id, secret = ID_PREFIX + _random(_ID_CHARACTERS), _random(_SECRET_CHARACTERS)
+    values = {"id": key_id, "organization_id": organization_id, "secret_hash": _hash(secret)}
+    with translating_outages(), engine.begin() as connection:
+        connection.execute(sa.insert(api_keys).values(values))
+    return NewKey(key_id, organization_id, f"{key_id}_{secret}")
+
+
+def list_keys(engine: sa.Engine, organization_id: str | None = None) -> list[ApiKey]:
+    """All keys, or those of one organization, revoked ones included, by the time they were made."""
+    statement = sa.select(api_keys).order_by(api_keys.c.created_at, api_keys.c.id)
+    if organization_id is not None:
+        statement = statement.where(api_keys.c.organization_id == organization_id)
+    with translating_outages(), engine.connect() as connection:
+        return [_from_row(row) for row in connection.execute(statement)]
+
+
+def revoke_key(engine: sa.Engine, key_id: str) -> ApiKey:
+    """Ends a key at once and for ever; doing so again changes nothing. Raises NotFoundError (`unknown_key`)."""
+    statement = (
+        sa.update(api_keys)
+        .where(api_keys.c.id == key_id)
+        .values(revoked_at=sa.func.coalesce(api_keys.c.revoked_at, sa.func.clock_timestamp()))
+        .returning(api_keys)
+    )
+    row = None
+    if "\x00" not in key_id:
+        with translating_outages(), engine.begin() as connection:
+            row = connection.execute(statement).one_or_none()
+    if row is None:
+        raise NotFoundError("unknown_key", "There is no key of this id: `batch-pipeline keys list` shows them.")
+    return _from_row(row)
+
+
+def find_key(engine: sa.Engine, key: str) -> ApiKey | None:
+    """The key that a caller has sent; None where it is unknown or revoked.
+
+    Takes the same steps for an unknown id as for a wrong secret.
+    """
+    parts = _KEY.fullmatch(key)
+    if parts is None:
+        return None
+    key_id, secret = parts.groups()
+    with translating_outages(), engine.connect() as connection:
+        row = connection.execute(sa.select(api_keys).where(api_keys.c.id == key_id)).one_or_none()
+    expected = _NOBODYS_HASH if row is None else bytes(row.secret_hash)
+    is_right = hmac.compare_digest(_hash(secret), expected)
+    if row is None or not is_right or row.revoked_at is not None:
+        return None
+    return _from_row(row)
+
+
+def _from_row(row: sa.Row[tuple[object, ...]]) -> ApiKey:
+    return ApiKey(row.id, row.organization_id, row.created_at, row.revoked_at)
+
+
+def _random(length: int) -> str:
+    return "".join(secrets.choice(ALPHABET) for _ in range(length))
+
+
+def _hash(secret: str) -> bytes:
+    return hashlib.sha256(secret.encode()).digest()
