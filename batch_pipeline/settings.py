@@ -37,9 +37,28 @@ class Settings(BaseSettings):
     max_cell_bytes: int = Field(MIB, gt=0, description="Size of one cell")
     max_item_bytes: int = Field(4 * MIB, gt=0, description="Size of one item")
     max_json_depth: int = Field(32, gt=0, description="Nesting of JSON")
+    max_inline_bytes: int = Field(100_000_000, gt=0, description="Size of the body of an API call")
+    sync_max_items: int = Field(1_000, gt=0, description="Items of a batch in mode sync")
+    sync_max_bytes: int = Field(1_000_000, gt=0, description="Size of the payload of a batch in mode sync")
     retention_days: int = Field(30, gt=0, description="Days that artifacts and work files are kept")
 
     timeout_seconds: int = Field(3600, gt=0, description="Running time of one attempt, waiting not counted")
+    sync_timeout_seconds: int = Field(60, gt=0, description="Running time of a batch in mode sync")
+    sync_turn_seconds: float = Field(
+        30.0, gt=0, allow_inf_nan=False, description="How long a call in mode sync waits for its turn"
+    )
+    sync_workers: int = Field(2, ge=1, le=64, description="Processes of the API that run batches in mode sync")
+    mixed_wait_seconds: float = Field(
+        30.0, gt=0, allow_inf_nan=False, description="How long a call in mode mixed waits for validation"
+    )
+    upload_url_seconds: int = Field(3600, ge=1, le=7 * 24 * 3600, description="How long an upload URL is good for")
+    download_url_seconds: int = Field(3600, ge=1, le=7 * 24 * 3600, description="How long a download URL is good for")
+    api_requests_per_minute: int = Field(
+        1200, gt=0, description="API calls of one organization, per process of the API; as many at once"
+    )
+    dagster_url: str | None = Field(
+        None, description="Address of the Dagster webserver, by which the API starts runs at once"
+    )
     chunk_rows: int = Field(50_000, ge=1, le=1_000_000, description="Items per chunk, read and written at once")
     database_writers: int = Field(2, ge=1, le=32, description="Connections that one batch writes with")
     inbox_quiet_seconds: float = Field(
@@ -59,6 +78,15 @@ class Settings(BaseSettings):
     def _is_postgresql(cls, value: SecretStr | None) -> SecretStr | None:
         if value is not None and not value.get_secret_value().startswith(("postgresql://", "postgres://")):
             raise ValueError("must begin with postgresql://")
+        return value
+
+    @field_validator("dagster_url", "storage_public_endpoint")
+    @classmethod
+    def _is_http(cls, value: str | None) -> str | None:
+        if value is not None:
+            parts = urlsplit(value)
+            if parts.scheme not in ("http", "https") or not parts.netloc or parts.query or parts.fragment:
+                raise ValueError("must have the form https://host or http://host:port")
         return value
 
     @field_validator("storage_url")

@@ -1,5 +1,7 @@
 """Cancelling a batch: in the ledger at once, which stops its work at the next chunk, and in Dagster."""
 
+from typing import Any
+
 from dagster import DagsterInstance, DagsterRunStatus, RunsFilter
 
 from batch_pipeline.batches.model import Batch
@@ -10,7 +12,7 @@ from batch_pipeline.orchestration.attempts import cancelled_reason
 from batch_pipeline.system import System
 
 
-def cancel_batch(system: System, instance: DagsterInstance, batch_id: str) -> Batch:
+def cancel_batch(system: System, instance: DagsterInstance, batch_id: str, *, updated_by: str | None = None) -> Batch:
     """Ends the batch as `failed` with reason `cancelled`; what was written stays, and a retry does the rest.
 
     Returns once no chunk is under way. Its run, if one is at work, notices and ends itself as CANCELED; one that is
@@ -21,7 +23,8 @@ def cancel_batch(system: System, instance: DagsterInstance, batch_id: str) -> Ba
     was_live = batch.status not in FINAL
     if not was_live and batch.awaits_run is None:
         raise _ended_already(batch)
-    ended = system.ledger.end(batch_id, BatchStatus.failed, cancelled_reason)
+    who: dict[str, Any] = {} if updated_by is None else {"updated_by": updated_by}
+    ended = system.ledger.end(batch_id, BatchStatus.failed, cancelled_reason, **who)
     if was_live and (ended.reason is None or ended.reason.code != "cancelled"):
         raise _ended_already(ended)
     waiting = RunsFilter(

@@ -8,6 +8,7 @@ from dagster import Definitions
 from batch_pipeline.orchestration.assets import build_asset_specs
 from batch_pipeline.orchestration.io_manager import ledger_io_manager
 from batch_pipeline.orchestration.jobs import build_batch_job
+from batch_pipeline.orchestration.requested_sensors import build_requested_sensors
 from batch_pipeline.orchestration.resources import SystemResource
 from batch_pipeline.orchestration.sensors import build_sensors
 
@@ -18,6 +19,6 @@ def build_defs(*, resource_overrides: Mapping[str, Any] | None = None) -> Defini
     return Definitions(
         assets=build_asset_specs(),
         jobs=[batch_job],
-        sensors=build_sensors(batch_job),
+        sensors=[*build_sensors(batch_job), *build_requested_sensors()],
         resources={"system": SystemResource(), "io_manager": ledger_io_manager, **(resource_overrides or {})},
     )

@@ -24,6 +24,7 @@ from batch_pipeline.orchestration.reconcile import reconcile
 from batch_pipeline.storage.inbox import take_in
 from batch_pipeline.system import open_system
 
+UPLOAD_SENSOR = "upload_sensor"
 INBOX_SECONDS = 2
 INTAKE_SECONDS = 20.0  # a tick has 60 s in Dagster, of which listing a large inbox takes some
 # Each costs Dagster a query and a call for the run's plan, after the tick. Those that it has been asked for already and
@@ -50,7 +51,7 @@ def build_sensors(batch_job: JobDefinition) -> list[SensorDefinition]:
     """All sensors, on by default."""
 
     @sensor(
-        name="upload_sensor",
+        name=UPLOAD_SENSOR,
         job=batch_job,
         minimum_interval_seconds=INBOX_SECONDS,
         default_status=DefaultSensorStatus.RUNNING,

@@ -17,12 +17,19 @@ from batch_pipeline.system import System
 _SUFFIX = " (rejected items)"
 
 
-def create_from_rejected(system: System, batch_id: str, *, starter: Starter) -> Batch:
+def create_from_rejected(
+    system: System,
+    batch_id: str,
+    *,
+    starter: Starter,
+    claim_seconds: float | None = None,
+    updated_by: str = "retry",
+) -> Batch:
     """Makes a batch (`retry_of`) of the items that the ended batch rejected, as they were uploaded.
 
     Rows that could not be read are left out: there is no item in them. From an overwrite it is a merge in which empty
     cells clear, never an overwrite: the rejected items are not the whole. Raises NotFoundError, and StateError
-    (`nothing_rejected`) where there are no such items.
+    (`nothing_rejected`) where there are no such items. `claim_seconds`: for so long the caller is at launching it.
     """
     original = system.ledger.get(batch_id)
     if original.status not in FINAL or not original.has_errors_file:
@@ -60,9 +67,11 @@ def create_from_rejected(system: System, batch_id: str, *, starter: Starter) -> 
         options=options,
         source_key=file_name,
         retry_of=batch_id,
-        updated_by="retry",
+        updated_by=updated_by,
     )
-    return system.ledger.payload_arrived(new_id, upload_key=target, saved=options.save_upload, starter=starter)
+    return system.ledger.payload_arrived(
+        new_id, upload_key=target, saved=options.save_upload, starter=starter, claim_seconds=claim_seconds
+    )
 
 
 def _write_csv(system: System, original: Batch, path: Path) -> int:

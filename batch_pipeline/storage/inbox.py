@@ -96,7 +96,7 @@ def take_in_one(
     options_override: BatchOptions | None = None,
 ) -> Batch | None:
     """Takes in one object; None where it has gone from the inbox, or been overwritten, meanwhile."""
-    with _alone_with(system, found.key):
+    with alone_with(system, found.key):
         current = system.store.confirm(found)
         if current is None:
             return None
@@ -104,7 +104,7 @@ def take_in_one(
 
 
 @contextmanager
-def _alone_with(system: System, key: str) -> Iterator[None]:
+def alone_with(system: System, key: str) -> Iterator[None]:
     """One taker at a time works on a key: another, who saw the object before it was taken in, finds it gone.
 
     Without this it could record the version again just after the first has released it.

@@ -2,7 +2,10 @@
 
 from pathlib import PurePosixPath
 
+from batch_pipeline.batches.ids import is_batch_id
+
 INBOX = "uploads"
+REQUESTED = "requested"
 OPTIONS_SUFFIX = ".options.json"
 UNFINISHED_SUFFIXES = (".tmp", ".part")
 MAX_EXTENSION_CHARACTERS = 16
@@ -25,6 +28,17 @@ def upload_copy(batch_id: str, copy_format: str, *, beside: str | None) -> str:
     return key if key != beside else f"{batch_folder(batch_id)}/copies/upload.{copy_format}"
 
 
+def requested(batch_id: str) -> str:
+    """Where a batch that was made for an upload awaits its file."""
+    return f"{REQUESTED}/{batch_id}/upload"
+
+
+def batch_of_requested(key: str) -> str | None:
+    """The batch whose file the key is for; None where it is no key of `requested`."""
+    batch_id = key.removeprefix(f"{REQUESTED}/").removesuffix("/upload")
+    return batch_id if is_batch_id(batch_id) and key == requested(batch_id) else None
+
+
 def extension(file_name: str) -> str:
     """The name's extension (`.csv`, `.csv.gz`), lower case, '' where it has none that is plain letters and digits."""
     kept: list[str] = []
@@ -35,6 +49,16 @@ def extension(file_name: str) -> str:
         if suffix.lower() not in (".gz", ".zst"):
             break
     return "".join(kept)
+
+
+def upload_csv(batch_id: str) -> str:
+    """The upload as CSV: the original, or made from it."""
+    return f"{batch_folder(batch_id)}/upload.csv"
+
+
+def upload_json(batch_id: str) -> str:
+    """The upload as a JSON array: the original, or made from it."""
+    return f"{batch_folder(batch_id)}/upload.json"
 
 
 def errors_csv(batch_id: str) -> str:

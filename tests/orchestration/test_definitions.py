@@ -59,7 +59,14 @@ def test_the_job_the_sensors_and_the_assets_have_the_names_that_others_rely_on()
         "cleanup",
     ]
     sensors = {sensor.name: sensor for sensor in repository.sensor_defs}
-    assert set(sensors) == {"upload_sensor", "reconcile_sensor", "failure_sensor", "cancel_sensor"}
+    assert set(sensors) == {
+        "upload_sensor",
+        "reconcile_sensor",
+        "failure_sensor",
+        "cancel_sensor",
+        "requested_sensor",
+        "upkeep_sensor",
+    }
     assert all(sensor.default_status is DefaultSensorStatus.RUNNING for sensor in sensors.values())
     assert {key.to_user_string() for key in repository.asset_graph.get_all_asset_keys()} == {
         resource.table for resource in RESOURCES.values()

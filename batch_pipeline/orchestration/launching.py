@@ -1,0 +1,79 @@
+"""Starting a batch's run at once, by the GraphQL of Dagster's webserver.
+
+Whatever comes of it, the batch waits in the ledger for its run: if Dagster does not answer, the sensor starts it later.
+Both name the run by the same key, which Dagster takes but once.
+"""
+
+import logging
+import time
+from threading import Lock
+from typing import Any
+
+import httpx
+from dagster._core.storage.tags import RUN_KEY_TAG, SENSOR_NAME_TAG
+
+from batch_pipeline.batches.model import Batch
+from batch_pipeline.dagster_home import LOCATION_NAME
+from batch_pipeline.orchestration import tags
+from batch_pipeline.orchestration.sensors import UPLOAD_SENSOR, run_request_of
+
+logger = logging.getLogger(__name__)
+
+REPOSITORY_NAME = "__repository__"  # of a code location that is one `Definitions`
+TIMEOUT_SECONDS = 8.0
+# While Dagster is away, calls don't wait for it one after the other.
+PAUSE_SECONDS = 10.0
+
+_LAUNCH = """
+mutation Launch($params: ExecutionParams!) {
+  launchRun(executionParams: $params) {
+    __typename
+    ... on LaunchRunSuccess { run { runId } }
+  }
+}
+"""
+
+
+class Launcher:
+    """Asks one webserver for runs; without an address it leaves all to the sensor. Safe to use from many threads."""
+
+    def __init__(self, dagster_url: str | None) -> None:
+        self._url = None if dagster_url is None else f"{dagster_url.rstrip('/')}/graphql"
+        self._client = httpx.Client(timeout=TIMEOUT_SECONDS)
+        self._lock = Lock()
+        self._paused_until = 0.0
+
+    def launch(self, batch: Batch) -> bool:
+        """Asks for the run that the batch awaits; returns whether Dagster has taken it."""
+        if self._url is None or time.monotonic() < self._paused_until:
+            return False
+        try:
+            answer = self._client.post(self._url, json={"query": _LAUNCH, "variables": {"params": _params(batch)}})
+            answer.raise_for_status()
+            result = answer.json()["data"]["launchRun"]["__typename"]
+        except (httpx.HTTPError, ValueError, KeyError, TypeError) as error:
+            with self._lock:
+                self._paused_until = time.monotonic() + PAUSE_SECONDS
+            logger.warning("Dagster did not take batch %s (%s): the sensor will.", batch.id, type(error).__name__)
+            return False
+        if result != "LaunchRunSuccess":
+            logger.warning("Dagster did not take batch %s (%s): the sensor will.", batch.id, result)
+        return bool(result == "LaunchRunSuccess")
+
+    def close(self) -> None:
+        """Closes its connections."""
+        self._client.close()
+
+
+def _params(batch: Batch) -> dict[str, Any]:
+    request = run_request_of(batch)
+    named = {**request.tags, RUN_KEY_TAG: str(request.run_key), SENSOR_NAME_TAG: UPLOAD_SENSOR}
+    return {
+        "selector": {
+            "repositoryLocationName": LOCATION_NAME,
+            "repositoryName": REPOSITORY_NAME,
+            "jobName": tags.JOB_NAME,
+        },
+        "runConfigData": request.run_config,
+        "executionMetadata": {"tags": [{"key": key, "value": value} for key, value in named.items()]},
+    }

@@ -1,0 +1,94 @@
+"""Files sent to upload URLs: `requested/{batch_id}/upload` becomes the payload of the batch that awaits it.
+
+The ledger decides: whoever takes a file in copies it, notes its arrival, and removes it, in that order, so that a crash
+between any two steps neither loses nor doubles it. The prefix holds only what has not been taken in, so looking at it
+costs the same however many batches there have been.
+"""
+
+from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
+
+from batch_pipeline.batches.model import Batch, Reason, Starter
+from batch_pipeline.batches.states import BatchStatus
+from batch_pipeline.errors import NotFoundError
+from batch_pipeline.storage import keys
+from batch_pipeline.storage.inbox import alone_with
+from batch_pipeline.storage.store import StoredObject
+from batch_pipeline.system import System
+
+EXPIRED = Reason(
+    "upload_expired", "No file came before the upload URL ran out: create a new batch, and upload to its URL in time."
+)
+
+
+@dataclass(frozen=True)
+class Removed:
+    """A file that came to a batch which awaits none, and was removed: why, in a sentence."""
+
+    batch_id: str
+    why: str
+
+
+def take_in_requested(system: System, *, limit: int) -> tuple[list[Batch], list[Removed]]:
+    """Gives at most `limit` files to the batches that await them; removes those that no batch awaits (any more).
+
+    What lies there under no batch's name is left alone. A file of a store where files grow waits until it is quiet.
+    """
+    quiet_since = datetime.now(UTC) - timedelta(seconds=system.settings.inbox_quiet_seconds)
+    taken: list[Batch] = []
+    removed: list[Removed] = []
+    for found in system.store.list(keys.REQUESTED + "/"):
+        if len(taken) + len(removed) >= limit:
+            break
+        batch_id = keys.batch_of_requested(found.key)
+        if batch_id is None or found.modified_at > quiet_since:
+            continue
+        with alone_with(system, found.key):
+            outcome = _take_in(system, found, batch_id)
+        if isinstance(outcome, Batch):
+            taken.append(outcome)
+        elif outcome is not None:
+            removed.append(outcome)
+    return taken, removed
+
+
+def expire_requested(system: System) -> list[Batch]:
+    """Ends the batches whose upload URL has run out without a file; one that came at the last moment is left to intake.
+
+    Returns those that expired.
+    """
+    expired = []
+    for batch in system.ledger.past_their_upload():
+        if not system.store.exists(keys.requested(batch.id)):
+            ended = system.ledger.end(batch.id, BatchStatus.expired, EXPIRED, only_if_awaiting_file=True)
+            if ended.status == BatchStatus.expired:
+                expired.append(ended)
+    return expired
+
+
+def _take_in(system: System, found: StoredObject, batch_id: str) -> Batch | Removed | None:
+    """The batch that got the file, or why it was removed; None where it is gone, has changed, or is nobody's."""
+    try:
+        batch = system.ledger.get(batch_id)
+        version = system.store.stat(found.key).version
+    except NotFoundError:
+        return None
+    if batch.status == BatchStatus.requested and batch.arrival is None:
+        saved = bool(batch.options["save_upload"])
+        target = keys.upload(batch_id, batch.source_key or "", saved=saved)
+        system.store.copy(found.key, target)
+        if system.store.stat(found.key).version != version:
+            return None  # overwritten while it was copied: the newer one is taken in at the next look
+        batch = system.ledger.payload_arrived(batch_id, upload_key=target, saved=saved, starter=Starter.launcher)
+        if batch.upload_key == target:
+            system.store.delete(found.key)
+            return batch
+        system.store.delete(target)  # it was cancelled in this moment
+    if batch.arrival is not None:
+        why = f"Batch {batch_id} has its file already: another that came to its upload URL was not read and is removed."
+    else:
+        when = f"{found.modified_at:%Y-%m-%d %H:%M:%S} UTC"
+        why = f"The file that came at {when} was too late, and is removed."
+        system.ledger.add_to_reason(batch_id, why)
+    system.store.delete(found.key)
+    return Removed(batch_id, why)
