@@ -1,0 +1,83 @@
+"""The application: routes, error answers and the OpenAPI document, around one open service."""
+
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from importlib.metadata import version
+from typing import Any
+
+from fastapi import FastAPI
+from fastapi.openapi.utils import get_openapi
+
+from batch_pipeline.api import document, health, routes
+from batch_pipeline.api.envelope import add_error_answers
+from batch_pipeline.api.limits import RateLimits
+from batch_pipeline.service.context import open_service
+from batch_pipeline.settings import Settings, get_settings
+
+_DESCRIPTION = """
+Bulk operations on logistics records. A batch is created of items that come with the call, or of a file that is sent to
+a presigned URL; it is validated, then processed. Send your key in the header `X-API-Key`. Every answer has the same
+envelope.
+"""
+
+
+def create_app(settings: Settings | None = None, *, warm_up: bool = True) -> FastAPI:
+    """The application of one process; it opens what it needs when it starts, and closes it in the end.
+
+    `warm_up`: the processes for mode sync are started then too, not when the first call comes.
+    """
+    settings = settings or get_settings()
+
+    @asynccontextmanager
+    async def lifespan(app: FastAPI) -> AsyncIterator[None]:
+        async with open_service(settings, warm_up=warm_up) as service:
+            app.state.service = service
+            yield
+
+    app = FastAPI(
+        title="batch_pipeline",
+        summary="Batches of records: created, watched, cancelled and run again.",
+        description=_DESCRIPTION,
+        version=version("batch-pipeline"),
+        lifespan=lifespan,
+        redirect_slashes=False,
+        redoc_url=None,
+    )
+    app.state.limits = RateLimits(settings.api_requests_per_minute)
+    app.include_router(routes.router)
+    app.include_router(health.router)
+    app.state.routes = [*routes.router.routes, *health.router.routes]
+    add_error_answers(app)
+
+    def openapi() -> dict[str, Any]:
+        if app.openapi_schema is None:
+            schema = get_openapi(
+                title=app.title,
+                version=app.version,
+                summary=app.summary,
+                description=app.description,
+                routes=app.routes,
+            )
+            schema["components"]["schemas"] |= document.create_definitions()
+            app.openapi_schema = schema
+        return app.openapi_schema
+
+    app.openapi = openapi  # type: ignore[method-assign]
+    return app
+
+
+def serve(*, host: str, port: int) -> None:
+    """Serves until SIGINT or SIGTERM; calls under way get some seconds to end.
+
+    Raises UnavailableError where the address can't be had.
+    """
+    import uvicorn
+
+    uvicorn.run(
+        create_app(),
+        host=host,
+        port=port,
+        log_level="warning",
+        server_header=False,
+        timeout_graceful_shutdown=10,
+    )

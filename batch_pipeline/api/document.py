@@ -1,0 +1,103 @@
+"""What the OpenAPI document says beside the models: every error answer, and examples."""
+
+from typing import Any
+
+from batch_pipeline.api.models import CreateBatch, ErrorEnvelope, RefusedEnvelope, RetryRequest
+
+_RETRY_AFTER = {"Retry-After": {"description": "Seconds", "schema": {"type": "integer", "minimum": 0}}}
+
+_ERRORS: dict[int, tuple[str, str, str]] = {
+    400: ("The body is no JSON", "malformed_json", "The body is no JSON: invalid character (byte 12)."),
+    401: ("No key, or none that is known", "unauthorized", "Send a key in the header X-API-Key."),
+    404: ("There is no such batch, or it is not yours", "batch_not_found", "There is no batch of this id."),
+    409: ("The batch's state, or the idempotency key, does not allow it", "not_cancellable",
+          "Batch batch_… has ended already: it is completed."),
+    413: ("Too large", "too_large", "Mode sync takes at most 1,000 items (BATCH_SYNC_MAX_ITEMS): use mode mixed."),
+    415: ("The body is not said to be JSON", "unsupported_media_type",
+          "Send the body as Content-Type: application/json, in UTF-8."),
+    422: ("Wrong values, each named in `errors`", "invalid_request", "The request has wrong values."),
+    429: ("Too many calls of the organization", "rate_limited", "More than 1,200 calls in a minute: try again in 1 s."),
+    503: ("Database or storage can't be reached", "database_unavailable",
+          "The database can't be reached at the moment: try again."),
+}  # fmt: skip
+
+_HEADERS = {
+    401: {"WWW-Authenticate": {"description": "ApiKey", "schema": {"type": "string"}}},
+    429: _RETRY_AFTER,
+    503: _RETRY_AFTER,
+}
+
+
+def errors(*statuses: int, refused_payload: bool = False) -> dict[int | str, dict[str, Any]]:
+    """The error answers of a call, described. `refused_payload`: 422 may come with the failed batch."""
+    described: dict[int | str, dict[str, Any]] = {}
+    for status in statuses:
+        description, code, message = _ERRORS[status]
+        example = {
+            "status": status,
+            "message": message,
+            "data": None,
+            "errors": ["action: overwrite is not available for shipment"] if status == 422 else [message],
+            "code": code,
+            "pagination": None,
+            "endpoint": "POST /v1/batches",
+        }
+        with_batch = refused_payload and status == 422
+        described[status] = {
+            "model": RefusedEnvelope if with_batch else ErrorEnvelope,
+            "description": f"{description}; or a payload refused as a whole: then `data` is the failed batch"
+            if with_batch
+            else description,
+            "content": {"application/json": {"example": example}},
+        }
+        if status in _HEADERS:
+            described[status]["headers"] = _HEADERS[status]
+    return described
+
+
+_ITEMS = {
+    "summary": "Items, waiting until they are validated",
+    "value": {
+        "resource": "contact",
+        "action": "merge",
+        "data": [
+            {"external_id": "crm-1", "name": "Ada Lovelace", "email": "ada@example.com"},
+            {"external_id": "crm-2", "name": "Grace Hopper", "phone": "+14155550132"},
+        ],
+    },
+}
+_FILE = {
+    "summary": "A file as data URL, processed before the answer",
+    "value": {
+        "resource": "contact",
+        "action": "merge",
+        "mode": "sync",
+        "save_result": True,
+        "data": "data:text/csv;base64,bmFtZSxlbWFpbApBZGEgTG92ZWxhY2UsYWRhQGV4YW1wbGUuY29tCg==",
+    },
+}
+_UPLOAD = {
+    "summary": "A file to be sent to the URL in the answer",
+    "value": {"resource": "contact", "action": "overwrite", "name": "all contacts", "delete_limit": "10%"},
+}
+
+
+def create_body() -> dict[str, Any]:
+    """The body of a call that creates a batch."""
+    schema = CreateBatch.model_json_schema(ref_template="#/components/schemas/{model}")
+    schema.pop("$defs", None)
+    content = {"schema": schema, "examples": {"items": _ITEMS, "file": _FILE, "upload": _UPLOAD}}
+    return {"requestBody": {"required": True, "content": {"application/json": content}}}
+
+
+def retry_body() -> dict[str, Any]:
+    """The body of a call that runs a batch again."""
+    schema = RetryRequest.model_json_schema()
+    content = {"schema": schema, "examples": {"rejected": {"value": {"failed_rows": True}}}}
+    return {"requestBody": {"required": False, "content": {"application/json": content}}}
+
+
+def create_definitions() -> dict[str, Any]:
+    """The schemas that `create_body` refers to."""
+    found: dict[str, Any] = CreateBatch.model_json_schema(ref_template="#/components/schemas/{model}").get("$defs", {})
+    return found

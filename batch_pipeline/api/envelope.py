@@ -1,0 +1,156 @@
+"""The envelope that every answer has, errors included, and how errors become answers."""
+
+import json
+import logging
+from collections.abc import Mapping, Sequence
+from http import HTTPStatus
+from typing import Any
+
+import sqlalchemy as sa
+from fastapi import FastAPI, Request
+from fastapi.exceptions import RequestValidationError
+from fastapi.responses import Response
+from fastapi.routing import APIRoute
+from starlette.exceptions import HTTPException
+from starlette.routing import Match
+
+from batch_pipeline.errors import (
+    BatchError,
+    BusyError,
+    NotFoundError,
+    RefusedError,
+    StateError,
+    TooLargeError,
+    UnavailableError,
+    WrongValuesError,
+)
+from batch_pipeline.service.request import MalformedError, describe_errors
+
+logger = logging.getLogger(__name__)
+
+RETRY_AFTER_SECONDS = 5
+
+# The first kind that an error is of says the status.
+STATUSES: tuple[tuple[type[BatchError], HTTPStatus], ...] = (
+    (MalformedError, HTTPStatus.BAD_REQUEST),
+    (NotFoundError, HTTPStatus.NOT_FOUND),
+    (StateError, HTTPStatus.CONFLICT),
+    (BusyError, HTTPStatus.CONFLICT),
+    (TooLargeError, HTTPStatus.REQUEST_ENTITY_TOO_LARGE),
+    (RefusedError, HTTPStatus.UNPROCESSABLE_ENTITY),
+    (UnavailableError, HTTPStatus.SERVICE_UNAVAILABLE),
+)
+
+
+class UnauthorizedError(BatchError):
+    """No key, or none that is known."""
+
+
+class MediaTypeError(BatchError):
+    """The body is of a media type that is not read."""
+
+
+class RateLimitedError(BatchError):
+    """The organization has made too many calls."""
+
+    def __init__(self, message: str, retry_after_seconds: int) -> None:
+        super().__init__("rate_limited", message)
+        self.retry_after_seconds = retry_after_seconds
+
+
+def answer(
+    request: Request,
+    status: int,
+    message: str,
+    *,
+    data: Any = None,
+    errors: Sequence[str] = (),
+    code: str | None = None,
+    pagination: Mapping[str, Any] | None = None,
+    headers: Mapping[str, str] | None = None,
+) -> Response:
+    """An answer in its envelope."""
+    content = {
+        "status": int(status),
+        "message": message,
+        "data": data,
+        "errors": list(errors),
+        "code": code,
+        "pagination": pagination,
+        "endpoint": f"{request.method} {request.url.path}",
+    }
+    # In ASCII: whatever a caller has sent can be quoted back.
+    return Response(json.dumps(content), int(status), headers, media_type="application/json")
+
+
+def add_error_answers(app: FastAPI) -> None:
+    """Makes every error an answer in the envelope."""
+    app.add_exception_handler(BatchError, _on_batch_error)
+    app.add_exception_handler(RequestValidationError, _on_invalid)
+    app.add_exception_handler(HTTPException, _on_http)
+    app.add_exception_handler(sa.exc.OperationalError, _on_outage)
+    app.add_exception_handler(sa.exc.TimeoutError, _on_outage)
+    app.add_exception_handler(Exception, _on_anything)
+
+
+async def _on_batch_error(request: Request, error: Exception) -> Response:
+    assert isinstance(error, BatchError)  # noqa: S101 - registered for it
+    headers: dict[str, str] = {}
+    errors = [error.message]
+    message = error.message
+    if isinstance(error, UnauthorizedError):
+        status, headers = HTTPStatus.UNAUTHORIZED, {"WWW-Authenticate": "ApiKey"}
+    elif isinstance(error, MediaTypeError):
+        status = HTTPStatus.UNSUPPORTED_MEDIA_TYPE
+    elif isinstance(error, RateLimitedError):
+        status, headers = HTTPStatus.TOO_MANY_REQUESTS, {"Retry-After": str(error.retry_after_seconds)}
+    else:
+        found = next((status for kind, status in STATUSES if isinstance(error, kind)), None)
+        if found is None:
+            return await _on_anything(request, error)
+        status = found
+    if isinstance(error, WrongValuesError):
+        errors = error.errors
+    if isinstance(error, UnavailableError):
+        # What the service said is for its operator: it can name hosts and users.
+        logger.warning("%s %s: %s", request.method, request.url.path, error.message)
+        message = f"The {error.service} can't be reached at the moment: try again."
+        errors, headers = [message], {"Retry-After": str(RETRY_AFTER_SECONDS)}
+    return answer(request, status, message, errors=errors, code=error.code, headers=headers)
+
+
+async def _on_invalid(request: Request, error: Exception) -> Response:
+    assert isinstance(error, RequestValidationError)  # noqa: S101 - registered for it
+    return await _on_batch_error(request, WrongValuesError(describe_errors(error.errors())))
+
+
+async def _on_http(request: Request, error: Exception) -> Response:
+    assert isinstance(error, HTTPException)  # noqa: S101 - registered for it
+    headers = dict(error.headers or {})
+    message = f"{HTTPStatus(error.status_code).phrase}."
+    code = HTTPStatus(error.status_code).phrase.lower().replace(" ", "_").replace("-", "_")
+    if error.status_code == HTTPStatus.NOT_FOUND:
+        message = f"There is nothing at {request.url.path}."
+    if error.status_code == HTTPStatus.METHOD_NOT_ALLOWED:
+        allowed = _methods_of(request)
+        headers["Allow"] = ", ".join(allowed)
+        message = f"{request.method} is not possible here; {' and '.join(allowed)} is."
+    return answer(request, error.status_code, message, errors=[message], code=code, headers=headers)
+
+
+async def _on_outage(request: Request, error: Exception) -> Response:
+    del error
+    return await _on_batch_error(request, UnavailableError("database", "No connection to the database is to be had."))
+
+
+async def _on_anything(request: Request, error: Exception) -> Response:
+    logger.error("%s %s failed", request.method, request.url.path, exc_info=error)
+    message = "An unexpected error: the log of the API says more."
+    return answer(request, HTTPStatus.INTERNAL_SERVER_ERROR, message, errors=[message], code="internal_error")
+
+
+def _methods_of(request: Request) -> list[str]:
+    """What can be asked at the path, whichever route it is of."""
+    routes: list[APIRoute] = request.app.state.routes
+    found = (route.methods or () for route in routes if route.matches(request.scope)[0] is not Match.NONE)
+    return sorted({method for methods in found for method in methods})

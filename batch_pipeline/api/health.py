@@ -1,0 +1,35 @@
+"""Whether the service lives, and whether it can work: for those who watch over it, without a key."""
+
+from http import HTTPStatus
+
+import sqlalchemy as sa
+from fastapi import APIRouter, Request
+from fastapi.responses import Response
+
+from batch_pipeline.api import document
+from batch_pipeline.api.envelope import answer
+from batch_pipeline.api.models import Envelope, HealthOut
+from batch_pipeline.api.routes import Served
+from batch_pipeline.database import translating_outages
+from batch_pipeline.system import System
+
+router = APIRouter(tags=["health"])
+
+
+@router.get("/healthz", summary="Alive", response_model=Envelope[HealthOut])
+async def healthz(request: Request) -> Response:
+    """The process answers."""
+    return answer(request, HTTPStatus.OK, "Alive.", data={"healthy": True})
+
+
+@router.get("/readyz", summary="Able to work", response_model=Envelope[HealthOut], responses=document.errors(503))
+async def readyz(request: Request, service: Served) -> Response:
+    """Database and storage can be reached."""
+    await service.in_thread(_check, service.system)
+    return answer(request, HTTPStatus.OK, "Database and storage can be reached.", data={"healthy": True})
+
+
+def _check(system: System) -> None:
+    with translating_outages(), system.engine.connect() as connection:
+        connection.execute(sa.select(1))
+    system.store.check()

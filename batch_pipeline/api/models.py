@@ -1,0 +1,210 @@
+"""What goes in and out, as the OpenAPI document shows it. Answers are made of the ledger's objects, not of these."""
+
+from typing import Annotated, Any, Generic, Literal, TypeVar
+
+from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, WithJsonSchema
+
+from batch_pipeline.batches.ids import ALPHABET
+from batch_pipeline.batches.model import Action, DuplicateHandling, Mode, PhaseName, PhaseStatus, Via
+from batch_pipeline.batches.states import BatchStatus
+from batch_pipeline.records.registry import RESOURCES
+from batch_pipeline.service.request import BatchRequest, check_resource
+
+T = TypeVar("T")
+
+BATCH_ID_PATTERN = f"^batch_[{ALPHABET}]{{22}}$"
+_Known = Annotated[str, AfterValidator(check_resource), Field(json_schema_extra={"enum": list(RESOURCES)})]
+_Count = Annotated[int, Field(ge=0)]
+_Moment = Annotated[int, Field(description="Epoch seconds", examples=[1767225600])]
+
+
+class ReasonOut(BaseModel):
+    """Why the batch ended as it did."""
+
+    code: str = Field(description="Stable, snake_case", examples=["no_valid_items"])
+    message: str = Field(description="A sentence that a user can act on")
+
+
+class PhaseOut(BaseModel):
+    """Progress of one phase, in items (in cleanup: records)."""
+
+    name: PhaseName
+    mode: Literal["sync", "async"]
+    status: PhaseStatus
+    total: _Count | None = Field(description="Null while unknown")
+    processed: _Count
+    success: _Count = Field(description="Those that go on to the next phase")
+    error: _Count = Field(description="Those rejected here")
+    reason: str | None = Field(description="Why the phase was skipped, or failed")
+    started_at: _Moment | None
+    ended_at: _Moment | None
+
+
+class StatsOut(BaseModel):
+    """Counts of items by outcome; `overwritten` counts records."""
+
+    created: _Count
+    updated: _Count
+    unchanged: _Count
+    deleted: _Count
+    overwritten: _Count
+    rejected: _Count
+    duplicates: _Count
+
+
+class BatchOut(BaseModel):
+    """A batch."""
+
+    object: Literal["batch"]
+    id: str = Field(pattern=BATCH_ID_PATTERN)
+    organization_id: str
+    name: str
+    resource: _Known
+    action: Action
+    mode: Mode
+    via: Via
+    status: BatchStatus
+    reason: ReasonOut | None = Field(description="Set for every final status but completed")
+    duplicate_handling: DuplicateHandling
+    phases: list[PhaseOut] = Field(min_length=4, max_length=4)
+    stats: StatsOut
+    checksum: str | None = Field(description="SHA-256 of the payload, in hex")
+    save_upload: bool
+    save_result: bool
+    has_upload_file: bool
+    has_errors_file: bool
+    has_result_file: bool
+    run_id: str | None = Field(description="Dagster's run of the newest attempt")
+    attempts: _Count
+    retry_of: str | None
+    created_at: _Moment
+    updated_at: _Moment
+    updated_by: str
+
+
+class RequestedBatchOut(BatchOut):
+    """A batch just created; where it awaits a file, with the URL that takes it."""
+
+    upload_url: str = Field(
+        alias="_upload_url", default="", description="Send the file here by PUT, in any of the formats"
+    )
+    upload_url_expires_at: _Moment = Field(alias="_upload_url_expires_at", default=0)
+
+
+class DescribedBatchOut(BatchOut):
+    """A batch with the URLs that were asked for: null where there is no such file."""
+
+    upload_csv_url: str | None = Field(alias="_upload_csv_url", default=None)
+    upload_json_url: str | None = Field(alias="_upload_json_url", default=None)
+    errors_csv_url: str | None = Field(alias="_errors_csv_url", default=None)
+    errors_json_url: str | None = Field(alias="_errors_json_url", default=None)
+    result_json_url: str | None = Field(alias="_result_json_url", default=None)
+
+
+class Pagination(BaseModel):
+    """Where a page lies."""
+
+    page: Annotated[int, Field(ge=1)]
+    limit: Annotated[int, Field(ge=1, le=100)]
+    has_more: bool
+    total_count: _Count
+
+
+class Envelope(BaseModel, Generic[T]):
+    """What every answer looks like."""
+
+    status: int = Field(description="The HTTP status")
+    message: str
+    data: T
+    errors: list[str]
+    code: str | None = Field(description="Stable, snake_case; null unless something is wrong")
+    pagination: Pagination | None = Field(description="Null except on lists")
+    endpoint: str = Field(examples=["GET /v1/batches"])
+
+
+class ErrorEnvelope(Envelope[None]):
+    """An answer that says what is wrong."""
+
+    code: str
+
+
+class RefusedEnvelope(Envelope[RequestedBatchOut | None]):
+    """Wrong values; or, with the failed batch in `data`, a payload that is refused as a whole."""
+
+    code: str
+
+
+class HealthOut(BaseModel):
+    """That it is so."""
+
+    healthy: Literal[True]
+
+
+class CreateBatch(BatchRequest):
+    """A batch to be created."""
+
+    data: list[Any] | str | None = Field(
+        None,
+        description="The items, or a file as base64 data URL (`data:text/csv;base64,…`). Without it, the answer has a "
+        "URL to send the file to",
+    )
+    delete_limit: Annotated[
+        str | None,
+        WithJsonSchema(
+            {
+                "anyOf": [
+                    {"type": "integer", "minimum": 0, "maximum": 999_999_999_999},
+                    {"type": "string", "pattern": r"^(none|[0-9]{1,12}|([0-9]{1,2}(\.[0-9]+)?|100)%)$"},
+                    {"type": "null"},
+                ]
+            }
+        ),
+    ] = Field(None, description="Most records to delete: a count, a percentage, or none; above it nothing is written")
+
+
+class RetryRequest(BaseModel):
+    """What to run again."""
+
+    model_config = ConfigDict(extra="forbid", strict=True)
+
+    failed_rows: bool = Field(False, description="Make a new batch of the rejected items only")
+
+
+def _to_bool(value: object) -> object:
+    words = {"true": True, "True": True, "1": True, "false": False, "False": False, "0": False}
+    return words.get(value, value) if isinstance(value, str) else value
+
+
+_Flag = Annotated[
+    bool,
+    Field(strict=True),
+    BeforeValidator(_to_bool),
+    WithJsonSchema({"anyOf": [{"type": "boolean"}, {"type": "string", "enum": ["True", "False", "1", "0"]}]}),
+]
+
+
+class IncludeQuery(BaseModel):
+    """Which URLs are wanted."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    include_upload_csv: _Flag = False
+    include_upload_json: _Flag = False
+    include_errors_csv: _Flag = False
+    include_errors_json: _Flag = False
+    include_result_json: _Flag = False
+
+
+class ListQuery(BaseModel):
+    """Which batches are wanted, and which page of them."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    page: int = Field(1, ge=1, le=1_000_000_000)
+    limit: int = Field(25, ge=1, le=100)
+    order: Literal["asc", "desc"] = Field("asc", description="By creation: oldest or newest first")
+    resource: _Known | None = None
+    action: Action | None = None
+    mode: Mode | None = None
+    via: Via | None = None
+    status: BatchStatus | None = None

@@ -1,0 +1,268 @@
+"""The calls on batches: each checks what is HTTP's, calls `service`, and puts what comes of it into the envelope."""
+
+import re
+from collections import Counter
+from contextlib import AsyncExitStack
+from http import HTTPStatus
+from typing import Annotated, Any
+
+from fastapi import APIRouter, Depends, Header, Path, Query, Request
+from fastapi.responses import Response
+from fastapi.security import APIKeyHeader
+from pydantic import ValidationError
+
+from batch_pipeline.api import document
+from batch_pipeline.api.bodies import Body, read_body, require_json
+from batch_pipeline.api.envelope import UnauthorizedError, answer
+from batch_pipeline.api.limits import RateLimits
+from batch_pipeline.api.models import (
+    BATCH_ID_PATTERN,
+    BatchOut,
+    DescribedBatchOut,
+    Envelope,
+    IncludeQuery,
+    ListQuery,
+    RequestedBatchOut,
+    RetryRequest,
+)
+from batch_pipeline.batches.accepting import IdempotencyKey
+from batch_pipeline.batches.api_keys import find_key
+from batch_pipeline.batches.listing import Filters, list_page
+from batch_pipeline.batches.model import Batch, Mode
+from batch_pipeline.batches.reasons import is_refused
+from batch_pipeline.errors import TooLargeError, WrongValuesError
+from batch_pipeline.service import changing, creating
+from batch_pipeline.service.context import Service
+from batch_pipeline.service.creating import Caller
+from batch_pipeline.service.request import MalformedError, describe_errors
+from batch_pipeline.service.urls import download_urls, upload_url
+
+router = APIRouter(prefix="/v1/batches", tags=["batches"])
+
+_KEY_HEADERS = (
+    APIKeyHeader(name="X-API-Key", scheme_name="key", auto_error=False),
+    APIKeyHeader(name="PX-API-KEY", scheme_name="key in PX-API-KEY", auto_error=False),
+)
+_IDEMPOTENCY_KEY = re.compile(r"[\x21-\x7e]{1,255}")
+_RETRY_BODY_BYTES = 10_000
+
+BatchId = Annotated[
+    str, Path(json_schema_extra={"pattern": BATCH_ID_PATTERN}, examples=["batch_2Nq8XW6vCkT1aBcDeFgHiJ"])
+]
+
+
+async def get_service(request: Request) -> Service:
+    """The service of this process."""
+    service: Service = request.app.state.service
+    return service
+
+
+Served = Annotated[Service, Depends(get_service)]
+
+
+async def authenticate(
+    service: Served,
+    key: Annotated[str | None, Depends(_KEY_HEADERS[0])],
+    other_key: Annotated[str | None, Depends(_KEY_HEADERS[1])],
+) -> Caller:
+    """Who calls. Raises UnauthorizedError."""
+    sent = key or other_key
+    if not sent:
+        raise UnauthorizedError("unauthorized", "Send a key in the header X-API-Key.")
+    found = await service.in_thread(find_key, service.system.engine, sent)
+    if found is None:
+        raise UnauthorizedError("unauthorized", "The key in the header X-API-Key is unknown or revoked.")
+    return Caller(found.organization_id, found.id)
+
+
+Authenticated = Annotated[Caller, Depends(authenticate)]
+
+
+async def limit_rate(request: Request, caller: Authenticated) -> Caller:
+    """Who calls, his call counted. Raises RateLimitedError."""
+    limits: RateLimits = request.app.state.limits
+    limits.take(caller.organization_id)
+    return caller
+
+
+Limited = Annotated[Caller, Depends(limit_rate)]
+
+
+async def refuse_repeated(request: Request) -> None:
+    """Raises WrongValuesError where a query parameter is given more than once: nobody could know which one counts."""
+    counted = Counter(name for name, _ in request.query_params.multi_items())
+    repeated = sorted(name for name, number in counted.items() if number > 1)
+    if repeated:
+        raise WrongValuesError([f"{name}: is given more than once" for name in repeated])
+
+
+@router.post(
+    "",
+    summary="Create a batch",
+    status_code=202,
+    response_model=None,
+    responses={
+        200: {"model": Envelope[BatchOut], "description": "Mode sync: the final batch, whatever its status"},
+        201: {"model": Envelope[RequestedBatchOut], "description": "The batch awaits its file at `_upload_url`"},
+        202: {"model": Envelope[BatchOut], "description": "Mode mixed: validated (or still at it after 30 s)"},
+        **document.errors(400, 401, 409, 413, 415, 422, 429, 503, refused_payload=True),
+    },
+    openapi_extra=document.create_body(),
+)
+async def create(
+    request: Request,
+    service: Served,
+    caller: Authenticated,
+    idempotency_key: Annotated[
+        str | None,
+        Header(
+            description="The same key and body within 24 hours answers the same batch",
+            json_schema_extra={"minLength": 1, "maxLength": 255, "pattern": r"^[\x21-\x7e]+$"},
+        ),
+    ] = None,
+) -> Response:
+    """Of the items in `data`, or for a file that is to be sent to the URL in the answer."""
+    limits: RateLimits = request.app.state.limits
+    if idempotency_key is None:
+        limits.take(caller.organization_id)
+    async with AsyncExitStack() as stack:
+        body, caller = await _body_of(stack, request, service, caller, idempotency_key)
+        batch = await creating.find_earlier(service, caller)
+        if batch is None:
+            if idempotency_key is not None:
+                limits.take(caller.organization_id)
+                if not _IDEMPOTENCY_KEY.fullmatch(idempotency_key):
+                    raise WrongValuesError(["Idempotency-Key: must be 1 to 255 visible ASCII characters"])
+            require_json(request)
+            batch = await creating.create_batch(service, caller, body.view)
+    return _created(request, service, batch)
+
+
+async def _body_of(
+    stack: AsyncExitStack, request: Request, service: Service, caller: Caller, idempotency_key: str | None
+) -> tuple[Body, Caller]:
+    """The body, and the caller with the idempotency key of it.
+
+    One that is too large is no body that the key can have been used with: if it was used at all, that is a conflict.
+    """
+    limit = service.system.settings.max_inline_bytes
+    usable = idempotency_key is not None and idempotency_key.isascii() and "\x00" not in idempotency_key
+    try:
+        body = await stack.enter_async_context(
+            read_body(request, limit_bytes=limit, limit_name="BATCH_MAX_INLINE_BYTES")
+        )
+    except TooLargeError:
+        if usable:
+            await creating.find_earlier(service, _with_key(caller, str(idempotency_key), b""))
+        raise
+    return body, _with_key(caller, str(idempotency_key), body.sha256) if usable else caller
+
+
+def _with_key(caller: Caller, key: str, body_hash: bytes) -> Caller:
+    return Caller(caller.organization_id, caller.key_id, IdempotencyKey(key, body_hash))
+
+
+def _created(request: Request, service: Service, batch: Batch) -> Response:
+    data = batch.to_json()
+    if is_refused(batch):
+        assert batch.reason is not None  # noqa: S101 - refused
+        message = f"The payload is refused: {batch.reason.message}"
+        status = HTTPStatus.UNPROCESSABLE_ENTITY
+        return answer(request, status, message, data=data, errors=[batch.reason.message], code=batch.reason.code)
+    if batch.upload_expires_at is not None:
+        data |= upload_url(service, batch)
+        return answer(request, HTTPStatus.CREATED, "Batch created: it awaits its file.", data=data)
+    if batch.mode is Mode.sync:
+        return answer(request, HTTPStatus.OK, f"Batch {batch.status}.", data=data)
+    return answer(request, HTTPStatus.ACCEPTED, "Batch accepted.", data=data)
+
+
+@router.get(
+    "",
+    summary="List batches",
+    response_model=Envelope[list[BatchOut]],
+    responses=document.errors(401, 422, 429, 503),
+    dependencies=[Depends(refuse_repeated)],
+)
+async def list_batches(
+    request: Request, service: Served, caller: Limited, query: Annotated[ListQuery, Query()]
+) -> Response:
+    """By creation, oldest first unless `order=desc`."""
+    filters = Filters(query.resource, query.action, query.mode, query.via, query.status)
+    page = await service.in_thread(
+        list_page,
+        service.system.engine,
+        caller.organization_id,
+        filters,
+        page=query.page,
+        limit=query.limit,
+        newest_first=query.order == "desc",
+    )
+    pagination = {
+        "page": query.page,
+        "limit": query.limit,
+        "has_more": page.has_more,
+        "total_count": page.total_count,
+    }
+    data = [batch.to_json() for batch in page.batches]
+    return answer(request, HTTPStatus.OK, "Batches retrieved successfully.", data=data, pagination=pagination)
+
+
+@router.get(
+    "/{batch_id}",
+    summary="Retrieve a batch",
+    response_model=Envelope[DescribedBatchOut],
+    responses=document.errors(401, 404, 422, 429, 503),
+    dependencies=[Depends(refuse_repeated)],
+)
+async def retrieve(
+    request: Request, service: Served, caller: Limited, batch_id: BatchId, query: Annotated[IncludeQuery, Query()]
+) -> Response:
+    """Live while it runs; with the URLs of the files that are asked for."""
+    batch = await changing.find_batch(service, caller, batch_id)
+    wanted = [name.removeprefix("include_") for name, is_wanted in query.model_dump().items() if is_wanted]
+    urls = await service.in_thread(download_urls, service, batch, wanted) if wanted else {}
+    return answer(request, HTTPStatus.OK, "Batch retrieved successfully.", data={**batch.to_json(), **urls})
+
+
+@router.post(
+    "/{batch_id}/cancel",
+    summary="Cancel a batch",
+    response_model=Envelope[BatchOut],
+    responses=document.errors(401, 404, 409, 429, 503),
+)
+async def cancel(request: Request, service: Served, caller: Limited, batch_id: BatchId) -> Response:
+    """Work stops at the next chunk. What was written stays, and a retry does the rest."""
+    batch = await changing.cancel(service, caller, batch_id)
+    return answer(request, HTTPStatus.OK, "Batch cancelled.", data=batch.to_json())
+
+
+@router.post(
+    "/{batch_id}/retry",
+    summary="Run a batch again",
+    status_code=202,
+    response_model=Envelope[BatchOut],
+    responses=document.errors(400, 401, 404, 409, 413, 415, 422, 429, 503),
+    openapi_extra=document.retry_body(),
+)
+async def retry(request: Request, service: Served, caller: Limited, batch_id: BatchId) -> Response:
+    """A failed or timed-out batch goes on where it stopped; with `failed_rows`, rejected items make a new batch."""
+    async with read_body(request, limit_bytes=_RETRY_BODY_BYTES, limit_name="a retry needs none") as body:
+        asked = _retry_request(request, bytes(body.view))
+    do = changing.retry_failed_rows if asked.failed_rows else changing.retry
+    batch = await do(service, caller, batch_id)
+    message = "A batch of the rejected items is made." if asked.failed_rows else "The batch will run again."
+    return answer(request, HTTPStatus.ACCEPTED, message, data=batch.to_json())
+
+
+def _retry_request(request: Request, body: bytes) -> RetryRequest:
+    if not body:
+        return RetryRequest()
+    require_json(request)
+    try:
+        return RetryRequest.model_validate_json(body)
+    except ValidationError as error:
+        found: list[Any] = error.errors(include_url=False, include_input=False)
+        if found[0]["type"] == "json_invalid":
+            raise MalformedError("malformed_json", "The body is no JSON.") from None
+        raise WrongValuesError(describe_errors(found)) from None

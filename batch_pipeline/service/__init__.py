@@ -1,0 +1,1 @@
+"""What the HTTP API offers, as functions that know nothing of HTTP: creating, changing and describing batches."""

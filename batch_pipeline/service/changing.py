@@ -1,0 +1,68 @@
+"""Finding, cancelling and running again what there is already: one organization's batches, and no other's."""
+
+from batch_pipeline.batches.accepting import CLAIM_SECONDS
+from batch_pipeline.batches.ids import is_batch_id
+from batch_pipeline.batches.model import Batch, Starter
+from batch_pipeline.errors import NotFoundError
+from batch_pipeline.orchestration.cancel import cancel_batch
+from batch_pipeline.orchestration.instance import open_instance
+from batch_pipeline.service.context import Service
+from batch_pipeline.service.creating import Caller, launch
+from batch_pipeline.storage.failed_rows import create_from_rejected
+
+
+async def find_batch(service: Service, caller: Caller, batch_id: str) -> Batch:
+    """The caller's batch. Raises NotFoundError, also for others' and for what can't be an id.
+
+    Batches of inbox folders that name no known resource or action are the operator's, and not found either.
+    """
+    if is_batch_id(batch_id):
+        batch = await service.in_thread(service.system.ledger.get, batch_id, caller.organization_id)
+        if batch.resource is not None and batch.action is not None:
+            return batch
+    raise NotFoundError("batch_not_found", "There is no batch of this id.")
+
+
+async def cancel(service: Service, caller: Caller, batch_id: str) -> Batch:
+    """Cancels the batch. Raises NotFoundError, StateError (`not_cancellable`) and UnavailableError."""
+    batch = await find_batch(service, caller, batch_id)
+    return await service.in_thread(_cancel, service, batch.id, caller.key_id)
+
+
+async def retry(service: Service, caller: Caller, batch_id: str) -> Batch:
+    """Lets a failed or timed-out batch run again; one that awaits its re-run already does so once.
+
+    Raises NotFoundError and StateError (`not_rerunnable`, `nothing_to_rerun`).
+    """
+    batch = await find_batch(service, caller, batch_id)
+    if batch.awaits_run is not None and batch.attempts > 0:
+        return batch
+    batch = await service.in_thread(
+        service.system.ledger.request_rerun,
+        batch.id,
+        Starter.launcher,
+        claim_seconds=CLAIM_SECONDS,
+        updated_by=caller.key_id,
+    )
+    await launch(service, batch)
+    return await service.in_thread(service.system.ledger.get, batch.id)
+
+
+async def retry_failed_rows(service: Service, caller: Caller, batch_id: str) -> Batch:
+    """Makes a new batch of the items that the batch rejected. Raises NotFoundError, StateError (`nothing_rejected`)."""
+    original = await find_batch(service, caller, batch_id)
+    batch = await service.in_thread(
+        create_from_rejected,
+        service.system,
+        original.id,
+        starter=Starter.launcher,
+        claim_seconds=CLAIM_SECONDS,
+        updated_by=caller.key_id,
+    )
+    await launch(service, batch)
+    return await service.in_thread(service.system.ledger.get, batch.id)
+
+
+def _cancel(service: Service, batch_id: str, key_id: str) -> Batch:
+    with open_instance(captures_output=False) as instance:
+        return cancel_batch(service.system, instance, batch_id, updated_by=key_id)
