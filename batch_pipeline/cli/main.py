@@ -10,7 +10,17 @@ from collections.abc import Sequence
 
 import typer
 
-from batch_pipeline.cli import batches, demo, organizations, rerunning, running, system
+from batch_pipeline.cli import (
+    batches,
+    demo,
+    keys,
+    organizations,
+    rerunning,
+    running,
+    serving,
+    submitting,
+    system,
+)
 from batch_pipeline.cli.console import say_error, sentences
 from batch_pipeline.errors import BatchError, UnavailableError
 
@@ -34,10 +44,13 @@ app = typer.Typer(
     context_settings={"help_option_names": ["-h", "--help"]},
 )
 running.add_to(app)
+submitting.add_to(app)
 rerunning.add_to(app)
 batches.add_to(app)
 organizations.add_to(app)
+keys.add_to(app)
 demo.add_to(app)
+serving.add_to(app)
 system.add_to(app)
 
 

@@ -1,14 +1,14 @@
 """A progress bar for a batch that runs in this process, fed from the ledger."""
 
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, SpinnerColumn, TaskID, TextColumn, TimeElapsedColumn
 
 from batch_pipeline.batches.ledger import Ledger
 from batch_pipeline.batches.model import Batch, PhaseStatus
-from batch_pipeline.cli.console import talk_console
+from batch_pipeline.cli.console import say, talk_console
 from batch_pipeline.errors import UnavailableError
 
 _POLL_SECONDS = 0.2
@@ -39,6 +39,22 @@ def shown_progress(ledger: Ledger, batch_id: str) -> Iterator[None]:
         finally:
             done.set()
             watcher.join()
+
+
+@contextmanager
+def told_progress() -> Iterator[Callable[[Batch], None]]:
+    """A function that tells the end of each phase on a line of stderr, where there is no terminal for a bar."""
+    ended: set[str] = set()
+    is_terminal = talk_console().is_terminal
+
+    def tell(batch: Batch) -> None:
+        for phase in batch.phases:
+            if phase.status in (PhaseStatus.pending, PhaseStatus.running) or phase.name in ended or is_terminal:
+                continue
+            ended.add(phase.name)
+            say(f"{phase.name.value}: {phase.status.value}, {phase.success:,} items, {phase.error:,} rejected")
+
+    yield tell
 
 
 def _watch(ledger: Ledger, batch_id: str, bar: Progress, done: threading.Event) -> None:

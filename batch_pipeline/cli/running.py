@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Annotated, NamedTuple
 
 import typer
 
-from batch_pipeline.batches.model import Action
+from batch_pipeline.batches.model import Action, Starter
 from batch_pipeline.batches.options import BatchOptions
 from batch_pipeline.cli.executing import execute_and_print
 from batch_pipeline.cli.flags import (
@@ -54,15 +54,16 @@ def run(
     options: BatchOptions,
 ) -> None:
     """Run a file's batch here, in this process, and print the batch."""
-    source = _readable_file(file)
+    source = readable_file(file)
     with stopping_in_order():
-        _check_resource(resource, action)
+        check_resource(resource, action)
         with open_workplace(data_dir) as (system, instance):
-            batch = _accept(system, source, Place(organization, resource, action), options)
+            batch = accept_file(system, source, Place(organization, resource, action), options, Starter.caller)
             execute_and_print(system, instance, batch, json=json, place=same_place(data_dir, organization))
 
 
-def _readable_file(name: str) -> Path:
+def readable_file(name: str) -> Path:
+    """The file. Raises RefusedError (`no_such_file`) unless it is one that can be read."""
     path = Path(name)
     if not name:
         raise RefusedError("no_such_file", "The name of FILE is empty: name a file.")
@@ -81,16 +82,16 @@ def _readable_file(name: str) -> Path:
     return path
 
 
-def _check_resource(resource: str, action: Action) -> None:
+def check_resource(resource: str, action: Action) -> None:
+    """Raises RefusedError where there is no such resource, or it does not have the action."""
     from batch_pipeline.records.registry import check_action, get_resource
 
     check_action(get_resource(resource), action)
 
 
-def _accept(system: "System", source: Path, place: Place, options: BatchOptions) -> "Batch":
+def accept_file(system: "System", source: Path, place: Place, options: BatchOptions, starter: Starter) -> "Batch":
     """Uploads first, then records the batch: a process that ends in between leaves no batch that waits for ever."""
     from batch_pipeline.batches.ids import new_batch_id
-    from batch_pipeline.batches.model import Starter
     from batch_pipeline.batches.options import label_from_file_name
     from batch_pipeline.batches.organizations import get_organization
     from batch_pipeline.storage import keys
@@ -110,9 +111,7 @@ def _accept(system: "System", source: Path, place: Place, options: BatchOptions)
             source_key=source.name,
             updated_by="cli",
         )
-        return system.ledger.payload_arrived(
-            batch.id, upload_key=key, saved=options.save_upload, starter=Starter.caller
-        )
+        return system.ledger.payload_arrived(batch.id, upload_key=key, saved=options.save_upload, starter=starter)
     except KeyboardInterrupt:
         with suppress(KeyboardInterrupt):
             system.store.delete(key)

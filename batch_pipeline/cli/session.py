@@ -8,7 +8,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from batch_pipeline.errors import SettingError
+from batch_pipeline.errors import SettingError, UnavailableError
 from batch_pipeline.settings import get_settings
 
 if TYPE_CHECKING:
@@ -83,6 +83,19 @@ def open_workplace(data_dir: Path) -> "Iterator[tuple[System, DagsterInstance]]"
         with open_instance(in_process=True) as instance:
             reconcile(system, instance)
             yield system, instance
+
+
+def require_running_system(data_dir: Path) -> None:
+    """Raises UnavailableError where the embedded servers are to be used and no `up` runs that would start batches.
+
+    With configured servers a batch is accepted all the same, and starts when Dagster is back.
+    """
+    from batch_pipeline.local.system import is_up
+
+    if get_settings().database_url is None and not is_up(data_dir):
+        raise UnavailableError(
+            "dagster", f"No local system runs in {data_dir}: start `batch-pipeline up`, or use `batch-pipeline run`."
+        )
 
 
 def check_data_dir(data_dir: Path) -> None:

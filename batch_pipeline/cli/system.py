@@ -51,6 +51,8 @@ def upgrade(data_dir: DataDir = DEFAULT_DATA_DIR) -> None:
 def _show_addresses(system: "LocalSystem") -> None:
     grid = Table.grid(padding=(0, 2))
     grid.add_row("Dagster UI", system.dagster_url)
+    grid.add_row("API", f"{system.api_url} (docs at /docs)")
+    grid.add_row("API key", system.api_key)
     if system.servers is not None:
         local = system.servers
         grid.add_row("S3", f"{local.environment['AWS_ENDPOINT_URL']} ({local.environment['BATCH_STORAGE_URL']})")

@@ -19,6 +19,7 @@ from types import FrameType
 
 from batch_pipeline.dagster_home import LOCATION_NAME, MODULE_NAME, dagster_environment
 from batch_pipeline.errors import SettingError, UnavailableError
+from batch_pipeline.local.api_key import local_key
 from batch_pipeline.local.postgres_files import SOCKET_PATH_BYTES
 from batch_pipeline.local.processes import FileLock
 from batch_pipeline.local.s3 import HOST, require_free_port
@@ -26,8 +27,9 @@ from batch_pipeline.local.servers import LocalServers, embedded_servers
 from batch_pipeline.local.supervision import Service, ServiceEndedError, Supervisor
 from batch_pipeline.settings import get_settings
 
-__all__ = ["LocalServers", "LocalSystem", "connected", "embedded_servers", "local_system", "run_up"]
+__all__ = ["LocalServers", "LocalSystem", "connected", "embedded_servers", "is_up", "local_system", "run_up"]
 
+UP_LOCK = "up.lock"
 _WATCH_SECONDS = 0.25
 # What runs that are under way get to end in; a chunk takes seconds, and what is left undone resumes.
 _RUNS_STOP_SECONDS = 30.0
@@ -39,11 +41,15 @@ class LocalSystem:
 
     Attributes:
         dagster_url: address of the Dagster UI and its GraphQL.
+        api_url: address of the HTTP API.
+        api_key: a key of organization ``default``.
         servers: the embedded servers; None where others are configured.
         log_folder: where each service's output goes.
     """
 
     dagster_url: str
+    api_url: str
+    api_key: str = field(repr=False)
     servers: LocalServers | None
     log_folder: Path
     _supervisor: Supervisor = field(repr=False)
@@ -98,15 +104,17 @@ def local_system(
             _make_inbox_folders(servers)
         # Should this process be killed, the database stays until its runs have recorded that they ended.
         holds = [] if servers is None else [servers.use_descriptor]
-        supervision = Supervisor(os.environ, log_folder, guard_holds=holds)
+        dagster_url, api_url = f"http://{HOST}:{port}", f"http://{HOST}:{api_port}"
+        environment = {**os.environ, "BATCH_DAGSTER_URL": dagster_url}
+        supervision = Supervisor(environment, log_folder, guard_holds=holds)
         with _code_server_socket(data_dir) as code_server, supervision as supervisor:
             workspace = code_server.with_name("workspace.yaml")
             workspace.write_text(
                 "load_from:\n  - grpc_server:\n"
                 f"      host: localhost\n      socket: {code_server}\n      location_name: {LOCATION_NAME}\n"
             )
-            supervisor.start(*_services(code_server, workspace, port=port))
-            yield LocalSystem(f"http://{HOST}:{port}", servers, log_folder, supervisor)
+            supervisor.start(*_services(code_server, workspace, data_dir, port=port, api_port=api_port))
+            yield LocalSystem(dagster_url, api_url, local_key(data_dir), servers, log_folder, supervisor)
 
 
 def run_up(
@@ -142,7 +150,7 @@ def run_up(
             return 1
 
 
-def _services(code_server: Path, workspace: Path, *, port: int) -> Sequence[Service]:
+def _services(code_server: Path, workspace: Path, data_dir: Path, *, port: int, api_port: int) -> Sequence[Service]:
     """In the order of starting; they are stopped in reverse, so that nothing new is begun while runs end."""
     python = [sys.executable, "-m"]
     return (
@@ -173,7 +181,23 @@ def _services(code_server: Path, workspace: Path, *, port: int) -> Sequence[Serv
             is_ready=lambda: _answers(port, "/server_info"),
         ),
         Service("the Dagster daemon", [*python, "dagster._daemon", "run", "--workspace", str(workspace)]),
+        Service(
+            "the API",
+            [*python, "batch_pipeline", "api", "--port", str(api_port), "--data-dir", str(data_dir)],
+            is_ready=lambda: _answers(api_port, "/readyz"),
+        ),
     )
+
+
+def is_up(data_dir: Path) -> bool:
+    """Whether a local system runs in the data directory."""
+    if not (data_dir / UP_LOCK).exists():
+        return False
+    lock = FileLock(data_dir / UP_LOCK)
+    try:
+        return not lock.acquire(shared=True, wait=False)
+    finally:
+        lock.release()
 
 
 def _migrate() -> None:
@@ -214,7 +238,7 @@ def _environment(values: dict[str, str]) -> Iterator[None]:
 def _alone(data_dir: Path) -> Iterator[None]:
     # Two daemons on one Dagster instance would start each sensor's runs twice.
     data_dir.mkdir(mode=0o755, parents=True, exist_ok=True)
-    lock = FileLock(data_dir / "up.lock")
+    lock = FileLock(data_dir / UP_LOCK)
     try:
         if not lock.acquire(wait=False):
             raise UnavailableError(

@@ -70,14 +70,16 @@ def _take_in(system: System, found: StoredObject, batch_id: str) -> Batch | Remo
     """The batch that got the file, or why it was removed; None where it is gone, has changed, or is nobody's."""
     try:
         batch = system.ledger.get(batch_id)
-        version = system.store.stat(found.key).version
     except NotFoundError:
+        return None
+    if system.store.confirm(found) is None:
         return None
     if batch.status == BatchStatus.requested and batch.arrival is None:
         saved = bool(batch.options["save_upload"])
         target = keys.upload(batch_id, batch.source_key or "", saved=saved)
         system.store.copy(found.key, target)
-        if system.store.stat(found.key).version != version:
+        if system.store.confirm(found) is None:
+            system.store.delete(target)
             return None  # overwritten while it was copied: the newer one is taken in at the next look
         batch = system.ledger.payload_arrived(batch_id, upload_key=target, saved=saved, starter=Starter.launcher)
         if batch.upload_key == target:

@@ -1,0 +1,45 @@
+"""The command `api`: the HTTP service."""
+
+from typing import Annotated
+
+import typer
+
+from batch_pipeline.cli.console import say
+from batch_pipeline.cli.flags import DEFAULT_DATA_DIR, DataDir
+from batch_pipeline.cli.interrupts import stopping_in_order
+from batch_pipeline.cli.session import servers
+from batch_pipeline.errors import UnavailableError
+
+
+def add_to(app: typer.Typer) -> None:
+    """Adds the command."""
+    app.command("api")(api)
+
+
+def api(
+    host: Annotated[str, typer.Option(help="Address to listen at.")] = "127.0.0.1",
+    port: Annotated[int, typer.Option(help="Port to listen at.", min=1, max=65535)] = 8000,
+    data_dir: DataDir = DEFAULT_DATA_DIR,
+) -> None:
+    """Serve the HTTP API until interrupted."""
+    with stopping_in_order(), servers(data_dir):
+        _require_free(host, port)
+        from batch_pipeline.api.app import serve
+
+        say(f"The API listens at http://{host}:{port} (docs at /docs).")
+        serve(host=host, port=port)
+
+
+def _require_free(host: str, port: int) -> None:
+    """Raises UnavailableError now, rather than after seconds of imports, where the address can't be had."""
+    import socket
+
+    try:
+        family = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)[0]
+        with socket.socket(family[0], family[1]) as trial:
+            trial.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+            trial.bind(family[4])
+    except OSError as error:
+        raise UnavailableError(
+            "api", f"{host}:{port} can't be listened at ({error.strerror}): give another --host or --port"
+        ) from None

@@ -1,0 +1,90 @@
+"""The command `submit`: a file becomes a batch of the running system."""
+
+import time
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from batch_pipeline.batches.model import Starter
+from batch_pipeline.batches.options import BatchOptions
+from batch_pipeline.cli.console import data_console, print_json, say, say_error
+from batch_pipeline.cli.executing import how_it_ended
+from batch_pipeline.cli.flags import (
+    DEFAULT_DATA_DIR,
+    DEFAULT_ORGANIZATION,
+    ActionName,
+    DataDir,
+    Json,
+    OrganizationName,
+    ResourceName,
+    same_place,
+    with_batch_options,
+)
+from batch_pipeline.cli.interrupts import stopping_in_order
+from batch_pipeline.cli.running import Place, accept_file, check_resource, readable_file
+from batch_pipeline.cli.session import open_storage_too, require_running_system
+
+if TYPE_CHECKING:
+    from batch_pipeline.batches.ledger import Ledger
+    from batch_pipeline.batches.model import Batch
+
+_POLL_SECONDS = 0.3
+
+
+def add_to(app: typer.Typer) -> None:
+    """Adds the command."""
+    app.command("submit")(submit)
+
+
+@with_batch_options
+def submit(
+    *,
+    file: Annotated[str, typer.Argument(metavar="FILE", help="The upload: CSV, JSON array or NDJSON.")],
+    resource: ResourceName,
+    action: ActionName,
+    wait: Annotated[bool, typer.Option("--wait", help="Show progress until the batch ends.")] = False,
+    organization: OrganizationName = DEFAULT_ORGANIZATION,
+    data_dir: DataDir = DEFAULT_DATA_DIR,
+    json: Json = False,
+    options: BatchOptions,
+) -> None:
+    """Upload a file and queue its batch in the running system; with --wait, see it through."""
+    source = readable_file(file)
+    place = same_place(data_dir, organization)
+    with stopping_in_order():
+        check_resource(resource, action)
+        require_running_system(data_dir)
+        with open_storage_too(data_dir) as system:
+            system.store.check()
+            batch = accept_file(system, source, Place(organization, resource, action), options, Starter.launcher)
+            say(f"Batch {batch.id} is queued: batch-pipeline show {batch.id}{place}")
+            if wait:
+                batch = _watch(system.ledger, batch, place)
+    if json:
+        print_json(batch.to_json())
+    elif wait:
+        from batch_pipeline.cli.tables import batch_view
+
+        data_console().print(batch_view(batch))
+    else:
+        data_console().print(batch.id)
+    if wait and batch.status != "completed":
+        say_error(how_it_ended(batch))
+        raise typer.Exit(1)
+
+
+def _watch(ledger: "Ledger", batch: "Batch", place: str) -> "Batch":
+    """The batch as it ends; an interrupt ends the watching, and not the batch."""
+    from batch_pipeline.batches.states import FINAL
+    from batch_pipeline.cli.progress import shown_progress, told_progress
+
+    try:
+        with shown_progress(ledger, batch.id), told_progress() as tell:
+            while batch.status not in FINAL:
+                time.sleep(_POLL_SECONDS)
+                batch = ledger.get(batch.id)
+                tell(batch)
+    except KeyboardInterrupt:
+        say_error(f"Interrupted; the batch goes on: batch-pipeline show {batch.id}{place}")
+        raise typer.Exit(1) from None
+    return batch
