@@ -66,12 +66,7 @@ class Worker:
 
     def kill(self) -> None:
         """Ends the process, whatever it is at."""
-        processes = list((self._executor._processes or {}).values())
-        for process in processes:
-            process.kill()
-        self._executor.shutdown(wait=False, cancel_futures=True)
-        for process in processes:
-            process.join()
+        end_processes(self._executor)
 
 
 class WorkerPool:
@@ -106,17 +101,32 @@ class WorkerPool:
             worker.kill()
 
 
+def end_processes(executor: ProcessPoolExecutor) -> None:
+    """Kills the executor's processes, whatever they are at, and waits for their end."""
+    processes = list((executor._processes or {}).values())
+    for process in processes:
+        process.kill()
+    executor.shutdown(wait=False, cancel_futures=True)
+    for process in processes:
+        process.join()
+
+
+def live_with_parent() -> None:
+    """In a process of an executor: it leaves Ctrl-C to its parent, and does not outlive it."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    parent = multiprocessing.parent_process()
+    if parent is not None:
+        threading.Thread(target=_end_with, args=(parent,), daemon=True).start()
+
+
 _system: "System | None" = None
 _instance: "DagsterInstance | None" = None
 _opened = ExitStack()
 
 
 def _warm_up() -> None:
-    """In the worker: imports all that a run needs, and sees to it that it does not outlive its parent."""
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is the parent's to decide on
-    parent = multiprocessing.parent_process()
-    if parent is not None:
-        threading.Thread(target=_end_with, args=(parent,), daemon=True).start()
+    """In the worker: imports all that a run needs."""
+    live_with_parent()
     logging.getLogger().addHandler(logging.NullHandler())
     import batch_pipeline.orchestration.execute  # noqa: F401
 

@@ -12,6 +12,7 @@ from anyio import CapacityLimiter, to_thread
 from batch_pipeline.batches.watching import StatusWatch
 from batch_pipeline.orchestration.launching import Launcher
 from batch_pipeline.orchestration.workers import WorkerPool
+from batch_pipeline.service.copying import Copier
 from batch_pipeline.settings import Settings
 from batch_pipeline.storage.presigned import Presigner
 from batch_pipeline.system import System, open_system
@@ -31,6 +32,7 @@ class Service:
     presigner: Presigner
     launcher: Launcher
     workers: WorkerPool
+    copier: Copier
     watch: StatusWatch
     _threads: CapacityLimiter = field(repr=False)
 
@@ -52,12 +54,14 @@ async def open_service(settings: Settings | None = None, *, warm_up: bool = True
         if warm_up:
             workers.warm_up()
         presigner = Presigner(system.store, system.settings.storage_public_endpoint)
+        copier = Copier()
         listening = asyncio.create_task(watch.run())
         try:
-            yield Service(system, presigner, launcher, workers, watch, CapacityLimiter(THREADS))
+            yield Service(system, presigner, launcher, workers, copier, watch, CapacityLimiter(THREADS))
         finally:
             listening.cancel()
             with suppress(asyncio.CancelledError):
                 await listening
             workers.close()
+            copier.close()
             launcher.close()

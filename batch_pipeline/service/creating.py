@@ -10,6 +10,7 @@ from batch_pipeline.batches.accepting import (
     IdempotencyKey,
     NewBatch,
     accept,
+    count_awaiting,
     find_accepted,
     is_turn_free,
     release_claim,
@@ -20,6 +21,7 @@ from batch_pipeline.batches.options import BatchOptions
 from batch_pipeline.batches.states import FINAL, BatchStatus
 from batch_pipeline.errors import BusyError, TooLargeError, WrongValuesError
 from batch_pipeline.orchestration.reconcile import LOST_WORKER
+from batch_pipeline.orchestration.sensors import QUEUED_PER_SLOT
 from batch_pipeline.orchestration.workers import NoWorkerError, Worker, WorkerLostError
 from batch_pipeline.service.context import Service
 from batch_pipeline.service.payload import InlinePayload, inline_payload
@@ -70,8 +72,13 @@ async def create_batch(service: Service, caller: Caller, body: memoryview) -> Ba
 
 
 async def launch(service: Service, batch: Batch) -> None:
-    """Asks Dagster for the run that the batch awaits; where it does not answer, the sensor asks once it is back."""
-    if not await service.in_thread(service.launcher.launch, batch):
+    """Asks Dagster for the run that the batch awaits; where it does not answer, the sensor asks once it is back.
+
+    So does the sensor where the organization's next runs wait already: it gives every organization its turn.
+    """
+    most = QUEUED_PER_SLOT * service.system.settings.organization_runs
+    waiting = await service.in_thread(count_awaiting, service.system.engine, str(batch.organization_id))
+    if waiting > most or not await service.in_thread(service.launcher.launch, batch):
         await service.in_thread(release_claim, service.system.engine, batch.id)
 
 

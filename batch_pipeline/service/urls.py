@@ -2,36 +2,32 @@
 
 import time
 from collections.abc import Iterable
-from dataclasses import dataclass
 from typing import Any
 
 from batch_pipeline.batches.model import Batch
 from batch_pipeline.batches.states import BatchStatus
 from batch_pipeline.service.context import Service
 from batch_pipeline.storage import keys
+from batch_pipeline.storage.upload_copies import CopyFormat, can_be_copied, find_copy
 
 # As the query parameters name them: include_… adds _…_url.
 ARTIFACTS = ("upload_csv", "upload_json", "errors_csv", "errors_json", "result_json")
 
 
-@dataclass(frozen=True)
-class _File:
-    key: str
-    is_there: bool
-    name: str
-
-
 def download_urls(service: Service, batch: Batch, wanted: Iterable[str]) -> dict[str, str | None]:
-    """For each wanted artifact its URL; None where the batch has no such file. Raises UnavailableError."""
-    files = _files(batch)
+    """For each wanted artifact its URL; None where the batch has no such file. Raises UnavailableError.
+
+    The copies of a large upload are begun to be made when the first of them is asked for; until then they are None.
+    """
     urls: dict[str, str | None] = {}
+    seconds = service.system.settings.download_url_seconds
+    stem = batch.name.rsplit(".", 1)[0] or batch.id
     for artifact in wanted:
-        file = files[artifact]
-        # The upload in another form than it came in may not be made yet.
-        is_there = file.is_there and (not artifact.startswith("upload") or service.system.store.exists(file.key))
-        seconds = service.system.settings.download_url_seconds
+        key = _key(service, batch, artifact)
+        what, extension = artifact.split("_")
+        name = f"{stem}.{extension}" if what == "upload" else f"{stem}-{what}.{extension}"
         urls[f"_{artifact}_url"] = (
-            service.presigner.get_url(file.key, seconds=seconds, file_name=file.name) if is_there else None
+            None if key is None else service.presigner.get_url(key, seconds=seconds, file_name=name)
         )
     return urls
 
@@ -50,12 +46,14 @@ def upload_url(service: Service, batch: Batch) -> dict[str, Any]:
     }
 
 
-def _files(batch: Batch) -> dict[str, _File]:
-    stem = batch.name.rsplit(".", 1)[0] or batch.id
-    return {
-        "upload_csv": _File(keys.upload_csv(batch.id), batch.has_upload_file, f"{stem}.csv"),
-        "upload_json": _File(keys.upload_json(batch.id), batch.has_upload_file, f"{stem}.json"),
-        "errors_csv": _File(keys.errors_csv(batch.id), batch.has_errors_file, f"{stem}-errors.csv"),
-        "errors_json": _File(keys.errors_json(batch.id), batch.has_errors_file, f"{stem}-errors.json"),
-        "result_json": _File(keys.result_json(batch.id), batch.has_result_file, f"{stem}-result.json"),
-    }
+def _key(service: Service, batch: Batch, artifact: str) -> str | None:
+    """Where the artifact lies; None where there is none, or none yet."""
+    if artifact in ("errors_csv", "errors_json"):
+        key = keys.errors_csv(batch.id) if artifact == "errors_csv" else keys.errors_json(batch.id)
+        return key if batch.has_errors_file else None
+    if artifact == "result_json":
+        return keys.result_json(batch.id) if batch.has_result_file else None
+    found = find_copy(service.system, batch, CopyFormat(artifact.removeprefix("upload_")))
+    if found is None and can_be_copied(batch):
+        service.copier.make_copies(batch.id)
+    return found

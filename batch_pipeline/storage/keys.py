@@ -51,16 +51,6 @@ def extension(file_name: str) -> str:
     return "".join(kept)
 
 
-def upload_csv(batch_id: str) -> str:
-    """The upload as CSV: the original, or made from it."""
-    return f"{batch_folder(batch_id)}/upload.csv"
-
-
-def upload_json(batch_id: str) -> str:
-    """The upload as a JSON array: the original, or made from it."""
-    return f"{batch_folder(batch_id)}/upload.json"
-
-
 def errors_csv(batch_id: str) -> str:
     """Rejected items, as CSV."""
     return f"{batch_folder(batch_id)}/errors.csv"

@@ -477,8 +477,8 @@ def test_urls_are_signed_for_the_public_endpoint(module_system: System) -> None:
     with served(storage_public_endpoint=public) as url, httpx.Client(base_url=url, timeout=60) as http:
         client = new_client(module_system, http)
         upload = urlsplit(client.create()["data"]["_upload_url"])
-        batch = arrived(module_system, client.organization_id, b"name\nAda\n", name="people.csv")
-        found = client.batch(batch.id, include_upload_csv="true")["_upload_csv_url"]
+        batch = client.create(data_url(b"name\nAda\n"), mode="sync", name="people.csv")["data"]
+        found = client.batch(batch["id"], include_upload_csv="true")["_upload_csv_url"]
     assert (upload.scheme, upload.netloc, upload.path.split("/")[1]) == ("https", "files.example.com", "batch")
     download = urlsplit(found)
     assert download.netloc == "files.example.com"
