@@ -30,6 +30,8 @@ bench: install
 	$(BIN)/python benchmarks/merge_contacts.py
 	$(BIN)/python benchmarks/overwrite_and_delete.py
 	$(BIN)/python benchmarks/sync_batch.py
+	$(BIN)/python benchmarks/list_batches.py
+	$(BIN)/python benchmarks/api_load.py
 	$(BIN)/python benchmarks/validate_contacts.py
 
 clean:

@@ -59,7 +59,7 @@ def create_app(settings: Settings | None = None, *, warm_up: bool = True) -> Fas
                 routes=app.routes,
             )
             schema["components"]["schemas"] |= document.create_definitions()
-            app.openapi_schema = schema
+            app.openapi_schema = document.without_unused(schema)
         return app.openapi_schema
 
     app.openapi = openapi  # type: ignore[method-assign]

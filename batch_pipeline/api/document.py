@@ -2,7 +2,8 @@
 
 from typing import Any
 
-from batch_pipeline.api.models import CreateBatch, ErrorEnvelope, RefusedEnvelope, RetryRequest
+from batch_pipeline.api.models import SYNC_SECONDS, CreateBatch, ErrorEnvelope, RefusedEnvelope, RetryRequest
+from batch_pipeline.records.registry import RESOURCES
 
 _RETRY_AFTER = {"Retry-After": {"description": "Seconds", "schema": {"type": "integer", "minimum": 0}}}
 
@@ -86,6 +87,27 @@ def create_body() -> dict[str, Any]:
     """The body of a call that creates a batch."""
     schema = CreateBatch.model_json_schema(ref_template="#/components/schemas/{model}")
     schema.pop("$defs", None)
+    # Which actions a resource has; and in mode sync the items come with the call, and the time is short.
+    actions = [
+        {
+            "properties": {
+                "resource": {"const": resource.name},
+                "action": {"enum": sorted(action.value for action in resource.actions)},
+            }
+        }
+        for resource in RESOURCES.values()
+    ]
+    sync_limits = {
+        "required": ["data"],
+        "properties": {
+            "data": {"not": {"type": "null"}},
+            "timeout_seconds": {"anyOf": [{"type": "null"}, {"type": "integer", "maximum": SYNC_SECONDS}]},
+        },
+    }
+    schema["allOf"] = [
+        {"anyOf": actions},
+        {"anyOf": [{"properties": {"mode": {"const": "mixed"}}}, sync_limits]},
+    ]
     content = {"schema": schema, "examples": {"items": _ITEMS, "file": _FILE, "upload": _UPLOAD}}
     return {"requestBody": {"required": True, "content": {"application/json": content}}}
 
@@ -95,6 +117,18 @@ def retry_body() -> dict[str, Any]:
     schema = RetryRequest.model_json_schema()
     content = {"schema": schema, "examples": {"rejected": {"value": {"failed_rows": True}}}}
     return {"requestBody": {"required": False, "content": {"application/json": content}}}
+
+
+def without_unused(schema: dict[str, Any]) -> dict[str, Any]:
+    """The document without the answers that FastAPI adds for its own form of wrong values, which nobody gets."""
+    for methods in schema["paths"].values():
+        for operation in methods.values():
+            added = operation["responses"].get("422", {})
+            if "HTTPValidationError" in str(added.get("content")):
+                del operation["responses"]["422"]
+    schema["components"]["schemas"].pop("HTTPValidationError", None)
+    schema["components"]["schemas"].pop("ValidationError", None)
+    return schema
 
 
 def create_definitions() -> dict[str, Any]:

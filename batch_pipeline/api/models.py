@@ -2,17 +2,26 @@
 
 from typing import Annotated, Any, Generic, Literal, TypeVar
 
+from phonenumbers import SUPPORTED_REGIONS
 from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, WithJsonSchema
 
 from batch_pipeline.batches.ids import ALPHABET
 from batch_pipeline.batches.model import Action, DuplicateHandling, Mode, PhaseName, PhaseStatus, Via
+from batch_pipeline.batches.options import NAME_MAX, NAME_MIN
 from batch_pipeline.batches.states import BatchStatus
 from batch_pipeline.records.registry import RESOURCES
 from batch_pipeline.service.request import BatchRequest, check_resource
+from batch_pipeline.settings import Settings
 
 T = TypeVar("T")
 
 BATCH_ID_PATTERN = f"^batch_[{ALPHABET}]{{22}}$"
+DATA_URL_PATTERN = (
+    r"^data:([A-Za-z0-9_.+-]+/[A-Za-z0-9_.+-]+)?;base64,"
+    r"([A-Za-z0-9+/]{4})*([A-Za-z0-9+/]{2}==|[A-Za-z0-9+/]{3}=)?$"
+)
+_NO_NUL = r"^[^\u0000]*$"
+SYNC_SECONDS: int = Settings.model_fields["sync_timeout_seconds"].default
 _Known = Annotated[str, AfterValidator(check_resource), Field(json_schema_extra={"enum": list(RESOURCES)})]
 _Count = Annotated[int, Field(ge=0)]
 _Moment = Annotated[int, Field(description="Epoch seconds", examples=[1767225600])]
@@ -143,11 +152,36 @@ class HealthOut(BaseModel):
 class CreateBatch(BatchRequest):
     """A batch to be created."""
 
-    data: list[Any] | str | None = Field(
+    data: list[Any] | Annotated[str, Field(pattern=DATA_URL_PATTERN)] | None = Field(
         None,
         description="The items, or a file as base64 data URL (`data:text/csv;base64,…`). Without it, the answer has a "
         "URL to send the file to",
     )
+    name: str | None = Field(
+        None,
+        min_length=NAME_MIN,
+        max_length=NAME_MAX,
+        pattern=_NO_NUL,
+        description="A label; default: resource and action",
+    )
+    properties: dict[Annotated[str, Field(pattern=_NO_NUL)], Annotated[str, Field(pattern=_NO_NUL)]] = Field(
+        default_factory=dict, description=BatchRequest.model_fields["properties"].description
+    )
+    column_mapping: Annotated[
+        dict[str, str],
+        WithJsonSchema(
+            {
+                "type": "object",
+                "additionalProperties": {"type": "string", "pattern": _NO_NUL},
+                "propertyNames": {"pattern": _NO_NUL},
+                "default": {},
+                "examples": [{"name": "Full name"}],
+            }
+        ),
+    ] = Field(default_factory=dict, description="Record field -> header in the file; each header once")
+    default_region: Annotated[
+        str | None, WithJsonSchema({"anyOf": [{"enum": sorted(SUPPORTED_REGIONS)}, {"type": "null"}]})
+    ] = Field(None, description=BatchRequest.model_fields["default_region"].description)
     delete_limit: Annotated[
         str | None,
         WithJsonSchema(

@@ -1,0 +1,276 @@
+"""Batches on the running system: PostgreSQL, S3, Dagster's daemon and the API, as `batch-pipeline up` starts them.
+
+Each status and each transition between them is reached by calls of the API (and of Dagster, for what only it can do).
+"""
+
+import json
+import os
+import shutil
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
+from pathlib import Path
+
+import httpx
+import psutil
+import psycopg
+import pytest
+from psycopg import sql
+from serving import PATIENCE_SECONDS, Client, envelope, new_client
+
+from batch_pipeline.batches.states import TRANSITIONS, BatchStatus
+from batch_pipeline.local.s3 import free_port
+from batch_pipeline.local.system import LocalSystem, local_system
+from batch_pipeline.system import System
+
+ADA = {"external_id": "crm-1", "name": "Ada", "email": "ada@example.com"}
+FEW_SECONDS = 2
+
+_seen: set[tuple[str | None, str]] = set()
+
+
+@pytest.fixture(scope="module")
+def system_settings() -> dict[str, str]:
+    return {"BATCH_CHUNK_ROWS": "100", "BATCH_DATABASE_WRITERS": "1", "BATCH_API_REQUESTS_PER_MINUTE": "1000000"}
+
+
+@pytest.fixture(scope="module")
+def running(module_system: System) -> Iterator[LocalSystem]:
+    """The running system, on this module's database and storage."""
+    folder = Path(tempfile.mkdtemp(prefix="batch-pipeline-tests-", dir="/var/tmp"))
+    with local_system(folder / "data", port=free_port(), api_port=free_port(), s3_port=None) as system:
+        yield system
+        system._supervisor.hurry()
+    shutil.rmtree(folder)
+
+
+@pytest.fixture
+def client(running: LocalSystem, module_system: System) -> Iterator[Client]:
+    """A client of an organization of the test's own; the transitions of its batches are noted."""
+    with httpx.Client(base_url=running.api_url, timeout=120) as http:
+        made = new_client(module_system, http)
+        yield made
+    with psycopg.connect(module_system.database_url) as connection:
+        _seen.update(
+            connection.execute(
+                "SELECT before, after FROM batch_transitions t JOIN batches b ON b.id = t.batch_id"
+                " WHERE organization_id = %s",
+                (made.organization_id,),
+            ).fetchall()
+        )
+
+
+@contextmanager
+def contacts_locked(system: System, mode: str = "SHARE") -> Iterator[None]:
+    """Whoever writes contacts waits within."""
+    with psycopg.connect(system.database_url) as connection:
+        connection.execute(sql.SQL("LOCK TABLE contacts IN {} MODE").format(sql.SQL(mode)))
+        yield
+        connection.rollback()
+
+
+def eventually(condition: Callable[[], bool]) -> None:
+    deadline = time.monotonic() + PATIENCE_SECONDS
+    while not condition():
+        assert time.monotonic() < deadline
+        time.sleep(0.1)
+
+
+def test_mode_mixed_answers_once_the_items_are_validated_and_goes_on(module_system: System, client: Client) -> None:
+    with contacts_locked(module_system):
+        answer = client.create([ADA, {"name": "Alan", "email": "nowhere"}], save_result=True)
+        batch = answer["data"]
+        assert (answer["status"], batch["via"]) == (202, "api")
+        assert batch["status"] in ("queued", "processing"), batch
+        assert [phase["mode"] for phase in batch["phases"]] == ["sync", "sync", "async", "async"]
+        assert [phase["status"] for phase in batch["phases"]][:2] == ["completed", "completed"]
+        client.until(batch["id"], "processing")
+    done = client.until(batch["id"], "completed")
+    assert (done["stats"]["created"], done["stats"]["rejected"]) == (1, 1)
+    found = client.batch(batch["id"], include_result_json="true", include_errors_csv="true", include_upload_csv="true")
+    assert [entry["outcome"] for entry in httpx.get(found["_result_json_url"]).json()] == ["created", "rejected"]
+    assert "nowhere" in httpx.get(found["_errors_csv_url"]).text
+    assert "Ada" in httpx.get(found["_upload_csv_url"]).text
+
+    again = client.post(f"/v1/batches/{batch['id']}/retry", {"failed_rows": True})
+    assert (again["status"], again["data"]["retry_of"]) == (202, batch["id"])
+    ended = client.until(again["data"]["id"], "failed", "completed")
+    assert ended["reason"]["code"] == "no_valid_items"
+
+
+def test_a_refused_payload_answers_422_with_the_failed_batch(client: Client) -> None:
+    answer = client.create("data:text/csv;base64,bmFtZSxjb2xvdXIKQWRhLHJlZAo=")
+    assert (answer["status"], answer["code"], answer["data"]["status"]) == (422, "unknown_columns", "failed")
+    assert client.post(f"/v1/batches/{answer['data']['id']}/retry")["status"] == 202  # failed -> requested -> failed
+    eventually(lambda: client.batch(answer["data"]["id"])["attempts"] == 2)
+    assert client.until(answer["data"]["id"], "failed")["reason"]["code"] == "unknown_columns"
+
+
+def test_an_uploaded_file_is_processed_by_exactly_one_run(
+    running: LocalSystem, module_system: System, client: Client
+) -> None:
+    created = client.create(name="people", save_upload=False)["data"]
+    assert httpx.put(created["_upload_url"], content=b"name\nAda\nBo\n").status_code == 200
+    batch = client.until(created["id"], "completed")
+    assert (batch["stats"]["created"], batch["attempts"], batch["has_upload_file"]) == (2, 1, False)
+    assert httpx.put(created["_upload_url"], content=b"name\nEva\n").status_code == 200
+    eventually(lambda: not module_system.store.exists(f"requested/{created['id']}/upload"))
+    query = '{runsOrError(filter: {tags: [{key: "batch/id", value: "%s"}]}) {... on Runs {results {runId}}}}'
+    answer = httpx.post(f"{running.dagster_url}/graphql", json={"query": query % created["id"]}).json()
+    assert [run["runId"] for run in answer["data"]["runsOrError"]["results"]] == [batch["run_id"]]
+    assert client.batch(created["id"]) == batch
+
+
+def test_a_batch_whose_file_never_comes_expires(module_system: System, client: Client) -> None:
+    created = client.create()["data"]
+    with psycopg.connect(module_system.database_url) as connection:
+        connection.execute("UPDATE batches SET upload_expires_at = now() WHERE id = %s", (created["id"],))
+    assert client.until(created["id"], "expired")["reason"]["code"] == "upload_expired"
+
+
+def test_cancelling_stops_a_batch_wherever_it_is_and_a_retry_does_the_rest(
+    module_system: System, client: Client
+) -> None:
+    waiting = client.create()["data"]
+    assert client.post(f"/v1/batches/{waiting['id']}/cancel")["data"]["reason"]["code"] == "cancelled"
+    assert client.post(f"/v1/batches/{waiting['id']}/retry")["code"] == "nothing_to_rerun"
+    assert httpx.put(waiting["_upload_url"], content=b"name\nAda\n").status_code == 200
+    eventually(lambda: "too late" in client.batch(waiting["id"])["reason"]["message"])
+    with contacts_locked(module_system):
+        first = client.create([ADA])["data"]
+        second = client.create([{"external_id": "crm-2", "name": "Bo"}])["data"]
+        assert second["status"] == "queued"
+        client.until(first["id"], "processing")
+        cancelled = client.post(f"/v1/batches/{second['id']}/cancel")
+        assert (cancelled["status"], cancelled["data"]["status"]) == (200, "failed")
+    assert client.until(first["id"], "completed")["stats"]["created"] == 1
+    assert client.post(f"/v1/batches/{first['id']}/cancel")["code"] == "not_cancellable"
+    retried = client.post(f"/v1/batches/{second['id']}/retry")  # failed -> queued: it had been validated
+    assert retried["status"] == 202
+    assert client.until(second["id"], "completed")["stats"]["created"] == 1
+    assert client.batch(second["id"])["attempts"] == 2
+    assert client.post(f"/v1/batches/{second['id']}/retry")["code"] == "not_rerunnable"
+
+
+def test_a_batch_that_takes_too_long_times_out_and_a_retry_does_the_rest(module_system: System, client: Client) -> None:
+    with contacts_locked(module_system, "ACCESS EXCLUSIVE"):  # nobody can even look for them: validation waits
+        early = client.create([ADA], timeout_seconds=FEW_SECONDS)["data"]
+        assert client.until(early["id"], "timed_out")["phases"][1]["status"] == "failed"
+    client.post(f"/v1/batches/{early['id']}/retry")
+    assert client.until(early["id"], "completed")["attempts"] == 2
+    with contacts_locked(module_system):
+        late = client.create([{**ADA, "name": "Eva"}], timeout_seconds=FEW_SECONDS * 2)["data"]
+        ended = client.until(late["id"], "timed_out")
+        assert (ended["reason"]["code"], ended["phases"][1]["status"]) == ("timed_out", "completed")
+    client.post(f"/v1/batches/{late['id']}/retry")
+    assert client.until(late["id"], "completed")["stats"]["updated"] == 1
+
+
+def test_cancelling_a_batch_that_is_processed_ends_it_after_its_chunk(module_system: System, client: Client) -> None:
+    waits = "SELECT count(*) FROM pg_stat_activity WHERE wait_event_type = 'Lock' AND query ILIKE 'UPDATE turns%'"
+    with ThreadPoolExecutor(1) as pool, psycopg.connect(module_system.database_url, autocommit=True) as connection:
+        with contacts_locked(module_system):
+            batch = client.create([{"name": f"n{number}"} for number in range(250)])["data"]
+            client.until(batch["id"], "processing")
+            cancelling = pool.submit(client.post, f"/v1/batches/{batch['id']}/cancel")
+            eventually(lambda: connection.execute(waits).fetchone() == (1,) or cancelling.done())
+        cancelled = cancelling.result()
+    assert (cancelled["status"], cancelled["data"]["reason"]["code"]) == (200, "cancelled")
+    assert client.post(f"/v1/batches/{batch['id']}/retry")["status"] == 202
+    assert client.until(batch["id"], "completed")["stats"]["created"] == 250
+
+
+def test_a_client_that_knows_only_the_published_calls_works(client: Client, tmp_path: Path) -> None:
+    node = shutil.which("node")
+    if node is None:
+        pytest.skip("there is no Node: install nodejs (apt-get install nodejs)")
+    for number in range(3):
+        client.create(name=f"number {number}")
+    made = client.create([ADA], mode="sync")["data"]
+    script = tmp_path / "client.mjs"
+    script.write_text(
+        """
+        const [HOST, key, id] = process.argv.slice(2);
+        const headers = {"PX-API-KEY": key};
+        const get = async (path) => (await fetch(HOST + path, {headers})).json();
+        const one = await (await fetch(HOST + "/v1/batches/" + id, {headers: {"PX-API-KEY": key}})).json();
+        const page = await get("/v1/batches?page=2&limit=25");
+        const short = await get("/v1/batches?page=2&limit=2");
+        const filtered = await get("/v1/batches?resource=contact&mode=mixed");
+        console.log(JSON.stringify({one, page, short, filtered}));
+        """
+    )
+    # Another host name than the one that it listens at.
+    host = str(client.http.base_url).replace("127.0.0.1", "localhost").rstrip("/")
+    done = subprocess.run([node, str(script), host, client.key, made["id"]], capture_output=True, text=True, check=True)
+    got = json.loads(done.stdout)
+    assert got["one"]["data"] == made
+    assert (got["page"]["data"], got["page"]["pagination"]["total_count"]) == ([], 4)
+    assert got["short"]["pagination"] == {"page": 2, "limit": 2, "has_more": False, "total_count": 4}
+    assert len(got["short"]["data"]) == 2
+    assert {batch["mode"] for batch in got["filtered"]["data"]} == {"mixed"}
+    assert len(got["filtered"]["data"]) == 3
+
+
+def test_submit_queues_a_file_in_the_running_system_and_shows_it_through(client: Client, tmp_path: Path) -> None:
+    (tmp_path / "people.csv").write_text("name,email\nAda,ada@example.com\nAlan,nowhere\n")
+    (tmp_path / "wrong.csv").write_text("colour\nred\n")
+    command = [sys.executable, "-m", "batch_pipeline", "submit"]
+    flags = ["--resource", "contact", "--action", "merge", "--organization", client.organization_id, "--json"]
+
+    def submit(*arguments: str) -> "subprocess.CompletedProcess[str]":
+        return subprocess.run(
+            [*command, *arguments, *flags], cwd=tmp_path, capture_output=True, text=True, check=False, env=os.environ
+        )
+
+    done = submit("people.csv", "--wait", "--save-result")
+    assert done.returncode == 0, done.stderr
+    batch = json.loads(done.stdout)
+    assert batch == client.batch(batch["id"])
+    assert (batch["status"], batch["stats"]["created"], batch["has_result_file"]) == ("completed", 1, True)
+    assert "processing: completed, 1 items, 0 rejected" in done.stderr
+    refused = submit("wrong.csv", "--wait")
+    assert (refused.returncode, json.loads(refused.stdout)["reason"]["code"]) == (1, "unknown_columns")
+    queued = submit("people.csv")
+    assert (queued.returncode, json.loads(queued.stdout)["status"]) == (0, "requested")
+    client.until(json.loads(queued.stdout)["id"], "completed")
+
+
+def test_with_dagster_away_a_batch_is_accepted_and_starts_when_it_is_back(running: LocalSystem, client: Client) -> None:
+    parts = [
+        child
+        for child in psutil.Process().children(recursive=True)
+        if any(word in " ".join(child.cmdline()) for word in ("dagster_webserver", "dagster._daemon"))
+    ]
+    assert len(parts) >= 2
+    for part in parts:
+        part.suspend()
+    try:
+        created = client.create()["data"]
+        assert httpx.put(created["_upload_url"], content=b"name\nBo\n").status_code == 200
+        began = time.monotonic()
+        with httpx.Client(base_url=client.http.base_url, timeout=5) as impatient:
+            with pytest.raises(httpx.ReadTimeout):
+                Client(impatient, client.organization_id, client.key).create([ADA])
+            assert time.monotonic() - began >= 5
+        eventually(lambda: len(client.get("/v1/batches")["data"]) == 2)
+        waiting = client.get("/v1/batches", order="desc", limit=1)["data"][0]
+        assert (waiting["status"], waiting["attempts"]) == ("requested", 0)
+    finally:
+        for part in parts:
+            part.resume()
+    assert client.until(waiting["id"], "completed")["attempts"] == 1
+    assert client.until(created["id"], "completed")["attempts"] == 1
+
+
+def test_every_transition_of_the_state_machine_has_been_reached(running: LocalSystem) -> None:
+    """By the tests above, through the API: so it runs with them, and last."""
+    possible = {(before.value, after.value) for before, afters in TRANSITIONS.items() for after in afters}
+    assert {after for _, after in _seen} == {status.value for status in BatchStatus}
+    # Time is looked at while a phase works, so what waits in line is `processing` before it can time out.
+    assert possible - _seen == {("queued", "timed_out")}
+    assert envelope(httpx.get(f"{running.api_url}/readyz"))["status"] == 200
