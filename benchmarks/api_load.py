@@ -80,9 +80,8 @@ def measure(address: str, database_url: str, clients: int, rounds: int) -> None:
     print(f"{'call':24} {'calls':>6} {'median ms':>10} {'95 % ms':>10} {'most ms':>10}")
     for name, seconds in taken.items():
         of_100 = statistics.quantiles(seconds, n=100)
-        print(
-            f"{name:24} {len(seconds):6,} {of_100[49] * 1000:10.1f} {of_100[94] * 1000:10.1f} {max(seconds) * 1000:10.1f}"
-        )
+        shown = " ".join(f"{each * 1000:10.1f}" for each in (of_100[49], of_100[94], max(seconds)))
+        print(f"{name:24} {len(seconds):6,} {shown}")
 
 
 def answers(address: str) -> bool:
