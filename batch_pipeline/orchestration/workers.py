@@ -149,7 +149,7 @@ def _execute(batch_id: str) -> str | None:
     try:
         if _system is None or _instance is None:
             _system = _opened.enter_context(open_system())
-            _instance = _opened.enter_context(open_instance(captures_output=False))
+            _instance = _opened.enter_context(open_instance(in_process=True))
         execute_batch(_system, _instance, _system.ledger.get(batch_id), log_level="CRITICAL")
     except Exception as error:
         _system = _instance = None

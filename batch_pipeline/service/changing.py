@@ -64,5 +64,5 @@ async def retry_failed_rows(service: Service, caller: Caller, batch_id: str) -> 
 
 
 def _cancel(service: Service, batch_id: str, key_id: str) -> Batch:
-    with open_instance(captures_output=False) as instance:
+    with open_instance(in_process=True) as instance:
         return cancel_batch(service.system, instance, batch_id, updated_by=key_id)
