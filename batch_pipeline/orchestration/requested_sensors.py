@@ -4,6 +4,7 @@ from dagster import DefaultSensorStatus, SensorDefinition, SensorEvaluationConte
 
 from batch_pipeline.batches.accepting import forget_old_keys
 from batch_pipeline.batches.listing import sum_up_all_counts
+from batch_pipeline.orchestration.sensors import INTAKE_SECONDS
 from batch_pipeline.storage.requested import expire_requested, take_in_requested
 from batch_pipeline.system import open_system
 
@@ -22,7 +23,9 @@ def build_requested_sensors() -> list[SensorDefinition]:
     )
     def requested_sensor(context: SensorEvaluationContext) -> SkipReason:
         with open_system() as system:
-            taken, removed = take_in_requested(system, limit=system.settings.inbox_files_per_tick)
+            taken, removed = take_in_requested(
+                system, limit=system.settings.inbox_files_per_tick, seconds=INTAKE_SECONDS
+            )
             expired = expire_requested(system)
         for each in removed:
             context.log.warning(each.why)

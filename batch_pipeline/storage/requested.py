@@ -5,6 +5,8 @@ between any two steps neither loses nor doubles it. The prefix holds only what h
 costs the same however many batches there have been.
 """
 
+import math
+import time
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 
@@ -29,16 +31,17 @@ class Removed:
     why: str
 
 
-def take_in_requested(system: System, *, limit: int) -> tuple[list[Batch], list[Removed]]:
+def take_in_requested(system: System, *, limit: int, seconds: float = math.inf) -> tuple[list[Batch], list[Removed]]:
     """Gives at most `limit` files to the batches that await them; removes those that no batch awaits (any more).
 
-    What lies there under no batch's name is left alone. A file of a store where files grow waits until it is quiet.
+    None is begun after so many seconds. What lies there under no batch's name is left alone. A file of a store where files grow waits until it is quiet.
     """
     quiet_since = datetime.now(UTC) - timedelta(seconds=system.settings.inbox_quiet_seconds)
+    until = time.monotonic() + seconds
     taken: list[Batch] = []
     removed: list[Removed] = []
     for found in system.store.list(keys.REQUESTED + "/"):
-        if len(taken) + len(removed) >= limit:
+        if len(taken) + len(removed) >= limit or time.monotonic() >= until:
             break
         batch_id = keys.batch_of_requested(found.key)
         if batch_id is None or found.modified_at > quiet_since:

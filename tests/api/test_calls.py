@@ -245,6 +245,18 @@ def test_while_the_database_is_away_calls_say_so_and_when_to_try_again(environme
         assert http.get("/healthz").status_code == 200
 
 
+def test_while_storage_is_away_nothing_is_accepted_that_needs_it(
+    module_system: System, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("AWS_ENDPOINT_URL", "http://127.0.0.1:1")
+    with served() as url, httpx.Client(base_url=url, timeout=60) as http:
+        client = new_client(module_system, http)
+        refused = client.create([ADA])
+        assert (refused["status"], refused["code"]) == (503, "storage_unavailable")
+        assert http.get("/readyz").status_code == 503
+        assert every_batch(client) == []
+
+
 def test_ready_means_that_database_and_storage_can_be_reached(client: Client) -> None:
     for path in ("/healthz", "/readyz"):
         assert envelope(client.http.get(path))["data"] == {"healthy": True}

@@ -35,7 +35,14 @@ _seen: set[tuple[str | None, str]] = set()
 
 @pytest.fixture(scope="module")
 def system_settings() -> dict[str, str]:
-    return {"BATCH_CHUNK_ROWS": "100", "BATCH_DATABASE_WRITERS": "1", "BATCH_API_REQUESTS_PER_MINUTE": "1000000"}
+    return {
+        "BATCH_CHUNK_ROWS": "100",
+        "BATCH_DATABASE_WRITERS": "1",
+        "BATCH_API_REQUESTS_PER_MINUTE": "1000000",
+        "BATCH_MIXED_WAIT_SECONDS": str(PATIENCE_SECONDS),  # on a busy machine validation may take long
+        "BATCH_SYNC_TURN_SECONDS": str(PATIENCE_SECONDS),
+        "BATCH_SYNC_WORKERS": "1",
+    }
 
 
 @pytest.fixture(scope="module")
@@ -51,7 +58,7 @@ def running(module_system: System) -> Iterator[LocalSystem]:
 @pytest.fixture
 def client(running: LocalSystem, module_system: System) -> Iterator[Client]:
     """A client of an organization of the test's own; the transitions of its batches are noted."""
-    with httpx.Client(base_url=running.api_url, timeout=120) as http:
+    with httpx.Client(base_url=running.api_url, timeout=2 * PATIENCE_SECONDS) as http:
         made = new_client(module_system, http)
         yield made
     with psycopg.connect(module_system.database_url) as connection:

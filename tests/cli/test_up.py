@@ -25,6 +25,9 @@ def test_up_shows_the_addresses_and_ends_with_zero_when_asked(cli: CommandLine) 
         ended = finished(process)
 
     assert f"http://127.0.0.1:{port}" in shown
+    assert f"http://127.0.0.1:{ports[3]}" in shown
+    assert (cli.folder / "data" / "api-key").read_text().strip() in shown
+    assert (cli.folder / "data" / "api-key").stat().st_mode & 0o077 == 0
     assert "data/s3/batch/uploads/" in shown
     assert ended.returncode == 0, ended.stderr
     assert taken.returncode == 3
