@@ -34,7 +34,8 @@ class Removed:
 def take_in_requested(system: System, *, limit: int, seconds: float = math.inf) -> tuple[list[Batch], list[Removed]]:
     """Gives at most `limit` files to the batches that await them; removes those that no batch awaits (any more).
 
-    None is begun after so many seconds. What lies there under no batch's name is left alone. A file of a store where files grow waits until it is quiet.
+    None is begun after so many seconds. What lies there under no batch's name is left alone. A file of a store where
+    files grow waits until it is quiet.
     """
     quiet_since = datetime.now(UTC) - timedelta(seconds=system.settings.inbox_quiet_seconds)
     until = time.monotonic() + seconds
