@@ -73,6 +73,8 @@ class BatchOptions(BaseModel):
     def _delete_limit_is_readable(cls, value: Any) -> Any:
         if value is None:
             return None
+        if isinstance(value, float) and value.is_integer():
+            value = int(value)  # JSON knows no difference
         text = str(value).replace(" ", "").lower()
         if isinstance(value, bool) or not _DELETE_LIMIT.fullmatch(text):
             raise ValueError("must be a count (500), a percentage (10%), or none")

@@ -8,7 +8,7 @@ from typing import Annotated, Any
 
 import msgspec
 import numpy as np
-from pydantic import AfterValidator, ConfigDict, Field, ValidationError
+from pydantic import AfterValidator, ConfigDict, Field, ValidationError, field_validator
 
 from batch_pipeline.batches.model import Action, Mode
 from batch_pipeline.batches.options import OPTION_NAMES, BatchOptions
@@ -45,6 +45,11 @@ class BatchRequest(BatchOptions):
         description="`sync`: the answer is the final batch. `mixed`: the answer comes once the items are validated, "
         "and processing goes on",
     )
+
+    @field_validator("timeout_seconds", mode="before")
+    @classmethod
+    def _whole_number(cls, value: Any) -> Any:
+        return int(value) if isinstance(value, float) and value.is_integer() else value  # JSON knows no difference
 
     def options(self) -> BatchOptions:
         """The options alone."""
