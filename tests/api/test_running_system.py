@@ -71,7 +71,7 @@ def running(module_system: System) -> Iterator[LocalSystem]:
 
 @pytest.fixture
 def client(running: LocalSystem, module_system: System, request: pytest.FixtureRequest) -> Iterator[Client]:
-    """A client of an organization of the test's own; its batches must go through the transitions that `reaches` says."""
+    """A client of an organization of the test's own; its batches must go through what `reaches` says."""
     with httpx.Client(base_url=running.api_url, timeout=2 * PATIENCE_SECONDS) as http:
         made = new_client(module_system, http)
         yield made
