@@ -4,7 +4,7 @@ Elements are handled in a long table, one row an element, so that a cell (`a,b` 
 headers (`tags.0`) obey the same rules.
 """
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from functools import lru_cache, reduce
 from typing import Any, ClassVar
@@ -19,7 +19,7 @@ from batch_pipeline.payloads.model import CellKind
 from batch_pipeline.records.cells import AddErrors, Cells, column_cells, constant
 from batch_pipeline.records.fields import Field, RuleContext
 from batch_pipeline.records.json_text import json_arrays, json_values
-from batch_pipeline.records.nested import TWICE, Nested, decode_cells
+from batch_pipeline.records.nested import TWICE, Nested, add_wrong_type, decode_cells
 from batch_pipeline.records.scalars import ScalarRules, of_kinds
 
 # No list is longer, whatever its field allows: an item of some megabytes could hold a million wrong elements.
@@ -43,6 +43,27 @@ class Elements:
     places: Ints
     raw: pa.StringArray
     kinds: pa.UInt8Array
+
+
+@dataclass(frozen=True)
+class GivenLists:
+    """The cells in which a list field is given.
+
+    Attributes:
+        whole: each list in one cell; null where it isn't given like that.
+        parts: the cells of dotted headers, by what these name within the field.
+        given: which items give a list.
+        cleared: which items clear it.
+    """
+
+    whole: Cells
+    parts: Mapping[str, Cells]
+    given: pa.BooleanArray
+    cleared: pa.BooleanArray
+
+    def stored(self, lists: pa.StringArray) -> pa.StringArray:
+        """The lists that are not empty, and the empty ones."""
+        return pc.coalesce(lists, pc.if_else(self.given, "[]", pa.scalar(None, pa.string())))
 
 
 @dataclass(frozen=True)
@@ -74,12 +95,29 @@ class ListField(Nested):
         """What a list is told that is too long."""
         return f"has more than {self.max_items:,} elements"
 
-    def decoded_lists(self, cells: Cells, add_errors: AddErrors) -> list[tuple[int, list[Any]]]:
+    def given(self, cells: Mapping[str, Cells], count: int, add_errors: AddErrors) -> "GivenLists":
+        """The cells in which the field is given. Giving it both ways is an error."""
+        nothing = constant(False, count)
+        whole = cells.get(self.name, Cells(pa.nulls(count, pa.string()), nothing, None, pa.nulls(count, pa.string())))
+        parts = {key: cells[name] for name in cells if (key := self.key_of(name)) is not None}
+        in_whole = pc.is_valid(whole.values)
+        in_parts = reduce(pc.or_, (pc.is_valid(part.values) for part in parts.values()), nothing)
+        add_errors(pc.indices_nonzero(pc.and_(in_whole, in_parts)), "conflict", self.name, TWICE, None)
+        given = pc.or_(in_whole, in_parts)
+        cleared = reduce(pc.or_, (part.cleared for part in parts.values()), whole.cleared)
+        return GivenLists(whole, parts, given, pc.and_not(cleared, given))
+
+    def decoded_lists(self, cells: Cells, add_errors: AddErrors) -> Iterator[tuple[int, list[Any]]]:
         """The items whose cell is a JSON list, with it; without those so long that it would be idle to judge them."""
-        lists, others = decode_cells(cells, list)
-        add_errors(others, "invalid_type", self.name, self.type_expectation, cells.raw.take(others))
-        self.too_many([item for item, elements in lists if len(elements) > MOST_ELEMENTS], add_errors)
-        return [(item, elements) for item, elements in lists if len(elements) <= MOST_ELEMENTS]
+        others: list[int] = []
+        long: list[int] = []
+        for item, elements in decode_cells(cells, list, others):
+            if len(elements) <= MOST_ELEMENTS:
+                yield item, elements
+            else:
+                long.append(item)
+        add_wrong_type(self, cells, others, add_errors)
+        self.too_many(long, add_errors)
 
     def too_many(self, items: Iterable[int], add_errors: AddErrors) -> None:
         """An error for each of the items."""
@@ -123,27 +161,29 @@ class ScalarList(ListField):
     ) -> tuple[pa.StringArray | None, pa.BooleanArray]:
         """The list of each item, as a JSON array."""
         del values
-        whole = cells.get(self.name)
-        dotted = {key: cells[name] for name in cells if (key := self.key_of(name)) is not None}
-        nothing = constant(False, count)
-        cleared = nothing if whole is None else whole.cleared
-        in_whole = nothing if whole is None else pc.is_valid(whole.values)
-        in_parts = reduce(pc.or_, (pc.is_valid(column.values) for column in dotted.values()), nothing)
-        add_errors(pc.indices_nonzero(pc.and_(in_whole, in_parts)), "conflict", self.name, TWICE, None)
-        given = pc.or_(in_whole, in_parts)
-        parts = [_of_part(int(place), column) for place, column in dotted.items()]
-        readable = given.to_numpy(zero_copy_only=False)
-        if whole is not None:
-            is_json = pc.fill_null(pc.starts_with(whole.values, "["), False)
-            lists = self.decoded_lists(whole.take_valid(is_json), add_errors)
-            readable = readable & ~is_json.to_numpy(zero_copy_only=False)
-            readable[[item for item, _ in lists]] = True
-            parts += [_of_lists(lists), self._of_texts(whole.take_valid(pc.invert(is_json)).values, add_errors)]
-        cleared = reduce(pc.or_, (column.cleared for column in dotted.values()), cleared)
-        lists_of_items = self._judged(parts, readable, context, add_errors)
-        return pc.coalesce(lists_of_items, pc.if_else(given, "[]", pa.scalar(None, pa.string()))), pc.and_not(
-            cleared, given
-        )
+        found = self.given(cells, count, add_errors)
+        is_json = pc.fill_null(pc.starts_with(found.whole.values, "["), False)
+        in_json, readable = self._of_lists(found.whole.take_valid(is_json), add_errors)
+        in_text = self._of_texts(found.whole.take_valid(pc.invert(is_json)).values, add_errors)
+        parts = [_of_part(int(place), part) for place, part in found.parts.items()]
+        judged = found.given.to_numpy(zero_copy_only=False) & ~is_json.to_numpy(zero_copy_only=False)
+        judged[readable] = True
+        return found.stored(self._judged([in_json, in_text, *parts], judged, context, add_errors)), found.cleared
+
+    def _of_lists(self, cells: Cells, add_errors: AddErrors) -> tuple[Elements, Ints]:
+        """The elements of JSON lists, and the items that have such a list."""
+        items: list[int] = []
+        lengths: list[int] = []
+        values: list[Any] = []
+        for item, elements in self.decoded_lists(cells, add_errors):
+            items.append(item)
+            lengths.append(len(elements))
+            values += elements
+        raw, kinds = value_column(values)
+        of = np.repeat(np.arange(len(items)), np.array(lengths, np.int64))
+        places = np.arange(len(of)) - np.cumsum([0, *lengths])[of]
+        readable = np.array(items, np.int64)
+        return Elements(readable[of], places, raw, _texts(len(raw)) if kinds is None else kinds), readable
 
     def _of_texts(self, texts: pa.StringArray, add_errors: AddErrors) -> Elements:
         """The elements of texts with commas between them."""
@@ -207,18 +247,6 @@ def at_elements(name: str, items: Ints, places: Ints, add_errors: AddErrors) -> 
 @lru_cache(maxsize=64)
 def _element_rules(fields: tuple[Field, ...], context: RuleContext) -> tuple[tuple[Field, ScalarRules], ...]:
     return tuple((field, ScalarRules({"": field}, context)) for field in fields)
-
-
-def _of_lists(lists: list[tuple[int, list[Any]]]) -> Elements:
-    """The elements of decoded lists."""
-    lengths = [len(elements) for _, elements in lists]
-    raw, kinds = value_column([element for _, elements in lists for element in elements])
-    return Elements(
-        np.repeat(np.array([item for item, _ in lists], np.int64), lengths),
-        np.concatenate([np.empty(0, np.int64), *(np.arange(length) for length in lengths)]),
-        raw,
-        _texts(len(raw)) if kinds is None else kinds,
-    )
 
 
 def _of_part(place: int, cells: Cells) -> Elements:

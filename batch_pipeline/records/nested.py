@@ -5,7 +5,7 @@ use the one way or the other, and both obey the same rules, whose errors name th
 """
 
 from abc import abstractmethod
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
@@ -55,21 +55,27 @@ class Nested(Field):
         """
 
 
-def decode_cells(cells: Cells, wanted: type) -> tuple[list[tuple[int, Any]], pa.Int64Array]:
-    """The items whose cell is JSON of the wanted type, with its value; and those where it is something else."""
+def decode_cells(cells: Cells, wanted: type, others: list[int]) -> Iterator[tuple[int, Any]]:
+    """The items whose cell is JSON of the wanted type, with its value; those where it is something else into `others`.
+
+    One at a time: the garbage collector visits again and again what is kept.
+    """
     given = pc.indices_nonzero(pc.is_valid(cells.values))
-    decoded: list[tuple[int, Any]] = []
-    others: list[int] = []
     for item, text in zip(given.to_pylist(), cells.values.take(given).to_pylist(), strict=True):
         try:
             value = json_text.decode(text)
         except ValueError:
             value = None
         if isinstance(value, wanted):
-            decoded.append((item, value))
+            yield item, value
         else:
             others.append(item)
-    return decoded, pa.array(others, pa.int64())
+
+
+def add_wrong_type(field: Field, cells: Cells, items: list[int], add_errors: AddErrors) -> None:
+    """An error for each of the items, whose cell is not what the field can be."""
+    wrong = pa.array(items, pa.int64())
+    add_errors(wrong, "invalid_type", field.name, field.type_expectation, cells.raw.take(wrong))
 
 
 class KeyColumns:

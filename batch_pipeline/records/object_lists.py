@@ -2,7 +2,7 @@
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from functools import lru_cache, reduce
+from functools import lru_cache
 from typing import ClassVar
 
 import numpy as np
@@ -15,7 +15,7 @@ from batch_pipeline.records.cells import AddErrors, Cells, constant
 from batch_pipeline.records.fields import Field, RuleContext
 from batch_pipeline.records.json_text import json_arrays, json_objects, json_values
 from batch_pipeline.records.lists import Ints, ListField, at_elements
-from batch_pipeline.records.nested import TWICE, KeyColumns
+from batch_pipeline.records.nested import KeyColumns
 from batch_pipeline.records.scalars import ScalarRules, of_kinds
 
 
@@ -55,22 +55,11 @@ class ObjectList(ListField):
     ) -> tuple[pa.StringArray | None, pa.BooleanArray]:
         """The list of each item, as a JSON array."""
         del values
-        whole = cells.get(self.name)
-        dotted = {key: cells[name] for name in cells if (key := self.key_of(name)) is not None}
-        nothing = constant(False, count)
-        cleared = nothing if whole is None else whole.cleared
-        in_whole = nothing if whole is None else pc.is_valid(whole.values)
-        in_parts = reduce(pc.or_, (pc.is_valid(column.values) for column in dotted.values()), nothing)
-        add_errors(pc.indices_nonzero(pc.and_(in_whole, in_parts)), "conflict", self.name, TWICE, None)
-        given = pc.or_(in_whole, in_parts)
-        cleared = reduce(pc.or_, (column.cleared for column in dotted.values()), cleared)
-        lists = [pa.nulls(count, pa.string())]
-        if whole is not None:
-            lists.append(self._of_whole(whole, count, context, add_errors))
-        if dotted:
-            lists.append(self._of_parts(dotted, count, context, add_errors))
-        empty = pc.if_else(given, "[]", pa.scalar(None, pa.string()))
-        return pc.coalesce(*lists, empty), pc.and_not(cleared, given)
+        found = self.given(cells, count, add_errors)
+        lists = [self._of_whole(found.whole, count, context, add_errors)]
+        if found.parts:
+            lists.append(self._of_parts(found.parts, count, context, add_errors))
+        return found.stored(pc.coalesce(*lists)), found.cleared
 
     def _of_whole(self, cells: Cells, count: int, context: RuleContext, add_errors: AddErrors) -> pa.StringArray:
         items: list[int] = []

@@ -11,7 +11,7 @@ from batch_pipeline.payloads.model import CellKind
 from batch_pipeline.records.cells import AddErrors, Cells, constant
 from batch_pipeline.records.fields import Field, RuleContext
 from batch_pipeline.records.json_text import json_objects, json_values
-from batch_pipeline.records.nested import KeyColumns, Nested, decode_cells, merge_cells
+from batch_pipeline.records.nested import KeyColumns, Nested, add_wrong_type, decode_cells, merge_cells
 from batch_pipeline.records.scalars import of_kinds
 
 
@@ -53,11 +53,11 @@ class KeyedObject(Nested):
         whole = cells.get(self.name)
         if whole is None:
             return
-        decoded, others = decode_cells(whole, dict)
-        add_errors(others, "invalid_type", self.name, self.type_expectation, whole.raw.take(others))
         columns = KeyColumns(key.name for key in self.keys)
-        for item, pairs in decoded:
+        others: list[int] = []
+        for item, pairs in decode_cells(whole, dict, others):
             columns.add(item, pairs)
+        add_wrong_type(self, whole, others, add_errors)
         fields = self.scalars()
         for key, column in columns.cells(count).items():
             name = f"{self.name}.{key}"
