@@ -67,12 +67,16 @@ class RecordChecks:
         return touched
 
     def _statement(self, rule: RecordRule, touched: sql.Composed) -> sql.Composed:
+        needed = None
+        if rule.needs is not None and rule.needs not in self._fields:  # so only stored records can have it
+            field = self._resource.field(rule.needs)
+            needed = sql.SQL("r.{} <> {}").format(sql.Identifier(rule.needs), initial_value(field))
         return sql.SQL(
             """
             INSERT INTO {errors} (row, step, code, field, message, value)
             SELECT s.row, {step}, {code}, {field}, {message}, NULL
             FROM matched m JOIN {items} s ON s.row = m.row
-            LEFT JOIN {records} r ON r.organization_id = %(organization)s AND r.id = m.record_id
+            {with_records} r ON r.organization_id = %(organization)s AND r.id = m.record_id AND {needed}
             WHERE m.matches = CASE WHEN m.kind = {by_id} OR m.record_id IS NOT NULL THEN 1 ELSE 0 END
               AND m.kind IS NOT NULL AND s.invalid & {mask} = 0 AND ({touched}) AND {violated}
             ORDER BY s.row
@@ -80,7 +84,10 @@ class RecordChecks:
         ).format(
             errors=self._staging.errors,
             items=self._staging.items,
-            records=sql.Identifier("public", self._resource.table),
+            with_records=sql.SQL("{} JOIN {}").format(
+                sql.SQL("LEFT" if needed is None else "INNER"), sql.Identifier("public", self._resource.table)
+            ),
+            needed=sql.SQL("true") if needed is None else needed,
             step=sql.Literal(STEP_PLAN),
             code=sql.Literal(rule.code),
             field=sql.Literal(rule.field),

@@ -116,6 +116,7 @@ CONTACT = Resource(
             violated=_has_equal_addresses,
             by_giving=("address", "address_line2", "alternate_addresses"),
             by_clearing=("address_line2",),
+            needs="alternate_addresses",
         ),
     ),
 )

@@ -27,6 +27,8 @@ class RecordRule:
         by_giving: fields whose values or keys, given by an item, can break it.
         by_clearing: fields that break it when they are cleared.
         by_creating: whether a new record can break it whatever its item carries.
+        needs: a field that is not empty in any record that breaks it. An index on the records in which it isn't makes
+            the rule cheap for uploads that don't have the field.
     """
 
     code: str
@@ -37,6 +39,7 @@ class RecordRule:
     by_giving: tuple[str, ...] = ()
     by_clearing: tuple[str, ...] = ()
     by_creating: bool = False
+    needs: str | None = None
 
 
 def condition(template: str) -> Violated:

@@ -14,6 +14,7 @@ from hypothesis import strategies as st
 
 from batch_pipeline.batches.model import Action, Batch
 from batch_pipeline.errors import RefusedError
+from batch_pipeline.loading import record_checks
 from batch_pipeline.local.samples import make_samples
 from batch_pipeline.records.registry import RESOURCES, check_action
 from batch_pipeline.records.resource import Resource
@@ -132,8 +133,9 @@ def test_a_shipment_is_meant_by_its_number_and_provider_null_being_null(run: Run
 
 @pytest.mark.parametrize(("resource", "carrier"), [("shipment", "provider"), ("tracker", "provider_id")])
 def test_a_change_of_number_or_carrier_is_judged_with_the_other_as_stored(
-    run: Runner, resource: str, carrier: str
+    run: Runner, monkeypatch: pytest.MonkeyPatch, resource: str, carrier: str
 ) -> None:
+    monkeypatch.setattr(record_checks, "FETCHED_ROWS", 2)  # so that six items need several looks
     created = run.json(
         {"external_id": "a", "tracking_number": UPS, carrier: "ups"},
         {"external_id": "b", "tracking_number": WRONG_UPS},
@@ -260,6 +262,22 @@ def test_rules_of_a_contact_hold_for_it_as_it_would_be_stored(run: Runner) -> No
         ({**stored, "name": f"N{n}"}, item, wrong) for n, (stored, item, wrong) in enumerate(cases)
     ]
     judged(run, "contact", {}, named)
+
+
+def test_a_primary_address_differs_from_the_alternate_ones_that_only_the_record_has(run: Runner) -> None:
+    run.json(
+        {"external_id": "a", "name": "A", "alternate_addresses": {"home": "1 Main St"}},
+        {"external_id": "b", "name": "B"},
+    )
+
+    batch = run.csv(
+        {"external_id": "a", "name": "A", "address": "1 main st"},
+        {"external_id": "b", "name": "B", "address": "1 main st"},
+        {"external_id": "c", "name": "C", "address": "1 main st"},
+    )
+
+    assert stats(batch) == {"created": 1, "updated": 1, "rejected": 1}
+    assert run.codes(batch) == [(1, ["conflict"])]
 
 
 VALID: dict[str, Row] = {

@@ -1,0 +1,14 @@
+"""The few contacts with alternate addresses: those that an upload without such can make equal to a primary one."""
+
+from alembic import op
+
+revision = "0010"
+down_revision = "0009"
+branch_labels = None
+depends_on = None
+
+
+def upgrade() -> None:
+    op.execute(
+        "CREATE INDEX contacts_alternate_addresses ON contacts (organization_id, id) WHERE alternate_addresses <> '{}'"
+    )
