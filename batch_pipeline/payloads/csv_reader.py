@@ -4,6 +4,7 @@
 since its own reading merges rows after an unclosed quote without a word.
 """
 
+import codecs
 from collections.abc import Iterator
 
 import numpy as np
@@ -141,6 +142,8 @@ def _build_cells(
 ) -> list[pa.StringArray]:
     """The kept columns of ``count`` rows known to be well formed."""
     names = [str(position) for position in header.flat.kept]
+    if bytes(data[:3]) == codecs.BOM_UTF8:  # of a cell: pyarrow would take it for a file's and drop it
+        data = b"\n" + bytes(data)
     table = pacsv.read_csv(
         pa.BufferReader(pa.py_buffer(data)),
         read_options=pacsv.ReadOptions(

@@ -11,6 +11,8 @@ from batch_pipeline.payloads.json_items import DECODER_ERRORS, ChunkBuilder, Ite
 from batch_pipeline.payloads.model import Payload, PayloadFormat, RawChunk, ReadLimits
 
 _BLANKS = re.compile(r"[ \t\n\r]*+")
+# Of a number that goes on, this much may stand beyond what is a number already: the start of an exponent, `e+`.
+_LONGEST_CUT = 2
 
 
 class TextBuffer:
@@ -192,7 +194,7 @@ class _ArrayReading:
         except DECODER_ERRORS:
             self._read_by_grammar()
         else:
-            if type(item) is not dict and end == len(text) and not buffer.final:
+            if type(item) is not dict and len(text) - end <= _LONGEST_CUT and not buffer.final:
                 self._read_by_grammar()  # a number may go on
             else:
                 surrogates = buffer.may_have_surrogates

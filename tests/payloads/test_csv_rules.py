@@ -35,6 +35,7 @@ BLOCK_SIZES = pytest.mark.parametrize("block_bytes", [1, 2, 3, 7, 1 << 20])
         pytest.param('1,"', {}, {1: '1,"'}, id="a quote ends the file"),
         pytest.param("1\n2,3,4\n5,6\n", {3: "56"}, {1: "1", 2: "2,3,4"}, id="too few and too many cells"),
         pytest.param("a\0b,\0\n1,2\n", {1: ["a\0b", "\0"], 2: "12"}, {}, id="NUL is text"),
+        pytest.param("\ufeff1,\ufeff\n\ufeff,2\n", {1: ["\ufeff1", "\ufeff"], 2: ["\ufeff", "2"]}, {}, id="marks"),
         pytest.param("é,日本\n", {1: ["é", "日本"]}, {}, id="beyond ASCII"),
         pytest.param("NULL,nan\ntrue,1e5\n", {1: ["NULL", "nan"], 2: ["true", "1e5"]}, {}, id="nothing is inferred"),
         pytest.param('a\\,b\n\\",c\n', {1: ["a\\", "b"], 2: ['\\"', "c"]}, {}, id="a backslash is text"),

@@ -6,13 +6,14 @@ import gzip
 import io
 import json
 import sys
+import unicodedata
 from collections.abc import Callable
 from typing import Any
 
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
-from batch_runs import arrived, contacts, new_organization
+from batch_runs import arrived, as_csv, contacts, new_organization
 from driving import run_attempt
 from workbooks import by_openpyxl
 
@@ -203,3 +204,59 @@ def test_an_upload_of_as_many_columns_as_may_be_gives_an_errors_file_that_can_be
     lines = errors.replace(b"no address", b"ada@example.com").splitlines(keepends=True)
     again = _run(system, organization, b"".join(lines[:2]), name="errors.csv")
     assert (again.status, again.stats.created) == ("completed", 1)
+
+
+def test_texts_of_any_kind_are_stored_as_given_and_never_run(module_system: System) -> None:
+    system = module_system
+    texts = [
+        "'; DROP TABLE contacts; --",
+        "$(touch /tmp/x) `id`",
+        "=cmd|' /C calc'!A0",
+        "@SUM(1+1)*cmd",
+        "\u202eevil",
+        "a\u200bb",
+        "שלום עולם",
+        "日本語 한국어",
+        "👩‍👩‍👧 family",
+        "%s {0} \\N \\x",
+        "NULL",
+        "<script>&amp;",
+        "e\u0301 becomes é",
+    ]
+    stored = [unicodedata.normalize("NFC", text) for text in texts]
+    for name in ("people.csv", "people.json", "people.xlsx"):
+        organization = new_organization(system)
+        rows = [
+            {"external_id": text, "name": text, "notes": text, "metadata.k": text, "email": "" if number else text}
+            for number, text in enumerate(texts)
+        ]
+        header = list(rows[0])
+        if name.endswith(".json"):
+            payload = json.dumps(
+                [{"metadata": {"k": row.pop("metadata.k")}, **row} for row in map(dict, rows)]
+            ).encode()
+        elif name.endswith(".xlsx"):
+            payload = by_openpyxl([header, *([row[field] for field in header] for row in rows)])
+        else:
+            payload = as_csv(rows)
+        batch = _run(system, organization, payload, name=name)
+        assert (batch.status, batch.stats.created, batch.stats.rejected) == ("completed", len(texts) - 1, 1)
+        found = {row["external_id"]: row for row in contacts(system, organization)}
+        assert set(found) == set(stored[1:])
+        for text in stored[1:]:
+            row = found[text]
+            assert (row["name"], row["notes"], row["metadata"]) == (text, text, {"k": text})
+        (rejected,) = json.loads(system.store.read(keys.errors_json(batch.id)))
+        assert rejected["item"]["notes"] == texts[0]
+        assert {error["field"] for error in rejected["errors"]} == {"email"}
+
+
+def test_control_characters_are_refused_by_the_field_s_name(module_system: System) -> None:
+    organization = new_organization(module_system)
+    batch = _run(module_system, organization, b"name,notes\nAda,a\x07b\nBob,tab\there\nCy\x00,x\n")
+    assert (batch.stats.created, batch.stats.rejected) == (1, 2)
+    errors = json.loads(module_system.store.read(keys.errors_json(batch.id)))
+    assert [(entry["row"], [(e["field"], e["code"]) for e in entry["errors"]]) for entry in errors] == [
+        (1, [("notes", "invalid_format")]),
+        (3, [("name", "invalid_format")]),
+    ]
