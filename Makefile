@@ -32,6 +32,8 @@ bench: install
 	$(BIN)/python benchmarks/sync_batch.py
 	$(BIN)/python benchmarks/list_batches.py
 	$(BIN)/python benchmarks/api_load.py
+	$(BIN)/python benchmarks/rejected_rows.py
+	$(BIN)/python benchmarks/memory_by_format.py
 	$(BIN)/python benchmarks/validate_contacts.py
 
 clean:

@@ -106,10 +106,19 @@ def write_errors(attempt: Attempt) -> None:
             json_path.open("wb") as json_file,
             ErrorsWriter(csv_file, json_file, columns=columns, has_unreadable=batch.work.unreadable > 0) as writer,
         ):
-            for chunk in _rejected(attempt, connection):
+            for chunk in _ahead(_rejected(attempt, connection)):
                 writer.write(chunk)
     store.upload(csv_path, keys.errors_csv(batch.id))
     store.upload(json_path, keys.errors_json(batch.id))
+
+
+def _ahead(chunks: Iterator[RejectedChunk]) -> Iterator[RejectedChunk]:
+    """The same chunks, the next one being fetched while the last one is worked on."""
+    with ThreadPoolExecutor(1) as fetching:
+        coming = fetching.submit(next, chunks, None)
+        while (chunk := coming.result()) is not None:
+            coming = fetching.submit(next, chunks, None)
+            yield chunk
 
 
 def _chunks(attempt: Attempt) -> Iterator[tuple[RawChunk, int, int]]:
