@@ -83,6 +83,7 @@ def main() -> None:
                 batches = take_in(system, limit=get_settings().inbox_files_per_tick, seconds=20)
                 ticks.append(time.perf_counter() - began)
                 taken += len(batches)
+                print(f"tick {len(ticks)}: {len(batches)} files in {ticks[-1]:.1f} s", file=sys.stderr)
             print(f"{files:,} files at once: {len(ticks)} ticks, {sum(ticks):.0f} s, the longest {max(ticks):.1f} s")
             with psycopg.connect(system.database_url) as connection:
                 row = connection.execute(

@@ -62,6 +62,15 @@ def run_config_of(batch: Batch) -> dict[str, Any]:
     return {"ops": {tags.PARSE: {"config": {**what, **options, "name": batch.name}}}}
 
 
+def request_of(batch: Batch) -> str:
+    """Names the run that the batch awaits, or the one that it awaited last, among all of its runs.
+
+    The place in line is in it, which every request for a re-run gives anew: also one whose run ended before it became
+    an attempt. A run that gave way was an attempt, and its batch kept its place.
+    """
+    return f"{batch.arrival}/{batch.attempts}"
+
+
 def run_tags_of(batch: Batch) -> dict[str, str]:
     """The tags of a batch's runs."""
     return {
@@ -69,6 +78,7 @@ def run_tags_of(batch: Batch) -> dict[str, str]:
         tags.ORGANIZATION: str(batch.organization_id),
         tags.RESOURCE: str(batch.resource),
         tags.TURN: f"{batch.organization_id}.{batch.resource}",
+        tags.REQUEST: request_of(batch),
         tags.ACTION: "" if batch.action is None else batch.action.value,
     }
 

@@ -8,7 +8,7 @@ at the start of every command that works in its own process.
 import time
 from collections.abc import Callable, Iterator, Sequence
 
-from dagster import DagsterEvent, DagsterEventType, DagsterInstance, DagsterRunStatus, RunRecord, RunsFilter
+from dagster import DagsterEvent, DagsterEventType, DagsterInstance, DagsterRun, DagsterRunStatus, RunsFilter
 
 from batch_pipeline.batches.model import Batch, Reason, Starter
 from batch_pipeline.batches.ownership import is_owned
@@ -17,6 +17,7 @@ from batch_pipeline.database import connect
 from batch_pipeline.loading.staging import Connection
 from batch_pipeline.orchestration import tags
 from batch_pipeline.orchestration.attempts import cancelled_reason
+from batch_pipeline.orchestration.config import request_of
 from batch_pipeline.system import System
 
 AnyReason = Reason | Callable[[int], Reason]
@@ -155,20 +156,14 @@ def _end_outlived_runs(system: System, instance: DagsterInstance, connection: Co
 def _launched_in_vain(instance: DagsterInstance, awaiting: Sequence[Batch]) -> Iterator[tuple[Batch, Reason]]:
     """Of the batches that the launcher is to start, those whose run ended before it began, and why."""
     for some in _in_parts(awaiting, RUNS_AT_ONCE):
-        newest: dict[str, RunRecord] = {}
-        for record in instance.get_run_records(RunsFilter(tags={tags.BATCH_ID: [batch.id for batch in some]})):
-            newest.setdefault(record.dagster_run.tags[tags.BATCH_ID], record)
+        newest: dict[tuple[str, str | None], DagsterRun] = {}
+        for run in instance.get_runs(RunsFilter(tags={tags.BATCH_ID: [batch.id for batch in some]})):
+            newest.setdefault((run.tags[tags.BATCH_ID], run.tags.get(tags.REQUEST)), run)
         for batch in some:
-            record_of_it = newest.get(batch.id)
-            # None yet, or one that answered an older request, or may still begin.
-            if (
-                record_of_it is None
-                or record_of_it.create_timestamp < batch.updated_at
-                or not record_of_it.dagster_run.is_finished
-            ):
-                continue
-            was_cancelled = record_of_it.dagster_run.status is DagsterRunStatus.CANCELED
-            yield batch, CANCELLED_BEFORE if was_cancelled else FAILED_BEFORE
+            found = newest.get((batch.id, request_of(batch)))
+            if found is not None and found.is_finished:
+                was_cancelled = found.status is DagsterRunStatus.CANCELED
+                yield batch, CANCELLED_BEFORE if was_cancelled else FAILED_BEFORE
 
 
 def _in_parts(batches: Sequence[Batch], size: int) -> Iterator[Sequence[Batch]]:

@@ -19,7 +19,7 @@ from dagster import (
 )
 
 from batch_pipeline.batches.model import Batch
-from batch_pipeline.orchestration.config import run_config_of, run_tags_of
+from batch_pipeline.orchestration.config import request_of, run_config_of, run_tags_of
 from batch_pipeline.orchestration.reconcile import reconcile
 from batch_pipeline.storage.inbox import take_in
 from batch_pipeline.system import open_system
@@ -35,13 +35,9 @@ RECONCILE_SECONDS = 15  # ledger and Dagster disagree for a minute at most
 
 
 def run_request_of(batch: Batch) -> RunRequest:
-    """The run that a batch awaits. Asking again before it has begun changes nothing, as Dagster takes a key but once.
-
-    The key has the place in line, which every request for a re-run gives anew: it must be started also where the run
-    before it ended before it became an attempt. A run that gave way was an attempt, and its batch kept its place.
-    """
+    """The run that a batch awaits. Asking again before it has begun changes nothing: Dagster takes a key but once."""
     return RunRequest(
-        run_key=f"{batch.id}/{batch.arrival}/{batch.attempts}",
+        run_key=f"{batch.id}/{request_of(batch)}",
         run_config=run_config_of(batch),
         tags=run_tags_of(batch),
     )

@@ -11,6 +11,7 @@ from typing import Any, cast
 
 import psycopg
 import pytest
+from aiobotocore.client import AioBaseClient
 from batch_runs import arrived, as_csv, contacts, new_organization
 from dagster import (
     DagsterInstance,
@@ -225,6 +226,27 @@ def test_two_takers_at_once_make_one_batch(system: System, monkeypatch: pytest.M
         inbox.take_in(system, limit=10)
     assert len(_batches(system)) == 1
     assert system.store.list("uploads/") == []
+
+
+def test_a_tick_asks_storage_for_the_inbox_alone_however_many_batches_are_finished(
+    system: System, instance: DagsterInstance, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asked: list[tuple[str, str]] = []
+    real = AioBaseClient._make_api_call
+
+    async def noted(client: Any, operation: str, parameters: dict[str, Any]) -> Any:
+        asked.append((operation, parameters.get("Prefix", parameters.get("Key", ""))))
+        return await real(client, operation, parameters)
+
+    monkeypatch.setattr(AioBaseClient, "_make_api_call", noted)
+    assert _tick(instance) == []
+    empty = asked.copy()
+    for _ in range(3):
+        execute_batch(system, instance, arrived(system, "default", b"name\nAda\n"))
+    asked.clear()
+    assert _tick(instance) == []
+    assert asked == empty
+    assert {key.removeprefix(f"{system.store.prefix}/").rstrip("/") for _, key in asked} == {keys.INBOX}
 
 
 @pytest.fixture
