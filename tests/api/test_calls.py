@@ -3,16 +3,19 @@
 import base64
 import json
 import threading
+import time
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from datetime import UTC, datetime
 from typing import Any
 from urllib.parse import parse_qs, urlsplit
 
 import httpx
+import psutil
 import psycopg
 import pytest
 from batch_runs import arrived
-from serving import Client, envelope, new_client, served
+from serving import PATIENCE_SECONDS, Client, envelope, new_client, served
 
 from batch_pipeline.batches.api_keys import revoke_key
 from batch_pipeline.batches.model import Starter
@@ -31,6 +34,13 @@ def data_url(content: bytes, kind: str = "text/csv") -> str:
 
 def every_batch(client: Client) -> list[str]:
     return [batch["id"] for batch in client.get("/v1/batches", limit=100)["data"]]
+
+
+def until(condition: Callable[[], bool]) -> None:
+    deadline = time.monotonic() + PATIENCE_SECONDS
+    while not condition():
+        assert time.monotonic() < deadline
+        time.sleep(0.05)
 
 
 # ---- keys ------------------------------------------------------------------------------------------------------
@@ -354,6 +364,37 @@ def test_mode_sync_that_does_not_get_its_turn_creates_nothing(module_system: Sys
         assert waiting.result()["data"]["status"] == "completed"
 
 
+def test_while_a_sync_call_runs_its_key_answers_the_batch_as_it_is(module_system: System, client: Client) -> None:
+    body = json.dumps({"resource": "contact", "action": "merge", "mode": "sync", "data": [ADA]})
+    with ThreadPoolExecutor(1) as pool, psycopg.connect(module_system.database_url) as connection:
+        connection.execute("LOCK TABLE contacts IN SHARE MODE")
+        first = pool.submit(client.post, "/v1/batches", body, Idempotency_Key="k")
+        until(lambda: bool(client.get("/v1/batches", status="processing")["data"]))
+        again = client.post("/v1/batches", body, Idempotency_Key="k")
+        assert (again["status"], again["data"]["status"]) == (200, "processing")
+        connection.rollback()
+        assert first.result()["data"]["status"] == "completed"
+    assert client.post("/v1/batches", body, Idempotency_Key="k")["data"] == first.result()["data"]
+
+
+def test_a_sync_call_whose_process_is_killed_answers_the_failed_batch_and_the_next_has_another(
+    module_system: System, client: Client
+) -> None:
+    with ThreadPoolExecutor(1) as pool, psycopg.connect(module_system.database_url) as connection:
+        connection.execute("LOCK TABLE contacts IN SHARE MODE")
+        call = pool.submit(client.create, [ADA], mode="sync")
+        until(lambda: bool(client.get("/v1/batches", status="processing")["data"]))
+        for process in psutil.Process().children():
+            if "multiprocessing.spawn" in " ".join(process.cmdline()):
+                process.kill()
+        connection.rollback()  # what the killed one was writing is given up
+        answer = call.result()
+    assert (answer["status"], answer["data"]["status"]) == (200, "failed")
+    assert answer["data"]["reason"]["code"] == "worker_lost"
+    until(lambda: client.create([ADA], mode="sync")["status"] == 200)
+    assert client.get("/v1/batches", order="desc")["data"][0]["status"] == "completed"
+
+
 def test_many_sync_calls_at_once_do_not_harm_each_other(module_system: System, client: Client) -> None:
     clients = [client, *(new_client(module_system, client.http) for _ in range(3))]
     with ThreadPoolExecutor(4) as pool:
@@ -511,11 +552,24 @@ def test_urls_of_files_are_added_where_asked_for_and_null_where_there_is_no_file
     assert {name for name in found if name.startswith("_")} == {f"_{name[8:]}_url" for name in asked}
     assert found["_result_json_url"] is None
     assert httpx.get(found["_upload_csv_url"]).content.startswith(b"name,email\n")
+    assert [item["name"] for item in httpx.get(found["_upload_json_url"]).json()] == ["Ada", "Alan"]
     assert httpx.get(found["_errors_csv_url"]).text.splitlines()[1].startswith('"Alan","nowhere",2,')
     assert json.loads(httpx.get(found["_errors_json_url"]).content)[0]["row"] == 2
     assert client.batch(batch["id"], include_errors_csv="false").get("_errors_csv_url", "absent") == "absent"
     unsaved = client.create([ADA], mode="sync", save_upload=False)["data"]
     assert client.batch(unsaved["id"], include_upload_json="1")["_upload_json_url"] is None
+
+
+def test_a_copy_of_the_upload_that_is_not_there_is_made_when_it_is_asked_for(
+    module_system: System, client: Client
+) -> None:
+    """As that of a large upload, which its run does not make."""
+    batch = client.create(data_url(b"name\nAda\n"), mode="sync")["data"]
+    module_system.store.delete(f"batches/{batch['id']}/upload.json")
+    assert client.batch(batch["id"], include_upload_json="true")["_upload_json_url"] is None
+    until(lambda: client.batch(batch["id"], include_upload_json="true")["_upload_json_url"] is not None)
+    url = client.batch(batch["id"], include_upload_json="true")["_upload_json_url"]
+    assert httpx.get(url).json() == [{"name": "Ada"}]
 
 
 def test_pages_have_every_batch_once_in_the_order_of_creation(client: Client) -> None:

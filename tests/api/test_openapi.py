@@ -74,7 +74,7 @@ def test_no_request_however_made_gets_an_answer_that_is_not_described(client: Cl
             "--phases",
             "examples,coverage,fuzzing,stateful",
             "--max-examples",
-            "12",
+            "8",
             "--max-response-time",
             "120",
         ),
