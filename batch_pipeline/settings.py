@@ -54,7 +54,7 @@ class Settings(BaseSettings):
     upload_url_seconds: int = Field(3600, ge=1, le=7 * 24 * 3600, description="How long an upload URL is good for")
     download_url_seconds: int = Field(3600, ge=1, le=7 * 24 * 3600, description="How long a download URL is good for")
     api_requests_per_minute: int = Field(
-        1200, gt=0, description="API calls of one organization, per process of the API; as many at once"
+        6000, gt=0, description="API calls of one organization, per process of the API; as many at once"
     )
     dagster_url: str | None = Field(
         None, description="Address of the Dagster webserver, by which the API starts runs at once"

@@ -17,7 +17,7 @@ _ERRORS: dict[int, tuple[str, str, str]] = {
     415: ("The body is not said to be JSON", "unsupported_media_type",
           "Send the body as Content-Type: application/json, in UTF-8."),
     422: ("Wrong values, each named in `errors`", "invalid_request", "The request has wrong values."),
-    429: ("Too many calls of the organization", "rate_limited", "More than 1,200 calls in a minute: try again in 1 s."),
+    429: ("Too many calls of the organization", "rate_limited", "More than 6,000 calls in a minute: try again in 1 s."),
     503: ("Database or storage can't be reached", "database_unavailable",
           "The database can't be reached at the moment: try again."),
 }  # fmt: skip
