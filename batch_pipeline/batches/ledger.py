@@ -192,6 +192,17 @@ class Ledger:
         with translating_outages(), self._single.connect() as connection:
             return [batch_from_row(row) for row in connection.execute(statement)]
 
+    def has_upload_urls(self, *, until_seconds_ago: float) -> bool:
+        """Whether any batch awaits its file, or has an upload URL that is good, or was so many seconds ago."""
+        recent = sa.select(batches.c.id).where(batches.c.upload_expires_at > seconds_from_now(-until_seconds_ago))
+        awaiting = sa.select(batches.c.id).where(
+            batches.c.status == BatchStatus.requested.value,
+            batches.c.arrival.is_(None),
+            batches.c.upload_expires_at.is_not(None),
+        )
+        with translating_outages(), self._single.connect() as connection:
+            return bool(connection.execute(sa.select(sa.or_(recent.exists(), awaiting.exists()))).scalar_one())
+
     def past_their_upload(self) -> list[Batch]:
         """Batches that still await their file although its upload URL has run out."""
         statement = sa.select(batches).where(

@@ -3,13 +3,18 @@
 from dagster import DefaultSensorStatus, SensorDefinition, SensorEvaluationContext, SkipReason, sensor
 
 from batch_pipeline.batches.accepting import forget_old_keys
+from batch_pipeline.batches.ledger import Ledger
 from batch_pipeline.batches.listing import sum_up_all_counts
+from batch_pipeline.database import create_engine
 from batch_pipeline.orchestration.sensors import INTAKE_SECONDS
+from batch_pipeline.settings import get_settings
 from batch_pipeline.storage.requested import expire_requested, take_in_requested
-from batch_pipeline.system import open_system
+from batch_pipeline.system import System, open_system
 
 REQUESTED_SECONDS = 2
 UPKEEP_SECONDS = 300
+# Files that come later than this after their URL ran out are seen to with the upkeep.
+LATE_SECONDS = 600
 
 
 def build_requested_sensors() -> list[SensorDefinition]:
@@ -22,29 +27,44 @@ def build_requested_sensors() -> list[SensorDefinition]:
         description="Gives files sent to upload URLs (requested/…) to their batches, and expires those that got none.",
     )
     def requested_sensor(context: SensorEvaluationContext) -> SkipReason:
+        if not _may_find_something():
+            return SkipReason("There is no upload URL that a file could come to.")
         with open_system() as system:
-            taken, removed = take_in_requested(
-                system, limit=system.settings.inbox_files_per_tick, seconds=INTAKE_SECONDS
-            )
-            expired = expire_requested(system)
-        for each in removed:
-            context.log.warning(each.why)
-        for batch in expired:
-            context.log.info(f"Batch {batch.id} expired: no file came.")
-        if not taken and not expired:
-            return SkipReason("No file has come to an upload URL.")
-        return SkipReason(f"{len(taken)} files taken in, their runs follow; {len(expired)} batches expired.")
+            return _take_in(context, system)
 
     @sensor(
         name="upkeep_sensor",
         minimum_interval_seconds=UPKEEP_SECONDS,
         default_status=DefaultSensorStatus.RUNNING,
-        description="Forgets idempotency keys after their day, and sums up the counters of lists.",
+        description="Forgets idempotency keys after a day, sums up the counters of lists, sees to late uploads.",
     )
-    def upkeep_sensor() -> SkipReason:
+    def upkeep_sensor(context: SensorEvaluationContext) -> SkipReason:
         with open_system() as system:
+            _take_in(context, system)
             forgotten = forget_old_keys(system.engine)
             sum_up_all_counts(system.engine)
         return SkipReason(f"{forgotten} idempotency keys forgotten.")
 
     return [requested_sensor, upkeep_sensor]
+
+
+def _may_find_something() -> bool:
+    """Asks the ledger alone: to look at storage takes a client of it, which costs a third of a second to make."""
+    engine = create_engine(get_settings().require_database_url())
+    try:
+        return Ledger(engine).has_upload_urls(until_seconds_ago=LATE_SECONDS)
+    finally:
+        engine.dispose()
+
+
+def _take_in(context: SensorEvaluationContext, system: System) -> SkipReason:
+    limit = system.settings.inbox_files_per_tick
+    taken, removed = take_in_requested(system, limit=limit, seconds=INTAKE_SECONDS)
+    expired = expire_requested(system)
+    for each in removed:
+        context.log.warning(each.why)
+    for batch in expired:
+        context.log.info(f"Batch {batch.id} expired: no file came.")
+    if not taken and not expired:
+        return SkipReason("No file has come to an upload URL.")
+    return SkipReason(f"{len(taken)} files taken in, their runs follow; {len(expired)} batches expired.")

@@ -15,11 +15,13 @@ import psutil
 import psycopg
 import pytest
 from batch_runs import arrived
+from dagster import DagsterInstance, SkipReason, build_sensor_context
 from serving import PATIENCE_SECONDS, Client, envelope, new_client, served
 
 from batch_pipeline.batches.api_keys import revoke_key
 from batch_pipeline.batches.model import Starter
 from batch_pipeline.batches.states import BatchStatus
+from batch_pipeline.definitions import defs
 from batch_pipeline.storage import keys
 from batch_pipeline.storage.requested import EXPIRED, expire_requested, take_in_requested
 from batch_pipeline.system import System
@@ -516,6 +518,28 @@ def test_a_batch_expires_only_if_no_file_lies_there_at_last(module_system: Syste
     assert "was too late, and is removed" in explained["reason"]["message"]
     assert client.post(f"/v1/batches/{late['id']}/retry")["code"] == "not_rerunnable"
     assert client.post(f"/v1/batches/{late['id']}/cancel")["code"] == "not_cancellable"
+
+
+def test_the_sensor_looks_at_storage_only_while_a_file_could_come(system: System, instance: DagsterInstance) -> None:
+    def tick() -> str:
+        with build_sensor_context(instance=instance) as context:
+            skipped = defs.get_sensor_def("requested_sensor")(context)
+        assert isinstance(skipped, SkipReason)
+        return str(skipped.skip_message)
+
+    assert "no upload URL" in tick()
+    with served() as url, httpx.Client(base_url=url, timeout=60) as http:
+        batch = new_client(system, http).create()["data"]
+    assert "No file has come" in tick()
+    assert httpx.put(batch["_upload_url"], content=b"name\nAda\n").status_code == 200
+    assert "1 files taken in" in tick()
+    with psycopg.connect(system.database_url) as connection:
+        connection.execute("UPDATE batches SET upload_expires_at = now() - interval '1 hour'")
+    assert "no upload URL" in tick()
+    with psycopg.connect(system.database_url) as connection:
+        connection.execute("UPDATE batches SET arrival = NULL")  # as if the daemon had been away when it ran out
+    assert "1 batches expired" in tick()
+    assert system.ledger.get(batch["id"]).status == "expired"
 
 
 def test_an_upload_url_is_good_for_its_own_object_and_method_alone(client: Client) -> None:
