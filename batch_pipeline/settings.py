@@ -40,7 +40,10 @@ class Settings(BaseSettings):
     max_inline_bytes: int = Field(100_000_000, gt=0, description="Size of the body of an API call")
     sync_max_items: int = Field(1_000, gt=0, description="Items of a batch in mode sync")
     sync_max_bytes: int = Field(1_000_000, gt=0, description="Size of the payload of a batch in mode sync")
-    retention_days: int = Field(30, gt=0, description="Days that artifacts and work files are kept")
+    retention_days: int = Field(
+        30, gt=0, description="Days that a batch's files (upload, artifacts, work) are kept after its end"
+    )
+    run_retention_days: int = Field(30, gt=0, description="Days that Dagster's finished runs and their events are kept")
 
     timeout_seconds: int = Field(3600, gt=0, description="Running time of one attempt, waiting not counted")
     sync_timeout_seconds: int = Field(60, gt=0, description="Running time of a batch in mode sync")

@@ -35,6 +35,7 @@ from batch_pipeline.batches.rows import (
     next_place,
     processed_items,
     record,
+    require_files,
     restarted,
     superseded,
 )
@@ -282,6 +283,7 @@ class Ledger:
                     "nothing_to_rerun",
                     f"Batch {batch_id} never had a payload that could be read: upload it again in the right place.",
                 )
+            require_files(batch)
             claimed_until = None if claim_seconds is None else seconds_from_now(claim_seconds)
             place = next_place(connection, batch)
             values = {"awaits_run": starter.value, "arrival": place, "launch_claimed_until": claimed_until, **changes}
@@ -307,6 +309,8 @@ class Ledger:
             status = BatchStatus(batch.status)
             if status is BatchStatus.expired:
                 raise StateError("batch_expired", f"Batch {batch_id} expired: no file came. Create a new one.")
+            if status in RERUNNABLE:
+                require_files(batch)
             number = batch.attempts + 1
             connection.execute(sa.insert(attempts).values(run_id=run_id, batch_id=batch_id, number=number))
             changes: dict[str, Any] = {"run_id": run_id, "attempts": number, "awaits_run": None}

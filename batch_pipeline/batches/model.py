@@ -223,7 +223,7 @@ class Batch:
 
     `organization_id`, `resource` and `action` are None only where an inbox folder named unknown ones. `arrival` is its
     place in line, which a re-run takes anew; `first_arrival` is when its payload came, which says whose data are newer.
-    `upload_expires_at` is set for a batch that was made for an upload by URL.
+    `upload_expires_at` is set for a batch that was made for an upload by URL, `pruned_at` once retention takes files.
     """
 
     id: str
@@ -255,6 +255,7 @@ class Batch:
     plan_version: int | None
     upload_expires_at: datetime | None
     launch_claimed_until: datetime | None
+    pruned_at: datetime | None
     created_at: datetime
     updated_at: datetime
     updated_by: str = field(default="system")

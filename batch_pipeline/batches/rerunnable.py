@@ -19,14 +19,15 @@ def find_rerunnable(
 ) -> list[str]:
     """Ids of the organization's batches of that status which can be run again, in the order their payloads arrived.
 
-    That order lets newer data come last. Left out are batches that never had a payload, and those that await a run
-    already. `since` keeps those that came to the status at that moment or later.
+    That order lets newer data come last. Left out are batches that never had a payload or whose files retention has
+    taken, and those that await a run already. `since` keeps those that came to the status at that moment or later.
     """
     statement = sa.select(batches.c.id).where(
         batches.c.organization_id == organization_id,
         batches.c.status == status.value,
         batches.c.arrival.is_not(None),
         batches.c.awaits_run.is_(None),
+        batches.c.pruned_at.is_(None),
     )
     if resource is not None:
         statement = statement.where(batches.c.resource == resource)

@@ -20,7 +20,7 @@ from batch_pipeline.batches.model import (
 )
 from batch_pipeline.batches.states import FINAL, BatchStatus
 from batch_pipeline.batches.tables import arrivals, batches, chunks, transitions
-from batch_pipeline.errors import NotFoundError, SupersededError
+from batch_pipeline.errors import NotFoundError, StateError, SupersededError
 
 
 class Whose(Protocol):
@@ -83,6 +83,14 @@ def get_row(connection: sa.Connection, batch_id: str, *, lock: bool = False) -> 
     return row
 
 
+def require_files(batch: Batch) -> None:
+    """Raises StateError (`pruned`) where retention has taken what a re-run needs."""
+    if batch.pruned_at is not None:
+        raise StateError(
+            "pruned", f"Batch {batch.id} ended too long ago: its files are gone (retention). Upload them again."
+        )
+
+
 def change(connection: sa.Connection, batch_id: str, values: dict[str, Any]) -> sa.Row[Any]:
     """Changes columns of the batch and returns the row as it then is."""
     statement = sa.update(batches).where(batches.c.id == batch_id)
@@ -113,7 +121,7 @@ def record(
 def batch_from_row(row: sa.Row[Any]) -> Batch:
     """A row of `batches` as a `Batch`."""
     data = dict(row._mapping)
-    del data["source_version"]
+    del data["source_version"], data["is_pruned"]
     return Batch(
         **{
             **data,

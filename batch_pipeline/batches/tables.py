@@ -53,6 +53,8 @@ batches = sa.Table(
     sa.Column("created_at", _Time, nullable=False, server_default=sa.func.now()),
     sa.Column("updated_at", _Time, nullable=False, server_default=sa.func.now()),
     sa.Column("updated_by", _Text, nullable=False, server_default="system"),
+    sa.Column("pruned_at", _Time),
+    sa.Column("is_pruned", sa.Boolean, nullable=False, server_default=sa.false()),
 )
 
 arrivals = sa.Sequence("batch_arrivals", metadata=metadata, data_type=sa.BigInteger)

@@ -15,6 +15,7 @@ from batch_pipeline.cli import (
     demo,
     keys,
     organizations,
+    pruning,
     rerunning,
     running,
     serving,
@@ -51,6 +52,7 @@ organizations.add_to(app)
 keys.add_to(app)
 demo.add_to(app)
 serving.add_to(app)
+pruning.add_to(app)
 system.add_to(app)
 
 

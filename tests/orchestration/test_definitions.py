@@ -65,6 +65,7 @@ def test_the_job_the_sensors_and_the_assets_have_the_names_that_others_rely_on()
         "failure_sensor",
         "cancel_sensor",
         "requested_sensor",
+        "retention_sensor",
         "upkeep_sensor",
     }
     assert all(sensor.default_status is DefaultSensorStatus.RUNNING for sensor in sensors.values())

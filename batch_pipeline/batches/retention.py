@@ -1,0 +1,59 @@
+"""Which batches are old enough that their files go. What the ledger knows of them stays for ever: it is small.
+
+Pruning a batch begins with a note in the ledger, from which on it can't be run again, and ends with another, so that
+what a crash leaves in between is found by the next one.
+"""
+
+from datetime import datetime
+
+import sqlalchemy as sa
+
+from batch_pipeline.batches.ids import BATCH_PREFIX
+from batch_pipeline.batches.model import Batch
+from batch_pipeline.batches.rows import batch_from_row
+from batch_pipeline.batches.states import FINAL
+from batch_pipeline.batches.tables import batches
+from batch_pipeline.database import translating_outages
+
+
+def find_prunable(engine: sa.Engine, *, ended_before: datetime, after: str = BATCH_PREFIX, limit: int) -> list[Batch]:
+    """Batches that ended before that moment and still have files, or may have, by id; those after the id `after`."""
+    statement = (
+        sa.select(batches)
+        .where(batches.c.id > after, sa.not_(batches.c.is_pruned), _is_due(ended_before))
+        .order_by(batches.c.id)
+        .limit(limit)
+    )
+    with translating_outages(), engine.connect() as connection:
+        return [batch_from_row(row) for row in connection.execute(statement)]
+
+
+def begin_pruning(engine: sa.Engine, batch_id: str, *, ended_before: datetime) -> bool:
+    """Notes that the batch's files go, so that nobody is led to them; False where it is being run again meanwhile."""
+    statement = (
+        sa.update(batches)
+        .where(batches.c.id == batch_id, sa.not_(batches.c.is_pruned), _is_due(ended_before))
+        .values(
+            pruned_at=sa.func.coalesce(batches.c.pruned_at, sa.func.clock_timestamp()),
+            has_upload_file=False,
+            has_errors_file=False,
+            has_result_file=False,
+        )
+    )
+    with translating_outages(), engine.begin() as connection:
+        return connection.execute(statement).rowcount == 1
+
+
+def finish_pruning(engine: sa.Engine, batch_id: str) -> None:
+    """Notes that the batch has no files any more."""
+    with translating_outages(), engine.begin() as connection:
+        connection.execute(sa.update(batches).where(batches.c.id == batch_id).values(is_pruned=True))
+
+
+def _is_due(ended_before: datetime) -> sa.ColumnElement[bool]:
+    ended = sa.and_(
+        batches.c.status.in_([status.value for status in FINAL]),
+        batches.c.awaits_run.is_(None),
+        batches.c.updated_at < ended_before,
+    )
+    return sa.or_(batches.c.pruned_at.is_not(None), ended)

@@ -1,0 +1,59 @@
+"""The command `prune`: retention, at once instead of when its sensor comes to it."""
+
+import time
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from batch_pipeline.cli.console import data_console, print_json, say
+from batch_pipeline.cli.flags import DEFAULT_DATA_DIR, DataDir, Json
+from batch_pipeline.cli.interrupts import stopping_in_order
+from batch_pipeline.cli.session import open_workplace
+from batch_pipeline.settings import get_settings
+
+if TYPE_CHECKING:
+    from batch_pipeline.orchestration.retention import Pruned
+
+REPORT_SECONDS = 5.0
+
+
+def add_to(app: typer.Typer) -> None:
+    """Adds the command."""
+    app.command("prune")(prune)
+
+
+def prune(
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Only tell what would go.")] = False,
+    data_dir: DataDir = DEFAULT_DATA_DIR,
+    json: Json = False,
+) -> None:
+    """Remove the files of batches that ended long ago, and Dagster's old runs with their events.
+
+    How old is set by BATCH_RETENTION_DAYS and BATCH_RUN_RETENTION_DAYS. What the ledger says of the batches stays.
+    """
+    with stopping_in_order(), open_workplace(data_dir) as (system, instance):
+        from batch_pipeline.orchestration.retention import prune as prune_all
+
+        pruned = prune_all(system, instance, dry_run=dry_run, report=_Reporter())
+    if json:
+        print_json({"dry_run": dry_run, **pruned.to_json()})
+        return
+    verb = "Would go" if dry_run else "Gone"
+    settings = get_settings()
+    data_console().print(
+        f"{verb}: {pruned.files.number:,} files ({pruned.files.bytes:,} bytes) of {pruned.batches:,} batches that "
+        f"ended more than {settings.retention_days:,} days ago, and {pruned.runs:,} Dagster runs older than "
+        f"{settings.run_retention_days:,} days, with their events."
+    )
+
+
+class _Reporter:
+    """Tells now and then how far it is."""
+
+    def __init__(self) -> None:
+        self._told = time.monotonic()
+
+    def __call__(self, so_far: "Pruned") -> None:
+        if time.monotonic() - self._told >= REPORT_SECONDS:
+            self._told = time.monotonic()
+            say(f"{so_far.batches:,} batches, {so_far.files.number:,} files, {so_far.runs:,} runs …")
