@@ -78,8 +78,8 @@ def take_in(
     deadline = None if seconds is None else time.monotonic() + seconds
     organizations = {organization.id for organization in list_organizations(system.engine)}
     taken: list[Batch] = []
-    for found in _waiting(system, organizations):
-        if len(taken) >= limit or (taken and deadline is not None and time.monotonic() > deadline):
+    for looked_at, found in enumerate(_waiting(system, organizations)):
+        if len(taken) >= limit or (looked_at and deadline is not None and time.monotonic() > deadline):
             break
         batch = take_in_one(system, found, organizations, starter=starter)
         if batch is not None:
