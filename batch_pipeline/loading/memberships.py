@@ -12,7 +12,8 @@ from typing import Any
 from psycopg import sql
 
 from batch_pipeline.loading.staging import Connection, Staging
-from batch_pipeline.records.references import MARK, SET, Link, MarkedMembers, References
+from batch_pipeline.records.links import MARK, SET, Link
+from batch_pipeline.records.references import MarkedMembers, References
 from batch_pipeline.records.resource import Resource
 
 _CHANGES = sql.Identifier("pg_temp", "link_changes")
@@ -58,7 +59,8 @@ def changes_query(
     Columns: row, own and other (ids of the two sides), change (`+` to add, `-` to remove, `*` to mark otherwise),
     mark (as it is to be), is_elsewhere (the other side is kept elsewhere). `meant` is the end of a query after FROM,
     items being `s`; `own` gives the record's id in it, and `within` bounds the rows of what references mean, `w`.
-    `fields` must hold references.
+    `fields` must hold references. Old and new links are compared by grouping: joining the one with the other takes
+    quadratic time where their number is misjudged, and the statistics of a new organization's links always are.
     """
     references = references_of(resource, fields)
     bits = {field.name: bit for bit, field in enumerate(resource.fields)}
@@ -82,23 +84,24 @@ def changes_query(
         WITH meant AS MATERIALIZED (
             SELECT s.row, {own} AS own, {replaced} AS replaces, {marked} AS marks
             FROM {meant} AND ({said})
-        ), wanted AS MATERIALIZED (
-            SELECT t.row, t.own, w.target AS other, bool_or(w.is_elsewhere) AS is_elsewhere,
-                   bool_or(w.role = 'a') AS joins, bool_or(w.role = 'r') AS leaves, bool_or(w.role = 'm') AS is_marked
-            FROM meant t JOIN {members} w ON w.row = t.row AND {within} GROUP BY t.row, t.own, w.target
+        ), sides AS (
+            SELECT t.row, t.own, g.{other} AS other, t.replaces, t.marks, true AS is_there, g.{mark} AS was_marked,
+                   false AS joins, false AS leaves, false AS is_marked, false AS is_elsewhere
+            FROM meant t JOIN {links} g ON g.organization_id = %(organization)s AND g.{own_column} = t.own
+            UNION ALL
+            SELECT t.row, t.own, w.target, t.replaces, t.marks, false, false,
+                   w.role = 'a', w.role = 'r', w.role = 'm', w.is_elsewhere
+            FROM meant t JOIN {members} w ON w.row = t.row AND {within}
+        ), compared AS (
+            SELECT row, own, other, bool_or(replaces) AND NOT bool_or(joins) OR bool_or(leaves) AS goes,
+                   bool_or(marks) AS marks, bool_or(is_there) AS is_there, bool_or(was_marked) AS was_marked,
+                   bool_or(joins) AS joins, bool_or(is_marked) AS is_marked, bool_or(is_elsewhere) AS is_elsewhere
+            FROM sides GROUP BY row, own, other
         )
-        SELECT t.row, t.own, g.{other} AS other,
-               CASE WHEN t.replaces AND w.joins IS NOT TRUE OR w.leaves THEN '-' ELSE '*' END AS change,
-               coalesce(w.is_marked, false) AS mark, false AS is_elsewhere
-        FROM meant t JOIN {links} g ON g.organization_id = %(organization)s AND g.{own_column} = t.own
-        LEFT JOIN wanted w ON w.row = t.row AND w.other = g.{other}
-        WHERE t.replaces AND w.joins IS NOT TRUE OR w.leaves
-           OR t.marks AND g.{mark} <> coalesce(w.is_marked, false)
-        UNION ALL
-        SELECT w.row, w.own, w.other, '+', w.is_marked, w.is_elsewhere
-        FROM wanted w
-        LEFT JOIN {links} g ON g.organization_id = %(organization)s AND g.{own_column} = w.own AND g.{other} = w.other
-        WHERE w.joins AND g.{other} IS NULL
+        SELECT row, own, other, CASE WHEN NOT is_there THEN '+' WHEN goes THEN '-' ELSE '*' END AS change,
+               is_marked AS mark, is_elsewhere
+        FROM compared
+        WHERE CASE WHEN is_there THEN goes OR marks AND was_marked <> is_marked ELSE joins END
         """
     ).format(
         own=own,
@@ -121,7 +124,7 @@ class LinkWriter:
     Which records' links changed is then in `changed`, until commit.
     """
 
-    changed = sql.SQL("SELECT own FROM {}").format(_CHANGES)
+    changed = sql.SQL("SELECT DISTINCT own FROM {}").format(_CHANGES)
 
     def __init__(self, connection: Connection, resource: Resource, staging: Staging, fields: tuple[str, ...]) -> None:
         self._connection = connection
@@ -158,20 +161,27 @@ class LinkWriter:
         )
         self._forget = sql.SQL("DELETE FROM {}").format(_CHANGES)
         self._find = sql.SQL("INSERT INTO {} {}").format(_CHANGES, changes)
+        self._lock = sql.SQL(
+            """
+            WITH asked AS MATERIALIZED (
+                SELECT DISTINCT other FROM {changes} WHERE change = '+' AND NOT is_elsewhere
+            ), there AS MATERIALIZED (
+                SELECT o.id FROM {others} o
+                WHERE o.organization_id = %(organization)s AND o.id IN (SELECT other FROM asked)
+                ORDER BY o.id FOR KEY SHARE
+            )
+            SELECT (SELECT count(*) FROM asked) = (SELECT count(*) FROM there)
+            """
+        ).format(**parts)
+        self._leave_out = sql.SQL(
+            """
+            UPDATE {changes} c SET change = '' WHERE change = '+' AND NOT is_elsewhere AND NOT EXISTS (
+                SELECT FROM {others} o WHERE o.organization_id = %(organization)s AND o.id = c.other)
+            """
+        ).format(**parts)
         self._statements = [
             sql.SQL(statement).format(**parts)
             for statement in (
-                # Links to what is being deleted at this moment, or has just been, are not made.
-                """
-                WITH there AS MATERIALIZED (
-                    SELECT o.id FROM {others} o
-                    WHERE o.organization_id = %(organization)s AND o.id IN (
-                        SELECT other FROM {changes} WHERE change = '+' AND NOT is_elsewhere)
-                    ORDER BY o.id FOR KEY SHARE
-                )
-                UPDATE {changes} SET change = '' WHERE change = '+' AND NOT is_elsewhere
-                  AND other NOT IN (SELECT id FROM there)
-                """,
                 """
                 DELETE FROM {links} g USING (
                     SELECT l.{own}, l.{other} FROM {links} l
@@ -197,10 +207,17 @@ class LinkWriter:
 
     def write(self, parameters: dict[str, Any]) -> None:
         """Writes the links of the rows `first` to `last`."""
+        # Index look-ups stay cheap whatever the statistics say; reading a table again for each row does not, if it is
+        # one that was empty when they were made and that other chunks are filling.
+        self._connection.execute("SET LOCAL enable_seqscan = off")
         self._connection.execute(self._forget)  # what other rows of the same chunk changed
         if self._connection.execute(self._find, parameters).rowcount:
+            row = self._connection.execute(self._lock, parameters).fetchone()
+            if row is not None and not row[0]:  # some are being deleted, or have just been
+                self._connection.execute(self._leave_out, parameters)
             for statement in self._statements:
                 self._connection.execute(statement, parameters)
+        self._connection.execute("SET LOCAL enable_seqscan TO DEFAULT")
 
 
 class LinkRemover:

@@ -132,7 +132,8 @@ def _update_statement(
 
     None where the items carry nothing but ids, so there is nothing to merge.
     """
-    reasons = [sql.SQL("r.id IN ({})").format(LinkWriter.changed)] if has_links else []
+    reasons = [sql.SQL("linked.own IS NOT NULL").format()] if has_links else []
+    linked = sql.SQL("LEFT JOIN ({}) AS linked ON linked.own = p.record_id").format(LinkWriter.changed)
     differs = difference(resource, fields, clears=clears)
     if differs is not None:
         reasons.append(differs)
@@ -144,7 +145,7 @@ def _update_statement(
     ]
     return sql.SQL(
         "UPDATE {records} r SET {assignments}"
-        " FROM {items} s JOIN {plan} p ON p.row = s.row"
+        " FROM {items} s JOIN {plan} p ON p.row = s.row {linked}"
         " WHERE s.row BETWEEN %(first)s AND %(last)s AND p.row BETWEEN %(first)s AND %(last)s"
         " AND p.verdict = 'a' AND r.organization_id = %(organization)s AND r.id = p.record_id"
         " AND ({reasons})"
@@ -153,5 +154,6 @@ def _update_statement(
         assignments=sql.SQL(", ").join([*assignments, sql.SQL("updated_at = now(), batch_id = %(batch)s")]),
         items=staging.items,
         plan=staging.plan,
+        linked=linked if has_links else sql.SQL(""),
         reasons=sql.SQL(" OR ").join(reasons),
     )

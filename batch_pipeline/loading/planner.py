@@ -17,7 +17,7 @@ from batch_pipeline.loading.memberships import references_of
 from batch_pipeline.loading.merging import difference, merged_value
 from batch_pipeline.loading.plan import PlanCounts, count_verdicts
 from batch_pipeline.loading.record_checks import RecordChecks
-from batch_pipeline.loading.references import Resolver
+from batch_pipeline.loading.references import Resolver, members_left
 from batch_pipeline.loading.staging import FEW_ROWS, STEP_PLAN, Connection, Staging
 from batch_pipeline.records.errors import VALUE_CHARACTERS
 from batch_pipeline.records.keyed import KeyedText
@@ -178,6 +178,8 @@ class Planner:
                 )
 
         self._checks.note_errors(self._connection, self._parameters)
+        for statement in members_left(self._resource, self._staging, self._fields, self._checks):
+            self._connection.execute(statement, self._parameters)
 
     def _spare_newer_records(self) -> None:
         """An item that would undo what a later-arrived batch wrote is rejected: that batch's data are newer."""

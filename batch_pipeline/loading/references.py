@@ -4,28 +4,19 @@ Each distinct text is looked up once. What cannot be resolved, or contradicts it
 stored, becomes an error of the item; the rest is kept for `memberships` to write.
 """
 
+from collections.abc import Iterator
 from typing import Any
 
 from psycopg import sql
 
-from batch_pipeline.loading.identity import FOLDING_COLLATION
+from batch_pipeline.loading.look_ups import look_ups
 from batch_pipeline.loading.memberships import changes_query, replaces
 from batch_pipeline.loading.merging import initial_value
 from batch_pipeline.loading.record_checks import RecordChecks
 from batch_pipeline.loading.staging import STEP_PLAN, Connection, Staging
 from batch_pipeline.records.errors import VALUE_CHARACTERS
-from batch_pipeline.records.references import (
-    ADD,
-    ADDED_AND_REMOVED,
-    MARK,
-    QUALIFIER,
-    REMOVE,
-    Elsewhere,
-    MarkedMembers,
-    Members,
-    References,
-    Target,
-)
+from batch_pipeline.records.links import ADD, MARK, REMOVE, Elsewhere
+from batch_pipeline.records.references import ADDED_AND_REMOVED, MarkedMembers, Members, References
 from batch_pipeline.records.resource import Resource
 from batch_pipeline.records.values.identifier import BASE58_ALPHABET, RECORD_ID_CHARACTERS, REFERENCE_ID_MAX_CHARACTERS
 
@@ -64,8 +55,6 @@ class Resolver:
         self._reject_contradictions()
         self._keep()
         for field in self._references:
-            if isinstance(field, Members) and field.elsewhere is not None:
-                self._reject_members_left(field, field.elsewhere)
             if isinstance(field, MarkedMembers):
                 self._reject_marks_of_others(field)
         if self._parameters["newer"]:
@@ -153,7 +142,7 @@ class Resolver:
             forms=sql.SQL(" ").join(forms),
         )
         self._execute("ANALYZE texts")
-        found = [query for number, target in enumerate(targets) for query in self._ways(number, target)]
+        found = [query for number, target in enumerate(targets) for query in look_ups(number, target)]
         self._execute(
             "CREATE TEMPORARY TABLE named ON COMMIT DROP AS {found}", found=sql.SQL(" UNION ALL ").join(found)
         )
@@ -168,56 +157,6 @@ class Resolver:
             place=place,
         )
         self._execute("ANALYZE referred")
-
-    def _ways(self, number: int, target: Target) -> list[sql.Composed]:
-        """Queries (place, text, id, matches) of what texts name: by id, else by external id, else as `by` says."""
-        is_qualified = sql.SQL("strpos(t.text, {}) > 0").format(sql.Literal(QUALIFIER))
-        if target.qualified_by is None:
-            is_qualified = sql.SQL("false").format()
-        ways = [
-            self._by_key(number, target, "id", sql.SQL("t.is_id")),
-            self._by_key(number, target, "external_id", sql.SQL("NOT t.is_id")),
-            self._by_name(number, target, _same(target, sql.SQL("t.text")), sql.SQL("NOT {}").format(is_qualified)),
-        ]
-        if target.qualified_by is not None:
-            address = sql.SQL("btrim(regexp_replace(t.text, {}, ''))").format(sql.Literal(f"^.*{QUALIFIER}"))
-            name = sql.SQL("btrim(regexp_replace(t.text, {}, ''))").format(
-                sql.Literal(f"{QUALIFIER}((?!{QUALIFIER}).)*$")
-            )
-            same = sql.SQL("{} AND r.{} = {}").format(_same(target, address), sql.Identifier(target.qualified_by), name)
-            ways.append(self._by_name(number, target, same, is_qualified))
-        return ways
-
-    def _by_key(self, number: int, target: Target, column: str, asked: sql.Composable) -> sql.Composed:
-        return self._compose(
-            """
-            SELECT t.place, t.text, r.id, 1 AS matches FROM texts t
-            JOIN {others} r ON r.organization_id = %(organization)s AND r.{column} = t.text AND {among}
-            WHERE t.place = {place} AND {asked}
-            """,
-            others=sql.Identifier("public", target.table),
-            column=sql.Identifier(column),
-            among=_among(target, "r"),
-            place=sql.Literal(number),
-            asked=asked,
-        )
-
-    def _by_name(self, number: int, target: Target, same: sql.Composable, asked: sql.Composable) -> sql.Composed:
-        return self._compose(
-            """
-            SELECT t.place, t.text, min(r.id) COLLATE "C", count(*)::integer FROM texts t
-            LEFT JOIN {others} x ON x.organization_id = %(organization)s AND x.external_id = t.text AND {x_among}
-            JOIN {others} r ON r.organization_id = %(organization)s AND {same} AND {among}
-            WHERE t.place = {place} AND NOT t.is_id AND x.id IS NULL AND {asked}
-            GROUP BY t.place, t.text
-            """,
-            others=sql.Identifier("public", target.table),
-            same=same,
-            among=_among(target, "r"),
-            x_among=_among(target, "x"),
-            place=sql.Literal(number),
-            asked=asked,
-        )
 
     # ---- errors --------------------------------------------------------------------------------------------------
 
@@ -245,9 +184,9 @@ class Resolver:
                     field,
                     "conflict",
                     ADDED_AND_REMOVED,
-                    """f.operation = {add} AND f.target IN (
-                        SELECT x.target FROM referred x
-                        WHERE x.row = f.row AND x.field = f.field AND x.operation = {remove})""",
+                    """f.operation = {add} AND EXISTS (
+                        SELECT FROM referred x WHERE x.row = f.row AND x.field = f.field
+                          AND x.operation = {remove} AND x.target = f.target)""",
                     add=sql.Literal(ADD),
                     remove=sql.Literal(REMOVE),
                 )
@@ -274,33 +213,6 @@ class Resolver:
             links=sql.Identifier("public", link.table),
             own=sql.Identifier(link.own),
             other=sql.Identifier(link.other),
-        )
-
-    def _reject_members_left(self, field: Members, elsewhere: Elsewhere) -> None:
-        """A record whose members become of another kind must get new ones, or lose those that it has."""
-        if elsewhere.field not in self._fields:
-            return
-        decides = self._resource.field(elsewhere.field)
-        before = sql.SQL("coalesce(r.{}, {})").format(sql.Identifier(decides.name), initial_value(decides))
-        self._execute(
-            """
-            INSERT INTO {errors} (row, step, code, field, message, value)
-            SELECT s.row, {step}, 'conflict', {name}, {message}, NULL
-            FROM matched m JOIN {items} s ON s.row = m.row
-            JOIN {records} r ON r.organization_id = %(organization)s AND r.id = m.record_id
-            WHERE NOT s.row <@ %(done)s::int8multirange AND m.matches = 1
-              AND ({stored} = {value}) <> ({before} = {value}) AND NOT {replaced}
-              AND EXISTS (SELECT FROM {links} g WHERE g.organization_id = %(organization)s AND g.{own} = r.id)
-            ORDER BY s.row
-            """,
-            name=sql.Literal(elsewhere.field),
-            message=sql.Literal(f"{elsewhere.field} {field.left_behind}"),
-            stored=self._checks.stored_value(elsewhere.field),
-            before=before,
-            value=sql.Literal(elsewhere.value),
-            replaced=replaces(field, self._bits[field.name]) if field.name in self._fields else sql.SQL("false"),
-            links=sql.Identifier("public", field.link.table),
-            own=sql.Identifier(field.link.own),
         )
 
     def _spare_newer_links(self) -> None:
@@ -378,19 +290,40 @@ class Resolver:
         )
 
 
-def _same(target: Target, text: sql.Composable) -> sql.Composed:
-    """Whether record `r` is named by the text, in the form that the resource's index on its natural key has."""
-    column = sql.Identifier(target.by)
-    if target.fold_case:
-        return sql.SQL("r.{c} IS NOT NULL AND lower(r.{c} COLLATE {fold}) = lower({text} COLLATE {fold})").format(
-            c=column, text=text, fold=sql.Identifier(FOLDING_COLLATION)
+def members_left(
+    resource: Resource, staging: Staging, fields: tuple[str, ...], checks: RecordChecks
+) -> Iterator[sql.Composed]:
+    """Statements that reject items after which a record's members would be of the wrong kind.
+
+    Its members must be given as well then, be it none. An item can be such without carrying any references. Their
+    parameters are the planner's; they need its table `matched`.
+    """
+    for bit, field in enumerate(resource.fields):
+        if not isinstance(field, Members) or field.elsewhere is None or field.elsewhere.field not in fields:
+            continue
+        decides = resource.field(field.elsewhere.field)
+        yield sql.SQL(
+            """
+            INSERT INTO {errors} (row, step, code, field, message, value)
+            SELECT s.row, {step}, 'conflict', {name}, {message}, NULL
+            FROM matched m JOIN {items} s ON s.row = m.row
+            JOIN {records} r ON r.organization_id = %(organization)s AND r.id = m.record_id
+            WHERE NOT s.row <@ %(done)s::int8multirange AND m.matches = 1
+              AND ({stored} = {value}) <> ({before} = {value}) AND NOT {replaced}
+              AND EXISTS (SELECT FROM {links} g WHERE g.organization_id = %(organization)s AND g.{own} = r.id)
+            ORDER BY s.row
+            """
+        ).format(
+            errors=staging.errors,
+            items=staging.items,
+            records=sql.Identifier("public", resource.table),
+            step=sql.Literal(STEP_PLAN),
+            name=sql.Literal(decides.name),
+            message=sql.Literal(f"{decides.name} {field.left_behind}"),
+            stored=checks.stored_value(decides.name),
+            before=sql.SQL("coalesce(r.{}, {})").format(sql.Identifier(decides.name), initial_value(decides)),
+            value=sql.Literal(field.elsewhere.value),
+            replaced=replaces(field, bit) if field.name in fields else sql.SQL("false"),
+            links=sql.Identifier("public", field.link.table),
+            own=sql.Identifier(field.link.own),
         )
-    return sql.SQL("(coalesce(r.{}, '') COLLATE \"C\") = {}").format(column, text)
-
-
-def _among(target: Target, alias: str) -> sql.Composed:
-    """Whether the record of this alias is one of those that references can mean."""
-    if target.among is None:
-        return sql.SQL("true").format()
-    column, value = target.among
-    return sql.SQL("coalesce({}, {v}) = {v}").format(sql.Identifier(alias, column), v=sql.Literal(value))

@@ -16,9 +16,9 @@ from batch_pipeline.records.lists import ListField, ScalarList
 from batch_pipeline.records.nested import TWICE, Nested
 from batch_pipeline.records.object_lists import ObjectList
 from batch_pipeline.records.objects import KeyedObject
+from batch_pipeline.records.reference_lists import SET_WITH_OTHERS
 from batch_pipeline.records.references import (
     ADDED_AND_REMOVED,
-    SET_WITH_OTHERS,
     MarkedMembers,
     Members,
     References,

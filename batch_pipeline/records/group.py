@@ -2,8 +2,9 @@
 
 from batch_pipeline.batches.model import Action
 from batch_pipeline.records.fields import Choice, ForeignId, Text
+from batch_pipeline.records.links import Elsewhere
 from batch_pipeline.records.memberships import CONTACTS_OF_GROUP, MEMBERS_OF_GROUP
-from batch_pipeline.records.references import Elsewhere, MarkedMembers, Members
+from batch_pipeline.records.references import MarkedMembers, Members
 from batch_pipeline.records.resource import NaturalKey, Resource
 
 LOCATION_PREFIX = "loc_"

@@ -1,6 +1,6 @@
 """Who belongs to which group, from both sides: what contacts and groups say of each other."""
 
-from batch_pipeline.records.references import Link, Target
+from batch_pipeline.records.links import Link, Target
 
 GROUPS_OF_CONTACT = Target(resource="group", table="groups", id_prefix="grp_", by="name", among=("resource", "contact"))
 CONTACTS_OF_GROUP = Target(

@@ -1,17 +1,14 @@
 """Fields that refer to records of another resource. They are no columns, but rows of a table that links the two.
 
-What belongs here is what such a field is, and how its cells become lists of texts. Which records the texts mean is
-found in the database (`loading.references`), as is what becomes of the links (`loading.memberships`).
+What belongs here is what such a field is. How its cells become lists of texts is for `reference_lists`; which records
+the texts mean is found in the database (`loading.references`), as is what becomes of the links (`loading.memberships`).
 """
 
 from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import reduce
-from typing import Any, ClassVar
+from typing import ClassVar
 
-import numpy as np
-import orjson
-import pandera.pandas as pandera
 import pyarrow as pa
 import pyarrow.compute as pc
 
@@ -19,106 +16,13 @@ from batch_pipeline.payloads.model import CellKind
 from batch_pipeline.records import rules
 from batch_pipeline.records.cells import AddErrors, Cells, constant
 from batch_pipeline.records.fields import RuleContext
-from batch_pipeline.records.json_text import escaped
+from batch_pipeline.records.links import ADD, MARK, REMOVE, SET, Elsewhere, Link, Target
 from batch_pipeline.records.nested import TWICE, Nested
+from batch_pipeline.records.reference_lists import read_references
 from batch_pipeline.records.rules import Rule
 from batch_pipeline.records.scalars import of_kinds
-from batch_pipeline.records.values.email import canonical_emails
-from batch_pipeline.records.values.identifier import REFERENCE_ID_MAX_CHARACTERS
-from batch_pipeline.records.values.slow_path import matches, replace
-from batch_pipeline.records.values.text import clean_texts
 
-QUALIFIER = ":::"  # between the two values of a text that names a record by both
-
-ADD, REMOVE, SET, MARK = "add", "remove", "set", "mark"
-_OPERATIONS = (ADD, REMOVE, SET, MARK)
-
-SET_WITH_OTHERS = "has set together with add or remove: set alone says which there are to be"
 ADDED_AND_REMOVED = "is both to be added and to be removed"
-
-# JSON arrays of texts without escapes or blanks between them, as the readers write them.
-_TEXT = r'"[^"\\\x00-\x1f]*"'
-_PLAIN_ARRAY = rf"^\[{_TEXT}(?:,{_TEXT})*\]$"
-_ARRAY_OF_ONE = rf'^\{{"(?P<operation>[a-z]+)":(?P<list>\[(?:{_TEXT}(?:,{_TEXT})*)?\])\}}$'
-
-
-@dataclass(frozen=True)
-class Target:
-    """The records that references mean, and by which texts: an id, an external id, else what `by` says.
-
-    Attributes:
-        resource: their resource's name.
-        table: its table.
-        id_prefix: of their ids.
-        by: the column by which a text names a record that has no such external id.
-        fold_case: whether that compares without regard to case.
-        qualified_by: `qualified_by:::by` names a record by the values of both columns.
-        among: column and value: only records with it are meant; null counts as the value.
-    """
-
-    resource: str
-    table: str
-    id_prefix: str
-    by: str
-    fold_case: bool = False
-    qualified_by: str | None = None
-    among: tuple[str, str] | None = None
-
-    @property
-    def ways(self) -> str:
-        """What a reference may be, for people."""
-        ways = ["id", "external id", self.by]
-        if self.qualified_by is not None:
-            ways.append(f"{self.qualified_by}{QUALIFIER}{self.by}")
-        return f"{', '.join(ways[:-1])} or {ways[-1]}"
-
-    @property
-    def not_found(self) -> str:
-        """What is said of a text that names none of them."""
-        return f"names no {self.resource} of this organization: give its {self.ways}"
-
-    @property
-    def ambiguous(self) -> str:
-        """What is said of a text that names several."""
-        return f"names several {self.table}: give the id or external id of one"
-
-
-@dataclass(frozen=True)
-class Link:
-    """The table that holds who belongs to what, and its columns from one side.
-
-    Attributes:
-        table: in schema public; its key is `organization_id` and the two columns.
-        own: the column of the record that has the field.
-        other: the column of the record that is referred to.
-        mark: boolean, false by default.
-    """
-
-    table: str
-    own: str
-    other: str
-    mark: str
-
-
-@dataclass(frozen=True)
-class Elsewhere:
-    """References are ids of things that are kept elsewhere where the record's `field` has the value.
-
-    Attributes:
-        prefix: of those ids.
-    """
-
-    field: str
-    value: str
-    prefix: str
-
-    @property
-    def malformed(self) -> str:
-        """What is said of a text that is no such id."""
-        return (
-            f"is no such id: where {self.field} is {self.value}, give {self.prefix} and 1 to "
-            f"{REFERENCE_ID_MAX_CHARACTERS} letters, digits, - or _"
-        )
 
 
 @dataclass(frozen=True)
@@ -164,10 +68,14 @@ class References(Nested):
     ) -> tuple[pa.StringArray | None, pa.BooleanArray]:
         """The references of each item as staged; cleared is where all that the record has are taken away first."""
         del values, context
-        columns = dict(cells)
+        single = Members(self.name, self.target, self.link)
+        columns = {
+            name: of_kinds(single, name, column, add_errors) if self.key_of(name) is not None else column
+            for name, column in cells.items()
+        }
         if self.name in columns:  # a default that the batch has is not for items that use dotted headers
             columns[self.name] = columns[self.name].take_valid(pc.invert(self._is_dotted(cells, count)))
-        return _read_references(self, columns, count, add_errors)
+        return read_references(self, columns, count, add_errors)
 
     def element_rules(self) -> tuple[Rule, ...]:
         """Rules on each reference."""
@@ -208,213 +116,3 @@ class MarkedMembers(References):
     def not_a_member(self) -> str:
         """What is said of a reference to a record that isn't, or wouldn't be, a member."""
         return f"is none of the {self.of} that there would be"
-
-
-def _read_references(
-    field: References, cells: Mapping[str, Cells], count: int, add_errors: AddErrors
-) -> tuple[pa.StringArray | None, pa.BooleanArray]:
-    given: list[pa.Table] = []
-    cleared = constant(False, count)
-    for name, column in cells.items():
-        operation = field.key_of(name)
-        if name == field.name:
-            cleared = pc.or_(cleared, column.cleared)
-            given.append(_whole(field, column, add_errors))
-        elif operation is not None:
-            if operation == SET:
-                cleared = pc.or_(cleared, column.cleared)
-            column = of_kinds(Members(name, field.target, field.link), name, column, add_errors)  # noqa: PLW2901
-            items = pc.indices_nonzero(pc.is_valid(column.values))
-            given.append(_lists(items, operation, column.values.take(items)))
-    if not given:
-        return None, cleared
-    lists = pa.concat_tables(given).combine_chunks()
-    _refuse_set_with_others(field, lists, add_errors)
-    elements = _elements(field, lists, add_errors)
-    _check(field, elements, add_errors)
-    return _staged(lists, elements, count), cleared
-
-
-def _lists(items: pa.Array, operation: str | pa.Array, texts: pa.Array) -> pa.Table:
-    if isinstance(operation, str):
-        operation = pa.repeat(pa.scalar(operation, pa.string()), len(items))
-    codes = pc.index_in(operation, pa.array(_OPERATIONS, pa.string()))
-    return pa.table({"item": items.cast(pa.int64()), "operation": codes.cast(pa.int64()), "text": texts})
-
-
-def _whole(field: References, column: Cells, add_errors: AddErrors) -> pa.Table:
-    """The lists of the items that give the field as one cell: a list, or an object of lists."""
-    items = pc.indices_nonzero(pc.is_valid(column.values))
-    texts = column.values.take(items)
-    is_object = matches(texts, r"^\{") if CellKind.OBJECT in field.kinds else np.zeros(len(texts), np.bool_)
-    is_list = pa.array(~is_object)
-    found = [_lists(items.filter(is_list), field.plain, texts.filter(is_list))]
-    if is_object.any():
-        is_simple = is_object & matches(texts, _ARRAY_OF_ONE)
-        parts = pc.extract_regex(texts.filter(pa.array(is_simple)), pattern=_ARRAY_OF_ONE)
-        operations, lists = parts.field("operation"), parts.field("list")
-        known = pc.is_in(operations, value_set=pa.array(field.operations, pa.string()))
-        simple_items = items.filter(pa.array(is_simple))
-        found.append(_lists(simple_items.filter(known), operations.filter(known), lists.filter(known)))
-        is_simple[is_simple] = np.asarray(known)
-        rest = pa.array(is_object & ~is_simple)
-        found.append(_objects(field, items.filter(rest), texts.filter(rest), column, add_errors))
-    return pa.concat_tables(found)
-
-
-def _objects(field: References, items: pa.Array, texts: pa.Array, column: Cells, add_errors: AddErrors) -> pa.Table:
-    """The lists of objects that are not of the simplest form."""
-    found: list[tuple[int, str, str]] = []
-    unknown: dict[str, list[tuple[int, str]]] = {}
-    wrong: list[int] = []
-    for item, text in zip(items.to_pylist(), texts.to_pylist(), strict=True):
-        try:
-            lists = orjson.loads(text)
-        except orjson.JSONDecodeError:  # a flat file's cell that is no JSON
-            wrong.append(item)
-            continue
-        for operation, value in lists.items():
-            if operation not in field.operations:
-                unknown.setdefault(operation, []).append((item, _json_text(value, otherwise=text)))
-            elif value is not None and value != "":  # neither says anything: an empty list does
-                shown = value if isinstance(value, str) else _json_text(value, otherwise=text)
-                found.append((item, operation, shown))
-    refused = pa.array(wrong, pa.int64())
-    add_errors(refused, "invalid_type", field.name, field.type_expectation, column.raw.take(refused))
-    for operation, places in unknown.items():
-        at, shown = pa.array([item for item, _ in places], pa.int64()), pa.array([text for _, text in places])
-        expectation = f"is not known: {field.name} has {', '.join(field.operations)}"
-        add_errors(at, "unknown_field", f"{field.name}.{operation}", expectation, shown)
-    return _lists(
-        pa.array([item for item, _, _ in found], pa.int64()),
-        pa.array([operation for _, operation, _ in found], pa.string()),
-        pa.array([text for _, _, text in found], pa.string()),
-    )
-
-
-def _json_text(value: Any, *, otherwise: str) -> str:
-    try:
-        return orjson.dumps(value).decode()
-    except orjson.JSONEncodeError:  # nested deeper than orjson writes, though it reads it
-        return otherwise
-
-
-def _refuse_set_with_others(field: References, lists: pa.Table, add_errors: AddErrors) -> None:
-    is_set = lists["operation"].to_numpy() == _OPERATIONS.index(SET)
-    items = lists["item"].to_numpy()
-    both = np.intersect1d(items[is_set], items[~is_set])
-    add_errors(pa.array(both), "conflict", field.name, SET_WITH_OTHERS, None)
-
-
-def _elements(field: References, lists: pa.Table, add_errors: AddErrors) -> pa.Table:
-    """The single references; columns as those of the lists, in their order."""
-    texts = lists["text"].combine_chunks()
-    is_array = matches(texts, r"^\[")
-    is_plain = is_array & matches(texts, _PLAIN_ARRAY)
-    found = [
-        _split(lists.filter(pa.array(~is_array)), ","),
-        _split(_unwrapped(lists.filter(pa.array(is_plain))), '","'),
-    ]
-    if (is_array & ~is_plain).any():
-        found.append(_arrays(field, lists.filter(pa.array(is_array & ~is_plain)), add_errors))
-    elements = pa.concat_tables(found).combine_chunks()
-    cleaned = clean_texts(elements["text"].combine_chunks())
-    elements = elements.set_column(2, "text", _canonical(field.target, cleaned))
-    return elements.filter(pc.not_equal(elements["text"], ""))
-
-
-def _unwrapped(lists: pa.Table) -> pa.Table:
-    """Arrays without their brackets and outer quotes."""
-    return lists.set_column(2, "text", pc.utf8_slice_codeunits(lists["text"], 2, -2))
-
-
-def _split(lists: pa.Table, separator: str) -> pa.Table:
-    parts = pc.split_pattern(lists["text"].combine_chunks(), separator)
-    parents = pc.list_parent_indices(parts)
-    return pa.table(
-        {
-            "item": lists["item"].combine_chunks().take(parents),
-            "operation": lists["operation"].combine_chunks().take(parents),
-            "text": parts.flatten(),
-        }
-    )
-
-
-def _arrays(field: References, lists: pa.Table, add_errors: AddErrors) -> pa.Table:
-    """The elements of arrays that are not of the plainest form."""
-    items: list[int] = []
-    operations: list[int] = []
-    texts: list[str] = []
-    wrong: list[tuple[int, str]] = []
-    for item, operation, text in zip(*(lists[name].to_pylist() for name in lists.column_names), strict=True):
-        try:
-            elements = orjson.loads(text)
-        except orjson.JSONDecodeError:
-            wrong.append((item, text))
-            continue
-        for element in elements:
-            if isinstance(element, str):
-                items.append(item)
-                operations.append(operation)
-                texts.append(element)
-            elif element is not None:
-                wrong.append((item, _json_text(element, otherwise=text)))
-    shown = pa.array([text for _, text in wrong], pa.string())
-    at = pa.array([item for item, _ in wrong], pa.int64())
-    add_errors(at, "invalid_type", field.name, field.type_expectation, shown)
-    return pa.table([items, operations, pa.array(texts, pa.string())], schema=lists.schema)
-
-
-def _canonical(target: Target, texts: pa.StringArray) -> pa.StringArray:
-    """Addresses with an internationalised domain in the form in which records have it."""
-    if not target.fold_case:
-        return texts
-    is_encoded = matches(texts, r"(?i)@(?:.*\.)?xn--")
-    if not is_encoded.any():
-        return texts
-    encoded = texts.filter(pa.array(is_encoded))
-    names = pc.replace_substring_regex(encoded, pattern=rf"^((?s:.*){QUALIFIER})?(?s:.*)$", replacement=r"\1")
-    addresses = pc.replace_substring_regex(encoded, pattern=rf"^(?s:.*){QUALIFIER}", replacement="")
-    decoded = pc.coalesce(canonical_emails(addresses).values, addresses)
-    return replace(texts, is_encoded, pc.binary_join_element_wise(names, decoded, ""))
-
-
-def element_schema(field: References) -> pandera.DataFrameSchema:
-    """The rules of a field's single references; column `text`, Arrow string."""
-    return pandera.DataFrameSchema(
-        {"text": pandera.Column(rules.TEXT, [rule.check() for rule in field.element_rules()])}, strict=True
-    )
-
-
-def _check(field: References, elements: pa.Table, add_errors: AddErrors) -> None:
-    expectations = {rule.code: rule.expectation for rule in field.element_rules()}
-    texts, items = elements["text"].combine_chunks(), elements["item"].combine_chunks()
-    for _, code, places in rules.failures(element_schema(field), {"text": texts}):
-        add_errors(items.take(places), code, field.name, expectations[code], texts.take(places))
-
-
-def _staged(lists: pa.Table, elements: pa.Table, count: int) -> pa.StringArray:
-    """One JSON object text per item: each operation that it gives, with its references, be there none."""
-    if lists.num_rows == 0:
-        return pa.nulls(count, pa.string())
-    width = len(_OPERATIONS)
-
-    def places(table: pa.Table) -> Any:
-        return table["item"].to_numpy() * width + table["operation"].to_numpy()
-
-    of_elements = places(elements)
-    order = np.argsort(of_elements, kind="stable")
-    of_lists = np.unique(places(lists))
-    quoted = pc.binary_join_element_wise('"', escaped(elements["text"].combine_chunks().take(pa.array(order))), '"', "")
-    bounds = np.append(np.searchsorted(of_elements[order], of_lists), len(order)).astype(np.int32)
-    names = pa.array([f'"{operation}": [' for operation in _OPERATIONS]).take(pa.array(of_lists % width))
-    members = pc.binary_join_element_wise(
-        names, pc.binary_join(pa.ListArray.from_arrays(pa.array(bounds), quoted), ", "), "]", ""
-    )
-    items, starts = np.unique(of_lists // width, return_index=True)
-    bounds = np.append(starts, len(of_lists)).astype(np.int32)
-    objects = pc.binary_join(pa.ListArray.from_arrays(pa.array(bounds), members), ", ")
-    objects = pc.binary_join_element_wise("{", objects, "}", "")
-    at = np.full(count, -1, np.int64)
-    at[items] = np.arange(len(items))
-    return objects.take(pa.array(at, mask=at < 0))

@@ -124,6 +124,17 @@ def test_a_group_is_found_by_its_name_and_the_defaults_of_the_rest(world: World,
     assert all_members(world) == {**BEFORE, "vip": ["cy"]}
 
 
+@pytest.mark.parametrize(("resource", "group"), [("location", "vip"), ("contact", "depot"), (None, "depot")])
+def test_a_group_with_members_stays_what_it_is_of_also_where_no_item_names_members(
+    world: World, resource: str | None, group: str
+) -> None:
+    items = [{"external_id": group, "resource": resource}, {"external_id": "staff", "resource": "contact"}]
+    batch = world.run("group", *items)
+    assert stats(batch) == {"rejected": 1, "unchanged": 1}
+    assert [(error["code"], error["field"]) for error in world.errors(batch)[1]] == [("conflict", "resource")]
+    assert all_members(world) == BEFORE
+
+
 # ---- what the database refuses -----------------------------------------------------------------------------------
 
 

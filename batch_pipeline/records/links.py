@@ -1,0 +1,90 @@
+"""How records of two resources are linked: which records are meant, by which texts, and the table that says so."""
+
+from dataclasses import dataclass
+
+from batch_pipeline.records.values.identifier import REFERENCE_ID_MAX_CHARACTERS
+
+QUALIFIER = ":::"  # between the two values of a text that names a record by both
+
+# What an item can say of a record's links: these too, these no longer, these and no others; of the marked ones: these
+# and no others.
+ADD, REMOVE, SET, MARK = "add", "remove", "set", "mark"
+
+
+@dataclass(frozen=True)
+class Target:
+    """The records that references mean, and by which texts: an id, an external id, else what `by` says.
+
+    Attributes:
+        resource: their resource's name.
+        table: its table.
+        id_prefix: of their ids.
+        by: the column by which a text names a record that has no such external id.
+        fold_case: whether that compares without regard to case.
+        qualified_by: `qualified_by:::by` names a record by the values of both columns.
+        among: column and value: only records with it are meant; null counts as the value.
+    """
+
+    resource: str
+    table: str
+    id_prefix: str
+    by: str
+    fold_case: bool = False
+    qualified_by: str | None = None
+    among: tuple[str, str] | None = None
+
+    @property
+    def ways(self) -> str:
+        """What a reference may be, for people."""
+        ways = ["id", "external id", self.by]
+        if self.qualified_by is not None:
+            ways.append(f"{self.qualified_by}{QUALIFIER}{self.by}")
+        return f"{', '.join(ways[:-1])} or {ways[-1]}"
+
+    @property
+    def not_found(self) -> str:
+        """What is said of a text that names none of them."""
+        return f"names no {self.resource} of this organization: give its {self.ways}"
+
+    @property
+    def ambiguous(self) -> str:
+        """What is said of a text that names several."""
+        return f"names several {self.table}: give the id or external id of one"
+
+
+@dataclass(frozen=True)
+class Link:
+    """The table that holds who belongs to what, and its columns from one side.
+
+    Attributes:
+        table: in schema public; its key is `organization_id` and the two columns.
+        own: the column of the record that has the field.
+        other: the column of the record that is referred to.
+        mark: boolean, false by default.
+    """
+
+    table: str
+    own: str
+    other: str
+    mark: str
+
+
+@dataclass(frozen=True)
+class Elsewhere:
+    """References are ids of things that are kept elsewhere where the record's `field` has the value.
+
+    Attributes:
+        prefix: of those ids.
+    """
+
+    field: str
+    value: str
+    prefix: str
+
+    @property
+    def malformed(self) -> str:
+        """What is said of a text that is no such id."""
+        return (
+            f"is no such id: where {self.field} is {self.value}, give {self.prefix} and 1 to "
+            f"{REFERENCE_ID_MAX_CHARACTERS} letters, digits, - or _"
+        )
