@@ -6,6 +6,7 @@ nor double one: what was recorded is only removed again, what was not is taken i
 """
 
 import json
+import logging
 import time
 from collections import defaultdict
 from collections.abc import Iterator
@@ -22,12 +23,15 @@ from batch_pipeline.batches.options import BatchOptions, label_from_file_name, p
 from batch_pipeline.batches.organizations import list_organizations
 from batch_pipeline.batches.states import BatchStatus
 from batch_pipeline.database import translating_outages
-from batch_pipeline.errors import NotFoundError, RefusedError
+from batch_pipeline.errors import NotFoundError, RefusedError, UnavailableError
 from batch_pipeline.records.registry import RESOURCES, check_action
 from batch_pipeline.storage import keys
 from batch_pipeline.storage.store import StoredObject
 from batch_pipeline.system import System
 
+logger = logging.getLogger(__name__)
+
+REFUSED_IN_A_ROW = 5  # then it is storage that is away, not a few files that it refuses
 _SPACE = "batch_pipeline.inbox:"  # of advisory locks
 
 
@@ -73,17 +77,30 @@ def take_in(
 ) -> list[Batch]:
     """Takes in at most `limit` files: organizations in turn, in order of time within each. Returns the batches.
 
-    After so many `seconds`, and one file at least, the rest is left for the next time.
+    After so many `seconds`, and one file at least, the rest is left for the next time. A file that storage refuses
+    holds up no other: it is logged and stays. Raises UnavailableError where storage refuses the first few, or all.
     """
     deadline = None if seconds is None else time.monotonic() + seconds
     organizations = {organization.id for organization in list_organizations(system.engine)}
     taken: list[Batch] = []
+    refusals: list[UnavailableError] = []
     for looked_at, found in enumerate(_waiting(system, organizations)):
         if len(taken) >= limit or (looked_at and deadline is not None and time.monotonic() > deadline):
             break
-        batch = take_in_one(system, found, organizations, starter=starter)
+        try:
+            batch = take_in_one(system, found, organizations, starter=starter)
+        except UnavailableError as error:
+            if error.service != "storage":
+                raise
+            logger.warning("%s can't be taken in: %s", found.key, error.message)
+            refusals.append(error)
+            if not taken and len(refusals) >= REFUSED_IN_A_ROW:
+                break
+            continue
         if batch is not None:
             taken.append(batch)
+    if refusals and not taken:
+        raise refusals[0]
     return taken
 
 

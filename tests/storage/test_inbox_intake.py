@@ -3,8 +3,10 @@
 import pytest
 
 from batch_pipeline.batches.model import Batch
+from batch_pipeline.errors import UnavailableError
 from batch_pipeline.storage import keys
-from batch_pipeline.storage.inbox import take_in
+from batch_pipeline.storage.inbox import REFUSED_IN_A_ROW, take_in
+from batch_pipeline.storage.store import Store
 from batch_pipeline.system import System
 
 FOLDER = "uploads/default/contact/merge"
@@ -73,3 +75,42 @@ def test_a_folder_that_names_nothing_known_gives_a_failed_batch_that_says_so(sys
     assert batch.reason.code == "unknown_folder"
     assert system.store.list(keys.INBOX) == []
     assert upload_of(system, batch) == b"name\nAnn\n"
+
+
+def _refusing(monkeypatch: pytest.MonkeyPatch, *keys_refused: str) -> None:
+    """Storage refuses to hand out these objects, as it does where a policy forbids it."""
+    copy = Store.copy
+
+    def refuses(store: Store, source: str, target: str) -> None:
+        if source in keys_refused:
+            raise UnavailableError("storage", f"Storage refuses access to {source}.")
+        copy(store, source, target)
+
+    monkeypatch.setattr(Store, "copy", refuses)
+
+
+def test_a_file_that_storage_refuses_holds_up_no_other(system: System, monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in ("a.csv", "b.csv", "c.csv"):
+        system.store.write(f"{FOLDER}/{name}", b"name\nAnn\n")
+    with monkeypatch.context() as patch:
+        _refusing(patch, f"{FOLDER}/a.csv")
+
+        assert sorted(batch.name for batch in take_in(system, limit=10)) == ["b.csv", "c.csv"]
+        assert [found.key for found in system.store.list(keys.INBOX)] == [f"{FOLDER}/a.csv"]
+        with pytest.raises(UnavailableError, match=r"refuses access to uploads/default/contact/merge/a\.csv"):
+            take_in(system, limit=10)  # nothing else is there: it is said, not passed over
+
+    assert [batch.name for batch in take_in(system, limit=10)] == ["a.csv"]
+
+
+def test_where_storage_refuses_the_first_few_files_the_others_are_not_tried(
+    system: System, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    names = [f"{FOLDER}/{number}.csv" for number in range(REFUSED_IN_A_ROW + 1)]
+    for name in names:
+        system.store.write(name, b"name\nAnn\n")
+    _refusing(monkeypatch, *names[:-1])
+
+    with pytest.raises(UnavailableError):
+        take_in(system, limit=10)
+    assert [found.key for found in system.store.list(keys.INBOX)] == names
