@@ -275,8 +275,6 @@ def test_submit_queues_a_file_in_the_running_system_and_shows_it_through(client:
     assert "processing: completed, 1 items, 0 rejected" in done.stderr
     refused = submit("wrong.csv", "--wait")
     assert (refused.returncode, json.loads(refused.stdout)["reason"]["code"]) == (1, "unknown_columns")
-    queued = submit("people.csv")
-    assert (queued.returncode, json.loads(queued.stdout)["status"]) == (0, "requested")
 
 
 def test_with_dagster_away_a_batch_is_accepted_and_starts_when_it_is_back(running: LocalSystem, client: Client) -> None:
@@ -291,11 +289,11 @@ def test_with_dagster_away_a_batch_is_accepted_and_starts_when_it_is_back(runnin
     try:
         created = client.create()["data"]
         assert httpx.put(created["_upload_url"], content=b"name\nBo\n").status_code == 200
-        began = time.monotonic()
-        with httpx.Client(base_url=client.http.base_url, timeout=5) as impatient:
-            with pytest.raises(httpx.ReadTimeout):
-                Client(impatient, client.organization_id, client.key).create([ADA])
-            assert time.monotonic() - began >= 5
+        with (
+            httpx.Client(base_url=client.http.base_url, timeout=2) as impatient,
+            pytest.raises(httpx.ReadTimeout),  # it waits for the items to be validated
+        ):
+            Client(impatient, client.organization_id, client.key).create([ADA])
         eventually(lambda: len(client.get("/v1/batches")["data"]) == 2)
         waiting = client.get("/v1/batches", order="desc", limit=1)["data"][0]
         assert (waiting["status"], waiting["attempts"]) == ("requested", 0)
