@@ -7,15 +7,16 @@ from contextlib import contextmanager
 from pathlib import Path
 
 import psycopg
-from dagster import DagsterExecutionInterruptedError, DagsterRunStatus, Failure, OpExecutionContext
+from dagster import DagsterExecutionInterruptedError, DagsterRunStatus, Failure, MetadataValue, OpExecutionContext
 from sqlalchemy.exc import DBAPIError
 
 from batch_pipeline.batches.model import Batch, Reason
 from batch_pipeline.batches.options import BatchOptions
 from batch_pipeline.batches.organizations import get_organization
 from batch_pipeline.batches.states import BatchStatus
-from batch_pipeline.errors import BatchError, GaveWayError, SupersededError, UnavailableError
+from batch_pipeline.errors import BatchError, GaveWayError, NotFoundError, SupersededError, UnavailableError
 from batch_pipeline.orchestration import tags
+from batch_pipeline.orchestration.metadata import failed_metadata
 from batch_pipeline.orchestration.resources import Workplace
 from batch_pipeline.phases.attempt import Attempt, Progress, TimedOutError
 from batch_pipeline.phases.finish import drop_leftovers
@@ -53,18 +54,18 @@ def attempt_at(
         raise
     except GaveWayError as error:
         system.ledger.give_way(batch_id, context.run_id)
-        raise _failure(error) from None
+        raise _failure(error, system, batch_id) from None
     except SupersededError as error:
         batch = system.ledger.get(batch_id)
         if batch.run_id == context.run_id:
             follow_cancelling(context, batch)
-        raise _failure(error) from None
+        raise _failure(error, system, batch_id) from None
     except TimedOutError as error:
         _end(context, system, batch_id, BatchStatus.timed_out, Reason(error.code, error.message))
-        raise _failure(error) from None
+        raise _failure(error, system, batch_id) from None
     except BatchError as error:
         _end(context, system, batch_id, BatchStatus.failed, Reason(error.code, error.message))
-        raise _failure(error) from None
+        raise _failure(error, system, batch_id) from None
     except (psycopg.Error, DBAPIError) as error:
         # The database's own words can quote customers' data, which has no place in a run's events.
         cause = error.orig if isinstance(error, DBAPIError) else error
@@ -72,13 +73,13 @@ def attempt_at(
         if isinstance(cause, psycopg.errors.QueryCanceled) and attempt is not None and attempt.remaining_seconds <= 0:
             timed_out = attempt.out_of_time()
             _end(context, system, batch_id, BatchStatus.timed_out, Reason(timed_out.code, timed_out.message))
-            raise _failure(timed_out) from None
+            raise _failure(timed_out, system, batch_id) from None
         if state is None or state.startswith(("08", "57P")):
             reason = Reason("database_unavailable", "The database went away while the batch ran: retry the batch.")
         else:
             reason = Reason("internal_error", f"The database refused a statement ({_said(cause, state)}).")
         _end(context, system, batch_id, BatchStatus.failed, reason)
-        raise Failure(reason.message, metadata={"code": reason.code}, allow_retries=False) from None
+        raise _failure(BatchError(reason.code, reason.message), system, batch_id) from None
     except Exception as error:
         kind = type(error).__name__
         reason = Reason("internal_error", f"An unexpected error ({kind}) ended the batch: its run's log says more.")
@@ -171,5 +172,10 @@ def _end(
         context.log.warning(f"The ledger could not be told that the batch ended: {error.message}")
 
 
-def _failure(error: BatchError) -> Failure:
-    return Failure(error.message, metadata={"code": error.code}, allow_retries=False)
+def _failure(error: BatchError, system: System, batch_id: str) -> Failure:
+    """What fails the op: why, and what to do, as far as the ledger can be reached."""
+    try:
+        shown = failed_metadata(system.ledger.get(batch_id), error.code)
+    except (UnavailableError, NotFoundError):
+        shown = {"code": MetadataValue.text(error.code)}
+    return Failure(error.message, metadata=shown, allow_retries=False)

@@ -4,11 +4,13 @@ Values of customers' data stand in artifacts only; here are rows, fields and cod
 """
 
 from collections.abc import Mapping
+from dataclasses import asdict
 
 from dagster import AssetMaterialization, MetadataValue, TableColumn, TableRecord, TableSchema
 from psycopg import sql
 
 from batch_pipeline.batches.model import Batch, PhaseName
+from batch_pipeline.batches.reasons import is_refused
 from batch_pipeline.database import borrowed
 from batch_pipeline.loading.staging import Staging
 from batch_pipeline.records.registry import RESOURCES
@@ -28,14 +30,41 @@ _FAILURE_COLUMNS = TableSchema(
 Metadata = dict[str, MetadataValue]
 
 
+def told(batch: Batch) -> str:
+    """What the batch is, on one line: what it does, of what file, whose, and how it came."""
+    return f"{batch.action} {batch.resource}: {batch.name}, from {batch.organization_id} by {batch.via.value}"
+
+
 def batch_metadata(batch: Batch) -> Metadata:
     """Which batch this is and where it stands."""
     return {
+        "what": MetadataValue.text(told(batch)),
         "batch": MetadataValue.text(batch.id),
-        "name": MetadataValue.text(batch.name),
-        "organization": MetadataValue.text(str(batch.organization_id)),
-        "status": MetadataValue.text(batch.status),
-        "attempt": MetadataValue.int(batch.attempts),
+        "status": MetadataValue.text(f"{batch.status}, attempt {batch.attempts}"),
+    }
+
+
+def outcome_metadata(batch: Batch) -> Metadata:
+    """What a completed batch did, on one line: all that is not zero."""
+    counts = {name: count for name, count in asdict(batch.stats).items() if count}
+    said = ", ".join(f"{count:,} {name}" for name, count in counts.items()) or "nothing to do"
+    return {"outcome": MetadataValue.text(f"{batch.stats.items_read:,} items: {said}")}
+
+
+def failed_metadata(batch: Batch, code: str) -> Metadata:
+    """What a run that failed shows: which batch, why in a word, and what to do next."""
+    to_do = (
+        f"Once the cause is gone, re-execute this run from failure, or `batch-pipeline retry {batch.id}`: "
+        "what is done is not done again."
+    )
+    if is_refused(batch):
+        where = f" (`batch-pipeline errors {batch.id}` tells what is wrong with each item)"
+        to_do = f"Correct the upload{where if batch.has_errors_file else ''} and send it again."
+    return {
+        "code": MetadataValue.text(code),
+        "what to do": MetadataValue.text(to_do),
+        "what": MetadataValue.text(told(batch)),
+        "batch": MetadataValue.text(batch.id),
     }
 
 
@@ -43,7 +72,7 @@ def phase_metadata(batch: Batch, name: PhaseName) -> Metadata:
     """What one phase did."""
     phase = batch.phase(name)
     values: Metadata = {
-        "status": MetadataValue.text(phase.status.value),
+        "phase": MetadataValue.text(f"{name.value} {phase.status.value}"),
         "processed": MetadataValue.int(phase.processed),
         "success": MetadataValue.int(phase.success),
         "error": MetadataValue.int(phase.error),
@@ -122,6 +151,11 @@ def materialization(system: System, batch: Batch) -> AssetMaterialization:
     resource = RESOURCES[str(batch.resource)]
     return AssetMaterialization(
         asset_key=resource.table,
-        description=f"{batch.name}: {batch.action} by batch {batch.id}",
-        metadata={**batch_metadata(batch), **stats_metadata(batch), **artifact_metadata(system, batch)},
+        description=told(batch),
+        metadata={
+            **outcome_metadata(batch),
+            **batch_metadata(batch),
+            **stats_metadata(batch),
+            **artifact_metadata(system, batch),
+        },
     )

@@ -65,7 +65,9 @@ def cleanup(context: OpExecutionContext, batch: BatchReference, system: Resource
     context.log_event(metadata.materialization(system.system, done))
     context.add_output_metadata(
         {
+            **metadata.outcome_metadata(done),
             **metadata.batch_metadata(done),
+            **metadata.phase_metadata(done, PhaseName.cleanup),
             **metadata.stats_metadata(done),
             **metadata.artifact_metadata(system.system, done),
             **shown,
@@ -85,7 +87,7 @@ def _run(
 
 
 def _show(context: OpExecutionContext, system: System, batch: Batch, name: PhaseName) -> None:
-    shown = {**metadata.batch_metadata(batch), **metadata.phase_metadata(batch, name)}
+    shown = {**metadata.phase_metadata(batch, name), **metadata.batch_metadata(batch)}
     if name is PhaseName.validation:
-        shown |= metadata.failure_metadata(system, batch)
+        shown = {**metadata.failure_metadata(system, batch), **shown}
     context.add_output_metadata(shown)

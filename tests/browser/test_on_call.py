@@ -1,0 +1,161 @@
+"""What the engineer on call does in the Dagster UI, done in a browser against the running system."""
+
+import time
+from collections.abc import Callable
+from typing import Any
+
+import psycopg
+import pytest
+from batch_runs import Row, arrived, as_csv, contacts, insert_contacts, new_organization
+from conftest import PATIENCE_SECONDS, Browser
+from dagster import DagsterEventType, DagsterInstance, RunsFilter
+from playwright import sync_api as playwright
+
+from batch_pipeline.batches.model import Batch, Starter
+from batch_pipeline.dagster_home import LOCATION_NAME
+from batch_pipeline.local.system import LocalSystem
+from batch_pipeline.orchestration import tags
+from batch_pipeline.system import System
+
+pytestmark = pytest.mark.timeout(600)
+STORED = 250
+
+
+def _until(condition: Callable[[], Any]) -> Any:
+    deadline = time.monotonic() + PATIENCE_SECONDS
+    while not (found := condition()):
+        assert time.monotonic() < deadline
+        time.sleep(0.1)
+    return found
+
+
+def _people(organization_id: str, name: str) -> list[Row]:
+    return [{"external_id": f"{organization_id}-{number}", "name": f"{name} {number}"} for number in range(STORED)]
+
+
+def _ended(system: System, batch: Batch) -> Batch | None:
+    found = system.ledger.get(batch.id)
+    return found if found.status in ("completed", "failed") else None
+
+
+def _steps(instance: DagsterInstance, run_id: str) -> list[str]:
+    """The ops that the run has executed."""
+    records = instance.get_records_for_run(run_id, of_type=DagsterEventType.STEP_START).records
+    return [str(record.event_log_entry.step_key) for record in records]
+
+
+def _fail_in_processing(system: System, organization_id: str) -> Batch:
+    """A batch that loses its database connection in its second chunk: it waits there for a record that is locked."""
+    batch = arrived(
+        system, organization_id, as_csv(_people(organization_id, "New")), name="people.csv", starter=Starter.launcher
+    )
+    with (
+        psycopg.connect(system.database_url) as holder,
+        psycopg.connect(system.database_url, autocommit=True) as looker,
+    ):
+        holder.execute(
+            "SELECT FROM contacts WHERE organization_id = %s AND external_id = %s FOR UPDATE",
+            (organization_id, f"{organization_id}-150"),
+        )
+        waiting = _until(
+            lambda: looker.execute(
+                "SELECT pid FROM pg_stat_activity WHERE wait_event_type = 'Lock' AND datname = current_database()"
+                " AND query LIKE '%%contacts%%'"
+            ).fetchone()
+        )
+        looker.execute("SELECT pg_terminate_backend(%s)", waiting)
+        holder.rollback()
+    failed: Batch = _until(lambda: _ended(system, batch))
+    assert failed.reason is not None
+    assert (failed.status, failed.reason.code) == ("failed", "database_unavailable")
+    return failed
+
+
+def test_a_run_that_lost_its_database_is_re_executed_from_failure_on_its_page(
+    running: LocalSystem, module_system: System, module_instance: DagsterInstance, browser: Browser
+) -> None:
+    system = module_system
+    organization_id = new_organization(system)
+    insert_contacts(
+        system,
+        organization_id,
+        *({"id": f"ctct_{number:022}", **person} for number, person in enumerate(_people(organization_id, "Old"))),
+    )
+    failed = _fail_in_processing(system, organization_id)
+    written = [record["name"] for record in contacts(system, organization_id) if record["name"].startswith("New")]
+    assert len(written) == 100
+
+    browser.go(f"/runs/{failed.run_id}")
+    browser.sees("Failure")
+    re_execute = browser.page.get_by_role("button", name="Re-execute all")
+    playwright.expect(re_execute).to_be_enabled()
+    browser.sees("The database went away while the batch ran")
+    browser.sees("what to do")
+    browser.picture("failed-run")
+    re_execute.locator("xpath=following::button[1]").click()
+    browser.page.get_by_role("menuitem", name="From failure").click()
+    completed: Batch = _until(lambda: (done := _ended(system, failed)) and done.status == "completed" and done)
+
+    assert (completed.attempts, completed.stats.updated, completed.stats.items_read) == (2, STORED, STORED)
+    assert {record["name"][:3] for record in contacts(system, organization_id)} == {"New"}
+    (again,) = module_instance.get_runs(
+        RunsFilter(tags={tags.BATCH_ID: failed.id, "dagster/parent_run_id": str(failed.run_id)})
+    )
+    assert again.run_id == completed.run_id
+    assert _steps(module_instance, again.run_id) == ["process", "cleanup"]
+    browser.go(f"/runs/{again.run_id}")
+    browser.sees("Success")
+    browser.picture("re-executed-run")
+
+
+LAUNCHPAD = """\
+ops:
+  parse:
+    config:
+      organization: {organization}
+      resource: contact
+      action: merge
+      file: incoming/{organization}.csv
+"""
+
+
+def test_a_batch_is_launched_watched_and_looked_into(
+    running: LocalSystem, module_system: System, browser: Browser
+) -> None:
+    system = module_system
+    organization_id = new_organization(system)
+    rows = [{"name": f"Person {number}", "email": f"p{number}@example.com"} for number in range(300)]
+    rows[7]["email"] = rows[9]["email"] = "no address"
+    system.store.write(f"incoming/{organization_id}.csv", as_csv(rows))
+    system.store.write(f"uploads/{organization_id}/contact/merge/more.csv", b"name\nAda\nBob\n")
+
+    browser.go(f"/locations/{LOCATION_NAME}/jobs/batch_job/playground")
+    editor = browser.page.locator(".CodeMirror").first
+    editor.click()
+    browser.page.keyboard.press("Control+A")
+    browser.page.keyboard.insert_text(LAUNCHPAD.format(organization=organization_id))
+    browser.picture("launchpad")
+    launch = browser.page.get_by_role("button", name="Launch run")
+    playwright.expect(launch).to_be_enabled()
+    launch.click()
+    browser.page.wait_for_url("**/runs/*")
+    browser.sees("Success")
+
+    browser.page.get_by_placeholder("Filter").fill("step:validate")
+    browser.sees("errors by code")
+    browser.sees("invalid_format")
+    browser.picture("validate")
+    browser.page.get_by_placeholder("Filter").fill("step:cleanup")
+    browser.sees("300 items: 298 created, 2 rejected")
+    browser.sees(f"merge contact: {organization_id}.csv, from {organization_id} by file")
+    browser.sees("errors.csv")
+    browser.picture("cleanup")
+
+    browser.go(f"/locations/{LOCATION_NAME}/sensors/upload_sensor")
+    browser.sees("1 run requested")
+    browser.picture("upload-sensor")
+    browser.go("/assets/contacts?view=overview")
+    browser.page.get_by_text("Plots", exact=True).first.click()
+    for number in ("items", "rejected", "seconds", "rows per second"):
+        browser.sees(number, exact=True)
+    browser.picture("asset-plots")
