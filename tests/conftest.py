@@ -33,7 +33,7 @@ NewDatabase = Callable[[], AbstractContextManager[str]]
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Puts the files first that allow themselves the most time: begun last, one of them would keep one core busy alone."""
+    """Puts the files first that allow themselves the most time: begun last, one would keep one core busy alone."""
 
     def patience(item: pytest.Item) -> float:
         mark = item.get_closest_marker("timeout")
