@@ -26,7 +26,6 @@ from batch_pipeline.payloads.parsed import from_table, select
 from batch_pipeline.phases.attempt import Attempt
 from batch_pipeline.records.errors import ERRORS_SCHEMA
 from batch_pipeline.storage import keys
-from batch_pipeline.storage.upload_copies import write_small_copies
 from batch_pipeline.system import System
 
 logger = logging.getLogger(__name__)
@@ -34,14 +33,11 @@ logger = logging.getLogger(__name__)
 
 def finish(attempt: Attempt) -> None:
     """Writes the artifacts, counts, completes the batch and drops what only its phases needed."""
-    with ThreadPoolExecutor(1) as copying:
-        copied = copying.submit(write_small_copies, attempt.system, attempt.batch)
-        stats = final_stats(attempt)
-        if stats.rejected:
-            write_errors(attempt)
-        if attempt.options.save_result:
-            _write_result(attempt)
-        copied.result()
+    stats = final_stats(attempt)
+    if stats.rejected:
+        write_errors(attempt)
+    if attempt.options.save_result:
+        _write_result(attempt)
     attempt.move_to(
         BatchStatus.completed,
         stats=asdict(stats),

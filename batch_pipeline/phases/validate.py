@@ -28,9 +28,11 @@ from batch_pipeline.records.check import CheckedChunk, RowRules
 from batch_pipeline.records.fields import RuleContext
 from batch_pipeline.records.resource import Resource
 from batch_pipeline.storage import keys
+from batch_pipeline.storage.upload_copies import write_small_copies
 
-# A delete looks through all records once for each chunk, so it has few; but work can only stop between two of them.
-DELETE_CHUNKS = 4
+# A large delete looks through all records once for each chunk, so it has few; but work can only stop between two.
+LARGE_DELETE = 100_000  # items
+DELETE_CHUNKS = 2
 DELETE_CHUNK_LIMIT = 10  # in chunk_rows
 
 MakeRows = Callable[[Attempt, CheckedChunk, RowRules], pa.Table]
@@ -62,14 +64,18 @@ def validate(attempt: Attempt) -> None:
             staging.create(connection, attempt.resource, fields, keep_changes=attempt.options.save_result)
             clears = _stage_items(attempt, connection, staging.items, partial(_staged_items, fields=fields))
             staged = (staging.items, staging.errors)
-        if work.items > FEW_ROWS:
-            staging.index(connection, *staged)
-        connection.commit()
-        version = planned_version(connection, attempt.batch, referred_resources(attempt.resource, fields))
-        chunks = chunk_ranges(work.items, _chunk_rows(attempt, work.items))
-        store_chunks(connection, attempt.batch.id, PhaseName.processing, chunks)
-        plan = make_plan(connection, attempt, work.with_(fields=fields, clears=clears))
-        connection.commit()
+        # While the database plans, this process has nothing else to do.
+        with ThreadPoolExecutor(1) as copying:
+            copied = copying.submit(write_small_copies, attempt.system, attempt.batch)
+            if work.items > FEW_ROWS:
+                staging.index(connection, *staged)
+            connection.commit()
+            version = planned_version(connection, attempt.batch, referred_resources(attempt.resource, fields))
+            chunks = chunk_ranges(work.items, _chunk_rows(attempt, work.items))
+            store_chunks(connection, attempt.batch.id, PhaseName.processing, chunks)
+            plan = make_plan(connection, attempt, work.with_(fields=fields, clears=clears))
+            connection.commit()
+            copied.result()
     counts = plan.counts
     attempt.complete(
         success=counts.accepted + counts.duplicates,
@@ -85,7 +91,7 @@ def validate(attempt: Attempt) -> None:
 def _chunk_rows(attempt: Attempt, items: int) -> int:
     """Rows that processing writes at once: for a large delete more than elsewhere, as each chunk scans the records."""
     rows = attempt.system.settings.chunk_rows
-    if attempt.action is not Action.delete:
+    if attempt.action is not Action.delete or items <= LARGE_DELETE:
         return rows
     return rows * min(max(items // (DELETE_CHUNKS * rows), 1), DELETE_CHUNK_LIMIT)
 
