@@ -156,7 +156,9 @@ class MembersModel:
         after = set(before) if children is None else set(children.values())
         if children is None and before and kind != was and item.key in self.ids:
             codes.append("conflict")
-        codes += ["conflict" for meant in (marked or {}).values() if meant not in after]
+        # Of the other kind, what is marked is none of the members, though a text may read like the name of one here.
+        eligible = after if children is not None or kind == was else set()
+        codes += ["conflict" for meant in (marked or {}).values() if meant not in eligible]
         return (
             codes,
             {member: before.get(member, False) if marked is None else member in marked.values() for member in after},
