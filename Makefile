@@ -19,7 +19,7 @@ up: install
 	$(BIN)/batch-pipeline up
 
 test: install
-	$(BIN)/pytest -n 3 --dist loadfile --no-loadscope-reorder
+	$(BIN)/pytest -n 2 --dist loadfile --no-loadscope-reorder
 
 lint: install
 	$(BIN)/ruff check .
