@@ -49,6 +49,8 @@ def _csv(table: Table, data: st.DataObject) -> bytes:
     delimiter, line_end = data.draw(st.sampled_from(",;\t|")), data.draw(st.sampled_from(["\n", "\r\n", "\r"]))
     text = io.StringIO()
     quoting = data.draw(st.sampled_from([csv.QUOTE_ALL, csv.QUOTE_MINIMAL]))
+    if any(set(cell) & {"\r", "\n"} for row in table for cell in row):
+        quoting = csv.QUOTE_ALL  # before Python 3.13 the writer quotes only those line breaks that end its own lines
     writer = csv.writer(text, delimiter=delimiter, lineterminator=line_end, quoting=quoting)
     writer.writerows(table)
     encodings = ["utf-8", "utf-8-sig", "utf-16"]
