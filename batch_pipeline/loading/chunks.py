@@ -79,12 +79,12 @@ def store_chunks(connection: Connection, batch_id: str, phase: PhaseName, chunks
         )
 
 
-def has_chunks(connection: Connection, batch_id: str, phase: PhaseName) -> bool:
-    """Whether the phase's chunk boundaries have been stored."""
+def count_chunks(connection: Connection, batch_id: str, phase: PhaseName) -> int:
+    """The number of the phase's chunks; 0 before their boundaries have been stored."""
     row = connection.execute(
-        "SELECT EXISTS (SELECT FROM batch_chunks WHERE batch_id = %s AND phase = %s)", (batch_id, phase.value)
+        "SELECT count(*) FROM batch_chunks WHERE batch_id = %s AND phase = %s", (batch_id, phase.value)
     ).fetchone()
-    return row is not None and bool(row[0])
+    return 0 if row is None else int(row[0])
 
 
 def open_chunks(connection: Connection, batch_id: str, phase: PhaseName) -> list[Chunk]:

@@ -1,7 +1,6 @@
 """How an op works on a batch: as an attempt in the ledger, holding the batch's lock, every ending accounted for."""
 
 import tempfile
-import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -17,13 +16,13 @@ from batch_pipeline.batches.states import BatchStatus
 from batch_pipeline.errors import BatchError, GaveWayError, NotFoundError, SupersededError, UnavailableError
 from batch_pipeline.orchestration import tags
 from batch_pipeline.orchestration.metadata import failed_metadata
+from batch_pipeline.orchestration.progress import ProgressEvents
 from batch_pipeline.orchestration.resources import Workplace
-from batch_pipeline.phases.attempt import Attempt, Progress, TimedOutError
+from batch_pipeline.phases.attempt import Attempt, TimedOutError
 from batch_pipeline.phases.finish import drop_leftovers
 from batch_pipeline.records.registry import get_resource
 from batch_pipeline.system import System
 
-LOG_SECONDS = 5.0  # between lines of progress
 # For the run before, which has said that the batch awaits another (it gave way), or has ended, to let the lock go.
 HANDOVER_SECONDS = 15.0
 CANCELLED = "cancelled"  # the reason's code
@@ -107,32 +106,11 @@ def _attempt(context: OpExecutionContext, system: System, batch: Batch, scratch:
         options=BatchOptions.model_validate(batch.options),
         region=get_organization(system.engine, str(batch.organization_id)).region,
         scratch=scratch,
-        report=_progress_log(context),
+        report=ProgressEvents(context).report,
         started_at=started_at,
         waited_seconds=waited,
         has_slot=tags.IN_PROCESS not in context.run.tags,
     )
-
-
-class _progress_log:  # noqa: N801 - called like a function
-    """Logs progress, at most every few seconds."""
-
-    def __init__(self, context: OpExecutionContext) -> None:
-        self._context = context
-        self._logged_at = time.monotonic()
-
-    def __call__(self, progress: Progress) -> None:
-        if time.monotonic() - self._logged_at < LOG_SECONDS:
-            return
-        self._logged_at = time.monotonic()
-        of_total, left = "", ""
-        if progress.total:
-            of_total = f" of {progress.total:,}"
-            remaining = (progress.total - progress.done) / max(progress.per_second, 1.0)
-            left = f", about {remaining:,.0f} s left"
-        self._context.log.info(
-            f"{progress.phase.value}: {progress.done:,}{of_total} items, {progress.per_second:,.0f} a second{left}"
-        )
 
 
 def _said(error: object, state: str) -> str:

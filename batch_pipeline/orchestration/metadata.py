@@ -13,6 +13,7 @@ from batch_pipeline.batches.model import Batch, PhaseName
 from batch_pipeline.batches.reasons import is_refused
 from batch_pipeline.database import borrowed
 from batch_pipeline.loading.staging import Staging
+from batch_pipeline.phases.attempt import Progress
 from batch_pipeline.records.registry import RESOURCES
 from batch_pipeline.storage import keys
 from batch_pipeline.system import System
@@ -66,6 +67,22 @@ def failed_metadata(batch: Batch, code: str) -> Metadata:
         "what": MetadataValue.text(told(batch)),
         "batch": MetadataValue.text(batch.id),
     }
+
+
+def progress_metadata(progress: Progress) -> Metadata:
+    """How far a phase is while it works."""
+    values: Metadata = {"phase": MetadataValue.text(progress.phase.value)}
+    if progress.note:
+        return values
+    of_chunks = "" if progress.chunks is None else f" of {progress.chunks:,}"
+    values["chunk"] = MetadataValue.text(f"{progress.chunk:,}{of_chunks}")
+    values["rows"] = MetadataValue.int(progress.done)
+    if progress.total is not None:
+        values["of rows"] = MetadataValue.int(progress.total)
+    values["rows per second"] = MetadataValue.int(int(progress.per_second))
+    if progress.seconds_left is not None:
+        values["seconds left"] = MetadataValue.int(progress.seconds_left)
+    return values
 
 
 def phase_metadata(batch: Batch, name: PhaseName) -> Metadata:

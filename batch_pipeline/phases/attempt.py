@@ -23,12 +23,40 @@ class TimedOutError(BatchError):
 
 @dataclass(frozen=True)
 class Progress:
-    """How far a phase is, for people: `done` of `total` items (None: unknown), at so many a second."""
+    """How far a phase is, for people.
+
+    Attributes:
+        note: what it is at while there is nothing to count; the other numbers are unknown then.
+        done: items dealt with, by this and earlier attempts, of `total` (None: not known yet).
+        per_second: items that this attempt deals with in a second.
+        chunk: chunks dealt with, of `chunks` (None: not known yet).
+    """
 
     phase: PhaseName
-    done: int
-    total: int | None
-    per_second: float
+    note: str = ""
+    done: int = 0
+    total: int | None = None
+    per_second: float = field(default=0.0, compare=False)  # falls while nothing gets on
+    chunk: int = 0
+    chunks: int | None = None
+
+    @property
+    def seconds_left(self) -> int | None:
+        """Until the phase's items are dealt with, at this speed; None where that can't be told."""
+        if self.total is None or self.per_second <= 0:
+            return None
+        return round(max(self.total - self.done, 0) / self.per_second)
+
+    def __str__(self) -> str:
+        if self.note:
+            return f"{self.phase.value}: {self.note}"
+        chunks = "" if self.chunks is None else f" of {self.chunks:,}"
+        total = "" if self.total is None else f" of {self.total:,}"
+        left = "" if self.seconds_left is None else f", about {self.seconds_left:,} s left"
+        return (
+            f"{self.phase.value}: chunk {self.chunk:,}{chunks}, {self.done:,}{total} rows, "
+            f"{self.per_second:,.0f} a second{left}"
+        )
 
 
 @dataclass
@@ -38,7 +66,7 @@ class Attempt:
     Attributes:
         batch: as the ledger had it when the phase began.
         scratch: an empty folder on local disk, for this phase only.
-        report: told of progress, a few times a second at most.
+        report: told of progress, a few times a second at most; also again of what it has been told.
         started_at: epoch seconds at which the attempt began; waiting for the turn is taken off.
         has_slot: whether the run was launched by Dagster, and so has one of the slots that others wait for.
     """
@@ -55,6 +83,8 @@ class Attempt:
     waited_seconds: float = 0.0
     has_slot: bool = False
     _phase: Phase | None = field(default=None, repr=False)
+    _progress: Progress | None = field(default=None, repr=False)
+    _already: int = field(default=0, repr=False)  # items of the phase that earlier attempts dealt with
     _checked_at: float = field(default=0.0, repr=False)
 
     @property
@@ -123,6 +153,7 @@ class Attempt:
         """Raises TimedOutError or SupersededError where work must stop; called between chunks where none has ended."""
         self._require_time()
         self.refresh()
+        self._report()
 
     def check_seldom(self) -> None:
         """The same at most once a second, for work in very small steps."""
@@ -135,8 +166,12 @@ class Attempt:
         """Moves the batch on, storing other columns with it. Raises SupersededError."""
         self.batch = self.system.ledger.transition(self.batch.id, self.run_id, status, **changes)
 
-    def begin(self, name: PhaseName, total: int | None = None) -> None:
-        """Marks the phase as running. Raises as `check` does."""
+    def announce(self, name: PhaseName, note: str) -> None:
+        """Tells what the phase is at, where that takes long and nothing can be counted meanwhile."""
+        self.report(Progress(name, note))
+
+    def begin(self, name: PhaseName, total: int | None = None, *, already: int = 0) -> None:
+        """Marks the phase as running; `already` items of it were dealt with before. Raises as `check` does."""
         self._require_time()
         phase = replace(
             self.batch.phase(name),
@@ -145,18 +180,19 @@ class Attempt:
             started_at=time.time(),
             ended_at=None,
         )
-        self._phase = phase
+        self._phase, self._progress, self._already = phase, None, already
         self._store(phase)
 
-    def advance(self, *, success: int, error: int, total: int | None = None) -> None:
+    def advance(self, *, success: int, error: int, chunk: int, chunks: int | None = None) -> None:
         """Stores and reports how far the running phase is: counts from the phase's start. Raises as `check` does."""
         assert self._phase is not None  # noqa: S101 - between begin and complete
         self._require_time()
-        self._phase = replace(self._phase, success=success, error=error, total=total or self._phase.total)
+        self._phase = replace(self._phase, success=success, error=error)
         self._store(self._phase)
-        seconds = max(time.time() - (self._phase.started_at or 0), 1e-6)
-        done = self._phase.processed
-        self.report(Progress(self._phase.name, done, self._phase.total, done / seconds))
+        self._progress = Progress(
+            self._phase.name, done=self._phase.processed, total=self._phase.total, chunk=chunk, chunks=chunks
+        )
+        self._report()
 
     def complete(self, *, success: int, error: int, total: int, reason: str | None = None, **changes: Any) -> None:
         """Marks the running phase as completed, storing other columns of the batch in the same statement."""
@@ -170,7 +206,7 @@ class Attempt:
             reason=reason,
             ended_at=time.time(),
         )
-        self._phase = None
+        self._phase = self._progress = None
         self._store(phase, **changes)
 
     def skip(self, name: PhaseName, reason: str) -> None:
@@ -180,6 +216,12 @@ class Attempt:
     def is_done(self, name: PhaseName) -> bool:
         """Whether an earlier attempt (or op of this one) finished the phase."""
         return self.batch.phase(name).status in (PhaseStatus.completed, PhaseStatus.skipped)
+
+    def _report(self) -> None:
+        if self._progress is None or self._phase is None or self._phase.started_at is None:
+            return
+        seconds = max(time.time() - self._phase.started_at, 1e-6)
+        self.report(replace(self._progress, per_second=(self._progress.done - self._already) / seconds))
 
     def _require_time(self) -> None:
         if self.remaining_seconds <= 0:

@@ -7,7 +7,7 @@ from batch_pipeline.batches.model import Action, PhaseName
 from batch_pipeline.batches.states import BatchStatus
 from batch_pipeline.batches.turns import Turn, claim_version, newer_writers
 from batch_pipeline.database import borrowed
-from batch_pipeline.loading.chunks import chunk_ranges, has_chunks, store_chunks
+from batch_pipeline.loading.chunks import chunk_ranges, count_chunks, store_chunks
 from batch_pipeline.loading.deleting import CleanupWriter
 from batch_pipeline.loading.staging import Staging
 from batch_pipeline.phases.attempt import Attempt
@@ -47,7 +47,7 @@ def _delete_others(attempt: Attempt, turn: Turn) -> None:
     doomed = attempt.batch.work.doomed
     with borrowed(attempt.system.engine) as connection:
         newer = newer_writers(connection, attempt.batch)
-        if not has_chunks(connection, attempt.batch.id, PhaseName.cleanup):
+        if count_chunks(connection, attempt.batch.id, PhaseName.cleanup) == 0:
             chunks = chunk_ranges(doomed, attempt.system.settings.chunk_rows)
             store_chunks(connection, attempt.batch.id, PhaseName.cleanup, chunks)
         claim_version(connection, turn)

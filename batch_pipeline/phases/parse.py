@@ -14,9 +14,11 @@ from batch_pipeline.payloads.model import Payload, ReadLimits
 from batch_pipeline.payloads.parsed import to_table
 from batch_pipeline.payloads.reader import open_payload
 from batch_pipeline.phases.attempt import Attempt
+from batch_pipeline.settings import MIB
 from batch_pipeline.storage import keys
 
 SHOWN_COLUMNS = 10  # of unknown ones, in a message
+LARGE_UPLOAD = 256 * MIB  # takes seconds to fetch
 
 
 def parse(attempt: Attempt) -> None:
@@ -26,9 +28,8 @@ def parse(attempt: Attempt) -> None:
     attempt.begin(PhaseName.parsing)
     store, batch = attempt.system.store, attempt.batch
     assert batch.upload_key is not None  # noqa: S101 - no run starts before the payload arrived
-    limit = attempt.system.settings.max_upload_bytes
     spool = attempt.scratch / "upload"
-    checksum = store.download(batch.upload_key, spool, check_size=partial(_check_size, limit))
+    checksum = store.download(batch.upload_key, spool, check_size=partial(_check_size, attempt))
     file_name = PurePosixPath(batch.source_key or batch.upload_key).name
     limits = ReadLimits.from_settings(attempt.system.settings)
     payload = open_payload(spool, name=file_name, limits=limits, check=attempt.check_seldom)
@@ -48,7 +49,7 @@ def _read(attempt: Attempt, payload: Payload, checksum: str, size: int) -> None:
         for number, chunk in enumerate(payload.chunks(), start=1):
             if stored is not None:
                 stored.result()
-                attempt.advance(success=read, error=unreadable)
+                attempt.advance(success=read, error=unreadable, chunk=number - 1)
             stored = storing.submit(store.write_table, keys.parsed_chunk(batch.id, number), to_table(chunk))
             equal_items.add(chunk)
             columns |= dict.fromkeys(chunk.columns)
@@ -80,12 +81,15 @@ def _read(attempt: Attempt, payload: Payload, checksum: str, size: int) -> None:
     )
 
 
-def _check_size(limit: int, size: int) -> None:
+def _check_size(attempt: Attempt, size: int) -> None:
+    limit = attempt.system.settings.max_upload_bytes
     if size > limit:
         raise RefusedError(
             "too_large",
             f"The upload has {size:,} bytes, the limit is {limit:,} (BATCH_MAX_UPLOAD_BYTES): split it.",
         )
+    if size > LARGE_UPLOAD:
+        attempt.announce(PhaseName.parsing, f"fetching the upload, {size:,} bytes")
 
 
 def _check_columns(attempt: Attempt, payload: Payload) -> None:

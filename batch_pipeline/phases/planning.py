@@ -22,6 +22,8 @@ TUNING = {
     "default_statistics_target": "10",
 }
 
+MANY_ITEMS = 100_000  # take a second or so to plan
+
 
 @dataclass(frozen=True)
 class Plan:
@@ -31,11 +33,13 @@ class Plan:
     work: Work
 
 
-def make_plan(connection: Connection, attempt: Attempt, work: Work) -> Plan:
-    """Makes the plan, in the transaction of the connection (one with `TUNING`), which the caller commits.
+def make_plan(connection: Connection, attempt: Attempt, work: Work, phase: PhaseName) -> Plan:
+    """Makes the plan in a phase, in the transaction of the connection (one with `TUNING`), which the caller commits.
 
     Raises RefusedError (`delete_limit_exceeded`) where it would delete too many records.
     """
+    if work.items > MANY_ITEMS:
+        attempt.announce(phase, f"planning what happens to each of the {work.items:,} rows, in the database")
     counts = _planner(connection, attempt, work).plan()
     unidentified = counts.unidentified + unreadable(attempt)
     if unidentified:  # then cleanup deletes nothing

@@ -53,7 +53,7 @@ def _final_plan(attempt: Attempt, turn: Turn) -> int:
             connection, turn.organization_id, referred_resources(attempt.resource, attempt.batch.work.fields)
         )
         if referred is None or attempt.batch.plan_version != turn.version + referred:
-            work = make_plan(connection, attempt, attempt.batch.work).work
+            work = make_plan(connection, attempt, attempt.batch.work, PhaseName.processing).work
             connection.commit()
             attempt.system.ledger.update(attempt.batch.id, attempt.run_id, work=work.to_row())
         accepted = _accepted(connection, attempt)

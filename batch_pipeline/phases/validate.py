@@ -73,7 +73,7 @@ def validate(attempt: Attempt) -> None:
             version = planned_version(connection, attempt.batch, referred_resources(attempt.resource, fields))
             chunks = chunk_ranges(work.items, _chunk_rows(attempt, work.items))
             store_chunks(connection, attempt.batch.id, PhaseName.processing, chunks)
-            plan = make_plan(connection, attempt, work.with_(fields=fields, clears=clears))
+            plan = make_plan(connection, attempt, work.with_(fields=fields, clears=clears), PhaseName.validation)
             connection.commit()
             copied.result()
     counts = plan.counts
@@ -146,14 +146,14 @@ def _stage_items(attempt: Attempt, connection: Connection, target: sql.Identifie
     valid = invalid = 0
     with ThreadPoolExecutor(1) as copying:
         copied: Future[None] | None = None
-        for chunk in parsed_chunks(attempt):
+        for number, chunk in enumerate(parsed_chunks(attempt), start=1):
             checked = rules.check(chunk)
             clears = clears or bool(checked.cleared.any())
             items = make_rows(attempt, checked, rules)
             found = _error_table(chunk, checked)
             if copied is not None:
                 copied.result()
-                attempt.advance(success=valid, error=invalid)
+                attempt.advance(success=valid, error=invalid, chunk=number - 1, chunks=attempt.batch.work.chunks)
             copied = copying.submit(_copy, connection, (target, items), (staging.errors, found))
             wrong = int(np.count_nonzero(checked.invalid))
             valid, invalid = valid + len(checked.rows) - wrong, invalid + wrong

@@ -11,11 +11,12 @@ from batch_pipeline.batches.model import PhaseName
 from batch_pipeline.batches.states import BatchStatus
 from batch_pipeline.batches.turns import POLL_SECONDS, Turn, take_turn
 from batch_pipeline.database import borrowed
-from batch_pipeline.loading.chunks import Chunk, ChunkOutcome, ChunkWriter, done_outcome, open_chunks
+from batch_pipeline.loading.chunks import Chunk, ChunkOutcome, ChunkWriter, count_chunks, done_outcome, open_chunks
 from batch_pipeline.loading.staging import Connection
 from batch_pipeline.phases.attempt import Attempt
 
 WATCH_SECONDS = 0.25
+LONG_WAIT_SECONDS = 5.0  # for the turn: worth telling
 # What a chunk under way gets to end in once work must stop; they take about a second each.
 STOP_SECONDS = 20.0
 
@@ -26,9 +27,13 @@ MakeWriter = Callable[[Connection], ChunkWriter]
 def turn_of(attempt: Attempt) -> Iterator[Turn]:
     """The batch's turn, and with it status `processing`; waiting for it does not count towards the time-out."""
     began = time.time()
-    with take_turn(
-        attempt.system.database_url, attempt.batch, check=attempt.refresh, may_give_way=attempt.has_slot
-    ) as turn:
+
+    def check() -> None:
+        attempt.refresh()
+        if time.time() - began >= LONG_WAIT_SECONDS:
+            attempt.announce(PhaseName.processing, "waits for its turn: a batch of the same records that came first")
+
+    with take_turn(attempt.system.database_url, attempt.batch, check=check, may_give_way=attempt.has_slot) as turn:
         waited_seconds = time.time() - began
         if waited_seconds >= POLL_SECONDS:  # else the turn was free
             attempt.waited(waited_seconds)
@@ -43,9 +48,10 @@ def write_chunks(attempt: Attempt, phase: PhaseName, make_writer: MakeWriter, *,
     """
     with borrowed(attempt.system.engine) as connection:
         done = done_outcome(connection, attempt.batch.id, phase)
-        chunks = open_chunks(connection, attempt.batch.id, phase)
-    attempt.begin(phase, total=total)
-    done = _Writing(attempt, make_writer, chunks).run(done)
+        todo = open_chunks(connection, attempt.batch.id, phase)
+        chunks = count_chunks(connection, attempt.batch.id, phase)
+    attempt.begin(phase, total=total, already=done.written + done.failed)
+    done = _Writing(attempt, make_writer, todo, chunks=chunks).run(done)
     attempt.complete(success=done.written, error=done.failed, total=total)
     return done
 
@@ -53,13 +59,14 @@ def write_chunks(attempt: Attempt, phase: PhaseName, make_writer: MakeWriter, *,
 class _Writing:
     """The writers of one phase, each a thread with a connection."""
 
-    def __init__(self, attempt: Attempt, make_writer: MakeWriter, chunks: list[Chunk]) -> None:
+    def __init__(self, attempt: Attempt, make_writer: MakeWriter, todo: list[Chunk], *, chunks: int) -> None:
         self._attempt = attempt
         self._make_writer = make_writer
         self._todo: queue.SimpleQueue[Chunk] = queue.SimpleQueue()
-        for chunk in chunks:
+        for chunk in todo:
             self._todo.put(chunk)
-        self._writers = min(attempt.system.settings.database_writers, len(chunks))
+        self._writers = min(attempt.system.settings.database_writers, len(todo))
+        self._chunks, self._chunks_done = chunks, chunks - len(todo)
         self._outcomes: queue.SimpleQueue[ChunkOutcome] = queue.SimpleQueue()
         self._connections: list[Connection] = []
         self._stop = threading.Event()
@@ -89,12 +96,13 @@ class _Writing:
         if now == done:
             self._attempt.check()
         else:
-            self._attempt.advance(success=now.written, error=now.failed)
+            self._attempt.advance(success=now.written, error=now.failed, chunk=self._chunks_done, chunks=self._chunks)
         return now
 
     def _add_up(self, done: ChunkOutcome) -> ChunkOutcome:
         while not self._outcomes.empty():
             done += self._outcomes.get()
+            self._chunks_done += 1
         return done
 
     def _write(self) -> None:

@@ -44,8 +44,11 @@ def _steps(instance: DagsterInstance, run_id: str) -> list[str]:
     return [str(record.event_log_entry.step_key) for record in records]
 
 
-def _fail_in_processing(system: System, organization_id: str) -> Batch:
-    """A batch that loses its database connection in its second chunk: it waits there for a record that is locked."""
+def _fail_in_processing(system: System, organization_id: str, look: Callable[[Batch], None]) -> Batch:
+    """A batch that loses its database connection in its second chunk: it waits there for a record that is locked.
+
+    `look` is called meanwhile.
+    """
     batch = arrived(
         system, organization_id, as_csv(_people(organization_id, "New")), name="people.csv", starter=Starter.launcher
     )
@@ -63,6 +66,7 @@ def _fail_in_processing(system: System, organization_id: str) -> Batch:
                 " AND query LIKE '%%contacts%%'"
             ).fetchone()
         )
+        look(system.ledger.get(batch.id))
         looker.execute("SELECT pg_terminate_backend(%s)", waiting)
         holder.rollback()
     failed: Batch = _until(lambda: _ended(system, batch))
@@ -81,7 +85,14 @@ def test_a_run_that_lost_its_database_is_re_executed_from_failure_on_its_page(
         organization_id,
         *({"id": f"ctct_{number:022}", **person} for number, person in enumerate(_people(organization_id, "Old"))),
     )
-    failed = _fail_in_processing(system, organization_id)
+
+    def look(working: Batch) -> None:
+        browser.go(f"/runs/{working.run_id}")
+        browser.sees("processing: chunk 1 of 3, 100 of 250 rows")
+        browser.sees("rows per second")
+        browser.picture("progress")
+
+    failed = _fail_in_processing(system, organization_id, look)
     written = [record["name"] for record in contacts(system, organization_id) if record["name"].startswith("New")]
     assert len(written) == 100
 
