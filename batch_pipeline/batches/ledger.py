@@ -41,6 +41,7 @@ from batch_pipeline.batches.rows import (
 )
 from batch_pipeline.batches.states import FINAL, LIVE, RERUNNABLE, BatchStatus, check_transition
 from batch_pipeline.batches.tables import attempts, batches, organizations, transitions, turns
+from batch_pipeline.batches.turns import CHUNKS
 from batch_pipeline.database import translating_outages
 from batch_pipeline.errors import NotFoundError, StateError, SupersededError
 
@@ -420,7 +421,8 @@ class Ledger:
             if only_if_awaiting_file and batch.arrival is not None:
                 return batch
             check_transition(batch_id, before, status)
-            # Waits for chunks under way: each holds a share of this row until it commits.
+            # Waits for chunks under way, and lets none begin: each shares this lock until it commits.
+            connection.execute(sa.select(sa.func.pg_advisory_xact_lock(sa.func.hashtextextended(CHUNKS + batch_id, 0))))
             connection.execute(
                 sa.update(turns).where(turns.c.holder == batch_id).values(fence=turns.c.fence + 1, holder=None)
             )

@@ -23,6 +23,8 @@ Connection = psycopg.Connection[tuple[Any, ...]]
 POLL_SECONDS = 0.2
 # Longer than a run takes to be dequeued and to begin; waiting costs nothing but a slot.
 GIVE_WAY_SECONDS = 30.0
+# Of advisory locks: every chunk under way shares its batch's, so that who waits for them has no later one before him.
+CHUNKS = "batch_pipeline.chunks:"
 _SPACE = "batch_pipeline.turn:"
 
 
@@ -179,6 +181,8 @@ def claim_version(connection: Connection, turn: Turn) -> int:
 
 def check_fence(connection: Connection, turn: Turn) -> None:
     """Holds the turn for the rest of the transaction. Raises SupersededError where it has been lost."""
+    # A row's lock alone would be shared with the next chunk as well, past whoever waits to end the batch.
+    connection.execute("SELECT pg_advisory_xact_lock_shared(hashtextextended(%s, 0))", (CHUNKS + turn.batch_id,))
     row = connection.execute(
         "SELECT FROM turns WHERE organization_id = %s AND resource = %s AND fence = %s AND holder = %s FOR SHARE",
         (turn.organization_id, turn.resource, turn.fence, turn.batch_id),

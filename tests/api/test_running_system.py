@@ -208,7 +208,9 @@ def test_a_batch_that_takes_too_long_times_out_and_a_retry_does_the_rest(module_
 
 @reaches("processing failed")
 def test_cancelling_a_batch_that_is_processed_ends_it_after_its_chunk(module_system: System, client: Client) -> None:
-    waits = "SELECT count(*) FROM pg_stat_activity WHERE wait_event_type = 'Lock' AND query ILIKE 'UPDATE turns%'"
+    waits = (
+        "SELECT count(*) FROM pg_stat_activity WHERE wait_event_type = 'Lock' AND query LIKE '%pg_advisory_xact_lock(%'"
+    )
     with ThreadPoolExecutor(1) as pool, psycopg.connect(module_system.database_url, autocommit=True) as connection:
         with contacts_locked(module_system):
             batch = client.create([{"name": f"n{number}"} for number in range(250)])["data"]

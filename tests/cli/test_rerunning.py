@@ -173,7 +173,7 @@ def test_cancel_stops_a_batch_that_another_process_runs_and_a_retry_does_the_res
         running = newest(ledger, organization)
         assert running is not None
         with cli.start("cancel", running.id, *mine) as cancelling:
-            wait_for(lambda: _somebody_waits_to(ledger, "UPDATE turns %"), cancelling)
+            wait_for(lambda: _somebody_waits_to(ledger, "%pg_advisory_xact_lock(%"), cancelling)
             holding_up.rollback()
             cancelled = finished(cancelling)
         ended = finished(process)

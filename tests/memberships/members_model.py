@@ -195,12 +195,20 @@ class MembersModel:
             if not expected.fails:
                 self.members, self.kinds = members, kinds
             if upload.action == "overwrite" and not expected.fails:
-                expected.removed = there - {item.key for item in upload.items}
+                expected.removed = there - {item.key for item in upload.items} - self._spared(upload, expected)
         for key in expected.removed:
             del self.ids[key]
             self.kinds.pop(key, None)
             self.members = {pair: primary for pair, primary in self.members.items() if key not in pair}
         return expected
+
+    def _spared(self, upload: Upload, expected: Expected) -> set[str]:
+        """The records that share a natural key with a rejected item; of these groups, no two have the same."""
+        if upload.resource == "group":
+            return set()
+        rejected = [CONTACTS[upload.items[row - 1].key]["email"] for row in expected.errors]
+        emails = {email.lower() for email in rejected if email}
+        return {key for key, contact in CONTACTS.items() if (contact["email"] or "").lower() in emails}
 
     def _item(
         self,
