@@ -20,6 +20,7 @@ import httpx
 import psutil
 import psycopg
 import pytest
+from process_table import command_of
 from psycopg import sql
 from serving import PATIENCE_SECONDS, Client, new_client
 
@@ -283,7 +284,7 @@ def test_with_dagster_away_a_batch_is_accepted_and_starts_when_it_is_back(runnin
     parts = [
         child
         for child in psutil.Process().children(recursive=True)
-        if any(word in " ".join(child.cmdline()) for word in ("dagster_webserver", "dagster._daemon"))
+        if any(word in command_of(child) for word in ("dagster_webserver", "dagster._daemon"))
     ]
     assert len(parts) >= 2
     for part in parts:

@@ -13,6 +13,7 @@ from typing import IO
 
 import psutil
 import pytest
+from process_table import command_of
 
 from batch_pipeline.errors import SettingError, UnavailableError
 from batch_pipeline.local.s3 import HOST, free_port
@@ -53,7 +54,7 @@ class Up:
 
     def child(self, part: str) -> psutil.Process:
         children = psutil.Process(self.process.pid).children(recursive=True)
-        return next(child for child in children if part in " ".join(child.cmdline()))
+        return next(child for child in children if part in command_of(child))
 
 
 @contextmanager
@@ -70,7 +71,7 @@ def up(data_dir: Path) -> Iterator[Up]:
             process.wait(90)
 
 
-def test_it_answers_and_a_signal_ends_all_of_it_with_exit_code_0(
+def test_it_answers_lets_no_second_one_in_and_a_signal_ends_all_of_it_with_exit_code_0(
     data_dir: Path, processes_of: Callable[[Path], list[str]]
 ) -> None:
     with up(data_dir) as system:
@@ -80,6 +81,11 @@ def test_it_answers_and_a_signal_ends_all_of_it_with_exit_code_0(
         commands = processes_of(data_dir)
         secret = (data_dir / "s3.keys.json").read_text().split('"')[-2]
         assert not any(secret in command for command in commands)
+        with (
+            pytest.raises(UnavailableError, match=r"^the local system of \S+ runs already: "),
+            local_system(data_dir, port=free_port(), api_port=free_port(), s3_port=None),
+        ):
+            pass
         system.process.send_signal(signal.SIGINT)
         assert system.process.wait(60) == 0
     assert processes_of(data_dir) == []
@@ -113,15 +119,6 @@ def test_the_end_of_the_servers_is_reported_too(data_dir: Path) -> None:
         # Whichever notices first: the watch over the servers, or a part of Dagster without its database.
         assert system.line().startswith("report ")
         assert system.process.wait(90) == 1
-
-
-def test_a_second_one_for_the_same_data_directory_is_refused(data_dir: Path) -> None:
-    with (
-        up(data_dir),
-        pytest.raises(UnavailableError, match=r"^the local system of \S+ runs already: "),
-        local_system(data_dir, port=free_port(), api_port=free_port(), s3_port=None),
-    ):
-        pass
 
 
 @pytest.mark.parametrize(("name", "flag"), [("port", "--port"), ("api_port", "--api-port")])

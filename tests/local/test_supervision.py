@@ -9,6 +9,7 @@ from pathlib import Path
 
 import psutil
 import pytest
+from process_table import command_of
 
 from batch_pipeline.errors import UnavailableError
 from batch_pipeline.local.supervision import Service, ServiceEndedError, Supervisor
@@ -93,7 +94,7 @@ def test_a_service_that_ignores_sigterm_is_killed_when_its_time_is_up(tmp_path: 
     stubborn = Service("the stubborn one", python(STUBBORN, ready), is_ready=lambda: written(ready), stop_seconds=0.1)
     with Supervisor(os.environ, tmp_path) as supervisor:
         supervisor.start(stubborn)
-        [process] = [child for child in psutil.Process().children() if str(ready) in " ".join(child.cmdline())]
+        [process] = [child for child in psutil.Process().children() if str(ready) in command_of(child)]
     assert not process.is_running()
 
 
