@@ -141,15 +141,6 @@ def forget_old_keys(engine: sa.Engine) -> int:
         return connection.execute(statement).rowcount
 
 
-def count_awaiting(engine: sa.Engine, organization_id: str) -> int:
-    """How many of the organization's batches await a run from the launcher."""
-    statement = sa.select(sa.func.count()).where(
-        batches.c.organization_id == organization_id, batches.c.awaits_run == Starter.launcher.value
-    )
-    with translating_outages(), engine.connect() as connection:
-        return connection.execute(statement).scalar_one()
-
-
 def release_claim(engine: sa.Engine, batch_id: str) -> None:
     """Leaves the launch of the batch's run to the sensor."""
     statement = sa.update(batches).where(batches.c.id == batch_id).values(launch_claimed_until=None)

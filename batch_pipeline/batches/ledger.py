@@ -40,7 +40,7 @@ from batch_pipeline.batches.rows import (
     superseded,
 )
 from batch_pipeline.batches.states import FINAL, LIVE, RERUNNABLE, BatchStatus, check_transition
-from batch_pipeline.batches.tables import attempts, batches, organizations, transitions, turns
+from batch_pipeline.batches.tables import attempts, batches, transitions, turns
 from batch_pipeline.batches.turns import CHUNKS
 from batch_pipeline.database import translating_outages
 from batch_pipeline.errors import NotFoundError, StateError, SupersededError
@@ -148,80 +148,6 @@ class Ledger:
         statement = statement.order_by(*(column.desc() if newest_first else column for column in order))
         with translating_outages(), self._single.connect() as connection:
             return [batch_from_row(row) for row in connection.execute(statement.limit(limit))]
-
-    def awaiting_launch(self, limit: int, *, per_organization: int | None = None) -> list[Batch]:
-        """Accepted batches that the launcher is to start: organizations in turn, each in the order of arrival.
-
-        At most `limit`, and so many of an organization that those of others are never far behind in Dagster's queue.
-        Where more organizations wait than `limit`, which ones come differs from call to call.
-        Not those whose launch somebody has claimed and is at.
-        """
-        place = sa.func.row_number().over(partition_by=batches.c.organization_id, order_by=batches.c.arrival)
-        waiting = (
-            sa.select(batches.c.id, place.label("place"))
-            .where(
-                batches.c.awaits_run == Starter.launcher.value,
-                sa.func.coalesce(batches.c.launch_claimed_until < sa.func.clock_timestamp(), True),
-            )
-            .subquery()
-        )
-        first = sa.select(waiting)
-        if per_organization is not None:
-            first = first.where(waiting.c.place <= per_organization)
-        chosen = first.order_by(waiting.c.place, sa.func.random()).limit(limit).subquery()
-        statement = sa.select(batches).join(chosen, chosen.c.id == batches.c.id)
-        with translating_outages(), self._single.connect() as connection:
-            rows = connection.execute(statement.order_by(chosen.c.place, batches.c.arrival))
-            return [batch_from_row(row) for row in rows]
-
-    def newest_by_organization(self) -> dict[str, datetime]:
-        """When each organization that has batches last had one created."""
-        newest = (
-            sa.select(sa.func.max(batches.c.created_at))
-            .where(batches.c.organization_id == organizations.c.id)
-            .scalar_subquery()
-        )
-        with translating_outages(), self._single.connect() as connection:
-            rows = connection.execute(sa.select(organizations.c.id, newest.label("at")))
-            return {row.id: row.at for row in rows if row.at is not None}
-
-    def awaiting_since(self, seconds: float, starter: Starter) -> list[Batch]:
-        """Batches that have awaited the start of a run, by this starter, for longer than so many seconds."""
-        statement = sa.select(batches).where(
-            batches.c.awaits_run == starter.value,
-            batches.c.updated_at < sa.func.clock_timestamp() - sa.func.make_interval(0, 0, 0, 0, 0, 0, seconds),
-        )
-        with translating_outages(), self._single.connect() as connection:
-            return [batch_from_row(row) for row in connection.execute(statement)]
-
-    def has_upload_urls(self, *, until_seconds_ago: float) -> bool:
-        """Whether any batch awaits its file, or has an upload URL that is good, or was so many seconds ago."""
-        recent = sa.select(batches.c.id).where(batches.c.upload_expires_at > seconds_from_now(-until_seconds_ago))
-        awaiting = sa.select(batches.c.id).where(
-            batches.c.status == BatchStatus.requested.value,
-            batches.c.arrival.is_(None),
-            batches.c.upload_expires_at.is_not(None),
-        )
-        with translating_outages(), self._single.connect() as connection:
-            return bool(connection.execute(sa.select(sa.or_(recent.exists(), awaiting.exists()))).scalar_one())
-
-    def past_their_upload(self) -> list[Batch]:
-        """Batches that still await their file although its upload URL has run out."""
-        statement = sa.select(batches).where(
-            batches.c.status == BatchStatus.requested.value,
-            batches.c.arrival.is_(None),
-            batches.c.upload_expires_at < sa.func.clock_timestamp(),
-        )
-        with translating_outages(), self.engine.connect() as connection:
-            return [batch_from_row(row) for row in connection.execute(statement)]
-
-    def started_and_live(self) -> list[Batch]:
-        """Batches that an attempt is to be at work on: what reconciling looks after."""
-        statement = sa.select(batches).where(
-            batches.c.status.in_(LIVE), batches.c.run_id.is_not(None), batches.c.awaits_run.is_(None)
-        )
-        with translating_outages(), self._single.connect() as connection:
-            return [batch_from_row(row) for row in connection.execute(statement.order_by(batches.c.arrival))]
 
     def history(self, batch_id: str) -> list[tuple[str | None, str, datetime, str | None]]:
         """The batch's transitions in order: (before, after, at, run id)."""

@@ -10,6 +10,7 @@ from collections.abc import Callable, Iterator, Sequence
 
 from dagster import DagsterEvent, DagsterEventType, DagsterInstance, DagsterRun, DagsterRunStatus, RunsFilter
 
+from batch_pipeline.batches.awaiting import awaiting_since, started_and_live
 from batch_pipeline.batches.model import Batch, Reason, Starter
 from batch_pipeline.batches.ownership import is_owned
 from batch_pipeline.batches.states import FINAL, BatchStatus
@@ -56,7 +57,7 @@ def reconcile(system: System, instance: DagsterInstance) -> list[Batch]:
     """Ends every batch whose work has ended, and every run that its batch has outlived; returns the batches ended."""
     ended = []
     with connect(system.database_url, autocommit=True) as connection:
-        for batch in system.ledger.started_and_live():
+        for batch in started_and_live(system.engine):
             if not is_owned(connection, batch.id):
                 if _is_unchanged(system, batch):
                     ended.append(_end_abandoned(system, instance, batch))
@@ -66,9 +67,9 @@ def reconcile(system: System, instance: DagsterInstance) -> list[Batch]:
             elif _is_overdue(system, batch):
                 ended.append(system.ledger.end(batch.id, BatchStatus.timed_out, OVERDUE, run_id=batch.run_id))
         _end_outlived_runs(system, instance, connection)
-    for batch in system.ledger.awaiting_since(START_SECONDS, Starter.caller):
+    for batch in awaiting_since(system.engine, START_SECONDS, Starter.caller):
         ended.append(system.ledger.end(batch.id, BatchStatus.failed, CALLER_LOST))
-    for batch, reason in _launched_in_vain(instance, system.ledger.awaiting_since(0.0, Starter.launcher)):
+    for batch, reason in _launched_in_vain(instance, awaiting_since(system.engine, 0.0, Starter.launcher)):
         ended.append(system.ledger.end(batch.id, BatchStatus.failed, reason))
     return ended
 

@@ -3,7 +3,7 @@
 from dagster import DefaultSensorStatus, SensorDefinition, SensorEvaluationContext, SkipReason, sensor
 
 from batch_pipeline.batches.accepting import forget_old_keys
-from batch_pipeline.batches.ledger import Ledger
+from batch_pipeline.batches.awaiting import has_upload_urls
 from batch_pipeline.batches.listing import sum_up_all_counts
 from batch_pipeline.database import create_engine
 from batch_pipeline.orchestration.sensors import INTAKE_SECONDS
@@ -52,7 +52,7 @@ def _may_find_something() -> bool:
     """Asks the ledger alone: to look at storage takes a client of it, which costs a third of a second to make."""
     engine = create_engine(get_settings().require_database_url())
     try:
-        return Ledger(engine).has_upload_urls(until_seconds_ago=LATE_SECONDS)
+        return has_upload_urls(engine, until_seconds_ago=LATE_SECONDS)
     finally:
         engine.dispose()
 

@@ -18,6 +18,7 @@ from dagster import (
     sensor,
 )
 
+from batch_pipeline.batches.awaiting import awaiting_launch
 from batch_pipeline.batches.model import Batch
 from batch_pipeline.orchestration.config import request_of, run_config_of, run_tags_of
 from batch_pipeline.orchestration.reconcile import reconcile
@@ -60,8 +61,8 @@ def build_sensors(batch_job: JobDefinition) -> list[SensorDefinition]:
             for batch in taken:
                 if batch.reason is not None:
                     context.log.warning(f"{batch.source_key}: batch {batch.id} failed: {batch.reason.message}")
-            waiting = system.ledger.awaiting_launch(
-                LAUNCHES_PER_TICK, per_organization=QUEUED_PER_SLOT * settings.organization_runs
+            waiting = awaiting_launch(
+                system.engine, LAUNCHES_PER_TICK, per_organization=QUEUED_PER_SLOT * settings.organization_runs
             )
         if taken:
             context.log.info(f"{len(taken)} files taken in; {len(waiting)} batches wait for their run")

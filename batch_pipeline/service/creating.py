@@ -10,11 +10,11 @@ from batch_pipeline.batches.accepting import (
     IdempotencyKey,
     NewBatch,
     accept,
-    count_awaiting,
     find_accepted,
     is_turn_free,
     release_claim,
 )
+from batch_pipeline.batches.awaiting import count_awaiting
 from batch_pipeline.batches.ids import new_batch_id
 from batch_pipeline.batches.model import Batch, Mode, Reason, Starter, Via
 from batch_pipeline.batches.options import BatchOptions

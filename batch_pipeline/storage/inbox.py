@@ -17,6 +17,7 @@ from itertools import zip_longest
 
 import sqlalchemy as sa
 
+from batch_pipeline.batches.awaiting import newest_by_organization
 from batch_pipeline.batches.ids import new_batch_id
 from batch_pipeline.batches.model import Action, Batch, Reason, Starter
 from batch_pipeline.batches.options import BatchOptions, label_from_file_name, parse_options
@@ -195,7 +196,7 @@ def _waiting(system: System, organizations: set[str]) -> Iterator[StoredObject]:
         queue.sort(key=lambda item: (item.modified_at, item.key))
     if len(queues) > 1:
         # Not always the same one first: with more of them than are taken in at a time, the last would wait for ever.
-        newest = system.ledger.newest_by_organization()
+        newest = newest_by_organization(system.engine)
         never = datetime.min.replace(tzinfo=UTC)
         queues = dict(sorted(queues.items(), key=lambda item: newest.get(item[0] or "", never)))
     for round_of_all in zip_longest(*queues.values()):

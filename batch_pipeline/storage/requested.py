@@ -10,6 +10,7 @@ import time
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 
+from batch_pipeline.batches.awaiting import past_their_upload
 from batch_pipeline.batches.model import Batch, Reason, Starter
 from batch_pipeline.batches.states import BatchStatus
 from batch_pipeline.errors import NotFoundError
@@ -62,7 +63,7 @@ def expire_requested(system: System) -> list[Batch]:
     Returns those that expired.
     """
     expired = []
-    for batch in system.ledger.past_their_upload():
+    for batch in past_their_upload(system.engine):
         if not system.store.exists(keys.requested(batch.id)):
             ended = system.ledger.end(batch.id, BatchStatus.expired, EXPIRED, only_if_awaiting_file=True)
             if ended.status == BatchStatus.expired:

@@ -11,6 +11,7 @@ from batch_runs import arrived, as_csv, contacts, new_organization
 from dagster import DagsterInstance, DagsterRun, DagsterRunStatus
 from dagster._core.remote_origin import RegisteredCodeLocationOrigin, RemoteJobOrigin, RemoteRepositoryOrigin
 
+from batch_pipeline.batches.awaiting import awaiting_launch
 from batch_pipeline.batches.ledger import Ledger
 from batch_pipeline.batches.model import Batch, Starter
 from batch_pipeline.batches.ownership import Ownership
@@ -81,7 +82,7 @@ def test_a_batch_cancelled_while_its_run_is_queued_never_starts(system: System, 
     found = instance.get_run_by_id(run.run_id)
     assert found is not None
     assert found.status is DagsterRunStatus.CANCELED
-    assert system.ledger.awaiting_launch(10) == []
+    assert awaiting_launch(system.engine, 10) == []
     assert reconcile(system, instance) == []
     done = _retried(system, instance, batch)
     assert (done.status, done.stats.created) == ("completed", ROWS)

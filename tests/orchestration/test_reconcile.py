@@ -11,7 +11,7 @@ from batch_runs import arrived, as_csv, contacts, new_organization
 from dagster import DagsterInstance, DagsterRun, DagsterRunStatus
 from driving import run_attempt
 
-from batch_pipeline.batches.ledger import Ledger
+from batch_pipeline.batches.awaiting import awaiting_launch, started_and_live
 from batch_pipeline.batches.model import Batch, Reason, Starter
 from batch_pipeline.batches.ownership import Ownership
 from batch_pipeline.batches.states import BatchStatus
@@ -204,8 +204,8 @@ def test_a_batch_that_let_its_run_go_while_it_was_looked_at_is_left_alone(
     """It gives way, and its run ends, just after reconciling has listed it."""
     run = _run(instance, waiting, DagsterRunStatus.STARTED)
     system.ledger.begin_attempt(waiting.id, run.run_id)
-    listed = system.ledger.started_and_live()
-    monkeypatch.setattr(Ledger, "started_and_live", lambda _: listed)
+    listed = started_and_live(system.engine)
+    monkeypatch.setattr("batch_pipeline.orchestration.reconcile.started_and_live", lambda _: listed)
     system.ledger.give_way(waiting.id, run.run_id)
     assert reconcile(system, instance) == []
     instance.report_run_failed(run)
@@ -266,7 +266,7 @@ def test_a_run_that_ends_before_its_first_step_fails_its_batch_whose_retry_is_an
     assert ended.reason is not None
     assert (ended.status, ended.reason.code) == ("failed", code)
     again = system.ledger.request_rerun(batch.id, Starter.launcher)
-    assert [waiting.id for waiting in system.ledger.awaiting_launch(10)] == [batch.id]
+    assert [waiting.id for waiting in awaiting_launch(system.engine, 10)] == [batch.id]
     # Dagster never again starts a run under a key that it has seen.
     assert run_request_of(again).run_key != first.run_key
     assert reconcile(system, instance) == []

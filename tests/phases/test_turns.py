@@ -12,6 +12,7 @@ from batch_runs import Row, arrived, as_csv, contacts, insert_contacts, new_orga
 from dagster import DagsterInstance
 
 from batch_pipeline.batches import turns
+from batch_pipeline.batches.awaiting import awaiting_launch
 from batch_pipeline.batches.model import Action, Batch, Starter
 from batch_pipeline.batches.turns import take_turn
 from batch_pipeline.definitions import defs
@@ -252,7 +253,7 @@ def test_a_launched_run_gives_way_to_one_that_awaits_its_launch_and_another_comp
     gave_way = system.ledger.get(second.id)
     assert (gave_way.status, gave_way.reason, gave_way.awaits_run) == ("queued", None, Starter.launcher)
     assert gave_way.arrival == second.arrival
-    assert [batch.id for batch in system.ledger.awaiting_launch(10)] == [first.id, second.id]
+    assert [batch.id for batch in awaiting_launch(system.engine, 10)] == [first.id, second.id]
     # Dagster never again starts a run under a key that it has seen.
     assert run_request_of(gave_way).run_key != run_request_of(second).run_key
     with psycopg.connect(system.database_url) as connection:
