@@ -57,6 +57,7 @@ def create_engine(database_url: str) -> sa.Engine:
         pool_size=4,
         max_overflow=-1,  # who holds a connection may need another: a bound could make all wait for each other
         pool_recycle=1800,
+        hide_parameters=True,  # they may be customers' values, and errors end in logs
     )
     sa.event.listen(engine, "checkin", _note_time)
     sa.event.listen(engine, "checkout", _require_alive)

@@ -38,6 +38,7 @@ class Settings(BaseSettings):
     max_item_bytes: int = Field(4 * MIB, gt=0, description="Size of one item")
     max_json_depth: int = Field(32, gt=0, description="Nesting of JSON")
     max_inline_bytes: int = Field(100_000_000, gt=0, description="Size of the body of an API call")
+    max_sidecar_bytes: int = Field(MIB, gt=0, description="Size of an inbox file's options (….options.json)")
     sync_max_items: int = Field(1_000, gt=0, description="Items of a batch in mode sync")
     sync_max_bytes: int = Field(1_000_000, gt=0, description="Size of the payload of a batch in mode sync")
     retention_days: int = Field(

@@ -45,6 +45,16 @@ def test_the_engine_connects_as_connect_does(database_url: str) -> None:
         engine.dispose()
 
 
+def test_an_error_of_the_engine_does_not_repeat_the_values_of_the_statement(database_url: str) -> None:
+    engine = create_engine(database_url)
+    try:
+        with pytest.raises(sa.exc.DataError, match="NUL") as caught, engine.connect() as connection:
+            connection.execute(sa.select(sa.literal(f"{HIDDEN}\x00")))
+    finally:
+        engine.dispose()
+    assert HIDDEN not in str(caught.value)
+
+
 @pytest.mark.parametrize(
     "url",
     [

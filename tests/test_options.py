@@ -1,8 +1,11 @@
 """The options of a batch: defaults, bounds, and one sentence that names each wrong one."""
 
+import json
 from typing import Any
 
 import pytest
+from hypothesis import given as given_any
+from hypothesis import strategies as st
 
 from batch_pipeline.batches.model import BlankCells, DuplicateHandling
 from batch_pipeline.batches.options import OPTION_NAMES, BatchOptions, label_from_file_name, parse_options
@@ -98,6 +101,11 @@ def test_a_valid_option_is_read(name: str, given: Any, value: Any) -> None:
         ("properties", {"notes": "a\x00b"}),
         ("column_mapping", {"name": "a\x00b"}),
         ("name", "abc\x00"),
+        ("properties", {"a\x00b": "notes"}),
+        ("properties", {"notes": "a\ud800b"}),
+        ("properties", {"\udfff": "notes"}),
+        ("column_mapping", {"name": "\ud800"}),
+        ("column_mapping", {"\ud800": "name"}),
     ],
 )
 def test_a_wrong_option_is_named(name: str, given: Any) -> None:
@@ -111,6 +119,48 @@ def test_every_wrong_option_is_named_at_once() -> None:
 
     for name in ("name: ", "timeout_seconds: ", "colour: ", "delete_limit: "):
         assert name in message
+
+
+def test_of_many_wrong_options_the_first_are_named_and_the_others_counted() -> None:
+    message = _refusal({f"option {number}": 1 for number in range(1_000)})
+
+    assert "option 9: " in message
+    assert "option 10: " not in message
+    assert "and 990 more" in message
+
+
+TEXTS = st.text(st.characters(), max_size=400)  # halves of surrogate pairs, NUL and line ends among them
+VALUES = st.recursive(
+    st.none() | st.booleans() | st.integers() | st.floats() | TEXTS,
+    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(TEXTS, inner, max_size=3),
+    max_leaves=6,
+)
+
+
+@given_any(
+    st.dictionaries(
+        st.sampled_from(OPTION_NAMES) | TEXTS, VALUES | st.dictionaries(TEXTS, TEXTS, max_size=3), max_size=5
+    )
+)
+def test_whatever_is_given_the_ledger_can_store_the_options_or_what_is_wrong(data: dict[str, Any]) -> None:
+    try:
+        stored = json.dumps(parse_options(data).model_dump(mode="json"), ensure_ascii=False)
+    except RefusedError as error:
+        stored = error.message
+        assert stored.isprintable()
+        assert len(stored) < 5_000
+    assert stored.encode()
+    assert "\\u0000" not in stored
+
+
+@pytest.mark.parametrize("name", ["delete_limit", "properties", "name", "timeout_seconds", "colour"])
+def test_a_value_nested_however_deep_is_named(name: str) -> None:
+    nested: Any = []
+    for _ in range(20_000):
+        nested = [nested]
+
+    assert f"{name}: " in _refusal({name: nested})
+    assert "properties.notes: " in _refusal({"properties": {"notes": nested}})
 
 
 def test_an_unknown_option_is_told_the_known_ones() -> None:

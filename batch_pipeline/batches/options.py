@@ -1,6 +1,7 @@
 """The options of a batch: names, defaults and bounds, the same for sidecar files, the Launchpad, CLI and API."""
 
 import re
+from collections import Counter
 from typing import Any
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
@@ -10,6 +11,11 @@ from batch_pipeline.errors import RefusedError
 
 NAME_MIN = 3
 NAME_MAX = 127
+
+# What is wrong ends in the batch's reason, and may be as long as what was sent.
+_WRONG_NAMED = 10
+_PLACE_CHARACTERS = 100
+_WHAT_CHARACTERS = 300
 
 _DELETE_LIMIT = re.compile(r"none|\d{1,12}|\d{1,3}(\.\d+)?%")
 
@@ -57,13 +63,17 @@ class BatchOptions(BaseModel):
         texts = [*value, *value.values()] if isinstance(value, dict) else [value or ""]
         if any("\x00" in text for text in texts):
             raise ValueError("has a NUL character, which no text can have")
+        try:
+            for text in texts:
+                text.encode()
+        except UnicodeEncodeError:
+            raise ValueError("has half a surrogate pair (\\uD800 to \\uDFFF), which is no text") from None
         return value
 
     @field_validator("column_mapping")
     @classmethod
     def _headers_are_unique(cls, value: dict[str, str]) -> dict[str, str]:
-        headers = list(value.values())
-        repeated = sorted({header for header in headers if headers.count(header) > 1})
+        repeated = sorted(header for header, count in Counter(value.values()).items() if count > 1)
         if repeated:
             raise ValueError(f"maps the header {repeated[0]!r} to more than one field")
         return value
@@ -75,7 +85,8 @@ class BatchOptions(BaseModel):
             return None
         if isinstance(value, float) and value.is_integer():
             value = int(value)  # JSON knows no difference
-        text = str(value).replace(" ", "").lower()
+        # Of what is no text and no number, however deeply nested, none is made.
+        text = str(value).replace(" ", "").lower() if isinstance(value, str | int | float) else ""
         if isinstance(value, bool) or not _DELETE_LIMIT.fullmatch(text):
             raise ValueError("must be a count (500), a percentage (10%), or none")
         if text.endswith("%") and float(text[:-1]) > 100:
@@ -102,17 +113,28 @@ def parse_options(data: Any) -> BatchOptions:
     try:
         return BatchOptions.model_validate(data)
     except ValidationError as error:
-        wrong = "; ".join(
-            f"{'.'.join(str(part) for part in item['loc'])}: {_plain(item['type'], item['msg'])}"
-            for item in error.errors(include_url=False, include_input=False)
-        )
-        raise RefusedError("invalid_options", f"The options have wrong values: {wrong}.") from None
+        found = error.errors(include_url=False, include_input=False)
+        wrong = [f"{_place(item['loc'])}: {_plain(item['type'], item['msg'])}" for item in found[:_WRONG_NAMED]]
+        if len(found) > _WRONG_NAMED:
+            wrong.append(f"and {len(found) - _WRONG_NAMED:,} more")
+        raise RefusedError("invalid_options", f"The options have wrong values: {'; '.join(wrong)}.") from None
+
+
+def _place(location: tuple[int | str, ...]) -> str:
+    """Where it is wrong: names that the sender chose, which may hold anything."""
+    return _cut(".".join(str(part) for part in location), _PLACE_CHARACTERS)
+
+
+def _cut(text: str, characters: int) -> str:
+    """The text's beginning, with what can't be printed escaped."""
+    shown = "".join(character if character.isprintable() else ascii(character)[1:-1] for character in text[:characters])
+    return shown if len(text) <= characters else f"{shown}…"
 
 
 def _plain(kind: str, message: str) -> str:
     if kind == "extra_forbidden":
         return f"is no option; known are {', '.join(OPTION_NAMES)}"
-    return message.removeprefix("Value error, ")
+    return _cut(message.removeprefix("Value error, "), _WHAT_CHARACTERS)
 
 
 def label_from_file_name(file_name: str) -> str:

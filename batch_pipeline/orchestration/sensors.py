@@ -57,13 +57,21 @@ def build_sensors(batch_job: JobDefinition) -> list[SensorDefinition]:
     def upload_sensor(context: SensorEvaluationContext) -> Iterator[RunRequest | SkipReason]:
         with open_system() as system:
             settings = system.settings
-            taken = take_in(system, limit=settings.inbox_files_per_tick, seconds=INTAKE_SECONDS)
+            taken: list[Batch] = []
+            fault: Exception | None = None
+            try:
+                taken = take_in(system, limit=settings.inbox_files_per_tick, seconds=INTAKE_SECONDS)
+            except Exception as error:  # what waits is launched all the same
+                context.log.exception("Nothing was taken in from the inbox.")
+                fault = error
             for batch in taken:
                 if batch.reason is not None:
                     context.log.warning(f"{batch.source_key}: batch {batch.id} failed: {batch.reason.message}")
             waiting = awaiting_launch(
                 system.engine, LAUNCHES_PER_TICK, per_organization=QUEUED_PER_SLOT * settings.organization_runs
             )
+        if fault is not None and not waiting:
+            raise fault  # a tick that fails can ask for no run
         if taken:
             context.log.info(f"{len(taken)} files taken in; {len(waiting)} batches wait for their run")
         if not waiting:

@@ -6,14 +6,13 @@ nor double one: what was recorded is only removed again, what was not is taken i
 """
 
 import json
-import logging
-import time
 from collections import defaultdict
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from itertools import zip_longest
+from typing import Any
 
 import sqlalchemy as sa
 
@@ -24,15 +23,13 @@ from batch_pipeline.batches.options import BatchOptions, label_from_file_name, p
 from batch_pipeline.batches.organizations import list_organizations
 from batch_pipeline.batches.states import BatchStatus
 from batch_pipeline.database import translating_outages
-from batch_pipeline.errors import NotFoundError, RefusedError, UnavailableError
+from batch_pipeline.errors import NotFoundError, RefusedError
 from batch_pipeline.records.registry import RESOURCES, check_action
 from batch_pipeline.storage import keys
+from batch_pipeline.storage.one_by_one import one_by_one
 from batch_pipeline.storage.store import StoredObject
 from batch_pipeline.system import System
 
-logger = logging.getLogger(__name__)
-
-REFUSED_IN_A_ROW = 5  # then it is storage that is away, not a few files that it refuses
 _SPACE = "batch_pipeline.inbox:"  # of advisory locks
 
 
@@ -78,31 +75,17 @@ def take_in(
 ) -> list[Batch]:
     """Takes in at most `limit` files: organizations in turn, in order of time within each. Returns the batches.
 
-    After so many `seconds`, and one file at least, the rest is left for the next time. A file that storage refuses
-    holds up no other: it is logged and stays. Raises UnavailableError where storage refuses the first few, or all.
+    After so many `seconds`, and one file at least, the rest is left for the next time. A file that storage refuses, or
+    that can't be taken in for a reason nobody foresaw, holds up no other: see `one_by_one`, also for what is raised.
     """
-    deadline = None if seconds is None else time.monotonic() + seconds
     organizations = {organization.id for organization in list_organizations(system.engine)}
-    taken: list[Batch] = []
-    refusals: list[UnavailableError] = []
-    for looked_at, found in enumerate(_waiting(system, organizations)):
-        if len(taken) >= limit or (looked_at and deadline is not None and time.monotonic() > deadline):
-            break
-        try:
-            batch = take_in_one(system, found, organizations, starter=starter)
-        except UnavailableError as error:
-            if error.service != "storage":
-                raise
-            logger.warning("%s can't be taken in: %s", found.key, error.message)
-            refusals.append(error)
-            if not taken and len(refusals) >= REFUSED_IN_A_ROW:
-                break
-            continue
-        if batch is not None:
-            taken.append(batch)
-    if refusals and not taken:
-        raise refusals[0]
-    return taken
+    return one_by_one(
+        _waiting(system, organizations),
+        lambda found: take_in_one(system, found, organizations, starter=starter),
+        name_of=lambda found: found.key,
+        limit=limit,
+        seconds=seconds,
+    )
 
 
 def take_in_one(
@@ -215,15 +198,30 @@ def _options(system: System, sidecar: StoredObject | None) -> tuple[BatchOptions
     """The options that the sidecar says, or the defaults and what is wrong with it."""
     if sidecar is None:
         return BatchOptions(), None
+    name = sidecar.key.rsplit("/", 1)[-1]
+    limit = system.settings.max_sidecar_bytes
+    if sidecar.size > limit:
+        message = f"{name} has {sidecar.size:,} bytes, the limit is {limit:,} (BATCH_MAX_SIDECAR_BYTES)."
+        return BatchOptions(), Reason("invalid_options", message)
     try:
-        return parse_options(json.loads(system.store.read(sidecar.key))), None
+        return parse_options(_from_json(name, system.store.read(sidecar.key))), None
     except NotFoundError:
         return BatchOptions(), None  # taken away meanwhile
-    except (json.JSONDecodeError, UnicodeDecodeError) as error:
-        name = sidecar.key.rsplit("/", 1)[-1]
-        return BatchOptions(), Reason("invalid_options", f"{name} is no JSON: {error}.")
     except RefusedError as error:
         return BatchOptions(), Reason(error.code, error.message)
+
+
+def _from_json(name: str, text: bytes) -> Any:
+    """The value of the JSON text. Raises RefusedError (`invalid_options`)."""
+    try:
+        return json.loads(text)
+    except (json.JSONDecodeError, UnicodeDecodeError) as error:
+        message = f"{name} is no JSON: {error}."
+    except RecursionError:
+        message = f"{name} is nested too deep for options."
+    except ValueError:  # Python's limit for integers, by default 4,300 digits
+        message = f"{name} has a number of too many digits."
+    raise RefusedError("invalid_options", message)
 
 
 def _action_problem(address: Address) -> Reason | None:

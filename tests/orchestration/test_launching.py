@@ -27,8 +27,10 @@ from dagster import (
 )
 
 from batch_pipeline.batches.ledger import Ledger
-from batch_pipeline.batches.model import Batch, Starter
+from batch_pipeline.batches.model import Batch, Reason, Starter
+from batch_pipeline.batches.states import BatchStatus
 from batch_pipeline.definitions import defs
+from batch_pipeline.errors import UnavailableError
 from batch_pipeline.local.system import LocalServers
 from batch_pipeline.orchestration import tags
 from batch_pipeline.orchestration.execute import execute_batch
@@ -152,6 +154,24 @@ def test_hidden_and_unfinished_files_wait(system: System, instance: DagsterInsta
         system.store.write(f"{INBOX}/{name}", b"{}")
     assert _tick(instance) == []
     assert _batches(system) == []
+
+
+@pytest.mark.parametrize("error", [UnavailableError("storage", "It refuses."), ZeroDivisionError()], ids=type)
+def test_a_file_that_can_not_be_taken_in_does_not_keep_waiting_batches_from_their_runs(
+    system: System, instance: DagsterInstance, monkeypatch: pytest.MonkeyPatch, error: Exception
+) -> None:
+    system.store.write(f"{INBOX}/people.csv", b"name\nAda\n")
+    waiting = arrived(system, "default", b"name\nEva\n", starter=Starter.launcher)
+
+    def fails(*_: Any) -> None:
+        raise error
+
+    monkeypatch.setattr(Store, "copy", fails)
+    (request,) = _tick(instance)
+    assert request.tags[tags.BATCH_ID] == waiting.id
+    system.ledger.end(waiting.id, BatchStatus.failed, Reason("never_started", "It waits no more."))
+    with pytest.raises(type(error)):
+        _tick(instance)  # nothing waits: the tick fails, and is seen to
 
 
 def test_a_tick_takes_organizations_in_turn_and_files_in_order(system: System) -> None:

@@ -1,11 +1,15 @@
 """Intake: each object version in the inbox becomes exactly one batch, and is gone from the inbox then."""
 
+import logging
+from dataclasses import replace
+
 import pytest
 
 from batch_pipeline.batches.model import Batch
 from batch_pipeline.errors import UnavailableError
 from batch_pipeline.storage import keys
-from batch_pipeline.storage.inbox import REFUSED_IN_A_ROW, take_in
+from batch_pipeline.storage.inbox import take_in
+from batch_pipeline.storage.one_by_one import REFUSED_IN_A_ROW
 from batch_pipeline.storage.store import Store
 from batch_pipeline.system import System
 
@@ -77,16 +81,75 @@ def test_a_folder_that_names_nothing_known_gives_a_failed_batch_that_says_so(sys
     assert upload_of(system, batch) == b"name\nAnn\n"
 
 
-def _refusing(monkeypatch: pytest.MonkeyPatch, *keys_refused: str) -> None:
-    """Storage refuses to hand out these objects, as it does where a policy forbids it."""
-    copy = Store.copy
+WRONG_SIDECARS = {
+    "deep": (b"[" * 100_000, "nested too deep"),
+    "deep value": (b'{"properties": ' + b'{"a": ' * 50_000 + b"1" + b"}" * 50_001, "nested too deep"),
+    "deep option": (b'{"delete_limit": ' + b"[" * 500 + b"]" * 500 + b"}", "delete_limit: must be"),
+    "digits": (b'{"timeout_seconds": ' + b"9" * 5_000 + b"}", "too many digits"),
+    "half a pair": (b'{"properties": {"notes": "a\\ud800b"}}', "properties: has half a surrogate pair"),
+    "half a pair in a name": (b'{"properties": {"\\udfff": "a"}}', "properties: has half a surrogate pair"),
+    "half a pair in a header": (b'{"column_mapping": {"name": "\\ud800"}}', "column_mapping: has half a surrogate"),
+    "NUL": (b'{"properties": {"no\\u0000tes": "a"}}', "properties: has a NUL"),
+    "unknown, half a pair": (b'{"\\ud800": 1}', "unable to parse"),
+    "unknown, NUL": (b'{"\\u0000": 1}', r"\x00: is no option"),
+    "many": (b"{" + b",".join(b'"a%d": 1' % number for number in range(50_000)) + b"}", "and 49,990 more"),
+    "large": (b"{}" + b" " * 1_048_575, "has 1,048,577 bytes, the limit is 1,048,576 (BATCH_MAX_SIDECAR_BYTES)"),
+}
 
-    def refuses(store: Store, source: str, target: str) -> None:
-        if source in keys_refused:
-            raise UnavailableError("storage", f"Storage refuses access to {source}.")
+
+def test_a_sidecar_that_can_not_be_used_fails_its_own_file_and_no_other(system: System) -> None:
+    for name, (sidecar, _) in WRONG_SIDECARS.items():
+        system.store.write(f"{FOLDER}/{name}.options.json", sidecar)
+        system.store.write(f"{FOLDER}/{name}", b"name\nAnn\n")
+    system.store.write(f"{FOLDER}/with the default options", b"name\nAnn\n")
+
+    batches = {batch.name: batch for batch in take_in(system, limit=100)}
+
+    assert batches.pop("with the default options").awaits_run is not None
+    assert batches.keys() == WRONG_SIDECARS.keys()
+    for name, (_, said) in WRONG_SIDECARS.items():
+        batch = system.ledger.get(batches[name].id)
+        assert batch.reason is not None
+        assert (batch.status, batch.reason.code) == ("failed", "invalid_options")
+        assert said in batch.reason.message
+        assert len(batch.reason.message) < 5_000
+        assert upload_of(system, batch) == b"name\nAnn\n"
+    assert system.store.list(keys.INBOX) == []
+
+
+def test_a_sidecar_over_the_limit_is_not_even_read(system: System, monkeypatch: pytest.MonkeyPatch) -> None:
+    fits, too_large = b'{"name": "Fits in"}', b'{"name": "Fits not"}'
+    system = replace(system, settings=system.settings.model_copy(update={"max_sidecar_bytes": len(fits)}))
+    for name, sidecar in (("a.csv", fits), ("b.csv", too_large)):
+        system.store.write(f"{FOLDER}/{name}.options.json", sidecar)
+        system.store.write(f"{FOLDER}/{name}", b"name\nAnn\n")
+    read, seen = Store.read, []
+    monkeypatch.setattr(Store, "read", lambda store, key: seen.append(key) or read(store, key))
+
+    batches = take_in(system, limit=10)
+
+    assert seen == [f"{FOLDER}/a.csv.options.json"]
+    assert {batch.name: batch.status for batch in batches} == {"Fits in": "requested", "b.csv": "failed"}
+
+
+def _failing(monkeypatch: pytest.MonkeyPatch, error: BaseException, *failing: str) -> list[str]:
+    """To copy these objects fails. Returns the keys that were tried, in their order."""
+    copy, tried = Store.copy, []
+
+    def fails(store: Store, source: str, target: str) -> None:
+        tried.append(source)
+        if source in failing:
+            raise error
         copy(store, source, target)
 
-    monkeypatch.setattr(Store, "copy", refuses)
+    monkeypatch.setattr(Store, "copy", fails)
+    return tried
+
+
+def _refusing(monkeypatch: pytest.MonkeyPatch, *keys_refused: str) -> None:
+    """Storage refuses to hand out these objects, as it does where a policy forbids it."""
+    error = UnavailableError("storage", f"Storage refuses access to {keys_refused[0]}.")
+    _failing(monkeypatch, error, *keys_refused)
 
 
 def test_a_file_that_storage_refuses_holds_up_no_other(system: System, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -114,3 +177,37 @@ def test_where_storage_refuses_the_first_few_files_the_others_are_not_tried(
     with pytest.raises(UnavailableError):
         take_in(system, limit=10)
     assert [found.key for found in system.store.list(keys.INBOX)] == names
+
+
+def test_what_nobody_foresaw_of_some_files_is_logged_and_holds_up_no_other(
+    system: System, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    names = [f"{FOLDER}/{number}.csv" for number in range(REFUSED_IN_A_ROW + 2)]
+    for name in names:
+        system.store.write(name, b"name\nAnn\n")
+    with monkeypatch.context() as patch:
+        _failing(patch, ZeroDivisionError("nobody foresaw it"), *names[:-1])
+
+        assert [batch.source_key for batch in take_in(system, limit=10)] == names[-1:]
+        logged = [record for record in caplog.records if record.levelno == logging.ERROR]
+        assert [record.getMessage().split(" ")[0] for record in logged] == names[:-1]
+        assert all(record.exc_info and record.exc_info[0] is ZeroDivisionError for record in logged)
+        assert [found.key for found in system.store.list(keys.INBOX)] == names[:-1]
+        with pytest.raises(ZeroDivisionError):
+            take_in(system, limit=10)  # nothing else is there: it is said, not passed over
+
+    assert [batch.source_key for batch in take_in(system, limit=10)] == names[:-1]
+
+
+@pytest.mark.parametrize("error", [UnavailableError("database", "It went away."), KeyboardInterrupt()], ids=type)
+def test_what_concerns_all_files_ends_intake_at_once(
+    system: System, monkeypatch: pytest.MonkeyPatch, error: BaseException
+) -> None:
+    names = [f"{FOLDER}/{number}.csv" for number in range(3)]
+    for name in names:
+        system.store.write(name, b"name\nAnn\n")
+    tried = _failing(monkeypatch, error, names[1])
+
+    with pytest.raises(type(error)):
+        take_in(system, limit=10)
+    assert tried == names[:2]
