@@ -254,6 +254,12 @@ class Ledger:
                     changes["arrival"] = next_place(connection, batch)  # re-executed in Dagster: it lines up anew
             return batch_from_row(change(connection, batch_id, changes))
 
+    def attempts_at(self, batch_id: str) -> list[str]:
+        """The ids of the runs that were attempts at the batch, in order."""
+        statement = sa.select(attempts.c.run_id).where(attempts.c.batch_id == batch_id).order_by(attempts.c.number)
+        with translating_outages(), self._single.connect() as connection:
+            return [str(run_id) for run_id in connection.execute(statement).scalars()]
+
     def attempt_times(self, run_id: str) -> tuple[float, float]:
         """When the attempt began (epoch seconds), and how long it has waited for turns (seconds)."""
         with translating_outages(), self._single.connect() as connection:

@@ -109,6 +109,7 @@ class Phase:
     """Progress of one phase, in items (in cleanup: records).
 
     `total` is None while unknown; `success` counts those that go on to the next phase, `error` those rejected here.
+    Of both together, `already` had been dealt with before `started_at`, by earlier attempts.
     """
 
     name: PhaseName
@@ -120,6 +121,7 @@ class Phase:
     reason: str | None = None
     started_at: float | None = None
     ended_at: float | None = None
+    already: int = 0
 
     @property
     def processed(self) -> int:

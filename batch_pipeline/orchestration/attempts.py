@@ -1,23 +1,23 @@
 """How an op works on a batch: as an attempt in the ledger, holding the batch's lock, every ending accounted for."""
 
-import tempfile
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
 import psycopg
-from dagster import DagsterExecutionInterruptedError, DagsterRunStatus, Failure, MetadataValue, OpExecutionContext
+from dagster import DagsterExecutionInterruptedError, DagsterRunStatus, OpExecutionContext
 from sqlalchemy.exc import DBAPIError
 
 from batch_pipeline.batches.model import Batch, Reason
 from batch_pipeline.batches.options import BatchOptions
 from batch_pipeline.batches.organizations import get_organization
 from batch_pipeline.batches.states import BatchStatus
-from batch_pipeline.errors import BatchError, GaveWayError, NotFoundError, SupersededError, UnavailableError
+from batch_pipeline.errors import BatchError, GaveWayError, SupersededError, UnavailableError
 from batch_pipeline.orchestration import tags
-from batch_pipeline.orchestration.metadata import failed_metadata
+from batch_pipeline.orchestration.failing import CANCELLED, failure_of, unexpected_failure
 from batch_pipeline.orchestration.progress import ProgressEvents
 from batch_pipeline.orchestration.resources import Workplace
+from batch_pipeline.orchestration.scratch import scratch_folder
 from batch_pipeline.phases.attempt import Attempt, TimedOutError
 from batch_pipeline.phases.finish import drop_leftovers
 from batch_pipeline.records.registry import get_resource
@@ -25,7 +25,6 @@ from batch_pipeline.system import System
 
 # For the run before, which has said that the batch awaits another (it gave way), or has ended, to let the lock go.
 HANDOVER_SECONDS = 15.0
-CANCELLED = "cancelled"  # the reason's code
 
 
 @contextmanager
@@ -45,26 +44,26 @@ def attempt_at(
             drop_leftovers(system, batch)
             yield batch, None
             return
-        with tempfile.TemporaryDirectory(prefix=f"{batch_id}-") as scratch:
-            attempt = _attempt(context, system, batch, Path(scratch))
+        with scratch_folder() as scratch:
+            attempt = _attempt(context, system, batch, scratch)
             yield batch, attempt
     except DagsterExecutionInterruptedError:
         _end(context, system, batch_id, BatchStatus.failed, cancelled_reason)
         raise
     except GaveWayError as error:
         system.ledger.give_way(batch_id, context.run_id)
-        raise _failure(error, system, batch_id) from None
+        raise failure_of(error, system, batch_id) from None
     except SupersededError as error:
         batch = system.ledger.get(batch_id)
         if batch.run_id == context.run_id:
             follow_cancelling(context, batch)
-        raise _failure(error, system, batch_id) from None
+        raise failure_of(error, system, batch_id) from None
     except TimedOutError as error:
         _end(context, system, batch_id, BatchStatus.timed_out, Reason(error.code, error.message))
-        raise _failure(error, system, batch_id) from None
+        raise failure_of(error, system, batch_id) from None
     except BatchError as error:
         _end(context, system, batch_id, BatchStatus.failed, Reason(error.code, error.message))
-        raise _failure(error, system, batch_id) from None
+        raise failure_of(error, system, batch_id) from None
     except (psycopg.Error, DBAPIError) as error:
         # The database's own words can quote customers' data, which has no place in a run's events.
         cause = error.orig if isinstance(error, DBAPIError) else error
@@ -72,18 +71,18 @@ def attempt_at(
         if isinstance(cause, psycopg.errors.QueryCanceled) and attempt is not None and attempt.remaining_seconds <= 0:
             timed_out = attempt.out_of_time()
             _end(context, system, batch_id, BatchStatus.timed_out, Reason(timed_out.code, timed_out.message))
-            raise _failure(timed_out, system, batch_id) from None
+            raise failure_of(timed_out, system, batch_id) from None
         if state is None or state.startswith(("08", "57P")):
             reason = Reason("database_unavailable", "The database went away while the batch ran: retry the batch.")
         else:
             reason = Reason("internal_error", f"The database refused a statement ({_said(cause, state)}).")
         _end(context, system, batch_id, BatchStatus.failed, reason)
-        raise _failure(BatchError(reason.code, reason.message), system, batch_id) from None
+        raise failure_of(BatchError(reason.code, reason.message), system, batch_id) from None
     except Exception as error:
         kind = type(error).__name__
         reason = Reason("internal_error", f"An unexpected error ({kind}) ended the batch: its run's log says more.")
         _end(context, system, batch_id, BatchStatus.failed, reason)
-        raise
+        raise unexpected_failure(error, batch_id) from None
 
 
 def _begin(context: OpExecutionContext, workplace: Workplace, batch_id: str) -> Batch:
@@ -148,12 +147,3 @@ def _end(
     except UnavailableError as error:
         # The op fails all the same; once the database is back, reconciling ends the batch.
         context.log.warning(f"The ledger could not be told that the batch ended: {error.message}")
-
-
-def _failure(error: BatchError, system: System, batch_id: str) -> Failure:
-    """What fails the op: why, and what to do, as far as the ledger can be reached."""
-    try:
-        shown = failed_metadata(system.ledger.get(batch_id), error.code)
-    except (UnavailableError, NotFoundError):
-        shown = {"code": MetadataValue.text(error.code)}
-    return Failure(error.message, metadata=shown, allow_retries=False)

@@ -10,7 +10,6 @@ from dagster import AssetMaterialization, MetadataValue, TableColumn, TableRecor
 from psycopg import sql
 
 from batch_pipeline.batches.model import Batch, PhaseName
-from batch_pipeline.batches.reasons import is_refused
 from batch_pipeline.database import borrowed
 from batch_pipeline.loading.staging import Staging
 from batch_pipeline.phases.attempt import Progress
@@ -52,23 +51,6 @@ def outcome_metadata(batch: Batch) -> Metadata:
     return {"outcome": MetadataValue.text(f"{batch.stats.items_read:,} items: {said}")}
 
 
-def failed_metadata(batch: Batch, code: str) -> Metadata:
-    """What a run that failed shows: which batch, why in a word, and what to do next."""
-    to_do = (
-        f"Once the cause is gone, re-execute this run from failure, or `batch-pipeline retry {batch.id}`: "
-        "what is done is not done again."
-    )
-    if is_refused(batch):
-        where = f" (`batch-pipeline errors {batch.id}` tells what is wrong with each item)"
-        to_do = f"Correct the upload{where if batch.has_errors_file else ''} and send it again."
-    return {
-        "code": MetadataValue.text(code),
-        "what to do": MetadataValue.text(to_do),
-        "what": MetadataValue.text(told(batch)),
-        "batch": MetadataValue.text(batch.id),
-    }
-
-
 def progress_metadata(progress: Progress) -> Metadata:
     """How far a phase is while it works."""
     values: Metadata = {"phase": MetadataValue.text(progress.phase.value)}
@@ -97,7 +79,7 @@ def phase_metadata(batch: Batch, name: PhaseName) -> Metadata:
     if phase.seconds is not None:
         values["seconds"] = MetadataValue.float(round(phase.seconds, 3))
         if phase.seconds > 0:
-            values["items per second"] = MetadataValue.int(int(phase.processed / phase.seconds))
+            values["items per second"] = MetadataValue.int(int((phase.processed - phase.already) / phase.seconds))
     if phase.reason is not None:
         values["reason"] = MetadataValue.text(phase.reason)
     return values
@@ -143,7 +125,7 @@ def artifact_metadata(system: System, batch: Batch) -> Metadata:
 
 
 def stats_metadata(batch: Batch) -> Metadata:
-    """The statistics, as numbers, which the UI plots over the batches of a resource."""
+    """The statistics, and how long the phases took, as numbers, which the UI plots over the batches of a resource."""
     stats = batch.stats
     values = {
         "items": stats.items_read,
@@ -157,6 +139,8 @@ def stats_metadata(batch: Batch) -> Metadata:
     }
     seconds = sum(phase.seconds or 0.0 for phase in batch.phases)
     metadata: Metadata = {name: MetadataValue.int(value) for name, value in values.items()}
+    if any(phase.already for phase in batch.phases):
+        return metadata  # of what an earlier attempt did nobody knows the time
     metadata["seconds"] = MetadataValue.float(round(seconds, 3))
     if seconds > 0:
         metadata["rows per second"] = MetadataValue.int(int(stats.items_read / seconds))

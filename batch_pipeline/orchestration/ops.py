@@ -2,7 +2,7 @@
 
 from collections.abc import Callable
 
-from dagster import Failure, In, OpExecutionContext, ResourceParam, op
+from dagster import DagsterEventType, Failure, In, OpExecutionContext, ResourceParam, op
 
 from batch_pipeline.batches.model import Batch, PhaseName
 from batch_pipeline.errors import BatchError
@@ -55,14 +55,15 @@ def process(context: OpExecutionContext, batch: BatchReference, system: Resource
     description="Deletes what an overwrite did not find, writes the artifacts and completes the batch.",
 )
 def cleanup(context: OpExecutionContext, batch: BatchReference, system: ResourceParam[Workplace]) -> BatchReference:
-    """Runs phase cleanup, which completes the batch, and tells the asset of its resource."""
+    """Runs phase cleanup, which completes the batch, and tells the asset of its resource, once."""
+    shown: metadata.Metadata = {}
     with attempt_at(context, system, batch.batch_id) as (found, attempt):
-        if attempt is None:
-            return batch
-        shown = metadata.failure_metadata(system.system, found)
-        clean_up(attempt)
-        done = attempt.batch
-    context.log_event(metadata.materialization(system.system, done))
+        if attempt is not None:
+            shown = metadata.failure_metadata(system.system, found)
+            clean_up(attempt)
+    done = found if attempt is None else attempt.batch
+    if attempt is not None or not _is_materialized(context, system.system, done):
+        context.log_event(metadata.materialization(system.system, done))
     context.add_output_metadata(
         {
             **metadata.outcome_metadata(done),
@@ -74,6 +75,15 @@ def cleanup(context: OpExecutionContext, batch: BatchReference, system: Resource
         }
     )
     return batch
+
+
+def _is_materialized(context: OpExecutionContext, system: System, batch: Batch) -> bool:
+    """Whether an attempt has told the asset: one may have died between completing the batch and that."""
+    kind = DagsterEventType.ASSET_MATERIALIZATION
+    return any(
+        context.instance.get_records_for_run(run_id, of_type=kind, limit=1).records
+        for run_id in system.ledger.attempts_at(batch.id)
+    )
 
 
 def _run(

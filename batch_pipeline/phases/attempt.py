@@ -16,6 +16,8 @@ from batch_pipeline.loading.staging import Connection
 from batch_pipeline.records.resource import Resource
 from batch_pipeline.system import System
 
+MANY_ITEMS = 100_000  # to do something with all of them at once takes a second or so: worth an announcement
+
 
 class TimedOutError(BatchError):
     """The attempt used up its running time."""
@@ -84,7 +86,6 @@ class Attempt:
     has_slot: bool = False
     _phase: Phase | None = field(default=None, repr=False)
     _progress: Progress | None = field(default=None, repr=False)
-    _already: int = field(default=0, repr=False)  # items of the phase that earlier attempts dealt with
     _checked_at: float = field(default=0.0, repr=False)
 
     @property
@@ -179,8 +180,9 @@ class Attempt:
             total=total,
             started_at=time.time(),
             ended_at=None,
+            already=already,
         )
-        self._phase, self._progress, self._already = phase, None, already
+        self._phase, self._progress = phase, None
         self._store(phase)
 
     def advance(self, *, success: int, error: int, chunk: int, chunks: int | None = None) -> None:
@@ -221,7 +223,7 @@ class Attempt:
         if self._progress is None or self._phase is None or self._phase.started_at is None:
             return
         seconds = max(time.time() - self._phase.started_at, 1e-6)
-        self.report(replace(self._progress, per_second=(self._progress.done - self._already) / seconds))
+        self.report(replace(self._progress, per_second=(self._progress.done - self._phase.already) / seconds))
 
     def _require_time(self) -> None:
         if self.remaining_seconds <= 0:

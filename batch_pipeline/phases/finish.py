@@ -23,7 +23,7 @@ from batch_pipeline.payloads.artifacts import (
 )
 from batch_pipeline.payloads.model import PayloadFormat, RawChunk
 from batch_pipeline.payloads.parsed import from_table, select
-from batch_pipeline.phases.attempt import Attempt
+from batch_pipeline.phases.attempt import MANY_ITEMS, Attempt
 from batch_pipeline.records.errors import ERRORS_SCHEMA
 from batch_pipeline.storage import keys
 from batch_pipeline.system import System
@@ -35,7 +35,7 @@ def finish(attempt: Attempt) -> None:
     """Writes the artifacts, counts, completes the batch and drops what only its phases needed."""
     stats = final_stats(attempt)
     if stats.rejected:
-        write_errors(attempt)
+        write_errors(attempt, PhaseName.cleanup)
     if attempt.options.save_result:
         _write_result(attempt)
     attempt.move_to(
@@ -88,9 +88,10 @@ def final_stats(attempt: Attempt) -> Stats:
     )
 
 
-def write_errors(attempt: Attempt) -> None:
-    """Writes errors.csv and errors.json from the parsed items and the staged errors."""
+def write_errors(attempt: Attempt, phase: PhaseName) -> None:
+    """Writes errors.csv and errors.json, in a phase, from the parsed items and the staged errors."""
     batch, store = attempt.batch, attempt.system.store
+    _announce(attempt, phase, "errors.csv and errors.json")
     columns = list(batch.work.columns)
     with borrowed(attempt.system.engine) as connection:
         if not PayloadFormat(batch.work.format).is_flat:
@@ -104,8 +105,14 @@ def write_errors(attempt: Attempt) -> None:
         ):
             for chunk in _ahead(_rejected(attempt, connection)):
                 writer.write(chunk)
+                attempt.check_seldom()
     store.upload(csv_path, keys.errors_csv(batch.id))
     store.upload(json_path, keys.errors_json(batch.id))
+
+
+def _announce(attempt: Attempt, phase: PhaseName, artifact: str) -> None:
+    if attempt.batch.work.items > MANY_ITEMS:
+        attempt.announce(phase, f"writing {artifact}")
 
 
 def _ahead(chunks: Iterator[RejectedChunk]) -> Iterator[RejectedChunk]:
@@ -142,6 +149,7 @@ def _rejected(attempt: Attempt, connection: Connection) -> Iterator[RejectedChun
 
 def _write_result(attempt: Attempt) -> None:
     """Writes result.json: the outcome of each row of the upload, in its order, then what cleanup deleted."""
+    _announce(attempt, PhaseName.cleanup, "result.json")
     query, overwritten = _result_query(attempt), _overwritten_query(attempt)
     path = attempt.scratch / "result.json"
     with borrowed(attempt.system.engine) as connection, path.open("wb") as file, ResultWriter(file) as writer:
@@ -154,6 +162,7 @@ def _write_result(attempt: Attempt) -> None:
                 "organization": attempt.organization_id,
             }
             writer.write(fetch_table(connection, query, parameters, RESULT_SCHEMA))
+            attempt.check_seldom()
         for first in range(1, attempt.batch.work.doomed + 1, step):
             parameters = {"first": first, "last": first + step - 1}
             writer.write(fetch_table(connection, overwritten, parameters, RESULT_SCHEMA))

@@ -12,7 +12,7 @@ from batch_pipeline.loading.memberships import referred_resources
 from batch_pipeline.loading.plan import PlanCounts, count_records
 from batch_pipeline.loading.planner import Planner
 from batch_pipeline.loading.staging import Connection, Staging
-from batch_pipeline.phases.attempt import Attempt
+from batch_pipeline.phases.attempt import MANY_ITEMS, Attempt
 from batch_pipeline.phases.finish import write_errors
 
 # PostgreSQL's settings for statements over a whole batch: few of them, each over millions of narrow rows.
@@ -21,8 +21,6 @@ TUNING = {
     # Row counts are what plans need; the default samples ten times as many rows, at a second for a million.
     "default_statistics_target": "10",
 }
-
-MANY_ITEMS = 100_000  # take a second or so to plan
 
 
 @dataclass(frozen=True)
@@ -93,7 +91,7 @@ def require_valid_items(attempt: Attempt, accepted: int) -> None:
     if not _none_is_valid(attempt, accepted):
         return
     items = attempt.batch.work.items
-    write_errors(attempt)
+    write_errors(attempt, PhaseName.validation)
     attempt.system.ledger.update(attempt.batch.id, attempt.run_id, has_errors_file=True)
     raise RefusedError(
         "no_valid_items",

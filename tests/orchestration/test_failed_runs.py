@@ -1,0 +1,213 @@
+"""What a run that failed says, and what becomes of what it left."""
+
+import fcntl
+import os
+import tempfile
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+from batch_runs import Row, Runner, arrived, as_csv, new_organization
+from dagster import (
+    DagsterEventType,
+    DagsterInstance,
+    JobDefinition,
+    JobExecutionResult,
+    ReexecutionOptions,
+    TableMetadataValue,
+    execute_job,
+    reconstructable,
+)
+
+from batch_pipeline.batches.model import Batch, PhaseName, Reason, Starter
+from batch_pipeline.batches.states import BatchStatus
+from batch_pipeline.definitions import defs
+from batch_pipeline.loading.merging import MergeWriter
+from batch_pipeline.orchestration import metadata, ops, tags
+from batch_pipeline.orchestration.execute import execute_batch
+from batch_pipeline.orchestration.failing import what_to_do
+from batch_pipeline.orchestration.scratch import scratch_folder
+from batch_pipeline.system import System
+
+PRIVATE = "Ada Lovelace"
+
+
+@pytest.fixture(scope="module")
+def system_settings() -> dict[str, str]:
+    return {"BATCH_CHUNK_ROWS": "50", "BATCH_DATABASE_WRITERS": "1"}
+
+
+@pytest.fixture
+def runner(module_system: System, module_instance: DagsterInstance) -> Iterator[Runner]:
+    return Runner(module_system, module_instance, new_organization(module_system))
+
+
+def batch_job() -> JobDefinition:
+    return defs.resolve_job_def(tags.JOB_NAME)
+
+
+def _reexecute(instance: DagsterInstance, batch: Batch) -> JobExecutionResult:
+    return execute_job(reconstructable(batch_job), instance, reexecution_options=ReexecutionOptions(str(batch.run_id)))
+
+
+def _shown(instance: DagsterInstance, batch: Batch) -> dict[str, Any]:
+    """The metadata of the op that failed."""
+    (record,) = instance.get_records_for_run(str(batch.run_id), of_type=DagsterEventType.STEP_FAILURE).records
+    event = record.event_log_entry.dagster_event
+    assert event is not None
+    data = event.step_failure_data.user_failure_data
+    assert data is not None
+    return {
+        name: [record.data for record in value.records] if isinstance(value, TableMetadataValue) else value.value
+        for name, value in data.metadata.items()
+    }
+
+
+def _said(instance: DagsterInstance, batch: Batch) -> str:
+    """Every event of the batch's newest run, whole."""
+    return "\n".join(map(repr, instance.all_logs(str(batch.run_id))))
+
+
+def _materializations(instance: DagsterInstance, *run_ids: str) -> list[dict[str, Any]]:
+    found = []
+    for run_id in run_ids:
+        for record in instance.get_records_for_run(run_id, of_type=DagsterEventType.ASSET_MATERIALIZATION).records:
+            assert record.asset_materialization is not None
+            found.append({name: value.value for name, value in record.asset_materialization.metadata.items()})
+    return found
+
+
+def test_a_run_none_of_whose_items_is_valid_shows_what_is_wrong_with_them(runner: Runner) -> None:
+    batch = runner.csv({"name": PRIVATE, "email": "nowhere"}, {"name": "Bob", "email": "elsewhere"})
+    shown = _shown(runner.instance, batch)
+    assert list(shown)[:3] == ["code", "what to do", "what"]
+    assert shown["code"] == "no_valid_items"
+    assert f"batch-pipeline errors {batch.id}" in shown["what to do"]
+    assert {entry["code"]: entry["errors"] for entry in shown["errors by code"]} == {"invalid_format": 2}
+    assert [entry["row"] for entry in shown["first 50 failures"]] == [1, 2]
+    assert str(shown["errors.csv"]).endswith(f"{batch.id}/errors.csv")
+    assert (shown["phase"], shown["error"]) == ("validation completed", 2)
+    assert shown["seconds"] >= 0
+    said = _said(runner.instance, batch)
+    assert "nowhere" not in said
+    assert PRIVATE not in said
+
+
+def test_the_first_row_of_a_file_without_a_header_is_in_no_event(runner: Runner) -> None:
+    batch = runner.bytes(f"{PRIVATE},ada@example.com\nBob,bob@example.com\n".encode())
+    assert batch.reason is not None
+    assert (batch.status, batch.reason.code) == ("failed", "unknown_columns")
+    assert PRIVATE in batch.reason.message
+    said = _said(runner.instance, batch)
+    assert "The header has columns that are unknown" in said
+    assert PRIVATE not in said
+    assert "ada@example.com" not in said
+
+
+def test_an_error_of_ours_is_told_by_kind_and_place_and_not_in_its_words(
+    runner: Runner, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def parse_wrongly(*_: object) -> None:
+        raise ValueError(PRIVATE)
+
+    monkeypatch.setattr(ops, "parse_payload", parse_wrongly)
+    batch = runner.csv({"name": "Bob"})
+    assert (batch.status, batch.reason and batch.reason.code) == ("failed", "internal_error")
+    said = _said(runner.instance, batch)
+    assert "ValueError" in said
+    assert "parse_wrongly" in _shown(runner.instance, batch)["places"]
+    assert PRIVATE not in said
+
+
+def test_the_asset_is_told_of_a_batch_once_also_where_its_run_died_in_between(
+    runner: Runner, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    class DiedError(Exception):
+        pass
+
+    def dies(*_: object) -> None:
+        raise DiedError
+
+    with monkeypatch.context() as patch:
+        patch.setattr(metadata, "materialization", dies)
+        batch = runner.csv({"name": "Bob"})
+    assert batch.status == "completed"
+    first = str(batch.run_id)
+    assert _materializations(runner.instance, first) == []
+    again = [_reexecute(runner.instance, batch) for _ in range(2)]
+    assert all(result.success for result in again)
+    (told,) = _materializations(runner.instance, first, *(result.run_id for result in again))
+    assert told["created"] == 1
+
+
+def test_what_an_earlier_attempt_did_does_not_count_as_this_ones_speed(
+    runner: Runner, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    write = MergeWriter.apply
+    calls = iter(range(1, 100))
+
+    def fail_in_the_third_chunk(self: MergeWriter, first: int, last: int) -> Any:
+        if next(calls) == 3:
+            raise RuntimeError
+        return write(self, first, last)
+
+    people: list[Row] = [{"name": f"Person {number}"} for number in range(250)]
+    batch = arrived(runner.system, runner.organization_id, as_csv(people))
+    with monkeypatch.context() as patch:
+        patch.setattr(MergeWriter, "apply", fail_in_the_third_chunk)
+        failed = execute_batch(runner.system, runner.instance, batch)
+    assert failed.status == "failed"
+    runner.system.ledger.request_rerun(failed.id, Starter.caller)
+    done = execute_batch(runner.system, runner.instance, runner.system.ledger.get(failed.id))
+    assert (done.status, done.stats.created) == ("completed", 250)
+    phase = done.phase(PhaseName.processing)
+    assert (phase.processed, phase.already) == (250, 100)
+    assert phase.seconds
+    assert metadata.phase_metadata(done, PhaseName.processing)["items per second"].value == int(150 / phase.seconds)
+    (told,) = _materializations(runner.instance, str(done.run_id))
+    assert told["created"] == 250
+    assert {"seconds", "rows per second"} & set(told) == set()
+
+
+@pytest.mark.parametrize(
+    ("code", "says"),
+    [
+        ("gave_way", "Nothing: another run"),
+        ("superseded", "Nothing: the batch goes on"),
+        ("pruned", "Send the upload again"),
+        ("database_unavailable", "from failure"),
+        ("cancelled", "re-execute all"),
+        ("unknown_columns", "Correct the upload"),
+    ],
+)
+def test_what_to_do_depends_on_why_the_run_ended(runner: Runner, code: str, says: str) -> None:
+    batch = arrived(runner.system, runner.organization_id, b"name\nAda\n")
+    if code not in ("gave_way", "superseded", "pruned"):
+        batch = runner.system.ledger.end(batch.id, BatchStatus.failed, Reason(code, "So it ended."))
+    assert says in what_to_do(batch, code)
+
+
+def test_a_run_removes_what_killed_ones_left_on_the_disk_and_nothing_that_is_in_use(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
+    abandoned, in_use, new, others = (
+        tmp_path / name
+        for name in ("batch-pipeline-run-1", "batch-pipeline-run-2", "batch-pipeline-run-3", "somebody-elses")
+    )
+    for folder in (abandoned, in_use, new, others):
+        folder.mkdir()
+        (folder / "upload").write_bytes(b"name\nAda\n")
+    for folder in (abandoned, in_use, others):
+        os.utime(folder, (0, 0))
+    descriptor = os.open(in_use, os.O_RDONLY)
+    fcntl.flock(descriptor, fcntl.LOCK_EX)
+    with scratch_folder() as scratch:
+        assert list(scratch.iterdir()) == []
+        assert set(tmp_path.iterdir()) == {in_use, new, others, scratch}
+        os.utime(scratch, (0, 0))
+        with scratch_folder():
+            assert scratch.exists()
+    os.close(descriptor)
+    assert set(tmp_path.iterdir()) == {in_use, new, others}
