@@ -6,6 +6,7 @@ import json
 import secrets
 from collections.abc import Sequence
 from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
 from typing import Any
 
 import psycopg
@@ -13,6 +14,8 @@ from dagster import DagsterInstance
 from psycopg import sql
 from psycopg.rows import dict_row
 
+from batch_pipeline.batches.accepting import NewBatch, accept
+from batch_pipeline.batches.ids import new_batch_id
 from batch_pipeline.batches.model import Action, Batch, Starter
 from batch_pipeline.batches.options import BatchOptions
 from batch_pipeline.batches.organizations import create_organization
@@ -62,6 +65,22 @@ def arrived(
     key = keys.upload(batch.id, name, saved=saved)
     system.store.write(key, payload)
     return system.ledger.payload_arrived(batch.id, upload_key=key, saved=saved, starter=starter)
+
+
+def awaiting_upload(system: System, organization_id: str, *, seconds: float = 3600) -> Batch:
+    """A batch of contacts that awaits its file for so many seconds more; its URL has run out where they are past."""
+    new = NewBatch(
+        id=new_batch_id(),
+        organization_id=organization_id,
+        resource="contact",
+        action=Action.merge,
+        name="people.csv",
+        options=BatchOptions(),
+        upload_expires_at=datetime.now(UTC) + timedelta(seconds=seconds),
+    )
+    accepted = accept(system.engine, new)
+    assert accepted is not None
+    return accepted[0]
 
 
 @dataclass(frozen=True)

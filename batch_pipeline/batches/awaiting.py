@@ -72,15 +72,19 @@ def has_upload_urls(engine: sa.Engine, *, until_seconds_ago: float) -> bool:
         return bool(connection.execute(sa.select(sa.or_(recent.exists(), awaiting.exists()))).scalar_one())
 
 
-def past_their_upload(engine: sa.Engine) -> list[Batch]:
-    """Batches that still await their file although its upload URL has run out."""
+def past_their_upload(engine: sa.Engine, limit: int) -> list[Batch]:
+    """At most `limit` batches that still await their file although its upload URL has run out.
+
+    Where there are more, which ones come differs from call to call: none that can't be ended keeps others back.
+    """
     statement = sa.select(batches).where(
         batches.c.status == BatchStatus.requested.value,
         batches.c.arrival.is_(None),
         batches.c.upload_expires_at < sa.func.clock_timestamp(),
     )
     with translating_outages(), engine.connect() as connection:
-        return [batch_from_row(row) for row in connection.execute(statement)]
+        rows = connection.execute(statement.order_by(sa.func.random()).limit(limit))
+        return [batch_from_row(row) for row in rows]
 
 
 def started_and_live(engine: sa.Engine) -> list[Batch]:

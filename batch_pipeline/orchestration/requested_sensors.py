@@ -1,5 +1,7 @@
 """Sensors of the HTTP API: they take in files sent to upload URLs, and keep what lists and calls need small."""
 
+import time
+
 from dagster import DefaultSensorStatus, SensorDefinition, SensorEvaluationContext, SkipReason, sensor
 
 from batch_pipeline.batches.accepting import forget_old_keys
@@ -30,7 +32,7 @@ def build_requested_sensors() -> list[SensorDefinition]:
         if not _may_find_something():
             return SkipReason("There is no upload URL that a file could come to.")
         with open_system() as system:
-            return _take_in(context, system)
+            return _see_to_uploads(context, system)
 
     @sensor(
         name="upkeep_sensor",
@@ -40,9 +42,9 @@ def build_requested_sensors() -> list[SensorDefinition]:
     )
     def upkeep_sensor(context: SensorEvaluationContext) -> SkipReason:
         with open_system() as system:
-            _take_in(context, system)
             forgotten = forget_old_keys(system.engine)
             sum_up_all_counts(system.engine)
+            _see_to_uploads(context, system)  # last: it may fail for reasons of its own, and then the tick does
         return SkipReason(f"{forgotten} idempotency keys forgotten.")
 
     return [requested_sensor, upkeep_sensor]
@@ -57,14 +59,18 @@ def _may_find_something() -> bool:
         engine.dispose()
 
 
-def _take_in(context: SensorEvaluationContext, system: System) -> SkipReason:
+def _see_to_uploads(context: SensorEvaluationContext, system: System) -> SkipReason:
+    """Expires batches, then takes files in, also where nothing could be expired. Raises what either raised."""
     limit = system.settings.inbox_files_per_tick
-    taken, removed = take_in_requested(system, limit=limit, seconds=INTAKE_SECONDS)
-    expired = expire_requested(system)
-    for each in removed:
-        context.log.warning(each.why)
-    for batch in expired:
-        context.log.info(f"Batch {batch.id} expired: no file came.")
+    until = time.monotonic() + INTAKE_SECONDS
+    try:
+        expired = expire_requested(system, limit=limit, seconds=INTAKE_SECONDS / 2)
+        for batch in expired:
+            context.log.info(f"Batch {batch.id} expired: no file came.")
+    finally:
+        taken, removed = take_in_requested(system, limit=limit, seconds=until - time.monotonic())
+        for each in removed:
+            context.log.warning(each.why)
     if not taken and not expired:
         return SkipReason("No file has come to an upload URL.")
     return SkipReason(f"{len(taken)} files taken in, their runs follow; {len(expired)} batches expired.")

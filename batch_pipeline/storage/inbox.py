@@ -83,6 +83,7 @@ def take_in(
         _waiting(system, organizations),
         lambda found: take_in_one(system, found, organizations, starter=starter),
         name_of=lambda found: found.key,
+        check_storage=system.store.check,
         limit=limit,
         seconds=seconds,
     )

@@ -12,7 +12,7 @@ Done = TypeVar("Done")
 
 logger = logging.getLogger(__name__)
 
-REFUSED_IN_A_ROW = 5  # then it is storage that is away, not a few files that it refuses
+REFUSED_AT_FIRST = 5  # then storage may be away, and each further try take as long as its time-out
 
 
 def one_by_one(
@@ -20,6 +20,7 @@ def one_by_one(
     work: Callable[[Item], Done | None],
     *,
     name_of: Callable[[Item], str],
+    check_storage: Callable[[], None],
     limit: int,
     seconds: float | None = None,
 ) -> list[Done]:
@@ -27,8 +28,8 @@ def one_by_one(
 
     After so many `seconds`, and one item at least, the rest is left for the next time. An item that storage refuses,
     or whose work fails for any other reason, is logged under its name and left, and the next one's turn comes. Raises
-    the first of these errors where nothing was done; where storage refuses the first few it is taken to be away, and
-    none is tried after them. An outage of the database is raised at once.
+    the first of these errors where nothing was done. Raised at once: an outage of the database, and what
+    `check_storage` raises, which is asked where storage refuses the first few.
     """
     deadline = None if seconds is None else time.monotonic() + seconds
     done: list[Done] = []
@@ -45,8 +46,8 @@ def one_by_one(
             logger.warning("%s is left for the next time: %s", name_of(item), error.message)
             faults.append(error)
             refused += 1
-            if not done and refused >= REFUSED_IN_A_ROW:
-                break
+            if not done and refused == REFUSED_AT_FIRST:
+                check_storage()
         except Exception as error:
             logger.exception("%s is left for the next time, as something unforeseen went wrong", name_of(item))
             faults.append(error)

@@ -5,8 +5,6 @@ between any two steps neither loses nor doubles it. The prefix holds only what h
 costs the same however many batches there have been.
 """
 
-import math
-import time
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 
@@ -16,6 +14,7 @@ from batch_pipeline.batches.states import BatchStatus
 from batch_pipeline.errors import NotFoundError
 from batch_pipeline.storage import keys
 from batch_pipeline.storage.inbox import alone_with
+from batch_pipeline.storage.one_by_one import one_by_one
 from batch_pipeline.storage.store import StoredObject
 from batch_pipeline.system import System
 
@@ -32,47 +31,61 @@ class Removed:
     why: str
 
 
-def take_in_requested(system: System, *, limit: int, seconds: float = math.inf) -> tuple[list[Batch], list[Removed]]:
+def take_in_requested(system: System, *, limit: int, seconds: float | None = None) -> tuple[list[Batch], list[Removed]]:
     """Gives at most `limit` files to the batches that await them; removes those that no batch awaits (any more).
 
-    None is begun after so many seconds. What lies there under no batch's name is left alone. A file of a store where
-    files grow waits until it is quiet.
+    After so many `seconds`, and one file at least, the rest is left for the next time. What lies there under no batch's
+    name is left alone. A file of a store where files grow waits until it is quiet. One that can't be taken in holds up
+    no other: see `one_by_one`, also for what is raised.
     """
     quiet_since = datetime.now(UTC) - timedelta(seconds=system.settings.inbox_quiet_seconds)
-    until = time.monotonic() + seconds
-    taken: list[Batch] = []
-    removed: list[Removed] = []
-    for found in system.store.list(keys.REQUESTED + "/"):
-        if len(taken) + len(removed) >= limit or time.monotonic() >= until:
-            break
-        batch_id = keys.batch_of_requested(found.key)
-        if batch_id is None or found.modified_at > quiet_since:
-            continue
-        with alone_with(system, found.key):
-            outcome = _take_in(system, found, batch_id)
-        if isinstance(outcome, Batch):
-            taken.append(outcome)
-        elif outcome is not None:
-            removed.append(outcome)
-    return taken, removed
+    outcomes = one_by_one(
+        [found for found in system.store.list(keys.REQUESTED + "/") if found.modified_at <= quiet_since],
+        lambda found: _take_in(system, found),
+        name_of=lambda found: found.key,
+        check_storage=system.store.check,
+        limit=limit,
+        seconds=seconds,
+    )
+    return (
+        [outcome for outcome in outcomes if isinstance(outcome, Batch)],
+        [outcome for outcome in outcomes if isinstance(outcome, Removed)],
+    )
 
 
-def expire_requested(system: System) -> list[Batch]:
-    """Ends the batches whose upload URL has run out without a file; one that came at the last moment is left to intake.
+def expire_requested(system: System, *, limit: int, seconds: float | None = None) -> list[Batch]:
+    """Ends at most `limit` batches whose upload URL has run out without a file; returns them.
 
-    Returns those that expired.
+    One whose file came at the last moment is left to intake. After so many `seconds`, and one batch at least, the rest
+    is left for the next time. One that can't be ended holds up no other: see `one_by_one`, also for what is raised.
     """
-    expired = []
-    for batch in past_their_upload(system.engine):
-        if not system.store.exists(keys.requested(batch.id)):
-            ended = system.ledger.end(batch.id, BatchStatus.expired, EXPIRED, only_if_awaiting_file=True)
-            if ended.status == BatchStatus.expired:
-                expired.append(ended)
-    return expired
+    return one_by_one(
+        past_their_upload(system.engine, limit),
+        lambda batch: _expire(system, batch),
+        name_of=lambda batch: f"Batch {batch.id}",
+        check_storage=system.store.check,
+        limit=limit,
+        seconds=seconds,
+    )
 
 
-def _take_in(system: System, found: StoredObject, batch_id: str) -> Batch | Removed | None:
+def _expire(system: System, batch: Batch) -> Batch | None:
+    if system.store.exists(keys.requested(batch.id)):
+        return None
+    ended = system.ledger.end(batch.id, BatchStatus.expired, EXPIRED, only_if_awaiting_file=True)
+    return ended if ended.status == BatchStatus.expired else None
+
+
+def _take_in(system: System, found: StoredObject) -> Batch | Removed | None:
     """The batch that got the file, or why it was removed; None where it is gone, has changed, or is nobody's."""
+    batch_id = keys.batch_of_requested(found.key)
+    if batch_id is None:
+        return None
+    with alone_with(system, found.key):
+        return _give(system, found, batch_id)
+
+
+def _give(system: System, found: StoredObject, batch_id: str) -> Batch | Removed | None:
     try:
         batch = system.ledger.get(batch_id)
     except NotFoundError:

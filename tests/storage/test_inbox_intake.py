@@ -9,7 +9,7 @@ from batch_pipeline.batches.model import Batch
 from batch_pipeline.errors import UnavailableError
 from batch_pipeline.storage import keys
 from batch_pipeline.storage.inbox import take_in
-from batch_pipeline.storage.one_by_one import REFUSED_IN_A_ROW
+from batch_pipeline.storage.one_by_one import REFUSED_AT_FIRST
 from batch_pipeline.storage.store import Store
 from batch_pipeline.system import System
 
@@ -166,23 +166,27 @@ def test_a_file_that_storage_refuses_holds_up_no_other(system: System, monkeypat
     assert [batch.name for batch in take_in(system, limit=10)] == ["a.csv"]
 
 
-def test_where_storage_refuses_the_first_few_files_the_others_are_not_tried(
-    system: System, monkeypatch: pytest.MonkeyPatch
+@pytest.mark.parametrize("is_away", [False, True], ids=["there", "away"])
+def test_where_storage_refuses_the_first_few_files_others_are_tried_if_it_is_there_at_all(
+    system: System, monkeypatch: pytest.MonkeyPatch, is_away: bool
 ) -> None:
-    names = [f"{FOLDER}/{number}.csv" for number in range(REFUSED_IN_A_ROW + 1)]
+    names = [f"{FOLDER}/{number}.csv" for number in range(2 * REFUSED_AT_FIRST)]
     for name in names:
         system.store.write(name, b"name\nAnn\n")
-    _refusing(monkeypatch, *names[:-1])
-
-    with pytest.raises(UnavailableError):
-        take_in(system, limit=10)
-    assert [found.key for found in system.store.list(keys.INBOX)] == names
+    tried = _failing(monkeypatch, UnavailableError("storage", "Storage refuses access to it."), *names[:-1])
+    if is_away:
+        monkeypatch.setattr(Store, "check", Store("s3://no-such-bucket").check)
+        with pytest.raises(UnavailableError, match="no-such-bucket"):
+            take_in(system, limit=10)
+        assert tried == names[:REFUSED_AT_FIRST]
+    else:
+        assert [batch.source_key for batch in take_in(system, limit=10)] == names[-1:]
 
 
 def test_what_nobody_foresaw_of_some_files_is_logged_and_holds_up_no_other(
     system: System, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
-    names = [f"{FOLDER}/{number}.csv" for number in range(REFUSED_IN_A_ROW + 2)]
+    names = [f"{FOLDER}/{number}.csv" for number in range(REFUSED_AT_FIRST + 2)]
     for name in names:
         system.store.write(name, b"name\nAnn\n")
     with monkeypatch.context() as patch:
