@@ -8,7 +8,7 @@ places.
 import re
 import secrets
 import time
-from datetime import datetime
+from datetime import UTC, datetime, timedelta
 
 import numpy as np
 import numpy.typing as npt
@@ -35,6 +35,14 @@ def new_batch_id() -> str:
 def is_batch_id(text: str) -> bool:
     """Whether the text has the form of a batch id."""
     return _BATCH_ID.fullmatch(text) is not None
+
+
+def made_at(batch_id: str) -> datetime:
+    """When the batch id was made, UTC."""
+    microseconds = 0
+    for character in batch_id.removeprefix(BATCH_PREFIX)[:_TIME_CHARACTERS]:
+        microseconds = microseconds * 58 + ALPHABET.index(character)
+    return datetime.fromtimestamp(0, UTC) + timedelta(microseconds=microseconds)
 
 
 def record_ids(prefix: str, *, batch_id: str, arrived_at: datetime, rows: npt.NDArray[np.int64]) -> pa.StringArray:

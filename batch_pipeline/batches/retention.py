@@ -4,6 +4,7 @@ Pruning a batch begins with a note in the ledger, from which on it can't be run 
 what a crash leaves in between is found by the next one.
 """
 
+from collections.abc import Mapping, Sequence
 from datetime import datetime
 
 import sqlalchemy as sa
@@ -11,8 +12,8 @@ import sqlalchemy as sa
 from batch_pipeline.batches.ids import BATCH_PREFIX
 from batch_pipeline.batches.model import Batch
 from batch_pipeline.batches.rows import batch_from_row
-from batch_pipeline.batches.states import FINAL
-from batch_pipeline.batches.tables import batches
+from batch_pipeline.batches.states import FINAL, LIVE, RERUNNABLE
+from batch_pipeline.batches.tables import attempts, batches
 from batch_pipeline.database import translating_outages
 
 
@@ -48,6 +49,41 @@ def finish_pruning(engine: sa.Engine, batch_id: str) -> None:
     """Notes that the batch has no files any more."""
     with translating_outages(), engine.begin() as connection:
         connection.execute(sa.update(batches).where(batches.c.id == batch_id).values(is_pruned=True))
+
+
+def find_needed_runs(
+    engine: sa.Engine, tagged: Mapping[str, str | None], *, ended_before: datetime | None = None
+) -> set[str]:
+    """Those of the runs that a batch may still need: Dagster re-executes one only while it has all those before it.
+
+    Needed are all runs of a batch that is live or can be run again, and whose files have not begun to go; with
+    `ended_before` as if those of batches that ended before that moment had.
+
+    Args:
+        tagged: the batch that each run id's run is tagged with; a run may have none, or have made no attempt.
+    """
+    is_needed = sa.and_(
+        batches.c.status.in_([*LIVE, *(status.value for status in RERUNNABLE)]),
+        batches.c.pruned_at.is_(None),
+        sa.true() if ended_before is None else sa.not_(_is_due(ended_before)),
+    )
+    of_attempts = (
+        sa.select(attempts.c.run_id)
+        .join(batches, attempts.c.batch_id == batches.c.id)
+        .where(attempts.c.run_id.in_(list(tagged)), is_needed)
+    )
+    named = {batch_id for batch_id in tagged.values() if batch_id is not None}
+    of_tags = sa.select(batches.c.id).where(batches.c.id.in_(named), is_needed)
+    with translating_outages(), engine.connect() as connection:
+        needed = set(connection.scalars(of_attempts))
+        needing = set(connection.scalars(of_tags))
+    return needed | {run_id for run_id, batch_id in tagged.items() if batch_id in needing}
+
+
+def known_batches(engine: sa.Engine, batch_ids: Sequence[str]) -> set[str]:
+    """Those of the ids that the ledger has a row of."""
+    with translating_outages(), engine.connect() as connection:
+        return set(connection.scalars(sa.select(batches.c.id).where(batches.c.id.in_(batch_ids))))
 
 
 def _is_due(ended_before: datetime) -> sa.ColumnElement[bool]:

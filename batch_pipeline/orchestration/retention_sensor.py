@@ -22,10 +22,11 @@ def build_retention_sensor() -> SensorDefinition:
     def retention_sensor(context: SensorEvaluationContext) -> SkipReason:
         with open_system() as system:
             pruned = prune(system, context.instance, seconds=PRUNING_SECONDS)
-        if not pruned.batches and not pruned.runs:
+        if not pruned.batches and not pruned.runs and not pruned.orphans:
             return SkipReason("Nothing is old enough to go.")
         return SkipReason(
-            f"{pruned.batches} batches lost their {pruned.files.number} files ({pruned.files.bytes:,} bytes); "
+            f"{pruned.files.number} files ({pruned.files.bytes:,} bytes) of {pruned.batches} batches and "
+            f"{pruned.orphans} folders of none removed; "
             f"{pruned.runs} runs deleted{'; the rest follows' if pruned.more else ''}."
         )
 

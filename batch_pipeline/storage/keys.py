@@ -5,6 +5,7 @@ from pathlib import PurePosixPath
 from batch_pipeline.batches.ids import is_batch_id
 
 INBOX = "uploads"
+BATCHES = "batches"
 REQUESTED = "requested"
 OPTIONS_SUFFIX = ".options.json"
 UNFINISHED_SUFFIXES = (".tmp", ".part")
@@ -13,7 +14,7 @@ MAX_EXTENSION_CHARACTERS = 16
 
 def batch_folder(batch_id: str) -> str:
     """The folder of all that is a batch's."""
-    return f"batches/{batch_id}"
+    return f"{BATCHES}/{batch_id}"
 
 
 def upload(batch_id: str, file_name: str, *, saved: bool) -> str:

@@ -148,6 +148,24 @@ class Store:
         objects = [self._object(info) for info in found.values() if info["type"] == "file"]
         return sorted(objects, key=lambda item: item.key)
 
+    def folders(self, prefix: str, *, at_once: int = 1000) -> Iterator[str]:
+        """Names of the folders right below a folder, in the byte order of their `name/`.
+
+        They are fetched when they are asked for, at most `at_once` at a time.
+        """
+        name = f"{self.path(prefix)}/".removeprefix(f"{self.bucket}/")
+        further: dict[str, str] = {}
+        while True:
+            with self._translating(prefix):
+                page = self._files.call_s3(
+                    "list_objects_v2", Bucket=self.bucket, Prefix=name, Delimiter="/", MaxKeys=at_once, **further
+                )
+            for found in page.get("CommonPrefixes", ()):
+                yield found["Prefix"].removeprefix(name).removesuffix("/")
+            if not page.get("IsTruncated"):
+                return
+            further = {"ContinuationToken": page["NextContinuationToken"]}
+
     def read(self, key: str) -> bytes:
         """The whole of a small object."""
         with self._translating(key):

@@ -7,15 +7,20 @@ from datetime import UTC, datetime, timedelta
 import psycopg
 import pytest
 from batch_runs import Runner, arrived, new_organization
-from dagster import DagsterInstance, build_sensor_context
+from dagster import DagsterInstance, ReexecutionOptions, build_sensor_context, execute_job, job, op, reconstructable
+from test_launching import batch_job
 
-from batch_pipeline.batches.model import Batch, Starter
+from batch_pipeline.batches import ids
+from batch_pipeline.batches.model import Action, Batch, Starter
+from batch_pipeline.batches.options import BatchOptions
 from batch_pipeline.batches.rerunnable import find_rerunnable
 from batch_pipeline.batches.states import BatchStatus
 from batch_pipeline.errors import StateError
+from batch_pipeline.orchestration import retention
 from batch_pipeline.orchestration.execute import execute_batch
 from batch_pipeline.orchestration.retention import prune
 from batch_pipeline.orchestration.retention_sensor import build_retention_sensor
+from batch_pipeline.retention import Files
 from batch_pipeline.storage import keys
 from batch_pipeline.system import System
 
@@ -89,6 +94,7 @@ def test_what_is_not_old_stays_and_can_be_run_again(runner: Runner) -> None:
     almost = datetime.now(UTC) + timedelta(days=days, minutes=-5)
     assert prune(runner.system, runner.instance, now=almost).to_json() == {
         "batches": 0,
+        "orphans": 0,
         "files": 0,
         "bytes": 0,
         "runs": 0,
@@ -167,5 +173,150 @@ def test_the_sensor_prunes_and_says_what(runner: Runner) -> None:
     with psycopg.connect(runner.system.database_url) as connection:
         connection.execute("UPDATE batches SET updated_at = now() - interval '31 days' WHERE id = %s", (batch.id,))
     with build_sensor_context(instance=runner.instance) as tick:
-        assert "1 batches lost their" in str(sensor(tick))
+        assert "of 1 batches and 0 folders" in str(sensor(tick))
     assert _files(runner.system, batch) == []
+
+
+def _run_ids(runner: Runner) -> set[str]:
+    return {run.run_id for run in runner.instance.get_runs()}
+
+
+def _age_runs(runner: Runner, *run_ids: str | None) -> None:
+    """Makes the runs 31 days older."""
+    with psycopg.connect(runner.system.database_url) as connection:
+        connection.execute(
+            "UPDATE dagster.runs SET create_timestamp = create_timestamp - interval '31 days' WHERE run_id = ANY(%s)",
+            (list(run_ids),),
+        )
+
+
+def _rename_contacts(runner: Runner, before: str, after: str) -> None:
+    with psycopg.connect(runner.system.database_url) as connection:
+        connection.execute(f"ALTER TABLE {before} RENAME TO {after}")
+
+
+def _reexecute_from_failure(runner: Runner, batch: Batch) -> bool:
+    options = ReexecutionOptions.from_failure(str(runner.system.ledger.get(batch.id).run_id), runner.instance)
+    return execute_job(reconstructable(batch_job), runner.instance, reexecution_options=options).success
+
+
+def test_a_batch_that_keeps_its_files_keeps_its_runs_and_is_re_executed_from_failure(runner: Runner) -> None:
+    _rename_contacts(runner, "contacts", "contacts_away")
+    failed = runner.csv({"name": "Ada"})
+    assert not _reexecute_from_failure(runner, failed)
+    assert not _reexecute_from_failure(runner, failed)
+    _rename_contacts(runner, "contacts_away", "contacts")
+    runs = _run_ids(runner)
+    assert len(runs) == 3
+    _age_runs(runner, *runs)
+
+    pruned = prune(runner.system, runner.instance)
+
+    assert (pruned.batches, pruned.runs) == (0, 0)
+    assert _reexecute_from_failure(runner, failed)
+    assert runner.system.ledger.get(failed.id).status == BatchStatus.completed
+    assert [record["name"] for record in runner.contacts()] == ["Ada"]
+    shown = prune(runner.system, runner.instance, dry_run=True)
+    assert (shown.batches, shown.runs) == (0, 3)  # a completed batch needs them no more
+    assert prune(runner.system, runner.instance) == shown
+    assert _run_ids(runner) == {runner.system.ledger.get(failed.id).run_id}
+
+
+def test_runs_that_made_no_attempt_are_kept_with_their_batch(runner: Runner) -> None:
+    failed = _failed(runner)
+    with psycopg.connect(runner.system.database_url) as connection:  # its worker died before it could tell the ledger
+        connection.execute("DELETE FROM batch_attempts")
+    _age_runs(runner, failed.run_id)
+    assert prune(runner.system, runner.instance).runs == 0
+    assert prune(runner.system, runner.instance, now=FAR).runs == 1
+
+
+@pytest.mark.parametrize("page", [1, 2, 3])
+def test_kept_runs_hide_none_of_those_behind_them(runner: Runner, monkeypatch: pytest.MonkeyPatch, page: int) -> None:
+    monkeypatch.setattr(retention, "PAGE", page)
+    made = [_failed(runner) if kind == "f" else runner.csv({"name": "Ada"}) for kind in "fcffccf"]
+    _age_runs(runner, *(batch.run_id for batch in made))
+
+    shown = prune(runner.system, runner.instance, dry_run=True)
+    assert prune(runner.system, runner.instance) == shown
+
+    assert (shown.batches, shown.runs, shown.more) == (0, 3, False)
+    assert _run_ids(runner) == {batch.run_id for batch in made if batch.status == BatchStatus.failed}
+
+
+def test_runs_of_other_jobs_are_none_of_its_business(runner: Runner) -> None:
+    @op
+    def nothing() -> None:
+        pass
+
+    @job
+    def of_somebody_else() -> None:
+        nothing()
+
+    others = of_somebody_else.execute_in_process(instance=runner.instance).run_id
+    runner.csv({"name": "Ada"})
+    assert prune(runner.system, runner.instance, now=FAR).runs == 1
+    assert _run_ids(runner) == {others}
+    assert runner.instance.all_logs(others)
+
+
+def test_a_backlog_of_batches_holds_up_neither_runs_nor_orphans(
+    runner: Runner, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    batches = [runner.csv({"name": name}) for name in ("Ada", "Bob", "Eve", "Joe", "Kim")]
+    _orphan(runner, days=31, now=FAR)
+    clock = [0.0]
+    remove = retention.remove_files
+
+    def slowly(system: System, batch_id: str) -> Files:
+        clock[0] += 10
+        return remove(system, batch_id)
+
+    monkeypatch.setattr(retention.time, "monotonic", lambda: clock[0])
+    monkeypatch.setattr(retention, "remove_files", slowly)
+
+    first = prune(runner.system, runner.instance, now=FAR, seconds=30)
+    assert (first.batches, first.runs, first.orphans, first.more) == (2, 5, 1, True)
+    second = prune(runner.system, runner.instance, now=FAR, seconds=30)
+    assert (second.batches, second.runs, second.orphans, second.more) == (3, 0, 0, False)  # nobody else needs the time
+    assert not any(_files(runner.system, batch) for batch in batches)
+
+
+def _orphan(runner: Runner, *, days: float, now: datetime) -> str:
+    """What a crash leaves between copying a file and telling the ledger; returns the key."""
+    with pytest.MonkeyPatch.context() as patch:
+        made = int((now - timedelta(days=days)).timestamp() * 1_000_000)
+        patch.setattr(ids.time, "time_ns", lambda: made * 1000)
+        batch_id = ids.new_batch_id()
+    assert ids.made_at(batch_id).timestamp() * 1_000_000 == pytest.approx(made, abs=1)
+    key = keys.upload(batch_id, "people.csv", saved=True)
+    runner.system.store.write(key, b"name\nAda\n")
+    return key
+
+
+def test_files_that_no_batch_owns_go_when_they_are_old(runner: Runner) -> None:
+    now = datetime.now(UTC)
+    store = runner.system.store
+    old = [_orphan(runner, days=days, now=now) for days in (30.1, 31, 400)]
+    store.write(f"{old[0]}.more", b"12345")
+    recent = [_orphan(runner, days=days, now=now) for days in (0, 1, 29.9)]
+    foreign = ["batches/aaa/file", "batches/batch_old/file", "batches/zzz/file", "batches/file"]
+    for key in foreign:
+        store.write(key, b"x")
+    batch, _ = runner.system.ledger.create(  # made long ago, ended just now
+        organization_id=runner.organization_id,
+        resource="contact",
+        action=Action.merge,
+        name="people.csv",
+        options=BatchOptions(),
+        batch_id=_orphan(runner, days=35, now=now).split("/")[1],
+    )
+    owned = keys.upload(batch.id, "people.csv", saved=True)
+
+    shown = prune(runner.system, runner.instance, dry_run=True)
+    assert (shown.batches, shown.orphans, shown.files) == (0, 3, Files(4, 32))
+    assert all(store.exists(key) for key in old)
+    assert prune(runner.system, runner.instance) == shown
+
+    assert {item.key for item in store.list("batches/")} == {*recent, *foreign, owned}
+    assert prune(runner.system, runner.instance).orphans == 0

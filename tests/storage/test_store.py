@@ -301,3 +301,20 @@ def test_an_object_is_confirmed_until_it_changes(
     assert store.confirm(found) is None
     store.delete(found.key)
     assert store.confirm(found) is None
+
+
+def test_folders_come_one_level_deep_in_order_page_by_page(store: Store) -> None:
+    names = ["b", "Z", "a b", "a", "a-", "ä", "a1"]
+    for name in names:
+        store.write(f"shelf/{name}/deep/file", b"")
+        store.write(f"shelf/{name}/other", b"")
+    store.write("shelf/file", b"")
+    store.write("shelf2/elsewhere/file", b"")
+
+    for at_once in (1, 3, 1000):
+        assert list(store.folders("shelf", at_once=at_once)) == sorted(names, key=lambda name: f"{name}/".encode())
+    folders = store.folders("shelf", at_once=1)
+    assert next(folders) == "Z"
+    store.delete("shelf/Z/deep/file", "shelf/Z/other")  # one that goes meanwhile hides none of the rest
+    assert list(folders) == sorted(set(names) - {"Z"}, key=lambda name: f"{name}/".encode())
+    assert list(store.folders("nothing")) == []
