@@ -8,7 +8,7 @@ import typer
 from batch_pipeline.cli.console import data_console, print_json, say
 from batch_pipeline.cli.flags import DEFAULT_DATA_DIR, DataDir, Json
 from batch_pipeline.cli.interrupts import stopping_in_order
-from batch_pipeline.cli.session import open_workplace
+from batch_pipeline.cli.session import open_for_retention
 from batch_pipeline.settings import get_settings
 
 if TYPE_CHECKING:
@@ -29,9 +29,10 @@ def prune(
 ) -> None:
     """Remove the files of batches that ended long ago, and Dagster's old runs with their events.
 
-    How old is set by BATCH_RETENTION_DAYS and BATCH_RUN_RETENTION_DAYS. What the ledger says of the batches stays.
+    How old is set by BATCH_RETENTION_DAYS and BATCH_RUN_RETENTION_DAYS. What the ledger says of the batches stays, and
+    so do the runs of a failed or timed-out batch that still has its files: Dagster can re-execute them.
     """
-    with stopping_in_order(), open_workplace(data_dir) as (system, instance):
+    with stopping_in_order(), open_for_retention(data_dir) as (system, instance):
         from batch_pipeline.orchestration.retention import prune as prune_all
 
         pruned = prune_all(system, instance, dry_run=dry_run, report=_Reporter())
@@ -42,8 +43,8 @@ def prune(
     settings = get_settings()
     data_console().print(
         f"{verb}: {pruned.files.number:,} files ({pruned.files.bytes:,} bytes) of {pruned.batches:,} batches that "
-        f"ended more than {settings.retention_days:,} days ago, and {pruned.runs:,} Dagster runs older than "
-        f"{settings.run_retention_days:,} days, with their events."
+        f"ended more than {settings.retention_days:,} days ago and of {pruned.orphans:,} folders of no batch, and "
+        f"{pruned.runs:,} Dagster runs older than {settings.run_retention_days:,} days, with their events."
     )
 
 

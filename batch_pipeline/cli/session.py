@@ -85,6 +85,38 @@ def open_workplace(data_dir: Path) -> "Iterator[tuple[System, DagsterInstance]]"
             yield system, instance
 
 
+@contextmanager
+def open_for_retention(data_dir: Path) -> "Iterator[tuple[System, DagsterInstance]]":
+    """The system and Dagster's instance as its other processes have it, with what runs printed.
+
+    Nothing is changed on the way: configured databases that have another schema raise SettingError.
+    """
+    from batch_pipeline.system import open_system
+
+    with servers(data_dir) as local, open_system() as system:
+        system.store.check()
+        check_tables(system.engine)
+        # Only now: see `open_workplace`.
+        from batch_pipeline.orchestration.instance import open_migrated_instance, upgrade_dagster
+
+        if local is not None:
+            upgrade_dagster()
+        with open_migrated_instance() as instance:
+            yield system, instance
+
+
+def check_tables(engine: "sa.Engine") -> None:
+    """Fails in a `servers` block, as any query would, where the ledger's tables are not those of this version."""
+    import sqlalchemy as sa
+
+    from batch_pipeline.batches.tables import attempts, batches
+    from batch_pipeline.database import translating_outages
+
+    with translating_outages(), engine.connect() as connection:
+        for table in (batches, attempts):
+            connection.execute(sa.select(table).limit(0))
+
+
 def require_running_system(data_dir: Path) -> None:
     """Raises UnavailableError where the embedded servers are to be used and no `up` runs that would start batches.
 

@@ -25,6 +25,9 @@ _IN_PROCESS: Any = {
     },
     "instance_class": {"module": __name__, "class": "InProcessInstance"},
 }
+_OTHER_TABLES = (
+    "Dagster's database (DAGSTER_POSTGRES_URL) has no tables of this version: run `batch-pipeline db upgrade`"
+)
 _POOL_RECYCLE_SECONDS = 1800
 
 
@@ -71,6 +74,27 @@ def open_instance(*, in_process: bool = False) -> Iterator[DagsterInstance]:
     with instance:
         if in_process:
             _keep_connections(instance)
+        yield instance
+
+
+@contextmanager
+def open_migrated_instance() -> Iterator[DagsterInstance]:
+    """As `open_instance`, pooling connections; leaves Dagster's tables as they are, where opening might make them.
+
+    Raises SettingError where they are missing or not of this version of Dagster.
+    """
+    _check_database()
+    url = os.environ.get("DAGSTER_POSTGRES_URL")
+    if url:
+        engine = sa.create_engine(url, poolclass=sa.NullPool, connect_args={"connect_timeout": CONNECT_TIMEOUT_SECONDS})
+        with engine.connect() as connection:
+            if connection.scalar(sa.select(sa.func.to_regclass("runs"))) is None:
+                raise SettingError(_OTHER_TABLES)
+    with open_instance() as instance:
+        _keep_connections(instance)
+        version = instance.run_storage.alembic_version()
+        if version is not None and version[0] != version[1]:
+            raise SettingError(_OTHER_TABLES)
         yield instance
 
 
