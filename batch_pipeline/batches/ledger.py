@@ -334,18 +334,22 @@ class Ledger:
         *,
         run_id: str | None = None,
         only_if_awaiting_file: bool = False,
+        if_still: Batch | None = None,
         **changes: Any,
     ) -> Batch:
         """Ends a live batch as failed, timed out or expired, and takes the turn from it, so that it can't write more.
 
         The reason may depend on the number of items processed, which is final once the turn has been taken.
         A batch that is final already, or whose newest attempt is not `run_id` (where given), stays as it is; a re-run
-        that it awaits is given up where no `run_id` is given. With `only_if_awaiting_file`, so does one whose payload
-        has arrived. Returns the batch as it is afterwards.
+        that it awaits is given up where no `run_id` is given. With `only_if_awaiting_file`, one whose payload has
+        arrived stays as it is; with `if_still`, one that has begun an attempt, or awaits another run or none, since it
+        was read so. Returns the batch as it is afterwards.
         """
         with translating_outages(), self.engine.begin() as connection:
             batch = batch_from_row(get_row(connection, batch_id, lock=True))
             before = BatchStatus(batch.status)
+            if if_still is not None and _awaited(batch) != _awaited(if_still):
+                return batch
             if before in FINAL or (run_id is not None and batch.run_id != run_id):
                 if run_id is None and batch.awaits_run is not None:
                     return batch_from_row(change(connection, batch_id, {"awaits_run": None}))
@@ -384,3 +388,8 @@ class Ledger:
             if batch.reason is not None and sentence not in batch.reason.message:
                 reason = Reason(batch.reason.code, f"{batch.reason.message} {sentence}")
                 change(connection, batch_id, {"reason": asdict(reason)})
+
+
+def _awaited(batch: Batch) -> tuple[int | None, int, Starter | None]:
+    """Tells which run the batch awaits or, where it awaits none, which it began last, among all of its runs."""
+    return batch.arrival, batch.attempts, batch.awaits_run

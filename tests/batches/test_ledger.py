@@ -1,6 +1,6 @@
 """The ledger: one state machine, attempts that supersede each other, and payloads that arrive once."""
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
@@ -198,6 +198,38 @@ def test_ending_takes_the_turn_away(ledger: Ledger) -> None:
     with ledger.engine.connect() as connection:
         row = connection.exec_driver_sql("SELECT fence, holder FROM turns").one()
     assert tuple(row) == (8, None)
+
+
+def _retried(ledger: Ledger, batch: Batch) -> None:
+    ledger.begin_attempt(batch.id, f"{batch.id}/0")
+    ledger.end(batch.id, BatchStatus.failed, WHY)
+    ledger.request_rerun(batch.id, Starter.launcher)
+
+
+def _gave_way(ledger: Ledger, batch: Batch) -> None:
+    ledger.begin_attempt(batch.id, f"{batch.id}/0")
+    ledger.give_way(batch.id, f"{batch.id}/0")
+
+
+def _begun(ledger: Ledger, batch: Batch) -> None:
+    ledger.begin_attempt(batch.id, f"{batch.id}/0")
+
+
+@pytest.mark.parametrize("go_on", [_retried, _gave_way, _begun])
+@pytest.mark.parametrize("is_rerun", [False, True])
+def test_who_has_seen_a_batch_await_a_run_ends_it_only_while_it_does(
+    ledger: Ledger, go_on: Callable[[Ledger, Batch], None], is_rerun: bool
+) -> None:
+    seen = ledger.payload_arrived(_create(ledger).id, upload_key="k", saved=True, starter=Starter.launcher)
+    if is_rerun:
+        ledger.end(seen.id, BatchStatus.failed, WHY)
+        seen = ledger.request_rerun(seen.id, Starter.launcher)
+    go_on(ledger, seen)
+    now, history = ledger.get(seen.id), ledger.history(seen.id)
+    assert ledger.end(seen.id, BatchStatus.failed, WHY, if_still=seen) == now == ledger.get(seen.id)
+    assert ledger.history(seen.id) == history
+    ended = ledger.end(seen.id, BatchStatus.failed, WHY, if_still=now)
+    assert (ended.status, ended.awaits_run) == ("failed", None)
 
 
 # ---- any sequence ----------------------------------------------------------------------------------------------
