@@ -1,5 +1,6 @@
 """What awaits somebody: batches a run, a file, or news of their worker. The sensors ask."""
 
+from collections.abc import Sequence
 from datetime import datetime
 
 import sqlalchemy as sa
@@ -8,7 +9,7 @@ from batch_pipeline.batches.accepting import seconds_from_now
 from batch_pipeline.batches.model import Batch, Starter
 from batch_pipeline.batches.rows import batch_from_row
 from batch_pipeline.batches.states import LIVE, BatchStatus
-from batch_pipeline.batches.tables import batches, organizations
+from batch_pipeline.batches.tables import attempts, batches, organizations
 from batch_pipeline.database import translating_outages
 
 
@@ -58,6 +59,29 @@ def awaiting_since(engine: sa.Engine, seconds: float, starter: Starter) -> list[
     )
     with translating_outages(), engine.connect() as connection:
         return [batch_from_row(row) for row in connection.execute(statement)]
+
+
+def longest_awaiting(engine: sa.Engine, starter: Starter) -> datetime | None:
+    """Since when the batch that has awaited a run of this starter longest does so; None where none awaits one."""
+    statement = sa.select(sa.func.min(batches.c.updated_at)).where(batches.c.awaits_run == starter.value)
+    with translating_outages(), engine.connect() as connection:
+        since: datetime | None = connection.execute(statement).scalar_one()
+    return since
+
+
+def awaiting_among(engine: sa.Engine, batch_ids: Sequence[str], starter: Starter) -> list[Batch]:
+    """Of these batches, those that await a run of this starter. Ids of no batch are passed over."""
+    statement = sa.select(batches).where(batches.c.id.in_(batch_ids), batches.c.awaits_run == starter.value)
+    with translating_outages(), engine.connect() as connection:
+        return [batch_from_row(row) for row in connection.execute(statement)]
+
+
+def never_begun(engine: sa.Engine, run_ids: Sequence[str]) -> list[str]:
+    """Of these runs, those that are no attempt at any batch."""
+    statement = sa.select(attempts.c.run_id).where(attempts.c.run_id.in_(run_ids))
+    with translating_outages(), engine.connect() as connection:
+        begun = set(connection.execute(statement).scalars())
+    return [run_id for run_id in run_ids if run_id not in begun]
 
 
 def has_upload_urls(engine: sa.Engine, *, until_seconds_ago: float) -> bool:

@@ -7,13 +7,20 @@ at the start of every command that works in its own process.
 
 import time
 from collections.abc import Callable, Iterator, Sequence
+from datetime import UTC, datetime, timedelta
 
 from dagster import DagsterEvent, DagsterEventType, DagsterInstance, DagsterRun, DagsterRunStatus, RunsFilter
 
-from batch_pipeline.batches.awaiting import awaiting_since, started_and_live
+from batch_pipeline.batches.awaiting import (
+    awaiting_among,
+    awaiting_since,
+    longest_awaiting,
+    never_begun,
+    started_and_live,
+)
 from batch_pipeline.batches.model import Batch, Reason, Starter
 from batch_pipeline.batches.ownership import is_owned
-from batch_pipeline.batches.states import FINAL, BatchStatus
+from batch_pipeline.batches.states import FINAL, RERUNNABLE, BatchStatus
 from batch_pipeline.database import connect
 from batch_pipeline.loading.staging import Connection
 from batch_pipeline.orchestration import tags
@@ -25,7 +32,11 @@ AnyReason = Reason | Callable[[int], Reason]
 
 # A process that made a batch begins its run at once; importing Dagster and connecting takes seconds.
 START_SECONDS = 60.0
-RUNS_AT_ONCE = 500  # batches whose runs one query asks for
+RUNS_AT_ONCE = 500  # that one query asks for
+# Runs say by the clock of whoever ended them when that was, a little before others can see it.
+OVERLAP = timedelta(minutes=5)
+# How a run ends that never began its batch.
+ENDED_BADLY = [DagsterRunStatus.FAILURE, DagsterRunStatus.CANCELED]
 # What Dagster takes to be at work; runs that wait in its queue are its own business.
 GOING_ON = [DagsterRunStatus.STARTING, DagsterRunStatus.STARTED, DagsterRunStatus.CANCELING]
 
@@ -53,35 +64,58 @@ OVERDUE = Reason(
 OVERDUE_SECONDS = 60.0
 
 
-def reconcile(system: System, instance: DagsterInstance) -> list[Batch]:
-    """Ends every batch whose work has ended, and every run that its batch has outlived; returns the batches ended."""
-    ended = []
+def reconcile(system: System, instance: DagsterInstance, *, since: datetime | None = None) -> list[Batch]:
+    """Ends every batch whose work has ended, and every run that its batch has outlived; returns the batches ended.
+
+    `since`: when a pass that came to its end began; runs that had ended before it are looked at no more. Without it,
+    those that ended since the batch that has awaited its run longest does so. A pass looks at what is at work and at
+    runs that have ended, not at all that waits: of that there may be any number.
+    """
+    ended: list[Batch] = []
     with connect(system.database_url, autocommit=True) as connection:
         for batch in started_and_live(system.engine):
-            if not is_owned(connection, batch.id):
-                if _is_unchanged(system, batch):
-                    ended.append(_end_abandoned(system, instance, batch))
-            elif (reason := _ended_in_dagster(instance, batch)) is not None:
-                if _is_unchanged(system, batch):
-                    ended.append(system.ledger.end(batch.id, BatchStatus.failed, reason, run_id=batch.run_id))
-            elif _is_overdue(system, batch):
-                ended.append(system.ledger.end(batch.id, BatchStatus.timed_out, OVERDUE, run_id=batch.run_id))
+            ended += _end_if_work_ended(system, instance, connection, batch)
         _end_outlived_runs(system, instance, connection)
     for batch in awaiting_since(system.engine, START_SECONDS, Starter.caller):
-        ended.append(system.ledger.end(batch.id, BatchStatus.failed, CALLER_LOST))
-    for batch, reason in _launched_in_vain(instance, awaiting_since(system.engine, 0.0, Starter.launcher)):
-        ended.append(system.ledger.end(batch.id, BatchStatus.failed, reason))
+        ended += _end(system, batch, BatchStatus.failed, CALLER_LOST)
+    for some in _in_parts(_ended_runs(system, instance, since), RUNS_AT_ONCE):
+        ended += _end_launched_in_vain(system, instance, some)
     return ended
 
 
-def _is_unchanged(system: System, batch: Batch) -> bool:
-    """Whether the batch is still at work by the same attempt.
+def reconcile_run(system: System, instance: DagsterInstance, run: DagsterRun) -> Sequence[Batch]:
+    """Ends the batch of a run that has ended, as `reconcile` would; returns it where it was not ended yet."""
+    batch = system.ledger.of_run(run.run_id)
+    if batch is None:
+        return _end_launched_in_vain(system, instance, [run.run_id])
+    if batch.status in FINAL or batch.run_id != run.run_id or batch.awaits_run is not None:
+        return []
+    with connect(system.database_url, autocommit=True) as connection:
+        return _end_if_work_ended(system, instance, connection, batch)
 
-    Asked after its lock or its run was found gone: a worker that ends its batch, or lets it await another run, says so
+
+def _end_if_work_ended(
+    system: System, instance: DagsterInstance, connection: Connection, batch: Batch
+) -> Sequence[Batch]:
+    """Ends a batch that an attempt is to be at work on, unless it is."""
+    if not is_owned(connection, batch.id):
+        return _end_abandoned(system, instance, batch)
+    if (reason := _ended_in_dagster(instance, batch)) is not None:
+        return _end(system, batch, BatchStatus.failed, reason)
+    if _is_overdue(system, batch):
+        return _end(system, batch, BatchStatus.timed_out, OVERDUE)
+    return []
+
+
+def _end(system: System, seen: Batch, status: BatchStatus, reason: AnyReason) -> Sequence[Batch]:
+    """Ends the batch, or gives up the re-run that it awaits, unless it has gone on since it was seen.
+
+    Its lock or its run was found gone after that: a worker that ends its batch, or lets it await another run, says so
     in the ledger before either goes.
     """
-    now = system.ledger.get(batch.id)
-    return BatchStatus(now.status) not in FINAL and now.run_id == batch.run_id and now.awaits_run is None
+    now = system.ledger.end(seen.id, status, reason, if_still=seen)
+    is_over = now.status in RERUNNABLE and now.awaits_run is None
+    return [now] if is_over and (now.arrival, now.attempts) == (seen.arrival, seen.attempts) else []
 
 
 def _ended_in_dagster(instance: DagsterInstance, batch: Batch) -> AnyReason | None:
@@ -107,7 +141,7 @@ def _is_overdue(system: System, batch: Batch) -> bool:
     return time.time() - started_at - waited_seconds > allowed + OVERDUE_SECONDS
 
 
-def _end_abandoned(system: System, instance: DagsterInstance, batch: Batch) -> Batch:
+def _end_abandoned(system: System, instance: DagsterInstance, batch: Batch) -> Sequence[Batch]:
     """Ends a batch without a worker, and its run where Dagster takes it to be going on."""
     run = instance.get_run_by_id(batch.run_id) if batch.run_id else None
     reason: AnyReason
@@ -117,9 +151,9 @@ def _end_abandoned(system: System, instance: DagsterInstance, batch: Batch) -> B
         reason = cancelled_reason
     else:
         reason = LOST_WORKER
-    ended = system.ledger.end(batch.id, BatchStatus.failed, reason, run_id=batch.run_id)
-    if run is not None and not run.is_finished:
-        message = ended.reason.message if ended.reason is not None else "The batch has ended."
+    ended = _end(system, batch, BatchStatus.failed, reason)
+    if ended and run is not None and not run.is_finished:
+        message = ended[0].reason.message if ended[0].reason is not None else "The batch has ended."
         if run.status is DagsterRunStatus.CANCELING:
             instance.report_run_canceled(run, message=message)
         else:
@@ -154,19 +188,36 @@ def _end_outlived_runs(system: System, instance: DagsterInstance, connection: Co
             instance.report_run_failed(run, message=batch.reason.message if batch.reason else message)
 
 
-def _launched_in_vain(instance: DagsterInstance, awaiting: Sequence[Batch]) -> Iterator[tuple[Batch, Reason]]:
-    """Of the batches that the launcher is to start, those whose run ended before it began, and why."""
-    for some in _in_parts(awaiting, RUNS_AT_ONCE):
-        newest: dict[tuple[str, str | None], DagsterRun] = {}
-        for run in instance.get_runs(RunsFilter(tags={tags.BATCH_ID: [batch.id for batch in some]})):
-            newest.setdefault((run.tags[tags.BATCH_ID], run.tags.get(tags.REQUEST)), run)
-        for batch in some:
-            found = newest.get((batch.id, request_of(batch)))
-            if found is not None and found.is_finished:
-                was_cancelled = found.status is DagsterRunStatus.CANCELED
-                yield batch, CANCELLED_BEFORE if was_cancelled else FAILED_BEFORE
+def _ended_runs(system: System, instance: DagsterInstance, since: datetime | None) -> Sequence[str]:
+    """Ids of runs that have ended badly since a moment, or that any batch can await."""
+    since = since or longest_awaiting(system.engine, Starter.launcher)
+    if since is None:
+        return []
+    after = since.astimezone(UTC) - OVERLAP  # Dagster drops the zone
+    return instance.get_run_ids(RunsFilter(job_name=tags.JOB_NAME, statuses=ENDED_BADLY, updated_after=after))
 
 
-def _in_parts(batches: Sequence[Batch], size: int) -> Iterator[Sequence[Batch]]:
-    for start in range(0, len(batches), size):
-        yield batches[start : start + size]
+def _end_launched_in_vain(system: System, instance: DagsterInstance, ended_runs: Sequence[str]) -> list[Batch]:
+    """Ends the batches that await just a run among these, which have ended and of which most began their batch."""
+    run_ids = never_begun(system.engine, ended_runs)
+    if not run_ids:
+        return []
+    named = {run.tags.get(tags.BATCH_ID) for run in instance.get_runs(RunsFilter(run_ids=run_ids))} - {None}
+    awaiting = awaiting_among(system.engine, [str(batch_id) for batch_id in named], Starter.launcher)
+    if not awaiting:
+        return []
+    newest: dict[tuple[str, str | None], DagsterRun] = {}
+    for run in instance.get_runs(RunsFilter(tags={tags.BATCH_ID: [batch.id for batch in awaiting]})):
+        newest.setdefault((run.tags[tags.BATCH_ID], run.tags.get(tags.REQUEST)), run)
+    ended: list[Batch] = []
+    for batch in awaiting:
+        found = newest.get((batch.id, request_of(batch)))
+        if found is not None and found.is_finished:
+            was_cancelled = found.status is DagsterRunStatus.CANCELED
+            ended += _end(system, batch, BatchStatus.failed, CANCELLED_BEFORE if was_cancelled else FAILED_BEFORE)
+    return ended
+
+
+def _in_parts(run_ids: Sequence[str], size: int) -> Iterator[Sequence[str]]:
+    for start in range(0, len(run_ids), size):
+        yield run_ids[start : start + size]

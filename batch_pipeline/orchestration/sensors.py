@@ -1,9 +1,11 @@
 """Sensors: they take in uploads, start what was accepted, and keep ledger and Dagster agreed.
 
-Each can be switched off and on, or reset, at any time: what they have done is in the ledger, not in a cursor.
+Each can be switched off and on, or reset, at any time: what they have done is in the ledger. Only `reconcile_sensor`
+has a cursor, which spares it the runs that it has looked at.
 """
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
+from datetime import UTC, datetime
 
 from dagster import (
     DagsterRunStatus,
@@ -21,7 +23,7 @@ from dagster import (
 from batch_pipeline.batches.awaiting import awaiting_launch
 from batch_pipeline.batches.model import Batch
 from batch_pipeline.orchestration.config import request_of, run_config_of, run_tags_of
-from batch_pipeline.orchestration.reconcile import reconcile
+from batch_pipeline.orchestration.reconcile import reconcile, reconcile_run
 from batch_pipeline.storage.inbox import take_in
 from batch_pipeline.system import open_system
 
@@ -86,7 +88,12 @@ def build_sensors(batch_job: JobDefinition) -> list[SensorDefinition]:
         description="Fails batches whose worker is gone, and their runs, so that nothing stays stuck.",
     )
     def reconcile_sensor(context: SensorEvaluationContext) -> SkipReason:
-        return _reconcile(context)
+        began = datetime.now(UTC)
+        since = None if context.cursor is None else datetime.fromisoformat(context.cursor)
+        with open_system() as system:
+            ended = reconcile(system, context.instance, since=since)
+        context.update_cursor(began.isoformat())
+        return _told(ended)
 
     @run_status_sensor(
         run_status=DagsterRunStatus.FAILURE,
@@ -97,7 +104,7 @@ def build_sensors(batch_job: JobDefinition) -> list[SensorDefinition]:
         description="When a run has failed, makes sure that its batch says so too.",
     )
     def failure_sensor(context: RunStatusSensorContext) -> SkipReason:
-        return _reconcile(context)
+        return _reconcile_run(context)
 
     @run_status_sensor(
         run_status=DagsterRunStatus.CANCELED,
@@ -108,14 +115,17 @@ def build_sensors(batch_job: JobDefinition) -> list[SensorDefinition]:
         description="When a run has been cancelled, makes sure that its batch says so too.",
     )
     def cancel_sensor(context: RunStatusSensorContext) -> SkipReason:
-        return _reconcile(context)
+        return _reconcile_run(context)
 
     return [upload_sensor, reconcile_sensor, failure_sensor, cancel_sensor]
 
 
-def _reconcile(context: SensorEvaluationContext | RunStatusSensorContext) -> SkipReason:
+def _reconcile_run(context: RunStatusSensorContext) -> SkipReason:
     with open_system() as system:
-        ended = reconcile(system, context.instance)
+        return _told(reconcile_run(system, context.instance, context.dagster_run))
+
+
+def _told(ended: Sequence[Batch]) -> SkipReason:
     if not ended:
         return SkipReason("Ledger and Dagster agree.")
     return SkipReason("; ".join(f"{batch.id}: {batch.reason.code}" for batch in ended if batch.reason))

@@ -11,7 +11,7 @@ from batch_runs import arrived, as_csv, contacts, new_organization
 from dagster import DagsterInstance, DagsterRun, DagsterRunStatus
 from driving import run_attempt
 
-from batch_pipeline.batches.awaiting import awaiting_launch, started_and_live
+from batch_pipeline.batches.awaiting import started_and_live
 from batch_pipeline.batches.model import Batch, Reason, Starter
 from batch_pipeline.batches.ownership import Ownership
 from batch_pipeline.batches.states import BatchStatus
@@ -22,7 +22,6 @@ from batch_pipeline.orchestration import tags
 from batch_pipeline.orchestration.config import run_config_of, run_tags_of
 from batch_pipeline.orchestration.execute import execute_batch
 from batch_pipeline.orchestration.reconcile import reconcile
-from batch_pipeline.orchestration.sensors import run_request_of
 from batch_pipeline.system import System
 
 WAIT_SECONDS = 60.0  # for what comes at once on a machine that isn't overloaded
@@ -250,40 +249,6 @@ def test_a_retry_that_was_never_begun_is_awaited_no_longer(
     (withdrawn,) = reconcile(system, instance)
     assert (withdrawn.status, withdrawn.reason, withdrawn.awaits_run) == ("failed", failed.reason, None)
     assert reconcile(system, instance) == []
-
-
-@pytest.mark.parametrize(
-    ("status", "code"), [(DagsterRunStatus.FAILURE, "never_started"), (DagsterRunStatus.CANCELED, "cancelled")]
-)
-def test_a_run_that_ends_before_its_first_step_fails_its_batch_whose_retry_is_another_run(
-    system: System, instance: DagsterInstance, status: DagsterRunStatus, code: str
-) -> None:
-    batch = arrived(system, new_organization(system), as_csv([{"name": "Ada"}]), starter=Starter.launcher)
-    first = run_request_of(batch)
-    assert reconcile(system, instance) == []  # the launcher may be busy or away
-    _run(instance, batch, status)
-    (ended,) = reconcile(system, instance)
-    assert ended.reason is not None
-    assert (ended.status, ended.reason.code) == ("failed", code)
-    again = system.ledger.request_rerun(batch.id, Starter.launcher)
-    assert [waiting.id for waiting in awaiting_launch(system.engine, 10)] == [batch.id]
-    # Dagster never again starts a run under a key that it has seen.
-    assert run_request_of(again).run_key != first.run_key
-    assert reconcile(system, instance) == []
-
-
-def test_an_older_run_says_nothing_of_the_run_that_a_retry_awaits(system: System, instance: DagsterInstance) -> None:
-    batch = arrived(system, new_organization(system), as_csv([{"name": "Ada"}]), starter=Starter.launcher)
-    _a_while_ago(system, batch)
-    _run(instance, batch, DagsterRunStatus.FAILURE)
-    reconcile(system, instance)
-    again = system.ledger.request_rerun(batch.id, Starter.launcher)
-    with psycopg.connect(system.database_url) as connection:
-        # Two minutes later, the launcher has been away since.
-        connection.execute("UPDATE batches SET updated_at = updated_at - interval '2 min' WHERE id = %s", (batch.id,))
-        connection.execute("UPDATE dagster.runs SET create_timestamp = create_timestamp - interval '3 min'")
-    assert reconcile(system, instance) == []
-    assert system.ledger.get(batch.id).awaits_run is again.awaits_run
 
 
 @pytest.fixture
