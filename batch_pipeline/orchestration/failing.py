@@ -42,9 +42,7 @@ _TO_DO = {
 def failure_of(error: BatchError, system: System, batch_id: str) -> Failure:
     """What fails an op, as far as the ledger can be reached: the code, what to do, and what the batch was."""
     shown: Metadata = {"code": MetadataValue.text(error.code)}
-    message = error.message
-    if error.code in _ABOUT_HEADERS:
-        message = f"{_ABOUT_HEADERS[error.code]}: `batch-pipeline show {batch_id}` names them."
+    message = without_values(error.code, error.message, batch_id)
     try:
         batch = system.ledger.get(batch_id)
         shown |= {"what to do": MetadataValue.text(what_to_do(batch, error.code)), **batch_metadata(batch)}
@@ -56,6 +54,13 @@ def failure_of(error: BatchError, system: System, batch_id: str) -> Failure:
     except (UnavailableError, NotFoundError, psycopg.Error, DBAPIError):
         shown["incomplete"] = MetadataValue.text("The ledger could not be asked for more.")
     return Failure(message, metadata=shown, allow_retries=False)
+
+
+def without_values(code: str, message: str, batch_id: str) -> str:
+    """A reason's message as an event may have it."""
+    if code not in _ABOUT_HEADERS:
+        return message
+    return f"{_ABOUT_HEADERS[code]}: `batch-pipeline show {batch_id}` names them."
 
 
 def unexpected_failure(error: Exception, batch_id: str) -> Failure:

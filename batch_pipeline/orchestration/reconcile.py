@@ -26,6 +26,7 @@ from batch_pipeline.loading.staging import Connection
 from batch_pipeline.orchestration import tags
 from batch_pipeline.orchestration.attempts import cancelled_reason
 from batch_pipeline.orchestration.config import request_of
+from batch_pipeline.orchestration.failing import without_values
 from batch_pipeline.system import System
 
 AnyReason = Reason | Callable[[int], Reason]
@@ -185,7 +186,9 @@ def _end_outlived_runs(system: System, instance: DagsterInstance, connection: Co
         elif cancelled or run.status is DagsterRunStatus.CANCELING:
             instance.report_run_canceled(run, message=message)
         else:
-            instance.report_run_failed(run, message=batch.reason.message if batch.reason else message)
+            if batch.reason is not None:
+                message = without_values(batch.reason.code, batch.reason.message, batch.id)
+            instance.report_run_failed(run, message=message)
 
 
 def _ended_runs(system: System, instance: DagsterInstance, since: datetime | None) -> Sequence[str]:
