@@ -41,6 +41,7 @@ def _read(system: System, batch: Batch, copy_format: CopyFormat) -> bytes:
         ("x.json", "\n".join(map(json.dumps, ITEMS)).encode() + b"\n", []),
         ("x.csv", json.dumps(ITEMS).encode(), []),
     ],
+    ids=["CSV", "gzip", "gzip named CSV", "CSV without a name", "JSON", "NDJSON", "JSON named CSV"],
 )
 def test_a_small_upload_is_there_as_csv_and_json_once_its_run_is_over(
     module_system: System, name: str, payload: bytes, originals: list[str]
