@@ -9,7 +9,7 @@ from typing import Any
 import sqlalchemy as sa
 from dagster import DagsterInstance
 from dagster._core.instance.ref import InstanceRef  # the one way to open an instance with a setting overridden
-from dagster_postgres import PostgresEventLogStorage, PostgresRunStorage
+from dagster_postgres import PostgresEventLogStorage, PostgresRunStorage, PostgresScheduleStorage
 from dagster_postgres.utils import DagsterPostgresException
 
 from batch_pipeline.dagster_home import DAGSTER_SCHEMA
@@ -73,7 +73,7 @@ def open_instance(*, in_process: bool = False) -> Iterator[DagsterInstance]:
         ) from error
     with instance:
         if in_process:
-            _keep_connections(instance)
+            keep_connections(instance)
         yield instance
 
 
@@ -91,20 +91,21 @@ def open_migrated_instance() -> Iterator[DagsterInstance]:
             if connection.scalar(sa.select(sa.func.to_regclass("runs"))) is None:
                 raise SettingError(_OTHER_TABLES)
     with open_instance() as instance:
-        _keep_connections(instance)
+        keep_connections(instance)
         version = instance.run_storage.alembic_version()
         if version is not None and version[0] != version[1]:
             raise SettingError(_OTHER_TABLES)
         yield instance
 
 
-def _keep_connections(instance: DagsterInstance) -> None:
+def keep_connections(instance: DagsterInstance) -> None:
     """Lets Dagster's PostgreSQL storage pool its connections, as in its webserver; else each statement makes one."""
-    for storage in (instance.run_storage, instance.event_log_storage):
-        if not isinstance(storage, PostgresRunStorage | PostgresEventLogStorage):
+    for storage in (instance.run_storage, instance.event_log_storage, instance.schedule_storage):
+        if not isinstance(storage, PostgresRunStorage | PostgresEventLogStorage | PostgresScheduleStorage):
             continue  # a dagster.yaml of the user's own, with another storage
         storage.optimize_for_webserver(statement_timeout=0, pool_recycle=_POOL_RECYCLE_SECONDS, max_overflow=-1)
-        with storage.connect() if isinstance(storage, PostgresRunStorage) else storage.index_connection() as connection:
+        connect = storage.index_connection if isinstance(storage, PostgresEventLogStorage) else storage.connect
+        with connect() as connection:
             sa.event.listen(connection.engine, "checkout", _require_alive)
 
 

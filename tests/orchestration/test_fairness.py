@@ -21,6 +21,7 @@ from batch_pipeline.batches.model import Batch, Reason, Starter
 from batch_pipeline.batches.states import BatchStatus
 from batch_pipeline.definitions import defs
 from batch_pipeline.orchestration import tags
+from batch_pipeline.orchestration.instance import keep_connections
 from batch_pipeline.orchestration.run_queue import RUNS_PER_TURN
 from batch_pipeline.orchestration.sensors import QUEUED_PER_SLOT
 from batch_pipeline.storage import inbox
@@ -40,6 +41,7 @@ def daemon_context(system: System) -> Iterator[WorkspaceProcessContext]:
         DagsterInstance.from_ref(ref) as instance,
         create_test_daemon_workspace_context(EmptyWorkspaceTarget(), instance) as context,
     ):
+        keep_connections(instance)
         yield context
 
 

@@ -5,8 +5,6 @@ from collections.abc import Callable, Iterator
 from typing import Any
 
 import pytest
-from dagster import DagsterInstance
-from dagster._core.instance.ref import InstanceRef
 from dagster._core.scheduler.instigation import TickStatus
 from dagster._core.test_utils import create_test_daemon_workspace_context
 from dagster._core.workspace.load_target import ModuleTarget
@@ -20,6 +18,7 @@ from batch_pipeline.batches.model import Batch
 from batch_pipeline.batches.states import FINAL, BatchStatus
 from batch_pipeline.dagster_home import LOCATION_NAME, MODULE_NAME
 from batch_pipeline.orchestration.cancel import cancel_batch
+from batch_pipeline.orchestration.instance import open_migrated_instance
 from batch_pipeline.system import System
 
 
@@ -27,7 +26,7 @@ from batch_pipeline.system import System
 def daemon(module_system: System) -> Iterator[Daemon]:
     target = ModuleTarget(MODULE_NAME, attribute=None, working_directory=None, location_name=LOCATION_NAME)
     with (
-        DagsterInstance.from_ref(InstanceRef.from_dir(os.environ["DAGSTER_HOME"])) as instance,
+        open_migrated_instance() as instance,
         create_test_daemon_workspace_context(target, instance) as context,
     ):
         yield Daemon(module_system, context)
