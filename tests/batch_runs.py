@@ -10,7 +10,7 @@ from datetime import UTC, datetime, timedelta
 from typing import Any
 
 import psycopg
-from dagster import DagsterInstance
+from dagster import DagsterInstance, DagsterRun, DagsterRunStatus
 from psycopg import sql
 from psycopg.rows import dict_row
 
@@ -19,6 +19,9 @@ from batch_pipeline.batches.ids import new_batch_id
 from batch_pipeline.batches.model import Action, Batch, Starter
 from batch_pipeline.batches.options import BatchOptions
 from batch_pipeline.batches.organizations import create_organization
+from batch_pipeline.definitions import defs
+from batch_pipeline.orchestration import tags
+from batch_pipeline.orchestration.config import run_config_of, run_tags_of
 from batch_pipeline.orchestration.execute import execute_batch
 from batch_pipeline.storage import keys
 from batch_pipeline.system import System
@@ -164,3 +167,13 @@ def insert_contacts(system: System, organization_id: str, *rows: Row) -> None:
                 ),
                 list(columns.values()),
             )
+
+
+def run_of(instance: DagsterInstance, batch: Batch, status: DagsterRunStatus) -> DagsterRun:
+    """The run that the batch awaits, as Dagster has it: in this status, and executed by nobody."""
+    return instance.create_run_for_job(
+        defs.resolve_job_def(tags.JOB_NAME),
+        run_config=run_config_of(batch),
+        tags=run_tags_of(batch),
+        status=status,
+    )

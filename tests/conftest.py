@@ -17,7 +17,8 @@ from psycopg import sql
 
 from batch_pipeline import migrations
 from batch_pipeline.dagster_home import dagster_database_url
-from batch_pipeline.local.system import LocalServers, embedded_servers
+from batch_pipeline.local.s3 import free_port
+from batch_pipeline.local.system import LocalServers, LocalSystem, embedded_servers, local_system
 from batch_pipeline.settings import get_settings
 from batch_pipeline.system import System, open_system
 
@@ -224,3 +225,13 @@ def module_instance(module_system: System) -> Iterator["DagsterInstance"]:
 
     with open_instance(in_process=True) as opened:
         yield opened
+
+
+@pytest.fixture(scope="module")
+def running(module_system: System) -> Iterator[LocalSystem]:
+    """The whole system as `batch-pipeline up` runs it, on this module's database and storage."""
+    folder = Path(tempfile.mkdtemp(prefix="batch-pipeline-tests-", dir="/var/tmp"))
+    with local_system(folder / "data", port=free_port(), api_port=free_port(), s3_port=None) as system:
+        yield system
+        system._supervisor.hurry()
+    shutil.rmtree(folder)

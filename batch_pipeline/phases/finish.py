@@ -166,6 +166,7 @@ def _write_result(attempt: Attempt) -> None:
         for first in range(1, attempt.batch.work.doomed + 1, step):
             parameters = {"first": first, "last": first + step - 1}
             writer.write(fetch_table(connection, overwritten, parameters, RESULT_SCHEMA))
+            attempt.check_seldom()
     attempt.system.store.upload(path, keys.result_json(attempt.batch.id))
 
 

@@ -8,7 +8,6 @@ import os
 import shutil
 import subprocess
 import sys
-import tempfile
 import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -25,8 +24,7 @@ from psycopg import sql
 from serving import PATIENCE_SECONDS, Client, new_client
 
 from batch_pipeline.batches.states import TRANSITIONS, BatchStatus
-from batch_pipeline.local.s3 import free_port
-from batch_pipeline.local.system import LocalSystem, local_system
+from batch_pipeline.local.system import LocalSystem
 from batch_pipeline.system import System
 
 ADA = {"external_id": "crm-1", "name": "Ada", "email": "ada@example.com"}
@@ -58,16 +56,6 @@ def system_settings() -> dict[str, str]:
         "BATCH_SYNC_TURN_SECONDS": str(PATIENCE_SECONDS),
         "BATCH_SYNC_WORKERS": "1",
     }
-
-
-@pytest.fixture(scope="module")
-def running(module_system: System) -> Iterator[LocalSystem]:
-    """The running system, on this module's database and storage."""
-    folder = Path(tempfile.mkdtemp(prefix="batch-pipeline-tests-", dir="/var/tmp"))
-    with local_system(folder / "data", port=free_port(), api_port=free_port(), s3_port=None) as system:
-        yield system
-        system._supervisor.hurry()
-    shutil.rmtree(folder)
 
 
 @pytest.fixture

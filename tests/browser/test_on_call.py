@@ -7,8 +7,8 @@ from typing import Any
 import psycopg
 import pytest
 from batch_runs import Row, arrived, as_csv, contacts, insert_contacts, new_organization
-from conftest import PATIENCE_SECONDS, Browser
 from dagster import DagsterEventType, DagsterInstance, RunsFilter
+from dagster_ui import PATIENCE_SECONDS, Browser
 from playwright import sync_api as playwright
 
 from batch_pipeline.batches.model import Batch, Starter

@@ -8,7 +8,7 @@ import signal
 import time
 
 from dagster._core.remote_representation.external import RemoteSensor
-from dagster._core.scheduler.instigation import TickStatus
+from dagster._core.scheduler.instigation import SensorInstigatorData, TickStatus
 from dagster._core.test_utils import freeze_time
 from dagster._core.workspace.context import WorkspaceProcessContext
 from dagster._daemon.sensor import execute_sensor_iteration
@@ -66,8 +66,8 @@ class Daemon:
         """Sets the sensor back to how its code declares it, and forgets its cursor."""
         sensor = self.sensor(name)
         state = self.instance.get_instigator_state(sensor.get_remote_origin_id(), sensor.selector_id)
-        if state is not None and state.instigator_data is not None:
-            cleared = state.instigator_data._replace(cursor=None)  # type: ignore[union-attr]
+        if state is not None and isinstance(state.instigator_data, SensorInstigatorData):
+            cleared = state.instigator_data._replace(cursor=None)
             self.instance.update_instigator_state(state.with_data(cleared))
         self.instance.reset_sensor(sensor)
 

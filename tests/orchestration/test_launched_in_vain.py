@@ -8,7 +8,7 @@ from typing import Any
 import psycopg
 import pytest
 import sqlalchemy as sa
-from batch_runs import arrived, as_csv, new_organization
+from batch_runs import arrived, as_csv, new_organization, run_of
 from dagster import DagsterInstance, DagsterRun, DagsterRunStatus, SkipReason, build_sensor_context
 
 from batch_pipeline.batches.awaiting import awaiting_launch, started_and_live
@@ -16,8 +16,6 @@ from batch_pipeline.batches.ledger import Ledger
 from batch_pipeline.batches.model import Batch, Reason, Starter
 from batch_pipeline.batches.states import BatchStatus
 from batch_pipeline.definitions import defs
-from batch_pipeline.orchestration import tags
-from batch_pipeline.orchestration.config import run_config_of, run_tags_of
 from batch_pipeline.orchestration.reconcile import reconcile, reconcile_run
 from batch_pipeline.orchestration.sensors import run_request_of
 from batch_pipeline.system import System
@@ -27,18 +25,9 @@ def _awaiting_launch(system: System) -> Batch:
     return arrived(system, new_organization(system), as_csv([{"name": "Ada"}]), starter=Starter.launcher)
 
 
-def _run(instance: DagsterInstance, batch: Batch, status: DagsterRunStatus) -> DagsterRun:
-    return instance.create_run_for_job(
-        defs.resolve_job_def(tags.JOB_NAME),
-        run_config=run_config_of(batch),
-        tags=run_tags_of(batch),
-        status=status,
-    )
-
-
 def _end_in_queue(instance: DagsterInstance, batch: Batch, status: DagsterRunStatus) -> DagsterRun:
     """The run that the batch awaits, ended so before it began."""
-    run = _run(instance, batch, DagsterRunStatus.NOT_STARTED)
+    run = run_of(instance, batch, DagsterRunStatus.NOT_STARTED)
     if status is DagsterRunStatus.CANCELED:
         instance.report_run_canceled(run)
     else:
@@ -219,7 +208,7 @@ def test_a_batch_that_went_on_while_it_was_looked_at_keeps_what_it_awaits(
 
     def go_on_then_end(ledger: Ledger, batch_id: str, *arguments: Any, **named: Any) -> Batch:
         if not went_on:
-            run = _run(instance, batch, DagsterRunStatus.STARTED)
+            run = run_of(instance, batch, DagsterRunStatus.STARTED)
             ledger.begin_attempt(batch_id, run.run_id)
             if way == "retried":
                 end(ledger, batch_id, BatchStatus.failed, Reason("no_valid_items", "Nothing."), run_id=run.run_id)

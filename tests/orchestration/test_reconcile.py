@@ -7,7 +7,7 @@ from concurrent.futures import ThreadPoolExecutor, wait
 
 import psycopg
 import pytest
-from batch_runs import arrived, as_csv, contacts, new_organization
+from batch_runs import arrived, as_csv, contacts, new_organization, run_of
 from dagster import DagsterInstance, DagsterRun, DagsterRunStatus
 from driving import run_attempt
 
@@ -15,11 +15,8 @@ from batch_pipeline.batches.awaiting import started_and_live
 from batch_pipeline.batches.model import Batch, Reason, Starter
 from batch_pipeline.batches.ownership import Ownership
 from batch_pipeline.batches.states import BatchStatus
-from batch_pipeline.definitions import defs
 from batch_pipeline.errors import SupersededError
 from batch_pipeline.loading.chunks import Chunk, ChunkOutcome, ChunkWriter
-from batch_pipeline.orchestration import tags
-from batch_pipeline.orchestration.config import run_config_of, run_tags_of
 from batch_pipeline.orchestration.execute import execute_batch
 from batch_pipeline.orchestration.reconcile import reconcile
 from batch_pipeline.system import System
@@ -38,15 +35,6 @@ def waiting(system: System) -> Batch:
     return arrived(system, new_organization(system), as_csv([{"name": "Ada"}]))
 
 
-def _run(instance: DagsterInstance, batch: Batch, status: DagsterRunStatus) -> DagsterRun:
-    return instance.create_run_for_job(
-        defs.resolve_job_def(tags.JOB_NAME),
-        run_config=run_config_of(batch),
-        tags=run_tags_of(batch),
-        status=status,
-    )
-
-
 def _status(instance: DagsterInstance, run: DagsterRun) -> DagsterRunStatus:
     found = instance.get_run_by_id(run.run_id)
     assert found is not None
@@ -60,7 +48,7 @@ def _a_while_ago(system: System, batch: Batch) -> None:
 
 
 def test_a_batch_whose_owner_lives_is_left_alone(system: System, instance: DagsterInstance, waiting: Batch) -> None:
-    run = _run(instance, waiting, DagsterRunStatus.STARTED)
+    run = run_of(instance, waiting, DagsterRunStatus.STARTED)
     with Ownership(system.database_url) as ownership:
         ownership.take(waiting.id)
         begun = system.ledger.begin_attempt(waiting.id, run.run_id)
@@ -85,7 +73,7 @@ def test_a_batch_without_a_worker_ends_and_so_does_its_run(
     ending: tuple[DagsterRunStatus, str, DagsterRunStatus],
 ) -> None:
     before, code, after = ending
-    run = _run(instance, waiting, before)
+    run = run_of(instance, waiting, before)
     system.ledger.begin_attempt(waiting.id, run.run_id)
     (ended,) = reconcile(system, instance)
     assert ended.status == "failed"
@@ -105,7 +93,7 @@ def test_a_batch_whose_run_ended_in_dagster_only_ends_and_its_worker_can_write_n
     system: System, instance: DagsterInstance, waiting: Batch, status: DagsterRunStatus | None, code: str
 ) -> None:
     """In Dagster's UI a run can be marked canceled without being terminated, or deleted while it goes on."""
-    run = _run(instance, waiting, status or DagsterRunStatus.STARTED)
+    run = run_of(instance, waiting, status or DagsterRunStatus.STARTED)
     if status is None:
         instance.delete_run(run.run_id)
     with Ownership(system.database_url) as ownership:
@@ -169,7 +157,7 @@ def test_a_run_whose_process_died_after_its_batch_had_ended_ends_as_the_batch_di
     before: DagsterRunStatus,
     after: DagsterRunStatus,
 ) -> None:
-    run = _run(instance, waiting, before)
+    run = run_of(instance, waiting, before)
     with Ownership(system.database_url) as ownership:
         ownership.take(waiting.id)
         system.ledger.begin_attempt(waiting.id, run.run_id)
@@ -190,7 +178,7 @@ def test_a_run_whose_process_died_after_its_batch_had_ended_ends_as_the_batch_di
 def test_an_attempt_that_a_newer_one_has_replaced_does_not_go_on_for_ever_in_dagster(
     system: System, instance: DagsterInstance, waiting: Batch
 ) -> None:
-    first, second = (_run(instance, waiting, DagsterRunStatus.STARTED) for _ in range(2))
+    first, second = (run_of(instance, waiting, DagsterRunStatus.STARTED) for _ in range(2))
     for run in (first, second):
         system.ledger.begin_attempt(waiting.id, run.run_id)
     assert [batch.run_id for batch in reconcile(system, instance)] == [second.run_id]
@@ -201,7 +189,7 @@ def test_a_batch_that_let_its_run_go_while_it_was_looked_at_is_left_alone(
     system: System, instance: DagsterInstance, waiting: Batch, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """It gives way, and its run ends, just after reconciling has listed it."""
-    run = _run(instance, waiting, DagsterRunStatus.STARTED)
+    run = run_of(instance, waiting, DagsterRunStatus.STARTED)
     system.ledger.begin_attempt(waiting.id, run.run_id)
     listed = started_and_live(system.engine)
     monkeypatch.setattr("batch_pipeline.orchestration.reconcile.started_and_live", lambda _: listed)
@@ -218,7 +206,7 @@ def test_a_batch_that_let_its_run_go_while_it_was_looked_at_is_left_alone(
 def test_a_batch_whose_run_was_deleted_ends_and_can_be_retried(
     system: System, instance: DagsterInstance, waiting: Batch
 ) -> None:
-    run = _run(instance, waiting, DagsterRunStatus.STARTED)
+    run = run_of(instance, waiting, DagsterRunStatus.STARTED)
     system.ledger.begin_attempt(waiting.id, run.run_id)
     instance.delete_run(run.run_id)
     (ended,) = reconcile(system, instance)

@@ -3,14 +3,13 @@
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
 
 import pytest
+from limits import default_limits
 
 from batch_pipeline.errors import RefusedError
-from batch_pipeline.payloads.model import CellKind, PayloadFormat, RawChunk, ReadLimits
+from batch_pipeline.payloads.model import CellKind, PayloadFormat, RawChunk
 from batch_pipeline.payloads.reader import BLOCK_BYTES, open_payload
-from batch_pipeline.settings import Settings
 
 
 @dataclass
@@ -41,11 +40,6 @@ class Reading:
 
 
 ReadUpload = Callable[..., Reading]
-
-
-def default_limits(**changes: int) -> ReadLimits:
-    settings: dict[str, Any] = {"database_url": None, "storage_url": None, **changes}
-    return ReadLimits.from_settings(Settings(**settings))
 
 
 @pytest.fixture(scope="session")

@@ -2,7 +2,7 @@
 
 import pyarrow as pa
 import pytest
-from conftest import default_limits
+from limits import default_limits
 
 from batch_pipeline.payloads.reader import BLOCK_BYTES, open_payload
 

@@ -1,0 +1,30 @@
+"""The Dagster UI in a browser."""
+
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:  # which may not be installed: then the tests are skipped
+    from playwright import sync_api as playwright
+
+PATIENCE_SECONDS = 150.0  # for what takes seconds on a machine that isn't overloaded
+
+
+class Browser:
+    """A page of the Dagster UI, with pictures of what it shows."""
+
+    def __init__(self, page: "playwright.Page", address: str, pictures: Path) -> None:
+        self.page = page
+        self._address = address
+        self._pictures = pictures
+
+    def go(self, path: str) -> None:
+        """Opens a page of the UI."""
+        self.page.goto(f"{self._address}{path}")
+
+    def sees(self, text: str, *, exact: bool = False) -> None:
+        """Waits until the page shows the text."""
+        self.page.get_by_text(text, exact=exact).first.wait_for(state="visible")
+
+    def picture(self, name: str) -> None:
+        """Keeps what is to be seen now."""
+        self.page.screenshot(path=self._pictures / f"{name}.png")
