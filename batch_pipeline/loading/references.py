@@ -18,7 +18,7 @@ from batch_pipeline.records.errors import VALUE_CHARACTERS
 from batch_pipeline.records.links import ADD, MARK, REMOVE, Elsewhere
 from batch_pipeline.records.references import ADDED_AND_REMOVED, MarkedMembers, Members, References
 from batch_pipeline.records.resource import Resource
-from batch_pipeline.records.values.identifier import BASE58_ALPHABET, RECORD_ID_CHARACTERS, REFERENCE_ID_MAX_CHARACTERS
+from batch_pipeline.values.identifier import BASE58_ALPHABET, RECORD_ID_CHARACTERS, REFERENCE_ID_MAX_CHARACTERS
 
 
 class Resolver:

@@ -15,7 +15,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from batch_pipeline.payloads.model import CellKind, RawChunk
-from batch_pipeline.records.values.text import clean_texts
+from batch_pipeline.values.text import clean_texts
 
 # 50,000,000 items of 24 bytes make partitions of 19 MB.
 PARTITIONS = 64

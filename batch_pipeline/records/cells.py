@@ -10,7 +10,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from batch_pipeline.payloads.model import CellKind, RawChunk
-from batch_pipeline.records.values.text import clean_texts
+from batch_pipeline.values.text import clean_texts
 
 # Called with (items, code, field, expectation, values); items are positions in the chunk. Instead of one field for all,
 # each item may have its own path within the same field.

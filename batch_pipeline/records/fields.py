@@ -11,11 +11,11 @@ import pyarrow.compute as pc
 from batch_pipeline.payloads.model import CellKind
 from batch_pipeline.records import rules
 from batch_pipeline.records.rules import Complaint, Rule
-from batch_pipeline.records.values.boolean import canonical_booleans
-from batch_pipeline.records.values.email import canonical_emails
-from batch_pipeline.records.values.judged import Judged, Refusal
-from batch_pipeline.records.values.phone import canonical_phones
-from batch_pipeline.records.values.slow_path import as_mask
+from batch_pipeline.values.boolean import canonical_booleans
+from batch_pipeline.values.email import canonical_emails
+from batch_pipeline.values.judged import Judged, Refusal
+from batch_pipeline.values.phone import canonical_phones
+from batch_pipeline.values.slow_path import as_mask
 
 
 @dataclass(frozen=True)

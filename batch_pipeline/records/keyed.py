@@ -21,7 +21,7 @@ from batch_pipeline.records.json_text import grouped, json_values
 from batch_pipeline.records.nested import Nested
 from batch_pipeline.records.rules import Rule
 from batch_pipeline.records.scalars import of_kinds
-from batch_pipeline.records.values.text import clean_texts
+from batch_pipeline.values.text import clean_texts
 
 
 @dataclass(frozen=True)

@@ -2,7 +2,7 @@
 
 from dataclasses import dataclass
 
-from batch_pipeline.records.values.identifier import REFERENCE_ID_MAX_CHARACTERS
+from batch_pipeline.values.identifier import REFERENCE_ID_MAX_CHARACTERS
 
 QUALIFIER = ":::"  # between the two values of a text that names a record by both
 

@@ -8,7 +8,7 @@ import pyarrow.compute as pc
 from psycopg import sql
 
 from batch_pipeline.records.rules import Complaint
-from batch_pipeline.records.values.judged import Judged, Refusal
+from batch_pipeline.values.judged import Judged, Refusal
 
 # From each field's value, as an expression, to a condition.
 Violated = Callable[[Mapping[str, sql.Composable]], sql.Composable]

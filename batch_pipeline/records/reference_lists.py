@@ -18,9 +18,9 @@ from batch_pipeline.records import rules
 from batch_pipeline.records.cells import AddErrors, Cells, constant
 from batch_pipeline.records.json_text import escaped
 from batch_pipeline.records.links import ADD, MARK, QUALIFIER, REMOVE, SET, Target
-from batch_pipeline.records.values.email import canonical_emails
-from batch_pipeline.records.values.slow_path import matches, replace
-from batch_pipeline.records.values.text import clean_texts
+from batch_pipeline.values.email import canonical_emails
+from batch_pipeline.values.slow_path import matches, replace
+from batch_pipeline.values.text import clean_texts
 
 if TYPE_CHECKING:
     from batch_pipeline.records.references import References

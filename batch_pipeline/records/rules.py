@@ -12,8 +12,8 @@ import pyarrow as pa
 import pyarrow.compute as pc
 from pandera.errors import SchemaErrors
 
-from batch_pipeline.records.values.identifier import are_record_ids, are_reference_ids
-from batch_pipeline.records.values.text import character_lengths, has_control_characters
+from batch_pipeline.values.identifier import are_record_ids, are_reference_ids
+from batch_pipeline.values.text import character_lengths, has_control_characters
 
 # dtypes of the frames that schemas check: Arrow-backed, so that making one from an Arrow table copies nothing.
 TEXT = pd.ArrowDtype(pa.string())

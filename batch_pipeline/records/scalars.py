@@ -13,7 +13,7 @@ import pyarrow.compute as pc
 from batch_pipeline.records import rules
 from batch_pipeline.records.cells import AddErrors, Cells
 from batch_pipeline.records.fields import Field, RuleContext
-from batch_pipeline.records.values.judged import Refusal
+from batch_pipeline.values.judged import Refusal
 
 
 class ScalarRules:

@@ -4,8 +4,8 @@ import pyarrow as pa
 
 from batch_pipeline.records.record_rules import KernelRule
 from batch_pipeline.records.rules import Complaint
-from batch_pipeline.records.values.judged import Judged, Refusal
-from batch_pipeline.records.values.tracking import canonical_tracking_numbers
+from batch_pipeline.values.judged import Judged, Refusal
+from batch_pipeline.values.tracking import canonical_tracking_numbers
 
 STATUSES = (
     "rates_generated",

@@ -9,17 +9,17 @@ import pyarrow as pa
 from batch_pipeline.payloads.model import CellKind
 from batch_pipeline.records.fields import Field, RuleContext, refused_for_format
 from batch_pipeline.records.rules import Complaint
-from batch_pipeline.records.values.currency import canonical_currencies
-from batch_pipeline.records.values.judged import Judged, Refusal
-from batch_pipeline.records.values.moment import canonical_moments
-from batch_pipeline.records.values.money import canonical_money
-from batch_pipeline.records.values.number import latitudes, longitudes, positive_numbers
-from batch_pipeline.records.values.tracking import (
+from batch_pipeline.values.currency import canonical_currencies
+from batch_pipeline.values.judged import Judged, Refusal
+from batch_pipeline.values.moment import canonical_moments
+from batch_pipeline.values.money import canonical_money
+from batch_pipeline.values.number import latitudes, longitudes, positive_numbers
+from batch_pipeline.values.tracking import (
     TRACKING_MAX_CHARACTERS,
     TRACKING_MIN_CHARACTERS,
     canonical_tracking_numbers,
 )
-from batch_pipeline.records.values.url import URL_MAX_CHARACTERS, canonical_urls
+from batch_pipeline.values.url import URL_MAX_CHARACTERS, canonical_urls
 
 _TEXT_OR_NUMBER = frozenset({CellKind.TEXT, CellKind.NUMBER})
 

@@ -8,7 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from batch_pipeline.batches.ids import is_batch_id, new_batch_id, record_ids
-from batch_pipeline.records.values.identifier import are_record_ids
+from batch_pipeline.values.identifier import are_record_ids
 
 ARRIVED = datetime(2026, 3, 1, 12, 0, 0, 123456, tzinfo=UTC)
 ROWS = np.arange(1, 20_001, dtype=np.int64)

@@ -14,9 +14,9 @@ import pyarrow as pa
 import pyarrow.compute as pc
 from pydantic import AnyHttpUrl, TypeAdapter, ValidationError
 
-from batch_pipeline.records.values.judged import Judged, Refusal, judge
-from batch_pipeline.records.values.slow_path import CACHED_VALUES, as_mask, decide_distinct, matches
-from batch_pipeline.records.values.text import character_lengths
+from batch_pipeline.values.judged import Judged, Refusal, judge
+from batch_pipeline.values.slow_path import CACHED_VALUES, as_mask, decide_distinct, matches
+from batch_pipeline.values.text import character_lengths
 
 URL_MAX_CHARACTERS = 2_000
 

@@ -4,7 +4,7 @@ import pyarrow as pa
 import pycountry
 import pytest
 
-from batch_pipeline.records.values.currency import canonical_currencies
+from batch_pipeline.values.currency import canonical_currencies
 
 
 def canonical(*texts: str | None) -> list[str | None]:

@@ -3,7 +3,7 @@
 import pyarrow as pa
 import pytest
 
-from batch_pipeline.records.values.boolean import canonical_booleans
+from batch_pipeline.values.boolean import canonical_booleans
 
 
 @pytest.mark.parametrize("text", ["true", "True", "TRUE", "yes", "Yes", "1"])

@@ -3,9 +3,9 @@
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from batch_pipeline.records.values.decimals import read_decimals
-from batch_pipeline.records.values.judged import Judged, Refusal, judge
-from batch_pipeline.records.values.slow_path import as_mask
+from batch_pipeline.values.decimals import read_decimals
+from batch_pipeline.values.judged import Judged, Refusal, judge
+from batch_pipeline.values.slow_path import as_mask
 
 MONEY_WHOLE_DIGITS = 15
 MONEY_PLACES = 2

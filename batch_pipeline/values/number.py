@@ -5,9 +5,9 @@ from decimal import Decimal
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from batch_pipeline.records.values.decimals import Decimals, plain_texts, read_decimals
-from batch_pipeline.records.values.judged import Judged, Refusal, judge
-from batch_pipeline.records.values.slow_path import Mask, as_mask
+from batch_pipeline.values.decimals import Decimals, plain_texts, read_decimals
+from batch_pipeline.values.judged import Judged, Refusal, judge
+from batch_pipeline.values.slow_path import Mask, as_mask
 
 NUMBER_WHOLE_DIGITS = 15
 NUMBER_PLACES = 20  # a float of JSON may have 17 and more

@@ -7,9 +7,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 from judging import judged, verdicts
 
-from batch_pipeline.records.values.carriers import carrier_code, judge_number
-from batch_pipeline.records.values.judged import Refusal
-from batch_pipeline.records.values.tracking import accepts_tracking_numbers, canonical_tracking_numbers
+from batch_pipeline.values.carriers import carrier_code, judge_number
+from batch_pipeline.values.judged import Refusal
+from batch_pipeline.values.tracking import accepts_tracking_numbers, canonical_tracking_numbers
 
 # Numbers of the collection that the library's definitions come from, and of carriers' own documentation.
 NUMBERS = [

@@ -4,7 +4,7 @@ from collections.abc import Callable
 
 import pyarrow as pa
 
-from batch_pipeline.records.values.judged import Judged, Refusal
+from batch_pipeline.values.judged import Judged, Refusal
 
 Kernel = Callable[[pa.StringArray], Judged]
 

@@ -7,9 +7,9 @@ import pytest
 from judging import Kernel
 
 from batch_pipeline.database import connect
-from batch_pipeline.records.values.moment import EARLIEST, LATEST, SECOND, canonical_moments
-from batch_pipeline.records.values.money import canonical_money
-from batch_pipeline.records.values.number import longitudes, positive_numbers
+from batch_pipeline.values.moment import EARLIEST, LATEST, SECOND, canonical_moments
+from batch_pipeline.values.money import canonical_money
+from batch_pipeline.values.number import longitudes, positive_numbers
 
 
 def test_moments_are_read_as_timestamptz_to_the_microsecond(database_url: str) -> None:

@@ -9,9 +9,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 from phonenumbers import PhoneMetadata, PhoneNumberFormat, PhoneNumberType
 
-from batch_pipeline.records.values.phone import canonical_phones
-from batch_pipeline.records.values.phone_formats import replace_written
-from batch_pipeline.records.values.phone_patterns import accepts_e164
+from batch_pipeline.values.phone import canonical_phones
+from batch_pipeline.values.phone_formats import replace_written
+from batch_pipeline.values.phone_patterns import accepts_e164
 
 REGIONS = sorted(phonenumbers.SUPPORTED_REGIONS)
 

@@ -7,8 +7,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 from judging import Kernel, judged
 
-from batch_pipeline.records.values.judged import Refusal
-from batch_pipeline.records.values.number import latitudes, longitudes, positive_numbers
+from batch_pipeline.values.judged import Refusal
+from batch_pipeline.values.number import latitudes, longitudes, positive_numbers
 
 
 @pytest.mark.parametrize(

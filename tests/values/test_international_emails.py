@@ -6,11 +6,11 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from batch_pipeline.records.values import email
-from batch_pipeline.records.values.email import canonical_emails
-from batch_pipeline.records.values.email_international import CAPITALS, SMALL_LETTERS, accepts_international
-from batch_pipeline.records.values.slow_path import matches
-from batch_pipeline.records.values.text import clean_texts
+from batch_pipeline.values import email
+from batch_pipeline.values.email import canonical_emails
+from batch_pipeline.values.email_international import CAPITALS, SMALL_LETTERS, accepts_international
+from batch_pipeline.values.slow_path import matches
+from batch_pipeline.values.text import clean_texts
 
 
 def by_library(text: str) -> str | None:

@@ -8,8 +8,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 from judging import judged
 
-from batch_pipeline.records.values.judged import Refusal
-from batch_pipeline.records.values.moment import canonical_moments
+from batch_pipeline.values.judged import Refusal
+from batch_pipeline.values.moment import canonical_moments
 
 
 @pytest.mark.parametrize(

@@ -3,7 +3,7 @@
 import pyarrow as pa
 import pytest
 
-from batch_pipeline.records.values.identifier import BASE58_ALPHABET, are_record_ids, are_reference_ids
+from batch_pipeline.values.identifier import BASE58_ALPHABET, are_record_ids, are_reference_ids
 
 GOOD = "ctct_" + "123456789ABCDEFGHJKLMN"
 

@@ -6,8 +6,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from batch_pipeline.records.values.email import canonical_emails
-from batch_pipeline.records.values.text import clean_texts
+from batch_pipeline.values.email import canonical_emails
+from batch_pipeline.values.text import clean_texts
 
 
 def canonical(*texts: str | None) -> list[str | None]:

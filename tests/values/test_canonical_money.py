@@ -8,8 +8,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 from judging import judged
 
-from batch_pipeline.records.values.judged import Refusal
-from batch_pipeline.records.values.money import MONEY_WHOLE_DIGITS, canonical_money
+from batch_pipeline.values.judged import Refusal
+from batch_pipeline.values.money import MONEY_WHOLE_DIGITS, canonical_money
 
 
 @pytest.mark.parametrize(

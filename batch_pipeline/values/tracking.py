@@ -12,10 +12,10 @@ import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from batch_pipeline.records.values.carriers import carrier_code, judge_number
-from batch_pipeline.records.values.judged import Judged, Refusal, judge
-from batch_pipeline.records.values.slow_path import Mask, as_mask, matches, replace
-from batch_pipeline.records.values.text import first_characters
+from batch_pipeline.values.carriers import carrier_code, judge_number
+from batch_pipeline.values.judged import Judged, Refusal, judge
+from batch_pipeline.values.slow_path import Mask, as_mask, matches, replace
+from batch_pipeline.values.text import first_characters
 
 TRACKING_MIN_CHARACTERS = 4
 TRACKING_MAX_CHARACTERS = 50

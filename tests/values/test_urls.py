@@ -7,10 +7,10 @@ from hypothesis import strategies as st
 from judging import judged
 from pydantic import AnyHttpUrl, TypeAdapter, ValidationError
 
-from batch_pipeline.records.values.judged import Refusal
-from batch_pipeline.records.values.slow_path import matches
-from batch_pipeline.records.values.text import clean_texts
-from batch_pipeline.records.values.url import _PLAIN, URL_MAX_CHARACTERS, canonical_urls
+from batch_pipeline.values.judged import Refusal
+from batch_pipeline.values.slow_path import matches
+from batch_pipeline.values.text import clean_texts
+from batch_pipeline.values.url import _PLAIN, URL_MAX_CHARACTERS, canonical_urls
 
 _LIBRARY = TypeAdapter(AnyHttpUrl)
 

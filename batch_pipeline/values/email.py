@@ -15,8 +15,8 @@ import pyarrow.compute as pc
 from email_validator import validate_email
 from email_validator.rfc_constants import EMAIL_MAX_LENGTH
 
-from batch_pipeline.records.values import email_international
-from batch_pipeline.records.values.slow_path import (
+from batch_pipeline.values import email_international
+from batch_pipeline.values.slow_path import (
     CACHED_VALUES,
     Canonical,
     Mask,

@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from batch_pipeline.records.values.text import (
+from batch_pipeline.values.text import (
     character_lengths,
     clean_texts,
     first_characters,

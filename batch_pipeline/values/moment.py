@@ -14,10 +14,10 @@ import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from batch_pipeline.records.values.decimals import read_decimals
-from batch_pipeline.records.values.judged import Judged, Refusal, judge, judge_distinct
-from batch_pipeline.records.values.slow_path import CACHED_VALUES, Mask, as_mask, matches
-from batch_pipeline.records.values.text import first_characters
+from batch_pipeline.values.decimals import read_decimals
+from batch_pipeline.values.judged import Judged, Refusal, judge, judge_distinct
+from batch_pipeline.values.slow_path import CACHED_VALUES, Mask, as_mask, matches
+from batch_pipeline.values.text import first_characters
 
 Microseconds = npt.NDArray[np.int64]
 
