@@ -65,7 +65,7 @@ class StateError(BatchError):
     """The batch's state does not allow what was asked for, or an illegal transition was attempted."""
 
 
-class GaveWayError(BatchError):
+class YieldedSlotError(BatchError):
     """This run ended, its batch still queued, so that the run it was waiting for can have its slot."""
 
 

@@ -14,7 +14,7 @@ from dagster import DagsterInstance, DagsterRun, DagsterRunStatus
 from psycopg import sql
 from psycopg.rows import dict_row
 
-from batch_pipeline.batches.accepting import NewBatch, accept
+from batch_pipeline.batches.accept import NewBatch, accept
 from batch_pipeline.batches.ids import new_batch_id
 from batch_pipeline.batches.model import Action, Batch, Starter
 from batch_pipeline.batches.options import BatchOptions

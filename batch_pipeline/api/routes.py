@@ -25,7 +25,7 @@ from batch_pipeline.api.models import (
     RequestedBatchOut,
     RetryRequest,
 )
-from batch_pipeline.batches.accepting import IdempotencyKey
+from batch_pipeline.batches.accept import IdempotencyKey
 from batch_pipeline.batches.api_keys import find_key
 from batch_pipeline.batches.listing import Filters, list_page
 from batch_pipeline.batches.model import Batch, Mode

@@ -13,8 +13,9 @@ from typing import Any
 import sqlalchemy as sa
 from sqlalchemy.dialects.postgresql import insert
 
-from batch_pipeline.batches.accepting import NewBatch, seconds_from_now
+from batch_pipeline.batches.accept import NewBatch, seconds_from_now
 from batch_pipeline.batches.ids import new_batch_id
+from batch_pipeline.batches.locks import CHUNKS
 from batch_pipeline.batches.model import (
     Action,
     Batch,
@@ -41,7 +42,6 @@ from batch_pipeline.batches.rows import (
 )
 from batch_pipeline.batches.states import FINAL, LIVE, RERUNNABLE, BatchStatus, check_transition
 from batch_pipeline.batches.tables import attempts, batches, transitions, turns
-from batch_pipeline.batches.turns import CHUNKS
 from batch_pipeline.database import translating_outages
 from batch_pipeline.errors import NotFoundError, StateError, SupersededError
 
@@ -320,7 +320,7 @@ class Ledger:
                 record(connection, batch_id, before, after, run_id=run_id)
             return batch_from_row(change(connection, batch_id, {"status": after.value, **changes}))
 
-    def give_way(self, batch_id: str, run_id: str) -> None:
+    def yield_slot(self, batch_id: str, run_id: str) -> None:
         """Lets a batch that waits for its turn await another run, so that its run can end. Its place in line stays."""
         self.update(batch_id, run_id, awaits_run=Starter.launcher.value)
 

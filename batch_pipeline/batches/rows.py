@@ -23,7 +23,7 @@ from batch_pipeline.batches.tables import arrivals, batches, chunks, transitions
 from batch_pipeline.errors import NotFoundError, StateError, SupersededError
 
 
-class Whose(Protocol):
+class HasRecordsOf(Protocol):
     """What says which records a batch is about."""
 
     @property
@@ -35,7 +35,7 @@ class Whose(Protocol):
         """What they are."""
 
 
-def next_place(connection: sa.Connection, batch: Whose | sa.Row[Any]) -> int:
+def next_place(connection: sa.Connection, batch: HasRecordsOf | sa.Row[Any]) -> int:
     """The next place in line. Places of the same records become visible in their order: the lock lasts until commit."""
     line = f"batch_pipeline.line:{batch.organization_id}/{batch.resource}"
     connection.execute(sa.select(sa.func.pg_advisory_xact_lock(sa.func.hashtextextended(line, 0))))

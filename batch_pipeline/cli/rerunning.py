@@ -84,7 +84,7 @@ def retry(
             execute_and_print(system, instance, batch, json=json, place=place)
             return
         from batch_pipeline.batches.organizations import get_organization
-        from batch_pipeline.batches.rerunnable import find_rerunnable
+        from batch_pipeline.batches.queries import find_rerunnable
 
         get_organization(system.engine, organization)
         reached = BatchStatus(str(status))
@@ -111,7 +111,7 @@ def cancel(
     """Cancel a batch, wherever it runs or waits, and print it; what it has written stays, and a retry does the rest."""
     with stopping_in_order(), open_workplace(data_dir) as (system, instance):
         from batch_pipeline.cli.batches import find_batch
-        from batch_pipeline.orchestration.cancel import cancel_batch
+        from batch_pipeline.orchestration.reconciling import cancel_batch
 
         find_batch(system.ledger, batch_id, organization)
         batch = cancel_batch(system, instance, batch_id)
@@ -131,7 +131,7 @@ def _awaiting(system: "System", batch_id: str, organization: str, *, failed_rows
     find_batch(system.ledger, batch_id, organization)
     if not failed_rows:
         return system.ledger.request_rerun(batch_id, Starter.caller)
-    from batch_pipeline.storage.failed_rows import create_from_rejected
+    from batch_pipeline.intake.rejected_items import create_from_rejected
 
     return create_from_rejected(system, batch_id, starter=Starter.caller)
 

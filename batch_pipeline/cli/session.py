@@ -77,7 +77,7 @@ def open_workplace(data_dir: Path) -> "Iterator[tuple[System, DagsterInstance]]"
         system.store.check()
         # Only now: it takes seconds to import, which nobody should wait for to hear that something is away.
         from batch_pipeline.orchestration.instance import open_instance, upgrade_dagster
-        from batch_pipeline.orchestration.reconcile import reconcile
+        from batch_pipeline.orchestration.reconciling import reconcile
 
         upgrade_dagster()
         with open_instance(in_process=True) as instance:

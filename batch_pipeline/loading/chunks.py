@@ -12,8 +12,8 @@ import psycopg
 from psycopg import errors, sql
 from tenacity import retry, retry_if_exception_type, stop_after_attempt, wait_random_exponential
 
+from batch_pipeline.batches.locks import Turn, check_fence
 from batch_pipeline.batches.model import PhaseName
-from batch_pipeline.batches.turns import Turn, check_fence
 from batch_pipeline.loading.staging import STEP_WRITE, Connection, Staging
 
 # What a table, its constraints or triggers say about particular values; anything else is no item's fault.

@@ -3,8 +3,8 @@
 import psycopg
 from psycopg import sql
 
+from batch_pipeline.batches.locks import Turn
 from batch_pipeline.batches.model import PhaseName
-from batch_pipeline.batches.turns import Turn
 from batch_pipeline.loading.chunks import ChunkOutcome, ChunkWriter, ItemWriter
 from batch_pipeline.loading.memberships import LinkRemover
 from batch_pipeline.loading.staging import Connection, Staging

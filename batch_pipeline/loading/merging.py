@@ -2,7 +2,7 @@
 
 from psycopg import sql
 
-from batch_pipeline.batches.turns import Turn
+from batch_pipeline.batches.locks import Turn
 from batch_pipeline.loading.chunks import ChunkOutcome, ItemWriter
 from batch_pipeline.loading.memberships import LinkWriter, references_of
 from batch_pipeline.loading.staging import Connection, Staging

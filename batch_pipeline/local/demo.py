@@ -20,11 +20,11 @@ from batch_pipeline.batches.model import Batch, Starter, Stats
 from batch_pipeline.batches.organizations import create_organization
 from batch_pipeline.batches.states import FINAL
 from batch_pipeline.errors import UnavailableError
+from batch_pipeline.intake.rejected_items import create_from_rejected
 from batch_pipeline.local.s3 import free_port
 from batch_pipeline.local.sample_files import RejectedFrom, Sample, csv_text
 from batch_pipeline.local.system import LocalServers, LocalSystem, local_system
 from batch_pipeline.storage import keys
-from batch_pipeline.storage.failed_rows import create_from_rejected
 from batch_pipeline.system import System, open_system
 
 _POLL_SECONDS = 0.3

@@ -6,7 +6,7 @@ Dagster checks types here; `BatchOptions` checks values, when the config is turn
 from enum import Enum
 from typing import Any
 
-from dagster import Config
+from dagster import Config, RunRequest
 from pydantic import Field
 
 from batch_pipeline.batches.model import Action, Batch, BlankCells, DuplicateHandling
@@ -62,7 +62,7 @@ def run_config_of(batch: Batch) -> dict[str, Any]:
     return {"ops": {tags.PARSE: {"config": {**what, **options, "name": batch.name}}}}
 
 
-def request_of(batch: Batch) -> str:
+def run_request_key(batch: Batch) -> str:
     """Names the run that the batch awaits, or the one that it awaited last, among all of its runs.
 
     The place in line is in it, which every request for a re-run gives anew: also one whose run ended before it became
@@ -78,9 +78,18 @@ def run_tags_of(batch: Batch) -> dict[str, str]:
         tags.ORGANIZATION: str(batch.organization_id),
         tags.RESOURCE: str(batch.resource),
         tags.TURN: f"{batch.organization_id}.{batch.resource}",
-        tags.REQUEST: request_of(batch),
+        tags.REQUEST: run_request_key(batch),
         tags.ACTION: "" if batch.action is None else batch.action.value,
     }
+
+
+def run_request_of(batch: Batch) -> RunRequest:
+    """The run that a batch awaits. Asking again before it has begun changes nothing: Dagster takes a key but once."""
+    return RunRequest(
+        run_key=f"{batch.id}/{run_request_key(batch)}",
+        run_config=run_config_of(batch),
+        tags=run_tags_of(batch),
+    )
 
 
 def _plain(value: Any) -> Any:

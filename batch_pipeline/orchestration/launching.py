@@ -15,7 +15,7 @@ from dagster._core.storage.tags import RUN_KEY_TAG, SENSOR_NAME_TAG
 from batch_pipeline.batches.model import Batch
 from batch_pipeline.dagster_home import LOCATION_NAME
 from batch_pipeline.orchestration import tags
-from batch_pipeline.orchestration.sensors import UPLOAD_SENSOR, run_request_of
+from batch_pipeline.orchestration.config import run_request_of
 
 logger = logging.getLogger(__name__)
 
@@ -67,7 +67,7 @@ class Launcher:
 
 def _params(batch: Batch) -> dict[str, Any]:
     request = run_request_of(batch)
-    named = {**request.tags, RUN_KEY_TAG: str(request.run_key), SENSOR_NAME_TAG: UPLOAD_SENSOR}
+    named = {**request.tags, RUN_KEY_TAG: str(request.run_key), SENSOR_NAME_TAG: tags.UPLOAD_SENSOR}
     return {
         "selector": {
             "repositoryLocationName": LOCATION_NAME,

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 from dagster import ConfigurableResource, InitResourceContext, ResourceDefinition
 
-from batch_pipeline.batches.ownership import Ownership
+from batch_pipeline.batches.locks import Ownership
 from batch_pipeline.system import System, open_system
 
 

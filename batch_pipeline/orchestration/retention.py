@@ -16,7 +16,7 @@ from batch_pipeline.batches.ids import BATCH_PREFIX
 from batch_pipeline.batches.model import Batch
 from batch_pipeline.batches.retention import begin_pruning, find_needed_runs, find_prunable, finish_pruning
 from batch_pipeline.orchestration import tags
-from batch_pipeline.retention import Files, files_of, find_orphans, remove_files
+from batch_pipeline.phases.leftovers import Files, files_of, find_orphans, remove_files
 from batch_pipeline.system import System
 
 PAGE = 100  # batches, or runs, looked up at once

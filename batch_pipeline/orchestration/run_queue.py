@@ -16,6 +16,9 @@ from batch_pipeline.settings import get_settings
 # Batches of the same records are written one after the other; a second run gets ready (parses, validates) while the
 # first writes. More would only fill slots with waiting.
 RUNS_PER_TURN = 2
+# Runs of an organization that wait in Dagster's queue for each of its slots, so that the next ones are there before
+# the next tick.
+QUEUED_PER_SLOT = 2
 
 
 class SettingsRunCoordinator(QueuedRunCoordinator[DagsterInstance]):

@@ -1,16 +1,17 @@
-"""Sensors: they take in uploads, start what was accepted, and keep ledger and Dagster agreed.
+"""All sensors: they take files in, request runs, reconcile ledger and Dagster, and remove what is old.
 
-Each can be switched off and on, or reset, at any time: what they have done is in the ledger. Only `reconcile_sensor`
-has a cursor, which spares it the runs that it has looked at.
+Here belong ticks: what to call, how often, how much at a time. What they call is elsewhere. Each sensor can be
+switched off and on, or reset, at any time: its work is recorded in the ledger. Only `reconcile_sensor` has a cursor,
+which spares it the runs that it has seen.
 """
 
+import time
 from collections.abc import Iterator, Sequence
 from datetime import UTC, datetime
 
 from dagster import (
     DagsterRunStatus,
     DefaultSensorStatus,
-    JobDefinition,
     RunRequest,
     RunStatusSensorContext,
     SensorDefinition,
@@ -20,112 +21,203 @@ from dagster import (
     sensor,
 )
 
-from batch_pipeline.batches.awaiting import awaiting_launch
+from batch_pipeline.batches.accept import forget_old_keys
+from batch_pipeline.batches.listing import sum_up_all_counts
 from batch_pipeline.batches.model import Batch
-from batch_pipeline.orchestration.config import request_of, run_config_of, run_tags_of
-from batch_pipeline.orchestration.reconcile import reconcile, reconcile_run
-from batch_pipeline.storage.inbox import take_in
-from batch_pipeline.system import open_system
+from batch_pipeline.batches.queries import awaiting_launch, has_upload_urls
+from batch_pipeline.database import create_engine
+from batch_pipeline.intake.inbox import take_in
+from batch_pipeline.intake.requested_uploads import expire_requested, take_in_requested
+from batch_pipeline.orchestration import tags
+from batch_pipeline.orchestration.config import run_request_of
+from batch_pipeline.orchestration.ops import batch_job
+from batch_pipeline.orchestration.reconciling import reconcile, reconcile_run
+from batch_pipeline.orchestration.retention import prune
+from batch_pipeline.orchestration.run_queue import QUEUED_PER_SLOT
+from batch_pipeline.settings import get_settings
+from batch_pipeline.system import System, open_system
 
-UPLOAD_SENSOR = "upload_sensor"
 INBOX_SECONDS = 2
 INTAKE_SECONDS = 20.0  # a tick has 60 s in Dagster, of which listing a large inbox takes some
 # Each costs Dagster a query and a call for the run's plan, after the tick. Those that it has been asked for already and
 # has not begun are among them, so this bounds what waits in its queue.
 LAUNCHES_PER_TICK = 50
-QUEUED_PER_SLOT = 2  # that an organization's next runs are there before the next tick
 RECONCILE_SECONDS = 15  # ledger and Dagster disagree for a minute at most
+REQUESTED_SECONDS = 2
+UPKEEP_SECONDS = 300
+LATE_SECONDS = 600  # `upkeep_sensor` takes in files that arrive longer than this after their URL expired
+RETENTION_SECONDS = 300
+PRUNING_SECONDS = 30.0  # a tick has 60 s in Dagster; a file takes milliseconds, a batch of millions of rows thousands
 
 
-def run_request_of(batch: Batch) -> RunRequest:
-    """The run that a batch awaits. Asking again before it has begun changes nothing: Dagster takes a key but once."""
-    return RunRequest(
-        run_key=f"{batch.id}/{request_of(batch)}",
-        run_config=run_config_of(batch),
-        tags=run_tags_of(batch),
-    )
+@sensor(
+    name=tags.UPLOAD_SENSOR,
+    job=batch_job,
+    minimum_interval_seconds=INBOX_SECONDS,
+    default_status=DefaultSensorStatus.RUNNING,
+    description="Takes files out of the inbox (uploads/…), makes each a batch, and starts the batches that wait.",
+)
+def upload_sensor(context: SensorEvaluationContext) -> Iterator[RunRequest | SkipReason]:
+    """Takes in the inbox and requests a run for each batch that waits. A failed intake does not stop the requests."""
+    with open_system() as system:
+        settings = system.settings
+        taken: list[Batch] = []
+        fault: Exception | None = None
+        try:
+            taken = take_in(system, limit=settings.inbox_files_per_tick, seconds=INTAKE_SECONDS)
+        except Exception as error:  # what waits is launched all the same
+            context.log.exception("Nothing was taken in from the inbox.")
+            fault = error
+        for batch in taken:
+            if batch.reason is not None:
+                context.log.warning(f"{batch.source_key}: batch {batch.id} failed: {batch.reason.message}")
+        waiting = awaiting_launch(
+            system.engine, LAUNCHES_PER_TICK, per_organization=QUEUED_PER_SLOT * settings.organization_runs
+        )
+    if fault is not None and not waiting:
+        raise fault  # a tick that fails can ask for no run
+    if taken:
+        context.log.info(f"{len(taken)} files taken in; {len(waiting)} batches wait for their run")
+    if not waiting:
+        yield SkipReason("No new file in the inbox." if not taken else "No file could become a batch that runs.")
+    for batch in waiting:
+        yield run_request_of(batch)
 
 
-def build_sensors(batch_job: JobDefinition) -> list[SensorDefinition]:
-    """All sensors, on by default."""
+@sensor(
+    name="reconcile_sensor",
+    minimum_interval_seconds=RECONCILE_SECONDS,
+    default_status=DefaultSensorStatus.RUNNING,
+    description="Fails batches whose worker is gone, and their runs, so that nothing stays stuck.",
+)
+def reconcile_sensor(context: SensorEvaluationContext) -> SkipReason:
+    """Calls `reconcile`; the cursor is the start of the last complete pass."""
+    began = datetime.now(UTC)
+    since = None if context.cursor is None else datetime.fromisoformat(context.cursor)
+    with open_system() as system:
+        ended = reconcile(system, context.instance, since=since)
+    context.update_cursor(began.isoformat())
+    return _skip_reason(ended)
 
-    @sensor(
-        name=UPLOAD_SENSOR,
-        job=batch_job,
-        minimum_interval_seconds=INBOX_SECONDS,
-        default_status=DefaultSensorStatus.RUNNING,
-        description="Takes files out of the inbox (uploads/…), makes each a batch, and starts the batches that wait.",
-    )
-    def upload_sensor(context: SensorEvaluationContext) -> Iterator[RunRequest | SkipReason]:
-        with open_system() as system:
-            settings = system.settings
-            taken: list[Batch] = []
-            fault: Exception | None = None
-            try:
-                taken = take_in(system, limit=settings.inbox_files_per_tick, seconds=INTAKE_SECONDS)
-            except Exception as error:  # what waits is launched all the same
-                context.log.exception("Nothing was taken in from the inbox.")
-                fault = error
-            for batch in taken:
-                if batch.reason is not None:
-                    context.log.warning(f"{batch.source_key}: batch {batch.id} failed: {batch.reason.message}")
-            waiting = awaiting_launch(
-                system.engine, LAUNCHES_PER_TICK, per_organization=QUEUED_PER_SLOT * settings.organization_runs
-            )
-        if fault is not None and not waiting:
-            raise fault  # a tick that fails can ask for no run
-        if taken:
-            context.log.info(f"{len(taken)} files taken in; {len(waiting)} batches wait for their run")
-        if not waiting:
-            yield SkipReason("No new file in the inbox." if not taken else "No file could become a batch that runs.")
-        for batch in waiting:
-            yield run_request_of(batch)
 
-    @sensor(
-        name="reconcile_sensor",
-        minimum_interval_seconds=RECONCILE_SECONDS,
-        default_status=DefaultSensorStatus.RUNNING,
-        description="Fails batches whose worker is gone, and their runs, so that nothing stays stuck.",
-    )
-    def reconcile_sensor(context: SensorEvaluationContext) -> SkipReason:
-        began = datetime.now(UTC)
-        since = None if context.cursor is None else datetime.fromisoformat(context.cursor)
-        with open_system() as system:
-            ended = reconcile(system, context.instance, since=since)
-        context.update_cursor(began.isoformat())
-        return _told(ended)
+@run_status_sensor(
+    run_status=DagsterRunStatus.FAILURE,
+    name="failure_sensor",
+    monitored_jobs=[batch_job],
+    minimum_interval_seconds=RECONCILE_SECONDS,
+    default_status=DefaultSensorStatus.RUNNING,
+    description="When a run has failed, makes sure that its batch says so too.",
+)
+def failure_sensor(context: RunStatusSensorContext) -> SkipReason:
+    """Calls `reconcile_run` for a failed run."""
+    return _reconcile_run(context)
 
-    @run_status_sensor(
-        run_status=DagsterRunStatus.FAILURE,
-        name="failure_sensor",
-        monitored_jobs=[batch_job],
-        minimum_interval_seconds=RECONCILE_SECONDS,
-        default_status=DefaultSensorStatus.RUNNING,
-        description="When a run has failed, makes sure that its batch says so too.",
-    )
-    def failure_sensor(context: RunStatusSensorContext) -> SkipReason:
-        return _reconcile_run(context)
 
-    @run_status_sensor(
-        run_status=DagsterRunStatus.CANCELED,
-        name="cancel_sensor",
-        monitored_jobs=[batch_job],
-        minimum_interval_seconds=RECONCILE_SECONDS,
-        default_status=DefaultSensorStatus.RUNNING,
-        description="When a run has been cancelled, makes sure that its batch says so too.",
-    )
-    def cancel_sensor(context: RunStatusSensorContext) -> SkipReason:
-        return _reconcile_run(context)
-
-    return [upload_sensor, reconcile_sensor, failure_sensor, cancel_sensor]
+@run_status_sensor(
+    run_status=DagsterRunStatus.CANCELED,
+    name="cancel_sensor",
+    monitored_jobs=[batch_job],
+    minimum_interval_seconds=RECONCILE_SECONDS,
+    default_status=DefaultSensorStatus.RUNNING,
+    description="When a run has been cancelled, makes sure that its batch says so too.",
+)
+def cancel_sensor(context: RunStatusSensorContext) -> SkipReason:
+    """Calls `reconcile_run` for a cancelled run."""
+    return _reconcile_run(context)
 
 
 def _reconcile_run(context: RunStatusSensorContext) -> SkipReason:
     with open_system() as system:
-        return _told(reconcile_run(system, context.instance, context.dagster_run))
+        return _skip_reason(reconcile_run(system, context.instance, context.dagster_run))
 
 
-def _told(ended: Sequence[Batch]) -> SkipReason:
+def _skip_reason(ended: Sequence[Batch]) -> SkipReason:
     if not ended:
         return SkipReason("Ledger and Dagster agree.")
     return SkipReason("; ".join(f"{batch.id}: {batch.reason.code}" for batch in ended if batch.reason))
+
+
+@sensor(
+    name="requested_sensor",
+    minimum_interval_seconds=REQUESTED_SECONDS,
+    default_status=DefaultSensorStatus.RUNNING,
+    description="Gives files sent to upload URLs (requested/…) to their batches, and expires those that got none.",
+)
+def requested_sensor(context: SensorEvaluationContext) -> SkipReason:
+    """Takes in files sent to upload URLs, and expires batches whose URL ran out."""
+    if not _may_find_something():
+        return SkipReason("There is no upload URL that a file could come to.")
+    with open_system() as system:
+        return _see_to_uploads(context, system)
+
+
+@sensor(
+    name="upkeep_sensor",
+    minimum_interval_seconds=UPKEEP_SECONDS,
+    default_status=DefaultSensorStatus.RUNNING,
+    description="Forgets idempotency keys after a day, sums up the counters of lists, sees to late uploads.",
+)
+def upkeep_sensor(context: SensorEvaluationContext) -> SkipReason:
+    """Removes expired idempotency keys, and takes in uploads that arrived late."""
+    with open_system() as system:
+        forgotten = forget_old_keys(system.engine)
+        sum_up_all_counts(system.engine)
+        _see_to_uploads(context, system)  # last: it may fail for reasons of its own, and then the tick does
+    return SkipReason(f"{forgotten} idempotency keys forgotten.")
+
+
+def _may_find_something() -> bool:
+    """Asks the ledger alone: a storage client takes a third of a second to make."""
+    engine = create_engine(get_settings().require_database_url())
+    try:
+        return has_upload_urls(engine, until_seconds_ago=LATE_SECONDS)
+    finally:
+        engine.dispose()
+
+
+def _see_to_uploads(context: SensorEvaluationContext, system: System) -> SkipReason:
+    """Expires batches, then takes files in, even if expiry failed. Raises what either raised."""
+    limit = system.settings.inbox_files_per_tick
+    until = time.monotonic() + INTAKE_SECONDS
+    try:
+        expired = expire_requested(system, limit=limit, seconds=INTAKE_SECONDS / 2)
+        for batch in expired:
+            context.log.info(f"Batch {batch.id} expired: no file came.")
+    finally:
+        taken, removed = take_in_requested(system, limit=limit, seconds=until - time.monotonic())
+        for each in removed:
+            context.log.warning(each.why)
+    if not taken and not expired:
+        return SkipReason("No file has come to an upload URL.")
+    return SkipReason(f"{len(taken)} files taken in, their runs follow; {len(expired)} batches expired.")
+
+
+@sensor(
+    name="retention_sensor",
+    minimum_interval_seconds=RETENTION_SECONDS,
+    default_status=DefaultSensorStatus.RUNNING,
+    description="Removes the files of batches that ended long ago (BATCH_RETENTION_DAYS), and Dagster's old runs "
+    "and events (BATCH_RUN_RETENTION_DAYS).",
+)
+def retention_sensor(context: SensorEvaluationContext) -> SkipReason:
+    """Prunes for a bounded time. A backlog takes several ticks."""
+    with open_system() as system:
+        pruned = prune(system, context.instance, seconds=PRUNING_SECONDS)
+    if not pruned.batches and not pruned.runs and not pruned.orphans:
+        return SkipReason("Nothing is old enough to go.")
+    return SkipReason(
+        f"{pruned.files.number} files ({pruned.files.bytes:,} bytes) of {pruned.batches} batches and "
+        f"{pruned.orphans} folders of none removed; "
+        f"{pruned.runs} runs deleted{'; the rest follows' if pruned.more else ''}."
+    )
+
+
+SENSORS: tuple[SensorDefinition, ...] = (
+    upload_sensor,
+    requested_sensor,
+    reconcile_sensor,
+    failure_sensor,
+    cancel_sensor,
+    upkeep_sensor,
+    retention_sensor,
+)

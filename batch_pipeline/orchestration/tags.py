@@ -11,3 +11,4 @@ RUN_KEY = "dagster/run_key"  # Dagster's own, on runs that a sensor asked for
 
 JOB_NAME = "batch_job"
 PARSE = "parse"
+UPLOAD_SENSOR = "upload_sensor"

@@ -3,16 +3,25 @@
 It is the last phase, so it also finishes the batch: artifacts, statistics, `completed`.
 """
 
-from batch_pipeline.batches.model import Action, PhaseName
+import logging
+from dataclasses import asdict
+
+from psycopg import sql
+
+from batch_pipeline.batches.locks import Turn, claim_version, newer_writers
+from batch_pipeline.batches.model import Action, PhaseName, Stats
 from batch_pipeline.batches.states import BatchStatus
-from batch_pipeline.batches.turns import Turn, claim_version, newer_writers
 from batch_pipeline.database import borrowed
-from batch_pipeline.loading.chunks import chunk_ranges, count_chunks, store_chunks
+from batch_pipeline.errors import UnavailableError
+from batch_pipeline.loading.chunks import chunk_ranges, count_chunks, done_outcome, store_chunks
 from batch_pipeline.loading.deleting import CleanupWriter
 from batch_pipeline.loading.staging import Staging
+from batch_pipeline.phases.artifacts import write_errors, write_result
 from batch_pipeline.phases.attempt import Attempt
-from batch_pipeline.phases.finish import finish
+from batch_pipeline.phases.leftovers import drop_leftovers
 from batch_pipeline.phases.writing import turn_of, write_chunks
+
+logger = logging.getLogger(__name__)
 
 
 def cleanup(attempt: Attempt) -> None:
@@ -26,7 +35,7 @@ def cleanup(attempt: Attempt) -> None:
             attempt.skip(PhaseName.cleanup, reason)
     if attempt.batch.status != BatchStatus.processing:
         attempt.move_to(BatchStatus.processing)  # a re-run that finds all phases done comes here from `queued`
-    finish(attempt)
+    _finish(attempt)
 
 
 def _nothing_to_do(attempt: Attempt) -> str | None:
@@ -57,4 +66,50 @@ def _delete_others(attempt: Attempt, turn: Turn) -> None:
         PhaseName.cleanup,
         lambda connection: CleanupWriter(connection, attempt.resource, Staging(attempt.batch.id), turn, newer=newer),
         total=doomed,
+    )
+
+
+def _finish(attempt: Attempt) -> None:
+    """Writes the artifacts, counts, completes the batch and drops what only its phases needed."""
+    stats = _final_stats(attempt)
+    if stats.rejected:
+        write_errors(attempt, PhaseName.cleanup)
+    if attempt.options.save_result:
+        write_result(attempt)
+    attempt.move_to(
+        BatchStatus.completed,
+        stats=asdict(stats),
+        has_errors_file=stats.rejected > 0,
+        has_result_file=attempt.options.save_result,
+    )
+    try:
+        drop_leftovers(attempt.system, attempt.batch)
+    except UnavailableError as error:
+        # The batch is completed, whatever becomes of what it needs no longer; executing its run again drops it.
+        logger.warning("What batch %s needs no longer could not be dropped: %s", attempt.batch.id, error.message)
+
+
+def _final_stats(attempt: Attempt) -> Stats:
+    """Every item of the upload, counted once by what became of it."""
+    work = attempt.batch.work
+    with borrowed(attempt.system.engine) as connection:
+        done = done_outcome(connection, attempt.batch.id, PhaseName.processing)
+        overwritten = 0
+        if attempt.action is Action.overwrite:
+            overwritten = done_outcome(connection, attempt.batch.id, PhaseName.cleanup).deleted
+        verdicts: dict[str, int] = dict(
+            connection.execute(
+                sql.SQL("SELECT verdict::text, count(*) FROM {} GROUP BY verdict").format(
+                    Staging(attempt.batch.id).plan
+                )
+            ).fetchall()
+        )
+    return Stats(
+        created=done.created,
+        updated=done.updated,
+        unchanged=done.unchanged,
+        deleted=done.deleted,
+        overwritten=overwritten,
+        rejected=work.unreadable + int(verdicts.get("r", 0)),
+        duplicates=work.equal + int(verdicts.get("d", 0)),
     )

@@ -2,8 +2,8 @@
 
 from dataclasses import dataclass, replace
 
+from batch_pipeline.batches.locks import newer_writers
 from batch_pipeline.batches.model import Action, PhaseName, Work
-from batch_pipeline.batches.turns import newer_writers
 from batch_pipeline.errors import RefusedError
 from batch_pipeline.loading.chunks import done_outcome
 from batch_pipeline.loading.delete_planner import DeletePlanner
@@ -12,8 +12,8 @@ from batch_pipeline.loading.memberships import referred_resources
 from batch_pipeline.loading.plan import PlanCounts, count_records
 from batch_pipeline.loading.planner import Planner
 from batch_pipeline.loading.staging import Connection, Staging
+from batch_pipeline.phases.artifacts import write_errors
 from batch_pipeline.phases.attempt import MANY_ITEMS, Attempt
-from batch_pipeline.phases.finish import write_errors
 
 # PostgreSQL's settings for statements over a whole batch: few of them, each over millions of narrow rows.
 TUNING = {

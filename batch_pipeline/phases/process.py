@@ -2,8 +2,8 @@
 
 from psycopg import sql
 
+from batch_pipeline.batches.locks import Turn, claim_version, referred_version
 from batch_pipeline.batches.model import Action, PhaseName
-from batch_pipeline.batches.turns import Turn, claim_version, referred_version
 from batch_pipeline.loading.chunks import ChunkWriter, done_outcome
 from batch_pipeline.loading.deleting import DeleteWriter
 from batch_pipeline.loading.memberships import referred_resources

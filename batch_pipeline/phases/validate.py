@@ -10,9 +10,9 @@ import pyarrow.compute as pc
 from psycopg import sql
 
 from batch_pipeline.batches.ids import record_ids
+from batch_pipeline.batches.locks import planned_version
 from batch_pipeline.batches.model import Action, PhaseName
 from batch_pipeline.batches.states import BatchStatus
-from batch_pipeline.batches.turns import planned_version
 from batch_pipeline.errors import RefusedError
 from batch_pipeline.loading.chunks import chunk_ranges, store_chunks
 from batch_pipeline.loading.identity import deciding_keys
@@ -21,6 +21,7 @@ from batch_pipeline.loading.staging import FEW_ROWS, STEP_RULES, Connection, Sta
 from batch_pipeline.payloads.model import PayloadFormat, RawChunk
 from batch_pipeline.payloads.parsed import from_table, select
 from batch_pipeline.phases.attempt import Attempt
+from batch_pipeline.phases.copies import write_small_copies
 from batch_pipeline.phases.planning import TUNING, make_plan, require_valid_items
 from batch_pipeline.records import errors
 from batch_pipeline.records.cells import ReadingOptions
@@ -28,7 +29,6 @@ from batch_pipeline.records.check import CheckedChunk, RowRules
 from batch_pipeline.records.fields import RuleContext
 from batch_pipeline.records.resource import Resource
 from batch_pipeline.storage import keys
-from batch_pipeline.storage.upload_copies import write_small_copies
 
 # A large delete looks through all records once for each chunk, so it has few; but work can only stop between two.
 LARGE_DELETE = 100_000  # items

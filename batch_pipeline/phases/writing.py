@@ -7,9 +7,9 @@ from collections.abc import Callable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor, wait
 from contextlib import contextmanager
 
+from batch_pipeline.batches.locks import TURN_POLL_SECONDS, Turn, take_turn
 from batch_pipeline.batches.model import PhaseName
 from batch_pipeline.batches.states import BatchStatus
-from batch_pipeline.batches.turns import POLL_SECONDS, Turn, take_turn
 from batch_pipeline.database import borrowed
 from batch_pipeline.loading.chunks import Chunk, ChunkOutcome, ChunkWriter, count_chunks, done_outcome, open_chunks
 from batch_pipeline.loading.staging import Connection
@@ -33,9 +33,9 @@ def turn_of(attempt: Attempt) -> Iterator[Turn]:
         if time.time() - began >= LONG_WAIT_SECONDS:
             attempt.announce(PhaseName.processing, "waits for its turn: a batch of the same records that came first")
 
-    with take_turn(attempt.system.database_url, attempt.batch, check=check, may_give_way=attempt.has_slot) as turn:
+    with take_turn(attempt.system.database_url, attempt.batch, check=check, may_yield=attempt.has_slot) as turn:
         waited_seconds = time.time() - began
-        if waited_seconds >= POLL_SECONDS:  # else the turn was free
+        if waited_seconds >= TURN_POLL_SECONDS:  # else the turn was free
             attempt.waited(waited_seconds)
         attempt.move_to(BatchStatus.processing)
         yield turn

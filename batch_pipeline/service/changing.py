@@ -1,14 +1,14 @@
 """Finding, cancelling and running again what there is already: one organization's batches, and no other's."""
 
-from batch_pipeline.batches.accepting import CLAIM_SECONDS
+from batch_pipeline.batches.accept import CLAIM_SECONDS
 from batch_pipeline.batches.ids import is_batch_id
 from batch_pipeline.batches.model import Batch, Starter
 from batch_pipeline.errors import NotFoundError
-from batch_pipeline.orchestration.cancel import cancel_batch
+from batch_pipeline.intake.rejected_items import create_from_rejected
 from batch_pipeline.orchestration.instance import open_instance
+from batch_pipeline.orchestration.reconciling import cancel_batch
 from batch_pipeline.service.context import Service
 from batch_pipeline.service.creating import Caller, launch
-from batch_pipeline.storage.failed_rows import create_from_rejected
 
 
 async def find_batch(service: Service, caller: Caller, batch_id: str) -> Batch:

@@ -51,7 +51,7 @@ class Copier:
 
 def _make_copies(batch_id: str) -> None:
     from batch_pipeline.errors import BatchError
-    from batch_pipeline.storage.upload_copies import make_copies
+    from batch_pipeline.phases.copies import make_copies
     from batch_pipeline.system import open_system
 
     try:

@@ -5,7 +5,7 @@ from contextlib import suppress
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 
-from batch_pipeline.batches.accepting import (
+from batch_pipeline.batches.accept import (
     ArrivedPayload,
     IdempotencyKey,
     NewBatch,
@@ -14,14 +14,14 @@ from batch_pipeline.batches.accepting import (
     is_turn_free,
     release_claim,
 )
-from batch_pipeline.batches.awaiting import count_awaiting
 from batch_pipeline.batches.ids import new_batch_id
 from batch_pipeline.batches.model import Batch, Mode, Reason, Starter, Via
 from batch_pipeline.batches.options import BatchOptions
+from batch_pipeline.batches.queries import count_awaiting
 from batch_pipeline.batches.states import FINAL, BatchStatus
 from batch_pipeline.errors import BusyError, TooLargeError, WrongValuesError
-from batch_pipeline.orchestration.reconcile import LOST_WORKER
-from batch_pipeline.orchestration.sensors import QUEUED_PER_SLOT
+from batch_pipeline.orchestration.reconciling import LOST_WORKER
+from batch_pipeline.orchestration.run_queue import QUEUED_PER_SLOT
 from batch_pipeline.orchestration.workers import NoWorkerError, Worker, WorkerLostError
 from batch_pipeline.service.context import Service
 from batch_pipeline.service.payload import InlinePayload, inline_payload

@@ -6,9 +6,9 @@ from typing import Any
 
 from batch_pipeline.batches.model import Batch
 from batch_pipeline.batches.states import BatchStatus
+from batch_pipeline.phases.copies import CopyFormat, can_be_copied, find_copy
 from batch_pipeline.service.context import Service
 from batch_pipeline.storage import keys
-from batch_pipeline.storage.upload_copies import CopyFormat, can_be_copied, find_copy
 
 # As the query parameters name them: include_… adds _…_url.
 ARTIFACTS = ("upload_csv", "upload_json", "errors_csv", "errors_json", "result_json")

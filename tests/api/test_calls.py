@@ -23,8 +23,8 @@ from batch_pipeline.batches.api_keys import revoke_key
 from batch_pipeline.batches.model import Starter
 from batch_pipeline.batches.states import BatchStatus
 from batch_pipeline.definitions import defs
+from batch_pipeline.intake.requested_uploads import EXPIRED, expire_requested, take_in_requested
 from batch_pipeline.storage import keys
-from batch_pipeline.storage.requested import EXPIRED, expire_requested, take_in_requested
 from batch_pipeline.system import System
 
 ADA = {"external_id": "crm-1", "name": "Ada", "email": "ada@example.com"}
@@ -92,7 +92,7 @@ def test_batches_of_folders_that_name_nothing_known_are_the_operators_alone(
     module_system: System, client: Client
 ) -> None:
     module_system.store.write(f"uploads/{client.organization_id}/person/merge/a.csv", b"name\nAda\n")
-    from batch_pipeline.storage.inbox import take_in
+    from batch_pipeline.intake.inbox import take_in
 
     (batch,) = take_in(module_system, limit=10)
     assert batch.organization_id == client.organization_id

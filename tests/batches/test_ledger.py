@@ -208,7 +208,7 @@ def _retried(ledger: Ledger, batch: Batch) -> None:
 
 def _gave_way(ledger: Ledger, batch: Batch) -> None:
     ledger.begin_attempt(batch.id, f"{batch.id}/0")
-    ledger.give_way(batch.id, f"{batch.id}/0")
+    ledger.yield_slot(batch.id, f"{batch.id}/0")
 
 
 def _begun(ledger: Ledger, batch: Batch) -> None:

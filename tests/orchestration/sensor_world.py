@@ -7,7 +7,7 @@ import psycopg
 from batch_runs import new_organization
 from dagster import DagsterEvent, DagsterEventType, DagsterInstance, DagsterRun, DagsterRunStatus, RunsFilter
 
-from batch_pipeline.batches.accepting import IdempotencyKey, NewBatch, accept
+from batch_pipeline.batches.accept import IdempotencyKey, NewBatch, accept
 from batch_pipeline.batches.ids import new_batch_id
 from batch_pipeline.batches.model import Action, Batch, Starter
 from batch_pipeline.batches.options import BatchOptions

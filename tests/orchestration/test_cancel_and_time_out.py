@@ -11,19 +11,17 @@ from batch_runs import arrived, as_csv, contacts, new_organization
 from dagster import DagsterInstance, DagsterRun, DagsterRunStatus
 from dagster._core.remote_origin import RegisteredCodeLocationOrigin, RemoteJobOrigin, RemoteRepositoryOrigin
 
-from batch_pipeline.batches.awaiting import awaiting_launch
 from batch_pipeline.batches.ledger import Ledger
+from batch_pipeline.batches.locks import Ownership, take_turn
 from batch_pipeline.batches.model import Batch, Starter
-from batch_pipeline.batches.ownership import Ownership
-from batch_pipeline.batches.turns import take_turn
+from batch_pipeline.batches.queries import awaiting_launch
 from batch_pipeline.definitions import defs
 from batch_pipeline.errors import StateError
 from batch_pipeline.loading.chunks import Chunk, ChunkOutcome, ChunkWriter
 from batch_pipeline.orchestration import tags
-from batch_pipeline.orchestration.cancel import cancel_batch
 from batch_pipeline.orchestration.config import run_config_of, run_tags_of
 from batch_pipeline.orchestration.execute import execute_batch
-from batch_pipeline.orchestration.reconcile import OVERDUE_SECONDS, reconcile
+from batch_pipeline.orchestration.reconciling import OVERDUE_SECONDS, cancel_batch, reconcile
 from batch_pipeline.system import System
 
 WAIT_SECONDS = 60.0  # for what comes at once on a machine that isn't overloaded
@@ -67,7 +65,7 @@ def _status(instance: DagsterInstance, batch: Batch) -> DagsterRunStatus:
 @contextmanager
 def _turn_taken(system: System, batch: Batch) -> Iterator[None]:
     """The batch that is first in line holds the turn and does nothing."""
-    with take_turn(system.database_url, batch, check=lambda: None, may_give_way=False):
+    with take_turn(system.database_url, batch, check=lambda: None, may_yield=False):
         yield
 
 

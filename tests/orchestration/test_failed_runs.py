@@ -24,9 +24,9 @@ from batch_pipeline.batches.model import Batch, PhaseName, Reason, Starter
 from batch_pipeline.batches.states import BatchStatus
 from batch_pipeline.definitions import defs
 from batch_pipeline.loading.merging import MergeWriter
-from batch_pipeline.orchestration import metadata, ops, tags
+from batch_pipeline.orchestration import ops, run_page, tags
 from batch_pipeline.orchestration.execute import execute_batch
-from batch_pipeline.orchestration.failing import what_to_do
+from batch_pipeline.orchestration.run_page import what_to_do
 from batch_pipeline.orchestration.scratch import scratch_folder
 from batch_pipeline.system import System
 
@@ -60,7 +60,7 @@ def _shown(instance: DagsterInstance, batch: Batch) -> dict[str, Any]:
     assert data is not None
     return {
         name: [record.data for record in value.records] if isinstance(value, TableMetadataValue) else value.value
-        for name, value in data.metadata.items()
+        for name, value in data.run_page.items()
     }
 
 
@@ -74,7 +74,7 @@ def _materializations(instance: DagsterInstance, *run_ids: str) -> list[dict[str
     for run_id in run_ids:
         for record in instance.get_records_for_run(run_id, of_type=DagsterEventType.ASSET_MATERIALIZATION).records:
             assert record.asset_materialization is not None
-            found.append({name: value.value for name, value in record.asset_materialization.metadata.items()})
+            found.append({name: value.value for name, value in record.asset_materialization.run_page.items()})
     return found
 
 
@@ -130,7 +130,7 @@ def test_the_asset_is_told_of_a_batch_once_also_where_its_run_died_in_between(
         raise DiedError
 
     with monkeypatch.context() as patch:
-        patch.setattr(metadata, "materialization", dies)
+        patch.setattr(run_page, "materialization", dies)
         batch = runner.csv({"name": "Bob"})
     assert batch.status == "completed"
     first = str(batch.run_id)
@@ -164,7 +164,7 @@ def test_what_an_earlier_attempt_did_does_not_count_as_this_ones_speed(
     phase = done.phase(PhaseName.processing)
     assert (phase.processed, phase.already) == (250, 100)
     assert phase.seconds
-    assert metadata.phase_metadata(done, PhaseName.processing)["items per second"].value == int(150 / phase.seconds)
+    assert run_page.phase_metadata(done, PhaseName.processing)["items per second"].value == int(150 / phase.seconds)
     (told,) = _materializations(runner.instance, str(done.run_id))
     assert told["created"] == 250
     assert {"seconds", "rows per second"} & set(told) == set()

@@ -20,11 +20,10 @@ from dagster._daemon.run_coordinator.queued_run_coordinator_daemon import Queued
 from batch_pipeline.batches.model import Batch, Reason, Starter
 from batch_pipeline.batches.states import BatchStatus
 from batch_pipeline.definitions import defs
+from batch_pipeline.intake import inbox
 from batch_pipeline.orchestration import tags
 from batch_pipeline.orchestration.instance import keep_connections
-from batch_pipeline.orchestration.run_queue import RUNS_PER_TURN
-from batch_pipeline.orchestration.sensors import QUEUED_PER_SLOT
-from batch_pipeline.storage import inbox
+from batch_pipeline.orchestration.run_queue import QUEUED_PER_SLOT, RUNS_PER_TURN
 from batch_pipeline.system import System
 
 WAITING = 1_000  # batches of the flood

@@ -11,13 +11,13 @@ import sqlalchemy as sa
 from batch_runs import arrived, as_csv, new_organization, run_of
 from dagster import DagsterInstance, DagsterRun, DagsterRunStatus, SkipReason, build_sensor_context
 
-from batch_pipeline.batches.awaiting import awaiting_launch, started_and_live
 from batch_pipeline.batches.ledger import Ledger
 from batch_pipeline.batches.model import Batch, Reason, Starter
+from batch_pipeline.batches.queries import awaiting_launch, running_batches
 from batch_pipeline.batches.states import BatchStatus
 from batch_pipeline.definitions import defs
-from batch_pipeline.orchestration.reconcile import reconcile, reconcile_run
-from batch_pipeline.orchestration.sensors import run_request_of
+from batch_pipeline.orchestration.config import run_request_of
+from batch_pipeline.orchestration.reconciling import reconcile, reconcile_run
 from batch_pipeline.system import System
 
 
@@ -123,7 +123,7 @@ def test_looking_for_batches_at_work_passes_those_by_that_wait(system: System) -
             plans.extend(connection.exec_driver_sql(f"EXPLAIN {statement}", parameters).scalars())
 
     sa.event.listen(system.engine, "before_cursor_execute", explain)
-    assert started_and_live(system.engine) == []
+    assert running_batches(system.engine) == []
     assert any("batches_at_work" in line for line in plans), plans
 
 
@@ -214,7 +214,7 @@ def test_a_batch_that_went_on_while_it_was_looked_at_keeps_what_it_awaits(
                 end(ledger, batch_id, BatchStatus.failed, Reason("no_valid_items", "Nothing."), run_id=run.run_id)
                 ledger.request_rerun(batch_id, Starter.launcher)
             elif way == "gave_way":
-                ledger.give_way(batch_id, run.run_id)
+                ledger.yield_slot(batch_id, run.run_id)
             went_on.append(ledger.get(batch_id))
         return end(ledger, batch_id, *arguments, **named)
 

@@ -31,10 +31,11 @@ from batch_pipeline.batches.model import Batch, Reason, Starter
 from batch_pipeline.batches.states import BatchStatus
 from batch_pipeline.definitions import defs
 from batch_pipeline.errors import UnavailableError
+from batch_pipeline.intake import inbox
 from batch_pipeline.local.system import LocalServers
 from batch_pipeline.orchestration import tags
 from batch_pipeline.orchestration.execute import execute_batch
-from batch_pipeline.storage import inbox, keys
+from batch_pipeline.storage import keys
 from batch_pipeline.storage.store import Store
 from batch_pipeline.system import System
 

@@ -7,8 +7,8 @@ from dagster import DagsterInstance, DagsterRunStatus, ReexecutionOptions, RunsF
 from test_launching import batch_job
 
 from batch_pipeline.orchestration.execute import execute_batch
-from batch_pipeline.orchestration.reconcile import reconcile
-from batch_pipeline.phases import finish
+from batch_pipeline.orchestration.reconciling import reconcile
+from batch_pipeline.phases import cleanup
 from batch_pipeline.system import System
 
 
@@ -33,7 +33,7 @@ def test_leftovers_of_a_completed_batch_go_when_its_run_is_executed_again(
         raise CrashError
 
     with monkeypatch.context() as patch:
-        patch.setattr(finish, "drop_leftovers", dies)
+        patch.setattr(cleanup, "drop_leftovers", dies)
         completed = execute_batch(system, instance, batch)
     assert completed.status == "completed"
     assert _staging_tables(system) > 0

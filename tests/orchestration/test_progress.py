@@ -9,9 +9,9 @@ from batch_runs import Row, arrived, as_csv, new_organization
 from dagster import DagsterEventType, DagsterInstance
 
 from batch_pipeline.batches.model import Action, Starter
-from batch_pipeline.orchestration import progress
-from batch_pipeline.orchestration.cancel import cancel_batch
+from batch_pipeline.orchestration import run_page
 from batch_pipeline.orchestration.execute import execute_batch
+from batch_pipeline.orchestration.reconciling import cancel_batch
 from batch_pipeline.phases import planning, writing
 from batch_pipeline.system import System
 
@@ -39,7 +39,7 @@ def told(instance: DagsterInstance, run_id: str | None) -> list[tuple[str, str, 
 def test_each_phase_says_how_far_it_is(
     module_system: System, module_instance: DagsterInstance, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(progress, "EVENT_SECONDS", 0.0)
+    monkeypatch.setattr(run_page, "EVENT_SECONDS", 0.0)
     monkeypatch.setattr(planning, "MANY_ITEMS", 100)
     monkeypatch.setattr(writing, "WATCH_SECONDS", 0.01)
     with psycopg.connect(module_system.database_url) as connection:  # each chunk takes it a while to write
@@ -83,7 +83,7 @@ def test_each_phase_says_how_far_it_is(
 def test_what_comes_too_soon_is_not_told(
     module_system: System, module_instance: DagsterInstance, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(progress, "EVENT_SECONDS", 3600.0)
+    monkeypatch.setattr(run_page, "EVENT_SECONDS", 3600.0)
     batch = arrived(module_system, new_organization(module_system), as_csv(PEOPLE))
     batch = execute_batch(module_system, module_instance, batch)
     assert batch.status == "completed"

@@ -11,14 +11,14 @@ from batch_runs import arrived, as_csv, contacts, new_organization, run_of
 from dagster import DagsterInstance, DagsterRun, DagsterRunStatus
 from driving import run_attempt
 
-from batch_pipeline.batches.awaiting import started_and_live
+from batch_pipeline.batches.locks import Ownership
 from batch_pipeline.batches.model import Batch, Reason, Starter
-from batch_pipeline.batches.ownership import Ownership
+from batch_pipeline.batches.queries import running_batches
 from batch_pipeline.batches.states import BatchStatus
 from batch_pipeline.errors import SupersededError
 from batch_pipeline.loading.chunks import Chunk, ChunkOutcome, ChunkWriter
 from batch_pipeline.orchestration.execute import execute_batch
-from batch_pipeline.orchestration.reconcile import reconcile
+from batch_pipeline.orchestration.reconciling import reconcile
 from batch_pipeline.system import System
 
 WAIT_SECONDS = 60.0  # for what comes at once on a machine that isn't overloaded
@@ -191,9 +191,9 @@ def test_a_batch_that_let_its_run_go_while_it_was_looked_at_is_left_alone(
     """It gives way, and its run ends, just after reconciling has listed it."""
     run = run_of(instance, waiting, DagsterRunStatus.STARTED)
     system.ledger.begin_attempt(waiting.id, run.run_id)
-    listed = started_and_live(system.engine)
-    monkeypatch.setattr("batch_pipeline.orchestration.reconcile.started_and_live", lambda _: listed)
-    system.ledger.give_way(waiting.id, run.run_id)
+    listed = running_batches(system.engine)
+    monkeypatch.setattr("batch_pipeline.orchestration.reconciling.running_batches", lambda _: listed)
+    system.ledger.yield_slot(waiting.id, run.run_id)
     assert reconcile(system, instance) == []
     instance.report_run_failed(run)
     with Ownership(system.database_url) as ownership:

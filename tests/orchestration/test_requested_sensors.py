@@ -6,7 +6,7 @@ import pytest
 from batch_runs import awaiting_upload
 from dagster import DagsterInstance, SkipReason, build_sensor_context
 
-from batch_pipeline.batches.accepting import IDEMPOTENCY_SECONDS, IdempotencyKey, NewBatch, accept
+from batch_pipeline.batches.accept import IDEMPOTENCY_SECONDS, IdempotencyKey, NewBatch, accept
 from batch_pipeline.batches.ids import new_batch_id
 from batch_pipeline.batches.model import Action
 from batch_pipeline.batches.options import BatchOptions

@@ -13,14 +13,14 @@ from test_launching import batch_job
 from batch_pipeline.batches import ids
 from batch_pipeline.batches.model import Action, Batch, Starter
 from batch_pipeline.batches.options import BatchOptions
-from batch_pipeline.batches.rerunnable import find_rerunnable
+from batch_pipeline.batches.queries import find_rerunnable
 from batch_pipeline.batches.states import BatchStatus
 from batch_pipeline.errors import StateError
 from batch_pipeline.orchestration import retention
 from batch_pipeline.orchestration.execute import execute_batch
 from batch_pipeline.orchestration.retention import prune
-from batch_pipeline.orchestration.retention_sensor import build_retention_sensor
-from batch_pipeline.retention import Files
+from batch_pipeline.orchestration.sensors import retention_sensor
+from batch_pipeline.phases.leftovers import Files
 from batch_pipeline.storage import keys
 from batch_pipeline.system import System
 
@@ -167,13 +167,12 @@ def test_runs_may_go_sooner_than_files(runner: Runner) -> None:
 
 def test_the_sensor_prunes_and_says_what(runner: Runner) -> None:
     batch = runner.csv({"name": "Ada"})
-    sensor = build_retention_sensor()
     with build_sensor_context(instance=runner.instance) as tick:
-        assert "Nothing is old enough" in str(sensor(tick))
+        assert "Nothing is old enough" in str(retention_sensor(tick))
     with psycopg.connect(runner.system.database_url) as connection:
         connection.execute("UPDATE batches SET updated_at = now() - interval '31 days' WHERE id = %s", (batch.id,))
     with build_sensor_context(instance=runner.instance) as tick:
-        assert "of 1 batches and 0 folders" in str(sensor(tick))
+        assert "of 1 batches and 0 folders" in str(retention_sensor(tick))
     assert _files(runner.system, batch) == []
 
 

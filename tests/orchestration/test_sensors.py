@@ -17,8 +17,8 @@ from sensor_world import World
 from batch_pipeline.batches.model import Batch
 from batch_pipeline.batches.states import FINAL, BatchStatus
 from batch_pipeline.dagster_home import LOCATION_NAME, MODULE_NAME
-from batch_pipeline.orchestration.cancel import cancel_batch
 from batch_pipeline.orchestration.instance import open_migrated_instance
+from batch_pipeline.orchestration.reconciling import cancel_batch
 from batch_pipeline.system import System
 
 

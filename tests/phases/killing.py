@@ -22,7 +22,7 @@ from dagster import DagsterInstance, DagsterRunStatus
 
 from batch_pipeline.batches.ids import record_ids
 from batch_pipeline.batches.model import Batch, Starter
-from batch_pipeline.orchestration.reconcile import reconcile
+from batch_pipeline.orchestration.reconciling import reconcile
 from batch_pipeline.settings import get_settings
 from batch_pipeline.storage import keys
 from batch_pipeline.system import System, open_system

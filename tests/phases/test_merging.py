@@ -8,8 +8,8 @@ import pytest
 from batch_runs import Runner, arrived, as_csv, contacts, insert_contacts, new_organization
 from dagster import DagsterInstance
 
+from batch_pipeline.batches.locks import take_turn
 from batch_pipeline.batches.model import Batch
-from batch_pipeline.batches.turns import take_turn
 from batch_pipeline.orchestration.execute import execute_batch
 from batch_pipeline.storage import keys
 from batch_pipeline.system import System

@@ -14,12 +14,12 @@ from hypothesis import strategies as st
 
 from batch_pipeline.batches.model import Action, Batch
 from batch_pipeline.errors import RefusedError
+from batch_pipeline.intake.inbox import take_in
 from batch_pipeline.loading import record_checks
 from batch_pipeline.local.samples import make_samples
 from batch_pipeline.records.registry import RESOURCES, check_action
 from batch_pipeline.records.resource import Resource
 from batch_pipeline.storage import keys
-from batch_pipeline.storage.inbox import take_in
 from batch_pipeline.system import System
 
 UPS, WRONG_UPS = "1Z5R89390357567127", "1Z5R89390357567128"

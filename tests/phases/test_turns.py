@@ -11,17 +11,16 @@ import pytest
 from batch_runs import Row, arrived, as_csv, contacts, insert_contacts, new_organization
 from dagster import DagsterInstance
 
-from batch_pipeline.batches import turns
-from batch_pipeline.batches.awaiting import awaiting_launch
+from batch_pipeline.batches import locks
+from batch_pipeline.batches.locks import take_turn
 from batch_pipeline.batches.model import Action, Batch, Starter
-from batch_pipeline.batches.turns import take_turn
+from batch_pipeline.batches.queries import awaiting_launch
 from batch_pipeline.definitions import defs
 from batch_pipeline.orchestration import tags
-from batch_pipeline.orchestration.cancel import cancel_batch
+from batch_pipeline.orchestration.config import run_request_of
 from batch_pipeline.orchestration.execute import execute_batch
 from batch_pipeline.orchestration.instance import open_instance
-from batch_pipeline.orchestration.reconcile import reconcile
-from batch_pipeline.orchestration.sensors import run_request_of
+from batch_pipeline.orchestration.reconciling import cancel_batch, reconcile
 from batch_pipeline.settings import get_settings
 from batch_pipeline.storage import keys
 from batch_pipeline.system import System, open_system
@@ -184,7 +183,7 @@ def _waiting_elsewhere(system: System, batch: Batch, *, give_way_seconds: float 
 
 
 def _runs_batch(batch_id: str, environment: Mapping[str, str], give_way_seconds: float) -> None:
-    turns.GIVE_WAY_SECONDS = give_way_seconds
+    locks.YIELD_SECONDS = give_way_seconds
     with _opened(environment) as (system, instance):
         execute_batch(system, instance, system.ledger.get(batch_id))
 
@@ -192,7 +191,7 @@ def _runs_batch(batch_id: str, environment: Mapping[str, str], give_way_seconds:
 @contextmanager
 def _turn_taken(system: System, batch: Batch) -> Iterator[None]:
     """The batch that is first in line holds the turn and does nothing."""
-    with take_turn(system.database_url, batch, check=lambda: None, may_give_way=False):
+    with take_turn(system.database_url, batch, check=lambda: None, may_yield=False):
         yield
 
 
@@ -245,7 +244,7 @@ def _launch(instance: DagsterInstance, batch: Batch) -> bool:
 def test_a_launched_run_gives_way_to_one_that_awaits_its_launch_and_another_completes_it(
     system: System, instance: DagsterInstance, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(turns, "GIVE_WAY_SECONDS", 0.3)
+    monkeypatch.setattr(locks, "YIELD_SECONDS", 0.3)
     organization_id = new_organization(system)
     first = arrived(system, organization_id, b"name\nAda\n", starter=Starter.launcher)
     second = arrived(system, organization_id, b"name\nBob\n", starter=Starter.launcher)

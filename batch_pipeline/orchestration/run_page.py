@@ -1,16 +1,32 @@
-"""What a run shows of its batch: text, numbers, a table of the first failures and links. Short, and no secrets.
+"""What a run's page in Dagster shows: metadata of batches and phases, progress while it runs, and why it failed.
 
-Values of customers' data stand in artifacts only; here are rows, fields and codes.
+Metadata hold counts, codes, rows and keys, and no values of customers: the batch's `reason` is for its sender and may
+quote the upload; a run's events are for the people who operate the system.
 """
 
+import time
+import traceback
 from collections.abc import Mapping
 from dataclasses import asdict
 
-from dagster import AssetMaterialization, MetadataValue, TableColumn, TableRecord, TableSchema
+import psycopg
+from dagster import (
+    AssetMaterialization,
+    Failure,
+    MetadataValue,
+    OpExecutionContext,
+    TableColumn,
+    TableRecord,
+    TableSchema,
+)
+from dagster._core.events import EngineEventData  # Dagster's one event that shows metadata before an op has ended
 from psycopg import sql
+from sqlalchemy.exc import DBAPIError
 
 from batch_pipeline.batches.model import Batch, PhaseName
+from batch_pipeline.batches.reasons import is_refused
 from batch_pipeline.database import borrowed
+from batch_pipeline.errors import BatchError, NotFoundError, UnavailableError
 from batch_pipeline.loading.staging import Staging
 from batch_pipeline.phases.attempt import Progress
 from batch_pipeline.records.registry import RESOURCES
@@ -160,3 +176,102 @@ def materialization(system: System, batch: Batch) -> AssetMaterialization:
             **artifact_metadata(system, batch),
         },
     )
+
+
+EVENT_SECONDS = 5.0  # between two events: each is a row in Dagster's tables
+STANDSTILL_SECONDS = 60.0  # the same between two that say the same: nothing gets on
+
+
+class ProgressEvents:
+    """Adds events to the run's log, one every few seconds at most.
+
+    To be told often: news that comes too soon after the last event is in the next one, and the log of work that is
+    stuck says where.
+    """
+
+    def __init__(self, context: OpExecutionContext) -> None:
+        self._context = context
+        self._told_at = time.monotonic()
+        self._told: Progress | None = None
+
+    def report(self, progress: Progress) -> None:
+        """Tells of the progress, unless it is too soon."""
+        pause = STANDSTILL_SECONDS if progress == self._told else 0.0 if progress.note else EVENT_SECONDS
+        if time.monotonic() - self._told_at < pause:
+            return
+        self._told, self._told_at = progress, time.monotonic()
+        shown: Metadata = progress_metadata(progress)
+        self._context.instance.report_engine_event(
+            str(progress), self._context.run, EngineEventData(shown), step_key=self._context.op.name
+        )
+
+
+CANCELLED = "cancelled"  # the reason's code
+
+# Whose messages repeat the header: of a file without one that is the first row.
+_ABOUT_HEADERS = {
+    "unknown_columns": "The header has columns that are unknown",
+    "missing_columns": "The header lacks columns",
+    "duplicate_headers": "The header names a column more than once",
+}
+_TO_DO = {
+    "gave_way": "Nothing: another run of the batch follows by itself.",
+    "superseded": "Nothing: the batch goes on, or has ended, without this run.",
+    "batch_busy": "Wait for the run that is at work on the batch, or cancel the batch.",
+    "batch_expired": "Create a new batch, and upload its file in time.",
+    "pruned": "Send the upload again: its files are gone.",
+    "internal_error": "Report it, with this run's log. Once it is mended, re-execute this run from failure.",
+}
+
+
+def failure_of(error: BatchError, system: System, batch_id: str) -> Failure:
+    """What fails an op, as far as the ledger can be reached: the code, what to do, and what the batch was."""
+    shown: Metadata = {"code": MetadataValue.text(error.code)}
+    message = without_values(error.code, error.message, batch_id)
+    try:
+        batch = system.ledger.get(batch_id)
+        shown |= {"what to do": MetadataValue.text(what_to_do(batch, error.code)), **batch_metadata(batch)}
+        begun = [phase.name for phase in batch.phases if phase.started_at is not None]
+        if begun:
+            shown |= phase_metadata(batch, begun[-1])
+        shown |= {**failure_metadata(system, batch), **artifact_metadata(system, batch)}
+        shown.pop("reason", None)  # the phase's is the batch's, in full
+    except (UnavailableError, NotFoundError, psycopg.Error, DBAPIError):
+        shown["incomplete"] = MetadataValue.text("The ledger could not be asked for more.")
+    return Failure(message, metadata=shown, allow_retries=False)
+
+
+def without_values(code: str, message: str, batch_id: str) -> str:
+    """A reason's message as an event may have it."""
+    if code not in _ABOUT_HEADERS:
+        return message
+    return f"{_ABOUT_HEADERS[code]}: `batch-pipeline show {batch_id}` names them."
+
+
+def unexpected_failure(error: Exception, batch_id: str) -> Failure:
+    """What fails an op that met an error of ours: which, and where. Its words may quote what it was at."""
+    places = "".join(
+        f"{frame.filename}:{frame.lineno} {frame.name}\n" for frame in traceback.extract_tb(error.__traceback__)
+    )
+    return Failure(
+        f"An unexpected error ({type(error).__name__}) ended batch {batch_id}.",
+        metadata={
+            "code": MetadataValue.text("internal_error"),
+            "what to do": MetadataValue.text("Report it, with the places below."),
+            "places": MetadataValue.md(f"```\n{places}```"),
+        },
+        allow_retries=False,
+    )
+
+
+def what_to_do(batch: Batch, code: str) -> str:
+    """The next step after a run that ended with this code."""
+    retry = f"`batch-pipeline retry {batch.id}`"
+    if batch.reason is not None and batch.reason.code == CANCELLED:
+        return f"If the rest is wanted, re-execute all of this run, or {retry}: what is done is not done again."
+    if code in _TO_DO:
+        return _TO_DO[code]
+    if is_refused(batch):
+        where = f" (`batch-pipeline errors {batch.id}` tells what is wrong with each item)"
+        return f"Correct the upload{where if batch.has_errors_file else ''} and send it again."
+    return f"Once the cause is gone, re-execute this run from failure, or {retry}: what is done is not done again."

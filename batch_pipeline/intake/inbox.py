@@ -16,17 +16,17 @@ from typing import Any
 
 import sqlalchemy as sa
 
-from batch_pipeline.batches.awaiting import newest_by_organization
 from batch_pipeline.batches.ids import new_batch_id
 from batch_pipeline.batches.model import Action, Batch, Reason, Starter
 from batch_pipeline.batches.options import BatchOptions, label_from_file_name, parse_options
 from batch_pipeline.batches.organizations import list_organizations
+from batch_pipeline.batches.queries import newest_by_organization
 from batch_pipeline.batches.states import BatchStatus
 from batch_pipeline.database import translating_outages
 from batch_pipeline.errors import NotFoundError, RefusedError
+from batch_pipeline.intake.independent import process_independently
 from batch_pipeline.records.registry import RESOURCES, check_action
 from batch_pipeline.storage import keys
-from batch_pipeline.storage.one_by_one import one_by_one
 from batch_pipeline.storage.store import StoredObject
 from batch_pipeline.system import System
 
@@ -76,10 +76,11 @@ def take_in(
     """Takes in at most `limit` files: organizations in turn, in order of time within each. Returns the batches.
 
     After so many `seconds`, and one file at least, the rest is left for the next time. A file that storage refuses, or
-    that can't be taken in for a reason nobody foresaw, holds up no other: see `one_by_one`, also for what is raised.
+    that can't be taken in for a reason nobody foresaw, holds up no other: see
+    `process_independently`, also for what is raised.
     """
     organizations = {organization.id for organization in list_organizations(system.engine)}
-    return one_by_one(
+    return process_independently(
         _waiting(system, organizations),
         lambda found: take_in_one(system, found, organizations, starter=starter),
         name_of=lambda found: found.key,
@@ -98,7 +99,7 @@ def take_in_one(
     options_override: BatchOptions | None = None,
 ) -> Batch | None:
     """Takes in one object; None where it has gone from the inbox, or been overwritten, meanwhile."""
-    with alone_with(system, found.key):
+    with exclusive_intake(system, found.key):
         current = system.store.confirm(found)
         if current is None:
             return None
@@ -106,7 +107,7 @@ def take_in_one(
 
 
 @contextmanager
-def alone_with(system: System, key: str) -> Iterator[None]:
+def exclusive_intake(system: System, key: str) -> Iterator[None]:
     """One taker at a time works on a key: another, who saw the object before it was taken in, finds it gone.
 
     Without this it could record the version again just after the first has released it.

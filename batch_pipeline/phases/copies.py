@@ -9,8 +9,8 @@ from collections.abc import Iterator
 from enum import StrEnum
 from pathlib import Path
 
+from batch_pipeline.batches.locks import Ownership
 from batch_pipeline.batches.model import Batch, PhaseName, PhaseStatus
-from batch_pipeline.batches.ownership import Ownership
 from batch_pipeline.errors import NotFoundError, StateError
 from batch_pipeline.payloads.artifacts import flattened_columns, write_csv_copy, write_json_copy
 from batch_pipeline.payloads.model import PayloadFormat, RawChunk

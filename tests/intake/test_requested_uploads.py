@@ -4,8 +4,8 @@ import pytest
 from batch_runs import awaiting_upload
 
 from batch_pipeline.errors import UnavailableError
+from batch_pipeline.intake.requested_uploads import expire_requested, take_in_requested
 from batch_pipeline.storage import keys
-from batch_pipeline.storage.requested import expire_requested, take_in_requested
 from batch_pipeline.storage.store import Store
 from batch_pipeline.system import System
 

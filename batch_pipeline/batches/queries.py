@@ -1,15 +1,15 @@
-"""What awaits somebody: batches a run, a file, or news of their worker. The sensors ask."""
+"""Queries over many batches: what waits for a run, a file or its worker, and what can run again."""
 
 from collections.abc import Sequence
 from datetime import datetime
 
 import sqlalchemy as sa
 
-from batch_pipeline.batches.accepting import seconds_from_now
+from batch_pipeline.batches.accept import seconds_from_now
 from batch_pipeline.batches.model import Batch, Starter
 from batch_pipeline.batches.rows import batch_from_row
 from batch_pipeline.batches.states import LIVE, BatchStatus
-from batch_pipeline.batches.tables import attempts, batches, organizations
+from batch_pipeline.batches.tables import attempts, batches, organizations, transitions
 from batch_pipeline.database import translating_outages
 
 
@@ -76,7 +76,7 @@ def awaiting_among(engine: sa.Engine, batch_ids: Sequence[str], starter: Starter
         return [batch_from_row(row) for row in connection.execute(statement)]
 
 
-def never_begun(engine: sa.Engine, run_ids: Sequence[str]) -> list[str]:
+def runs_without_attempt(engine: sa.Engine, run_ids: Sequence[str]) -> list[str]:
     """Of these runs, those that are no attempt at any batch."""
     statement = sa.select(attempts.c.run_id).where(attempts.c.run_id.in_(run_ids))
     with translating_outages(), engine.connect() as connection:
@@ -96,7 +96,7 @@ def has_upload_urls(engine: sa.Engine, *, until_seconds_ago: float) -> bool:
         return bool(connection.execute(sa.select(sa.or_(recent.exists(), awaiting.exists()))).scalar_one())
 
 
-def past_their_upload(engine: sa.Engine, limit: int) -> list[Batch]:
+def overdue_uploads(engine: sa.Engine, limit: int) -> list[Batch]:
     """At most `limit` batches that still await their file although its upload URL has run out.
 
     Where there are more, which ones come differs from call to call: none that can't be ended keeps others back.
@@ -111,7 +111,7 @@ def past_their_upload(engine: sa.Engine, limit: int) -> list[Batch]:
         return [batch_from_row(row) for row in rows]
 
 
-def started_and_live(engine: sa.Engine) -> list[Batch]:
+def running_batches(engine: sa.Engine) -> list[Batch]:
     """Batches that an attempt is to be at work on: what reconciling looks after."""
     statement = sa.select(batches).where(
         batches.c.status.in_(LIVE), batches.c.run_id.is_not(None), batches.c.awaits_run.is_(None)
@@ -127,3 +127,32 @@ def count_awaiting(engine: sa.Engine, organization_id: str) -> int:
     )
     with translating_outages(), engine.connect() as connection:
         return connection.execute(statement).scalar_one()
+
+
+def find_rerunnable(
+    engine: sa.Engine,
+    *,
+    organization_id: str,
+    status: BatchStatus,
+    resource: str | None = None,
+    since: datetime | None = None,
+) -> list[str]:
+    """Ids of the organization's batches of that status which can be run again, in the order their payloads arrived.
+
+    That order lets newer data come last. Left out are batches that never had a payload or whose files retention has
+    taken, and those that await a run already. `since` keeps those that came to the status at that moment or later.
+    """
+    statement = sa.select(batches.c.id).where(
+        batches.c.organization_id == organization_id,
+        batches.c.status == status.value,
+        batches.c.arrival.is_not(None),
+        batches.c.awaits_run.is_(None),
+        batches.c.pruned_at.is_(None),
+    )
+    if resource is not None:
+        statement = statement.where(batches.c.resource == resource)
+    if since is not None:
+        ended = sa.select(transitions.c.batch_id).where(transitions.c.after == status.value, transitions.c.at >= since)
+        statement = statement.where(batches.c.id.in_(ended))
+    with translating_outages(), engine.connect() as connection:
+        return list(connection.execute(statement.order_by(batches.c.first_arrival)).scalars())

@@ -8,13 +8,13 @@ costs the same however many batches there have been.
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 
-from batch_pipeline.batches.awaiting import past_their_upload
 from batch_pipeline.batches.model import Batch, Reason, Starter
+from batch_pipeline.batches.queries import overdue_uploads
 from batch_pipeline.batches.states import BatchStatus
 from batch_pipeline.errors import NotFoundError
+from batch_pipeline.intake.inbox import exclusive_intake
+from batch_pipeline.intake.independent import process_independently
 from batch_pipeline.storage import keys
-from batch_pipeline.storage.inbox import alone_with
-from batch_pipeline.storage.one_by_one import one_by_one
 from batch_pipeline.storage.store import StoredObject
 from batch_pipeline.system import System
 
@@ -36,10 +36,10 @@ def take_in_requested(system: System, *, limit: int, seconds: float | None = Non
 
     After so many `seconds`, and one file at least, the rest is left for the next time. What lies there under no batch's
     name is left alone. A file of a store where files grow waits until it is quiet. One that can't be taken in holds up
-    no other: see `one_by_one`, also for what is raised.
+    no other: see `process_independently`, also for what is raised.
     """
     quiet_since = datetime.now(UTC) - timedelta(seconds=system.settings.inbox_quiet_seconds)
-    outcomes = one_by_one(
+    outcomes = process_independently(
         [found for found in system.store.list(keys.REQUESTED + "/") if found.modified_at <= quiet_since],
         lambda found: _take_in(system, found),
         name_of=lambda found: found.key,
@@ -57,10 +57,11 @@ def expire_requested(system: System, *, limit: int, seconds: float | None = None
     """Ends at most `limit` batches whose upload URL has run out without a file; returns them.
 
     One whose file came at the last moment is left to intake. After so many `seconds`, and one batch at least, the rest
-    is left for the next time. One that can't be ended holds up no other: see `one_by_one`, also for what is raised.
+    is left for the next time. One that can't be ended holds up no other: `process_independently` says how, and what is
+    raised.
     """
-    return one_by_one(
-        past_their_upload(system.engine, limit),
+    return process_independently(
+        overdue_uploads(system.engine, limit),
         lambda batch: _expire(system, batch),
         name_of=lambda batch: f"Batch {batch.id}",
         check_storage=system.store.check,
@@ -81,7 +82,7 @@ def _take_in(system: System, found: StoredObject) -> Batch | Removed | None:
     batch_id = keys.batch_of_requested(found.key)
     if batch_id is None:
         return None
-    with alone_with(system, found.key):
+    with exclusive_intake(system, found.key):
         return _give(system, found, batch_id)
 
 

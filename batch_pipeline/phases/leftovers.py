@@ -1,4 +1,4 @@
-"""Removes what old batches leave in storage and in the staging schema, and what crashes left there of no batch."""
+"""What batches leave behind: what a completed one needs no longer, the files of old ones, and orphaned folders."""
 
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -6,8 +6,9 @@ from datetime import datetime
 from itertools import islice, takewhile
 
 from batch_pipeline.batches.ids import is_batch_id, made_at
+from batch_pipeline.batches.model import Batch
 from batch_pipeline.batches.retention import known_batches
-from batch_pipeline.database import connect
+from batch_pipeline.database import borrowed, connect
 from batch_pipeline.loading.staging import Staging
 from batch_pipeline.storage import keys
 from batch_pipeline.system import System
@@ -52,3 +53,14 @@ def find_orphans(system: System, *, made_before: datetime) -> Iterator[str]:
     while some := list(islice(old, PAGE)):
         known = known_batches(system.engine, some)
         yield from (batch_id for batch_id in some if batch_id not in known)
+
+
+def drop_leftovers(system: System, batch: Batch) -> None:
+    """Drops what a completed batch needs no longer: its staging tables, and its upload unless that is to be kept.
+
+    Safe to call again, for a batch whose run was killed before it was through with it.
+    """
+    if not batch.options["save_upload"] and batch.upload_key is not None:
+        system.store.delete(batch.upload_key)
+    with borrowed(system.engine) as connection:
+        Staging(batch.id).drop(connection)

@@ -9,15 +9,16 @@ from batch_pipeline.batches.model import Batch, Starter
 from batch_pipeline.batches.options import label_from_file_name
 from batch_pipeline.batches.organizations import get_organization
 from batch_pipeline.errors import RefusedError, StateError
+from batch_pipeline.intake import inbox
 from batch_pipeline.orchestration import tags
-from batch_pipeline.orchestration.attempts import follow_cancelling
 from batch_pipeline.orchestration.config import BatchConfig, run_tags_of
+from batch_pipeline.orchestration.run_attempt import follow_cancelling
 from batch_pipeline.records.registry import check_action, get_resource
-from batch_pipeline.storage import inbox, keys
+from batch_pipeline.storage import keys
 from batch_pipeline.system import System
 
 
-def batch_of(context: OpExecutionContext, config: BatchConfig, system: System) -> Batch:
+def resolve_batch(context: OpExecutionContext, config: BatchConfig, system: System) -> Batch:
     """The run's batch.
 
     Raises StateError (`run_refused`) for a run that is no re-execution but brings the id of a batch that awaits none,

@@ -12,14 +12,13 @@ from batch_pipeline.batches.model import Batch, Reason
 from batch_pipeline.batches.options import BatchOptions
 from batch_pipeline.batches.organizations import get_organization
 from batch_pipeline.batches.states import BatchStatus
-from batch_pipeline.errors import BatchError, GaveWayError, SupersededError, UnavailableError
+from batch_pipeline.errors import BatchError, SupersededError, UnavailableError, YieldedSlotError
 from batch_pipeline.orchestration import tags
-from batch_pipeline.orchestration.failing import CANCELLED, failure_of, unexpected_failure
-from batch_pipeline.orchestration.progress import ProgressEvents
 from batch_pipeline.orchestration.resources import Workplace
+from batch_pipeline.orchestration.run_page import CANCELLED, ProgressEvents, failure_of, unexpected_failure
 from batch_pipeline.orchestration.scratch import scratch_folder
 from batch_pipeline.phases.attempt import Attempt, TimedOutError
-from batch_pipeline.phases.finish import drop_leftovers
+from batch_pipeline.phases.leftovers import drop_leftovers
 from batch_pipeline.records.registry import get_resource
 from batch_pipeline.system import System
 
@@ -28,7 +27,7 @@ HANDOVER_SECONDS = 15.0
 
 
 @contextmanager
-def attempt_at(
+def running_attempt(
     context: OpExecutionContext, workplace: Workplace, batch_id: str
 ) -> Iterator[tuple[Batch, Attempt | None]]:
     """The run's attempt at the batch, for one op; None where the batch is completed, so nothing is left to do.
@@ -50,8 +49,8 @@ def attempt_at(
     except DagsterExecutionInterruptedError:
         _end(context, system, batch_id, BatchStatus.failed, cancelled_reason)
         raise
-    except GaveWayError as error:
-        system.ledger.give_way(batch_id, context.run_id)
+    except YieldedSlotError as error:
+        system.ledger.yield_slot(batch_id, context.run_id)
         raise failure_of(error, system, batch_id) from None
     except SupersededError as error:
         batch = system.ledger.get(batch_id)

@@ -10,10 +10,11 @@ import pytest
 from batch_runs import arrived, as_csv, new_organization
 from driving import run_attempt
 
+from batch_pipeline.batches.locks import Ownership
 from batch_pipeline.batches.model import Batch
-from batch_pipeline.batches.ownership import Ownership
-from batch_pipeline.storage import keys, upload_copies
-from batch_pipeline.storage.upload_copies import CopyFormat, can_be_copied, find_copy, make_copies
+from batch_pipeline.phases import copies
+from batch_pipeline.phases.copies import CopyFormat, can_be_copied, find_copy, make_copies
+from batch_pipeline.storage import keys
 from batch_pipeline.system import System
 
 ITEMS = [{"name": "Ada", "notes": "=x"}, {"name": "Bob", "email": "no address"}]
@@ -59,7 +60,7 @@ def test_a_small_upload_is_there_as_csv_and_json_once_its_run_is_over(
 
 
 def test_a_large_upload_is_copied_when_it_is_asked_for(module_system: System, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(upload_copies, "SMALL_UPLOAD_BYTES", 10)
+    monkeypatch.setattr(copies, "SMALL_UPLOAD_BYTES", 10)
     batch = _run(module_system, as_csv(ROWS))
     assert find_copy(module_system, batch, CopyFormat.csv) == batch.upload_key
     assert find_copy(module_system, batch, CopyFormat.json) is None
@@ -75,7 +76,7 @@ def test_a_large_upload_is_copied_when_it_is_asked_for(module_system: System, mo
 def test_copies_asked_for_at_the_same_time_are_made_once(
     module_system: System, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(upload_copies, "SMALL_UPLOAD_BYTES", 10)
+    monkeypatch.setattr(copies, "SMALL_UPLOAD_BYTES", 10)
     batch = _run(module_system, gzip.compress(as_csv(ROWS)))
     written = []
     upload = module_system.store.upload
@@ -106,7 +107,7 @@ def test_a_batch_that_failed_after_parsing_has_copies_when_asked_for(module_syst
 
 
 def test_what_retention_has_removed_can_not_be_copied(module_system: System, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(upload_copies, "SMALL_UPLOAD_BYTES", 10)
+    monkeypatch.setattr(copies, "SMALL_UPLOAD_BYTES", 10)
     batch = _run(module_system, as_csv(ROWS))
     module_system.store.delete(keys.parsed_chunk(batch.id, 1))
     assert not make_copies(module_system, batch.id)

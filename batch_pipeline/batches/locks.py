@@ -1,31 +1,51 @@
-"""The turn: one batch at a time writes an organization's records of a resource, in the order of arrival.
+"""Every lock of the system on one page: names, who holds which, and the order in which they are taken.
 
-Held by a session lock that dies with its holder. Each holder gets a higher fencing number, which every chunk's
-transaction checks, so a run thought dead can't write after its successor began. A version counter tells a batch
-whether another wrote since its plan was made.
+The turn: one batch at a time writes an organization's records of a resource, in the order of arrival. It is a session
+lock that dies with its holder. Each holder gets a higher fencing number, which every chunk's transaction checks, so
+that a run that was thought dead can't write after its successor began. A version counter shows a batch whether another
+one wrote since its plan was made.
+
+Ownership: a run holds the session lock of its batch while it works on it. If the lock of a started batch is free, its
+owner is gone, even if it was killed.
+
+Order. A transaction or process that needs several of these takes them from top to bottom, so that no two wait for each
+other:
+
+1. `INBOX` + key: one process takes in an object. Transaction lock, `exclusive_intake`.
+2. `OWNER` + batch: a run works on the batch (`OWNER` + batch + "/copies": a process writes its copies). Session lock.
+3. `TURN` + records: a batch writes these records. Session lock, `take_turn`.
+4. the row of `batches`: every change of a batch's status.
+5. `LINE` + records: one transaction gives out a place in the order of arrival. Transaction lock, `take_place`.
+6. `CHUNKS` + batch: chunks share it, the end of a batch takes it alone. Transaction lock, `check_fence`, `stop_chunks`.
+7. the row of `turns`: chunks share it; the next holder, a final plan and the end of a batch change it.
 """
 
 import time
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import Any
+from types import TracebackType
+from typing import Any, Self
 
 import psycopg
 
 from batch_pipeline.batches.model import Batch, Starter
 from batch_pipeline.batches.states import LIVE
 from batch_pipeline.database import connect
-from batch_pipeline.errors import GaveWayError, SupersededError
+from batch_pipeline.errors import StateError, SupersededError, YieldedSlotError
 
 Connection = psycopg.Connection[tuple[Any, ...]]
 
-POLL_SECONDS = 0.2
-# Longer than a run takes to be dequeued and to begin; waiting costs nothing but a slot.
-GIVE_WAY_SECONDS = 30.0
-# Of advisory locks: every chunk under way shares its batch's, so that who waits for them has no later one before him.
+TURN_POLL_SECONDS = 0.2
+OWNER_POLL_SECONDS = 0.1
+YIELD_SECONDS = 30.0  # longer than a run takes to be dequeued and to begin; waiting costs only a slot
+
+# Names of advisory locks: PostgreSQL's one key space is divided by these prefixes.
+INBOX = "batch_pipeline.inbox:"
+LINE = "batch_pipeline.line:"
+OWNER = "batch_pipeline.batch:"
+TURN = "batch_pipeline.turn:"
 CHUNKS = "batch_pipeline.chunks:"
-_SPACE = "batch_pipeline.turn:"
 
 
 @dataclass(frozen=True)
@@ -75,10 +95,10 @@ def referred_version(connection: Connection, organization_id: str, resources: It
 
 
 @contextmanager
-def take_turn(database_url: str, batch: Batch, *, check: Callable[[], None], may_give_way: bool) -> Iterator[Turn]:
+def take_turn(database_url: str, batch: Batch, *, check: Callable[[], None], may_yield: bool) -> Iterator[Turn]:
     """Waits until the batch is first in the order of arrival, and holds the turn within the context.
 
-    `check` is called while waiting and may raise to give up. Raises GaveWayError where `may_give_way` (the run has one
+    `check` is called while waiting and may raise to give up. Raises YieldedSlotError where `may_yield` (the run has one
     of Dagster's slots) and the batch has waited a while for one whose run has not begun: that one may need the slot.
     """
     organization_id, resource = str(batch.organization_id), str(batch.resource)
@@ -86,17 +106,17 @@ def take_turn(database_url: str, batch: Batch, *, check: Callable[[], None], may
         blocked_since: float | None = None
         while not _try_take(connection, batch):
             check()
-            if not may_give_way or not _waits_for_a_launch(connection, batch):
+            if not may_yield or not _waits_for_a_launch(connection, batch):
                 blocked_since = None
             elif blocked_since is None:
                 blocked_since = time.monotonic()
-            elif time.monotonic() - blocked_since > GIVE_WAY_SECONDS:
-                raise GaveWayError(
+            elif time.monotonic() - blocked_since > YIELD_SECONDS:
+                raise YieldedSlotError(
                     "gave_way",
                     f"Batch {batch.id} is queued behind one whose run has not begun. This run ends to free its slot; "
                     "another will go on from here.",
                 )
-            time.sleep(POLL_SECONDS)
+            time.sleep(TURN_POLL_SECONDS)
         row = connection.execute(
             """
             INSERT INTO turns (organization_id, resource, fence, holder) VALUES (%s, %s, 1, %s)
@@ -142,7 +162,7 @@ def _try_take(connection: Connection, batch: Batch) -> bool:
         return False
     taken = connection.execute(
         "SELECT pg_try_advisory_lock(hashtextextended(%s, 0))",
-        (f"{_SPACE}{batch.organization_id}/{batch.resource}",),
+        (f"{TURN}{batch.organization_id}/{batch.resource}",),
     ).fetchone()
     return taken is not None and bool(taken[0])
 
@@ -193,3 +213,61 @@ def check_fence(connection: Connection, turn: Turn) -> None:
 
 def _lost(turn: Turn) -> SupersededError:
     return SupersededError("superseded", f"Batch {turn.batch_id} lost its turn; nothing more is written.")
+
+
+class Ownership:
+    """Holds session locks on batches, on one connection, until it is closed."""
+
+    def __init__(self, database_url: str) -> None:
+        self._database_url = database_url
+        self._connection: psycopg.Connection[tuple[Any, ...]] | None = None
+        self._held: set[str] = set()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+    def take(self, batch_id: str, *, wait_seconds: float = 0.0) -> None:
+        """Takes the batch's lock. Raises StateError (`batch_busy`) where another process holds it for that long."""
+        if batch_id in self._held:
+            return
+        if self._connection is None:
+            self._connection = connect(self._database_url, autocommit=True)
+        deadline = time.monotonic() + wait_seconds
+        while not (taken := self._try_take(self._connection, batch_id)) and time.monotonic() < deadline:
+            time.sleep(OWNER_POLL_SECONDS)
+        if not taken:
+            raise StateError("batch_busy", f"Another run is at work on batch {batch_id}: wait for it, or cancel it.")
+        self._held.add(batch_id)
+
+    @staticmethod
+    def _try_take(connection: psycopg.Connection[tuple[Any, ...]], batch_id: str) -> bool:
+        row = connection.execute("SELECT pg_try_advisory_lock(hashtextextended(%s, 0))", (OWNER + batch_id,)).fetchone()
+        return row is not None and bool(row[0])
+
+    def close(self) -> None:
+        """Releases all locks. Safe to call again."""
+        if self._connection is not None:
+            self._connection.close()
+        self._connection = None
+        self._held.clear()
+
+
+def is_owned(connection: psycopg.Connection[tuple[Any, ...]], batch_id: str) -> bool:
+    """Whether some process holds the batch's lock. Only looks, so that it can't get in the way of one who takes it."""
+    row = connection.execute(
+        """
+        SELECT EXISTS (
+            SELECT FROM pg_locks, hashtextextended(%s, 0) AS key
+            WHERE locktype = 'advisory' AND granted AND objsubid = 1
+              AND database = (SELECT oid FROM pg_database WHERE datname = current_database())
+              AND classid::bigint = (key >> 32) & 4294967295 AND objid::bigint = key & 4294967295
+        )
+        """,
+        (OWNER + batch_id,),
+    ).fetchone()
+    return row is not None and bool(row[0])

@@ -10,8 +10,8 @@ from dagster import DagsterInstance
 
 from batch_pipeline.batches.model import Action, Batch, Starter
 from batch_pipeline.errors import NotFoundError, StateError
+from batch_pipeline.intake.rejected_items import create_from_rejected
 from batch_pipeline.orchestration.execute import execute_batch
-from batch_pipeline.storage.failed_rows import create_from_rejected
 from batch_pipeline.system import System
 
 

@@ -15,7 +15,7 @@ logger = logging.getLogger(__name__)
 REFUSED_AT_FIRST = 5  # then storage may be away, and each further try take as long as its time-out
 
 
-def one_by_one(
+def process_independently(
     items: Iterable[Item],
     work: Callable[[Item], Done | None],
     *,

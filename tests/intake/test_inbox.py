@@ -7,9 +7,9 @@ import pytest
 
 from batch_pipeline.batches.model import Batch
 from batch_pipeline.errors import UnavailableError
+from batch_pipeline.intake.inbox import take_in
+from batch_pipeline.intake.independent import REFUSED_AT_FIRST
 from batch_pipeline.storage import keys
-from batch_pipeline.storage.inbox import take_in
-from batch_pipeline.storage.one_by_one import REFUSED_AT_FIRST
 from batch_pipeline.storage.store import Store
 from batch_pipeline.system import System
 

@@ -1,18 +1,13 @@
-"""What ends a batch well: its artifacts, its statistics, and `completed`. All of it can be done again."""
+"""Writes a batch's artifacts: errors.csv, errors.json and result.json. Each can be written again."""
 
-import logging
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import asdict
 
 import pyarrow.compute as pc
 from psycopg import sql
 
-from batch_pipeline.batches.model import Action, Batch, PhaseName, Stats
-from batch_pipeline.batches.states import BatchStatus
+from batch_pipeline.batches.model import Action, PhaseName
 from batch_pipeline.database import borrowed
-from batch_pipeline.errors import UnavailableError
-from batch_pipeline.loading.chunks import done_outcome
 from batch_pipeline.loading.staging import Connection, Staging, fetch_table
 from batch_pipeline.payloads.artifacts import (
     RESULT_SCHEMA,
@@ -26,66 +21,6 @@ from batch_pipeline.payloads.parsed import from_table, select
 from batch_pipeline.phases.attempt import MANY_ITEMS, Attempt
 from batch_pipeline.records.errors import ERRORS_SCHEMA
 from batch_pipeline.storage import keys
-from batch_pipeline.system import System
-
-logger = logging.getLogger(__name__)
-
-
-def finish(attempt: Attempt) -> None:
-    """Writes the artifacts, counts, completes the batch and drops what only its phases needed."""
-    stats = final_stats(attempt)
-    if stats.rejected:
-        write_errors(attempt, PhaseName.cleanup)
-    if attempt.options.save_result:
-        _write_result(attempt)
-    attempt.move_to(
-        BatchStatus.completed,
-        stats=asdict(stats),
-        has_errors_file=stats.rejected > 0,
-        has_result_file=attempt.options.save_result,
-    )
-    try:
-        drop_leftovers(attempt.system, attempt.batch)
-    except UnavailableError as error:
-        # The batch is completed, whatever becomes of what it needs no longer; executing its run again drops it.
-        logger.warning("What batch %s needs no longer could not be dropped: %s", attempt.batch.id, error.message)
-
-
-def drop_leftovers(system: System, batch: Batch) -> None:
-    """Drops what a completed batch needs no longer: its staging tables, and its upload unless that is to be kept.
-
-    Safe to call again, for a batch whose run was killed before it was through with it.
-    """
-    if not batch.options["save_upload"] and batch.upload_key is not None:
-        system.store.delete(batch.upload_key)
-    with borrowed(system.engine) as connection:
-        Staging(batch.id).drop(connection)
-
-
-def final_stats(attempt: Attempt) -> Stats:
-    """Every item of the upload, counted once by what became of it."""
-    work = attempt.batch.work
-    with borrowed(attempt.system.engine) as connection:
-        done = done_outcome(connection, attempt.batch.id, PhaseName.processing)
-        overwritten = 0
-        if attempt.action is Action.overwrite:
-            overwritten = done_outcome(connection, attempt.batch.id, PhaseName.cleanup).deleted
-        verdicts: dict[str, int] = dict(
-            connection.execute(
-                sql.SQL("SELECT verdict::text, count(*) FROM {} GROUP BY verdict").format(
-                    Staging(attempt.batch.id).plan
-                )
-            ).fetchall()
-        )
-    return Stats(
-        created=done.created,
-        updated=done.updated,
-        unchanged=done.unchanged,
-        deleted=done.deleted,
-        overwritten=overwritten,
-        rejected=work.unreadable + int(verdicts.get("r", 0)),
-        duplicates=work.equal + int(verdicts.get("d", 0)),
-    )
 
 
 def write_errors(attempt: Attempt, phase: PhaseName) -> None:
@@ -147,7 +82,7 @@ def _rejected(attempt: Attempt, connection: Connection) -> Iterator[RejectedChun
             yield RejectedChunk(select(chunk, pc.is_in(chunk.rows, value_set=found["row"].combine_chunks())), found)
 
 
-def _write_result(attempt: Attempt) -> None:
+def write_result(attempt: Attempt) -> None:
     """Writes result.json: the outcome of each row of the upload, in its order, then what cleanup deleted."""
     _announce(attempt, PhaseName.cleanup, "result.json")
     query, overwritten = _result_query(attempt), _overwritten_query(attempt)

@@ -1,32 +1,34 @@
-"""Makes ledger and Dagster agree: finds batches whose work has ended without anyone having said so, and says so.
+"""Reconciling ledger and Dagster: ends batches and runs whose work has ended without a record of it. And cancelling.
 
-A live batch that a run has begun on, but whose lock nobody holds, has lost its worker, whatever Dagster believes:
-runs hold the lock from their first op until Dagster knows how they ended. Called by sensors while the daemon runs, and
-at the start of every command that works in its own process.
+A live batch whose attempt holds no lock has lost its worker, whatever Dagster shows: a run holds the lock from its
+first op until Dagster knows how it ended. Sensors call this while the daemon runs; so does every command that works in
+its own process, when it starts.
 """
 
 import time
 from collections.abc import Callable, Iterator, Sequence
 from datetime import UTC, datetime, timedelta
+from typing import Any
 
 from dagster import DagsterEvent, DagsterEventType, DagsterInstance, DagsterRun, DagsterRunStatus, RunsFilter
 
-from batch_pipeline.batches.awaiting import (
+from batch_pipeline.batches.locks import is_owned
+from batch_pipeline.batches.model import Batch, Reason, Starter
+from batch_pipeline.batches.queries import (
     awaiting_among,
     awaiting_since,
     longest_awaiting,
-    never_begun,
-    started_and_live,
+    running_batches,
+    runs_without_attempt,
 )
-from batch_pipeline.batches.model import Batch, Reason, Starter
-from batch_pipeline.batches.ownership import is_owned
 from batch_pipeline.batches.states import FINAL, RERUNNABLE, BatchStatus
 from batch_pipeline.database import connect
+from batch_pipeline.errors import StateError
 from batch_pipeline.loading.staging import Connection
 from batch_pipeline.orchestration import tags
-from batch_pipeline.orchestration.attempts import cancelled_reason
-from batch_pipeline.orchestration.config import request_of
-from batch_pipeline.orchestration.failing import without_values
+from batch_pipeline.orchestration.config import run_request_key
+from batch_pipeline.orchestration.run_attempt import cancelled_reason
+from batch_pipeline.orchestration.run_page import without_values
 from batch_pipeline.system import System
 
 AnyReason = Reason | Callable[[int], Reason]
@@ -74,7 +76,7 @@ def reconcile(system: System, instance: DagsterInstance, *, since: datetime | No
     """
     ended: list[Batch] = []
     with connect(system.database_url, autocommit=True) as connection:
-        for batch in started_and_live(system.engine):
+        for batch in running_batches(system.engine):
             ended += _end_if_work_ended(system, instance, connection, batch)
         _end_outlived_runs(system, instance, connection)
     for batch in awaiting_since(system.engine, START_SECONDS, Starter.caller):
@@ -202,7 +204,7 @@ def _ended_runs(system: System, instance: DagsterInstance, since: datetime | Non
 
 def _end_launched_in_vain(system: System, instance: DagsterInstance, ended_runs: Sequence[str]) -> list[Batch]:
     """Ends the batches that await just a run among these, which have ended and of which most began their batch."""
-    run_ids = never_begun(system.engine, ended_runs)
+    run_ids = runs_without_attempt(system.engine, ended_runs)
     if not run_ids:
         return []
     named = {run.tags.get(tags.BATCH_ID) for run in instance.get_runs(RunsFilter(run_ids=run_ids))} - {None}
@@ -214,7 +216,7 @@ def _end_launched_in_vain(system: System, instance: DagsterInstance, ended_runs:
         newest.setdefault((run.tags[tags.BATCH_ID], run.tags.get(tags.REQUEST)), run)
     ended: list[Batch] = []
     for batch in awaiting:
-        found = newest.get((batch.id, request_of(batch)))
+        found = newest.get((batch.id, run_request_key(batch)))
         if found is not None and found.is_finished:
             was_cancelled = found.status is DagsterRunStatus.CANCELED
             ended += _end(system, batch, BatchStatus.failed, CANCELLED_BEFORE if was_cancelled else FAILED_BEFORE)
@@ -224,3 +226,30 @@ def _end_launched_in_vain(system: System, instance: DagsterInstance, ended_runs:
 def _in_parts(run_ids: Sequence[str], size: int) -> Iterator[Sequence[str]]:
     for start in range(0, len(run_ids), size):
         yield run_ids[start : start + size]
+
+
+def cancel_batch(system: System, instance: DagsterInstance, batch_id: str, *, updated_by: str | None = None) -> Batch:
+    """Ends the batch as `failed` with reason `cancelled`; what was written stays, and a retry does the rest.
+
+    Returns once no chunk is under way. Its run, if one is at work, notices and ends itself as CANCELED; one that is
+    still queued is cancelled here. A batch that had ended and awaits its re-run loses that, and stays as it ended.
+    Raises NotFoundError, and StateError (`not_cancellable`) where the batch has ended, also where it does so just now.
+    """
+    batch = system.ledger.get(batch_id)
+    was_live = batch.status not in FINAL
+    if not was_live and batch.awaits_run is None:
+        raise _ended_already(batch)
+    who: dict[str, Any] = {} if updated_by is None else {"updated_by": updated_by}
+    ended = system.ledger.end(batch_id, BatchStatus.failed, cancelled_reason, **who)
+    if was_live and (ended.reason is None or ended.reason.code != "cancelled"):
+        raise _ended_already(ended)
+    waiting = RunsFilter(
+        tags={tags.BATCH_ID: batch_id}, statuses=[DagsterRunStatus.QUEUED, DagsterRunStatus.NOT_STARTED]
+    )
+    for run in instance.get_runs(waiting):
+        instance.report_run_canceled(run, message="The batch was cancelled.")
+    return ended
+
+
+def _ended_already(batch: Batch) -> StateError:
+    return StateError("not_cancellable", f"Batch {batch.id} has ended already: it is {batch.status}.")
