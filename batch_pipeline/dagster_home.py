@@ -11,6 +11,7 @@ from pathlib import Path
 from psycopg.conninfo import conninfo_to_dict
 from sqlalchemy import URL
 
+from batch_pipeline.database import client_keepalives, with_server_keepalives
 from batch_pipeline.errors import SettingError
 from batch_pipeline.settings import Settings
 
@@ -37,18 +38,18 @@ def dagster_database_url(database_url: str) -> str:
         parameters = conninfo_to_dict(database_url)
     except Exception as error:  # psycopg.ProgrammingError; its text repeats the URL with the password
         raise SettingError("BATCH_DATABASE_URL is not a valid libpq URL") from error
-    options = [str(parameters.pop("options", "")), f"-csearch_path={DAGSTER_SCHEMA}"]
+    options = f"{with_server_keepalives(parameters.pop('options', None))} -csearch_path={DAGSTER_SCHEMA}"
     user, password = parameters.pop("user", None), parameters.pop("password", None)
     database = parameters.pop("dbname", None)
     # Everything else goes where psycopg 2 hands it to libpq as it is. A network host too: SQLAlchemy reads
     # "host:port" pairs out of the authority only for a single host.
-    query = {name: str(value) for name, value in parameters.items()}
+    query = {name: str(value) for name, value in {**client_keepalives(), **parameters}.items()}
     return URL.create(
         "postgresql+psycopg2",
         username=None if user is None else str(user),
         password=None if password is None else str(password),
         database=None if database is None else str(database),
-        query={**query, "options": " ".join(option for option in options if option)},
+        query={**query, "options": options},
     ).render_as_string(hide_password=False)
 
 

@@ -13,6 +13,8 @@ import psycopg
 from dagster import build_sensor_context
 
 from batch_pipeline import migrations
+from batch_pipeline.batches.accept import NewBatch, accept
+from batch_pipeline.batches.ids import new_batch_id
 from batch_pipeline.batches.model import Action
 from batch_pipeline.batches.options import BatchOptions
 from batch_pipeline.definitions import defs
@@ -35,9 +37,15 @@ def tick_seconds() -> float:
 
 def finish_many(system: System, storage_folder: Path, count: int) -> None:
     """So many completed batches, each with a file in the bucket."""
-    batch, _ = system.ledger.create(
-        organization_id="default", resource="contact", action=Action.merge, name="people.csv", options=BatchOptions()
+    new = NewBatch(
+        id=new_batch_id(),
+        organization_id="default",
+        resource="contact",
+        action=Action.merge,
+        name="people.csv",
+        options=BatchOptions(),
     )
+    batch = accept(system.engine, new).batch
     with psycopg.connect(system.database_url) as connection:
         connection.execute(
             """

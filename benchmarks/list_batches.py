@@ -95,7 +95,6 @@ def fill(url: str, number: int) -> None:
     with psycopg.connect(url, autocommit=True) as connection:
         connection.execute(FILL, values)
         connection.execute("VACUUM (ANALYZE) batches")
-        connection.execute("VACUUM (ANALYZE) batch_counts")
     print(f"{number:,} batches written in {time.monotonic() - began:.0f} s", flush=True)
 
 

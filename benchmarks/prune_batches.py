@@ -16,6 +16,8 @@ import psycopg
 from dagster import DagsterInstance
 
 from batch_pipeline import migrations
+from batch_pipeline.batches.accept import ArrivedPayload, NewBatch, accept
+from batch_pipeline.batches.ids import new_batch_id
 from batch_pipeline.batches.model import Action, Starter
 from batch_pipeline.batches.options import BatchOptions
 from batch_pipeline.batches.organizations import DEFAULT_ORGANIZATION
@@ -62,7 +64,15 @@ def measure(system: System, instance: DagsterInstance, batches: int) -> None:
 
 def run(system: System, instance: DagsterInstance, number: int) -> str:
     """One batch of three items, one of which is rejected; returns how it ended."""
-    batch, _ = system.ledger.create(
+    payload = (
+        f"name,email\nAda,ada{number}@example.com\nBob,bob{number}@example.com\nEve,no address\n",
+        f"tracking_number,type\nNUMBER{number}A,inbound\nNUMBER{number}B,outbound\nNUMBER{number}C,sideways\n",
+    )[number % 2]
+    batch_id = new_batch_id()
+    key = keys.upload(batch_id, "few.csv", saved=True)
+    system.store.write(key, payload.encode())
+    new = NewBatch(
+        id=batch_id,
         organization_id=DEFAULT_ORGANIZATION,
         resource=("contact", "tracker")[number % 2],
         action=Action.merge,
@@ -70,13 +80,7 @@ def run(system: System, instance: DagsterInstance, number: int) -> str:
         options=BatchOptions(save_result=True),
         source_key="few.csv",
     )
-    payload = (
-        f"name,email\nAda,ada{number}@example.com\nBob,bob{number}@example.com\nEve,no address\n",
-        f"tracking_number,type\nNUMBER{number}A,inbound\nNUMBER{number}B,outbound\nNUMBER{number}C,sideways\n",
-    )[number % 2]
-    key = keys.upload(batch.id, "few.csv", saved=True)
-    system.store.write(key, payload.encode())
-    arrived = system.ledger.payload_arrived(batch.id, upload_key=key, saved=True, starter=Starter.caller)
+    arrived = accept(system.engine, new, payload=ArrivedPayload(key, saved=True, starter=Starter.caller)).batch
     return str(execute_batch(system, instance, arrived).status)
 
 

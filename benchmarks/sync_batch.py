@@ -21,6 +21,8 @@ from dagster import DagsterInstance, in_process_executor, job, op
 from dagster._core.instance.ref import InstanceRef  # the one way to open an instance with a setting overridden
 
 from batch_pipeline import migrations
+from batch_pipeline.batches.accept import ArrivedPayload, NewBatch, accept
+from batch_pipeline.batches.ids import new_batch_id
 from batch_pipeline.batches.model import Action, Mode, Starter, Via
 from batch_pipeline.batches.options import BatchOptions
 from batch_pipeline.batches.organizations import DEFAULT_ORGANIZATION
@@ -121,7 +123,11 @@ def time_empty(instance: DagsterInstance) -> float:
 def time_batch(system: System, instance: DagsterInstance, payload: bytes) -> float:
     """Seconds of a batch, from its creation to its end."""
     began = time.perf_counter()
-    batch, _ = system.ledger.create(
+    batch_id = new_batch_id()
+    key = keys.upload(batch_id, "contacts.csv", saved=True)
+    system.store.write(key, payload)
+    new = NewBatch(
+        id=batch_id,
         organization_id=DEFAULT_ORGANIZATION,
         resource="contact",
         action=Action.merge,
@@ -131,9 +137,7 @@ def time_batch(system: System, instance: DagsterInstance, payload: bytes) -> flo
         via=Via.api,
         source_key="contacts.csv",
     )
-    key = keys.upload(batch.id, "contacts.csv", saved=True)
-    system.store.write(key, payload)
-    batch = system.ledger.payload_arrived(batch.id, upload_key=key, saved=True, starter=Starter.caller)
+    batch = accept(system.engine, new, payload=ArrivedPayload(key, saved=True, starter=Starter.caller)).batch
     batch = execute_batch(system, instance, batch)
     seconds = time.perf_counter() - began
     assert batch.status == "completed", batch.reason

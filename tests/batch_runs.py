@@ -10,11 +10,12 @@ from datetime import UTC, datetime, timedelta
 from typing import Any
 
 import psycopg
+import sqlalchemy as sa
 from dagster import DagsterInstance, DagsterRun, DagsterRunStatus
 from psycopg import sql
 from psycopg.rows import dict_row
 
-from batch_pipeline.batches.accept import NewBatch, accept
+from batch_pipeline.batches.accept import ArrivedPayload, NewBatch, accept
 from batch_pipeline.batches.ids import new_batch_id
 from batch_pipeline.batches.model import Action, Batch, Starter
 from batch_pipeline.batches.options import BatchOptions
@@ -44,6 +45,27 @@ def new_organization(system: System, region: str = "US") -> str:
     return create_organization(system.engine, f"org-{secrets.token_hex(4)}", region).id
 
 
+def accepted(
+    engine: sa.Engine,
+    organization_id: str | None,
+    *,
+    key: str | None = None,
+    saved: bool = True,
+    starter: Starter = Starter.caller,
+    **values: Any,
+) -> Batch:
+    """A batch of contacts that was accepted, with a payload at this key or without one."""
+    defaults = {
+        "id": new_batch_id(),
+        "resource": "contact",
+        "action": Action.merge,
+        "name": "people.csv",
+        "options": BatchOptions(),
+    }
+    payload = None if key is None else ArrivedPayload(key, saved, starter)
+    return accept(engine, NewBatch(organization_id=organization_id, **(defaults | values)), payload=payload).batch
+
+
 def arrived(
     system: System,
     organization_id: str,
@@ -56,34 +78,29 @@ def arrived(
     **options: Any,
 ) -> Batch:
     """A batch whose payload lies in storage and that awaits its run."""
-    batch, _ = system.ledger.create(
-        organization_id=organization_id,
+    batch_id = new_batch_id()
+    saved = bool(options.get("save_upload", True))
+    key = keys.upload(batch_id, name, saved=saved)
+    system.store.write(key, payload)
+    return accepted(
+        system.engine,
+        organization_id,
+        key=key,
+        saved=saved,
+        starter=starter,
+        id=batch_id,
         resource=resource,
         action=action,
         name=name,
         options=BatchOptions(**options),
         source_key=name,
     )
-    saved = bool(options.get("save_upload", True))
-    key = keys.upload(batch.id, name, saved=saved)
-    system.store.write(key, payload)
-    return system.ledger.payload_arrived(batch.id, upload_key=key, saved=saved, starter=starter)
 
 
 def awaiting_upload(system: System, organization_id: str, *, seconds: float = 3600) -> Batch:
     """A batch of contacts that awaits its file for so many seconds more; its URL has run out where they are past."""
-    new = NewBatch(
-        id=new_batch_id(),
-        organization_id=organization_id,
-        resource="contact",
-        action=Action.merge,
-        name="people.csv",
-        options=BatchOptions(),
-        upload_expires_at=datetime.now(UTC) + timedelta(seconds=seconds),
-    )
-    accepted = accept(system.engine, new)
-    assert accepted is not None
-    return accepted[0]
+    expires_at = datetime.now(UTC) + timedelta(seconds=seconds)
+    return accepted(system.engine, organization_id, upload_expires_at=expires_at)
 
 
 @dataclass(frozen=True)

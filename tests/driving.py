@@ -1,14 +1,13 @@
 """Runs a batch's phases one after another, as the ops of a run do, without Dagster."""
 
 import tempfile
-import time
 import uuid
 from collections.abc import Callable
 from pathlib import Path
 
-from batch_pipeline.batches.model import Batch, Reason
+from batch_pipeline.batches.model import Batch
 from batch_pipeline.batches.options import BatchOptions
-from batch_pipeline.batches.states import BatchStatus
+from batch_pipeline.batches.states import BatchStatus, Reason
 from batch_pipeline.errors import BatchError
 from batch_pipeline.phases.attempt import Attempt
 from batch_pipeline.phases.cleanup import cleanup
@@ -35,7 +34,6 @@ def run_attempt(
             region=region,
             scratch=Path(scratch),
             report=lambda progress: None,
-            started_at=time.time(),
         )
         try:
             parse(attempt)
@@ -44,5 +42,5 @@ def run_attempt(
             process(attempt)
             cleanup(attempt)
         except BatchError as error:
-            system.ledger.end(batch.id, BatchStatus.failed, Reason(error.code, error.message), run_id=run_id)
+            system.ledger.end_attempt(batch.id, run_id, BatchStatus.failed, Reason(error.code, error.message))
     return system.ledger.get(batch.id)

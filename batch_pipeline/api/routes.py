@@ -29,7 +29,6 @@ from batch_pipeline.batches.accept import IdempotencyKey
 from batch_pipeline.batches.api_keys import find_key
 from batch_pipeline.batches.listing import Filters, list_page
 from batch_pipeline.batches.model import Batch, Mode
-from batch_pipeline.batches.reasons import is_refused
 from batch_pipeline.errors import TooLargeError, WrongValuesError
 from batch_pipeline.service import changing, creating
 from batch_pipeline.service.context import Service
@@ -164,7 +163,7 @@ def _with_key(caller: Caller, key: str, body_hash: bytes) -> Caller:
 
 def _created(request: Request, service: Service, batch: Batch) -> Response:
     data = batch.to_json()
-    if is_refused(batch):
+    if batch.is_refused:
         assert batch.reason is not None  # noqa: S101 - refused
         message = f"The payload is refused: {batch.reason.message}"
         status = HTTPStatus.UNPROCESSABLE_ENTITY

@@ -1,29 +1,35 @@
-"""Accepting a batch: one transaction makes its row, its place in line and its idempotency key, or nothing at all."""
+"""The one way in: every batch is accepted here, whoever makes it (API, inbox, command line, Launchpad, rejected items).
+
+One transaction records the batch, its payload with its place in the order of arrival, and the keys that make it unique:
+the caller's idempotency key, or the object version that it was taken from. So there is no batch that waits for a
+payload which nobody will bring, and no payload that is taken in twice.
+"""
 
 from dataclasses import asdict, dataclass
 from datetime import datetime
-from typing import Any
+from typing import Any, NamedTuple
 
 import sqlalchemy as sa
 from sqlalchemy.dialects.postgresql import insert
 
 from batch_pipeline.batches.model import Action, Batch, Mode, Starter, Stats, Via, Work, initial_phases
 from batch_pipeline.batches.options import BatchOptions
-from batch_pipeline.batches.rows import batch_from_row, get_row, next_place, record
-from batch_pipeline.batches.states import LIVE, BatchStatus
+from batch_pipeline.batches.rows import batch_from_row, change, get_row, record, take_place
+from batch_pipeline.batches.states import FINAL, LIVE, BatchStatus, Reason
 from batch_pipeline.batches.tables import batches, idempotency_keys
 from batch_pipeline.database import translating_outages
-from batch_pipeline.errors import StateError
+from batch_pipeline.errors import BusyError, StateError
 
-# How long a caller's idempotency key stands for its batch.
-IDEMPOTENCY_SECONDS = 24 * 3600
-# Until then a launch that its caller has begun is his; then the sensor may ask for the run as well.
-CLAIM_SECONDS = 20
+IDEMPOTENCY_SECONDS = 24 * 3600  # how long a caller's idempotency key refers to its batch
+CLAIM_SECONDS = 20  # seconds that the API has to launch the run before the sensor does
 
 
 @dataclass(frozen=True)
 class NewBatch:
-    """A batch to be recorded as `requested`; what is None stays unknown."""
+    """What is known of a batch when it is accepted. None is unknown: an inbox folder may name no known resource.
+
+    `source_version` identifies the object that the batch was taken from: while it is recorded, no other batch has it.
+    """
 
     id: str
     organization_id: str | None
@@ -64,11 +70,26 @@ class NewBatch:
 
 @dataclass(frozen=True)
 class ArrivedPayload:
-    """Where a payload lies in storage, whether it is kept there for download, and who is to start its run."""
+    """A payload in storage.
+
+    Attributes:
+        key: where it lies.
+        saved: whether it is kept for download.
+        starter: who starts its run.
+        claim_seconds: how long the sensor leaves the launch to the caller.
+    """
 
     key: str
     saved: bool
     starter: Starter
+    claim_seconds: float | None = None
+
+
+class Accepted(NamedTuple):
+    """The batch, and whether it is new: an idempotency key or a source version may have one already."""
+
+    batch: Batch
+    is_new: bool
 
 
 @dataclass(frozen=True)
@@ -84,39 +105,75 @@ def accept(
     new: NewBatch,
     *,
     payload: ArrivedPayload | None = None,
+    refused: Reason | None = None,
     idempotency: IdempotencyKey | None = None,
     only_if_turn_is_free: bool = False,
-) -> tuple[Batch, bool] | None:
-    """Records the batch; returns it and True. Where its idempotency key is taken, the batch that took it, and False.
+) -> Accepted:
+    """Records the batch, or finds the one that has its idempotency key or source version.
 
-    With `only_if_turn_is_free` nothing is recorded, and None returned, where another batch of the same records is
-    live; if it is recorded, every batch that arrives later comes after it. A run that the launcher is to start is
-    claimed by the caller for a while. Raises StateError (`idempotency_conflict`) for a key with another body.
+    A batch without a payload awaits its file. One that is `refused` is recorded as failed: it never runs, and its
+    payload is kept for its sender.
+
+    Raises StateError (`idempotency_conflict`) for a key that was used with another body and, with
+    `only_if_turn_is_free`, BusyError (`resource_busy`) if another batch of the same records is live; otherwise every
+    batch of these records that arrives later comes after this one. Nothing is recorded if it raises.
     """
-    with translating_outages(), engine.connect() as connection, connection.begin() as transaction:
+    with translating_outages(), engine.begin() as connection:
         if idempotency is not None:
             holder = _take(connection, idempotency, new)
             if holder != new.id:
-                return batch_from_row(get_row(connection, holder)), False
+                return Accepted(batch_from_row(get_row(connection, holder)), is_new=False)
         row = new.to_row()
         if payload is not None:
-            place = next_place(connection, new)
-            if only_if_turn_is_free and not _is_turn_free(connection, new):
-                transaction.rollback()
-                return None
-            row |= {
-                "upload_key": payload.key,
-                "has_upload_file": payload.saved,
-                "arrival": place,
-                "first_arrival": place,
-                "arrived_at": sa.func.clock_timestamp(),
-                "awaits_run": payload.starter.value,
-            }
-            if payload.starter is Starter.launcher:
-                row["launch_claimed_until"] = seconds_from_now(CLAIM_SECONDS)
-        made = connection.execute(sa.insert(batches).values(row).returning(batches)).one()
+            row |= {"upload_key": payload.key, "has_upload_file": payload.saved}
+        if refused is not None:
+            row |= {"status": BatchStatus.failed.value, "reason": asdict(refused)}
+        elif payload is not None:
+            place = take_place(connection, new)
+            if only_if_turn_is_free and _is_any_live(connection, new.organization_id, new.resource):
+                raise BusyError("resource_busy", "Other batches of the same records are being processed.")
+            row |= _arrival(payload, place)
+        statement = insert(batches).values(row).on_conflict_do_nothing(index_elements=["source_version"])
+        made = connection.execute(statement.returning(batches)).one_or_none()
+        if made is None:
+            earlier = sa.select(batches).where(batches.c.source_version == new.source_version)
+            return Accepted(batch_from_row(connection.execute(earlier).one()), is_new=False)
         record(connection, new.id, None, BatchStatus.requested)
-        return batch_from_row(made), True
+        if refused is not None:
+            record(connection, new.id, BatchStatus.requested, BatchStatus.failed, reason=refused)
+        return Accepted(batch_from_row(made), is_new=True)
+
+
+def _arrival(payload: ArrivedPayload, place: int) -> dict[str, Any]:
+    claim = payload.claim_seconds
+    return {
+        "arrival": place,
+        "first_arrival": place,
+        "arrived_at": sa.func.clock_timestamp(),
+        "awaits_run": payload.starter.value,
+        "launch_claimed_until": None if claim is None else seconds_from_now(claim),
+    }
+
+
+def attach_payload(engine: sa.Engine, batch_id: str, payload: ArrivedPayload) -> Batch:
+    """Gives a batch that awaits its file this payload, and a place in the order of arrival; it now awaits its run.
+
+    A batch that has its payload, or that has ended, stays as it is. Returns the batch. Raises NotFoundError.
+    """
+    with translating_outages(), engine.begin() as connection:
+        batch = batch_from_row(get_row(connection, batch_id, lock=True))
+        if batch.arrival is not None or batch.status in FINAL:
+            return batch
+        values = _arrival(payload, take_place(connection, batch))
+        values |= {"upload_key": payload.key, "has_upload_file": payload.saved}
+        return batch_from_row(change(connection, batch_id, values))
+
+
+def release_source(engine: sa.Engine, batch_id: str) -> None:
+    """Forgets the object version that the batch was taken from: a later object is another one, however alike."""
+    statement = sa.update(batches).where(batches.c.id == batch_id).values(source_version=None)
+    with translating_outages(), engine.begin() as connection:
+        connection.execute(statement)
 
 
 def find_accepted(engine: sa.Engine, organization_id: str, idempotency: IdempotencyKey) -> Batch | None:
@@ -127,9 +184,9 @@ def find_accepted(engine: sa.Engine, organization_id: str, idempotency: Idempote
 
 
 def is_turn_free(engine: sa.Engine, organization_id: str, resource: str) -> bool:
-    """Whether no batch of these records is live; what `accept` decides, asked for cheaply beforehand."""
+    """Whether no batch of these records is live: a cheap look before `accept` decides."""
     with translating_outages(), engine.connect() as connection:
-        return _is_live_one_missing(connection, organization_id, resource)
+        return not _is_any_live(connection, organization_id, resource)
 
 
 def forget_old_keys(engine: sa.Engine) -> int:
@@ -195,18 +252,14 @@ def _holder(connection: sa.Connection, organization_id: str, idempotency: Idempo
     return str(found.batch_id)
 
 
-def _is_turn_free(connection: sa.Connection, new: NewBatch) -> bool:
-    return _is_live_one_missing(connection, str(new.organization_id), str(new.resource))
-
-
-def _is_live_one_missing(connection: sa.Connection, organization_id: str, resource: str) -> bool:
+def _is_any_live(connection: sa.Connection, organization_id: str | None, resource: str | None) -> bool:
     live = sa.select(batches.c.id).where(
         batches.c.organization_id == organization_id,
         batches.c.resource == resource,
         batches.c.arrival.is_not(None),
         batches.c.status.in_(LIVE),
     )
-    return not connection.execute(sa.select(live.exists())).scalar_one()
+    return bool(connection.execute(sa.select(live.exists())).scalar_one())
 
 
 def seconds_from_now(seconds: float) -> sa.ColumnElement[Any]:

@@ -2,50 +2,41 @@
 
 All changes of a batch's status go through here, are checked against the state machine and recorded with time and run.
 An attempt (a Dagster run) may change a batch only while it is the batch's newest attempt and the batch is live;
-otherwise it is told so by SupersededError and must write nothing more.
+otherwise SupersededError is raised, and it must write nothing more.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict
 from datetime import datetime
+from types import MappingProxyType
 from typing import Any
 
 import sqlalchemy as sa
-from sqlalchemy.dialects.postgresql import insert
 
-from batch_pipeline.batches.accept import NewBatch, seconds_from_now
-from batch_pipeline.batches.ids import new_batch_id
+from batch_pipeline.batches.accept import seconds_from_now
 from batch_pipeline.batches.locks import CHUNKS
-from batch_pipeline.batches.model import (
-    Action,
-    Batch,
-    Mode,
-    Phase,
-    PhaseName,
-    PhaseStatus,
-    Reason,
-    Starter,
-    Via,
-)
-from batch_pipeline.batches.options import BatchOptions
+from batch_pipeline.batches.model import Batch, Phase, PhaseName, PhaseStatus, Starter
 from batch_pipeline.batches.rows import (
     batch_from_row,
     change,
     ended_phase,
     get_row,
-    next_place,
     processed_items,
     record,
     require_files,
     restarted,
     superseded,
+    take_place,
 )
-from batch_pipeline.batches.states import FINAL, LIVE, RERUNNABLE, BatchStatus, check_transition
+from batch_pipeline.batches.states import FINAL, LIVE, RERUNNABLE, BatchStatus, Reason, check_transition
 from batch_pipeline.batches.tables import attempts, batches, transitions, turns
 from batch_pipeline.database import translating_outages
-from batch_pipeline.errors import NotFoundError, StateError, SupersededError
+from batch_pipeline.errors import NotFoundError, StateError
 
 _PHASE_ORDER = list(PhaseName)
+
+# A reason may depend on the number of items processed, which is final once the batch can write no more.
+AnyReason = Reason | Callable[[int], Reason]
 
 
 class Ledger:
@@ -56,55 +47,7 @@ class Ledger:
         # For single statements: each is a transaction by itself, without round trips for BEGIN and COMMIT.
         self._single = engine.execution_options(isolation_level="AUTOCOMMIT")
 
-    # ---- making and finding ------------------------------------------------------------------------------------
-
-    def create(
-        self,
-        *,
-        organization_id: str | None,
-        resource: str | None,
-        action: Action | None,
-        name: str,
-        options: BatchOptions,
-        mode: Mode = Mode.mixed,
-        via: Via = Via.file,
-        batch_id: str | None = None,
-        source_key: str | None = None,
-        source_version: str | None = None,
-        retry_of: str | None = None,
-        updated_by: str = "system",
-    ) -> tuple[Batch, bool]:
-        """Records a new batch as `requested`, or finds the one that has the same `source_version`.
-
-        Returns the batch and whether it is new. The unique `source_version` is what makes intake exactly-once.
-        """
-        new = NewBatch(
-            id=batch_id or new_batch_id(),
-            organization_id=organization_id,
-            resource=resource,
-            action=action,
-            name=name,
-            options=options,
-            mode=mode,
-            via=via,
-            source_key=source_key,
-            source_version=source_version,
-            retry_of=retry_of,
-            updated_by=updated_by,
-        )
-        statement = (
-            insert(batches)
-            .values(new.to_row())
-            .on_conflict_do_nothing(index_elements=["source_version"])
-            .returning(batches)
-        )
-        with translating_outages(), self.engine.begin() as connection:
-            row = connection.execute(statement).one_or_none()
-            if created := row is not None:
-                record(connection, new.id, None, BatchStatus.requested)
-            else:
-                row = connection.execute(sa.select(batches).where(batches.c.source_version == source_version)).one()
-        return batch_from_row(row), created
+    # ---- finding ------------------------------------------------------------------------------------
 
     def get(self, batch_id: str, organization_id: str | None = None) -> Batch:
         """The batch. Raises NotFoundError, also for another organization's batch where one is given."""
@@ -156,51 +99,19 @@ class Ledger:
             rows = connection.execute(statement.order_by(transitions.c.number))
             return [(row.before, row.after, row.at, row.run_id) for row in rows]
 
-    # ---- payload and attempts ----------------------------------------------------------------------------------
-
-    def payload_arrived(
-        self, batch_id: str, *, upload_key: str, saved: bool, starter: Starter, claim_seconds: float | None = None
-    ) -> Batch:
-        """Notes where the payload lies and gives the batch its place in the order of arrival; it now awaits a run.
-
-        `claim_seconds`: for so long the caller is at launching it, and the sensor leaves it to him. A batch whose
-        payload has arrived already, or that is final, stays as it is.
-        """
-        statement = (
-            sa.update(batches)
-            .where(batches.c.id == batch_id, batches.c.status.in_(LIVE), batches.c.arrival.is_(None))
-            .values(
-                upload_key=upload_key,
-                has_upload_file=saved,
-                arrival=sa.bindparam("place"),
-                first_arrival=sa.bindparam("place"),
-                arrived_at=sa.func.clock_timestamp(),
-                awaits_run=starter.value,
-                launch_claimed_until=None if claim_seconds is None else seconds_from_now(claim_seconds),
-                updated_at=sa.func.clock_timestamp(),
-            )
-        )
-        with translating_outages(), self.engine.begin() as connection:
-            connection.execute(statement, {"place": next_place(connection, get_row(connection, batch_id))})
-            return batch_from_row(get_row(connection, batch_id))
-
-    def release_source(self, batch_id: str) -> None:
-        """Notes that the batch's object has left the inbox: one that comes later is another, however alike."""
-        statement = sa.update(batches).where(batches.c.id == batch_id)
-        with translating_outages(), self._single.connect() as connection:
-            connection.execute(statement.values(source_version=None))
+    # ---- attempts ----------------------------------------------------------------------------------
 
     def request_rerun(
         self, batch_id: str, starter: Starter, *, claim_seconds: float | None = None, **changes: Any
     ) -> Batch:
-        """Lets a failed or timed-out batch await a run, with a new place in the order of arrival.
+        """Puts a failed or timed-out batch back where its finished phases allow; it awaits a run, in a new place.
 
-        `claim_seconds`: for so long the caller is at launching it, and the sensor leaves it to him.
-        Raises StateError where the batch is in another state, or expired.
+        From then on it is `queued` if it is validated, else `requested`. `claim_seconds`: how long the sensor leaves
+        the launch to the caller. Raises StateError: `not_rerunnable`, `nothing_to_rerun`, `pruned`.
         """
         with translating_outages(), self.engine.begin() as connection:
             batch = batch_from_row(get_row(connection, batch_id, lock=True))
-            if BatchStatus(batch.status) not in RERUNNABLE:
+            if batch.status not in RERUNNABLE:
                 raise StateError(
                     "not_rerunnable",
                     f"Batch {batch_id} is {batch.status}: only failed or timed_out batches can be retried.",
@@ -211,10 +122,12 @@ class Ledger:
                     f"Batch {batch_id} never had a payload that could be read: upload it again in the right place.",
                 )
             require_files(batch)
-            claimed_until = None if claim_seconds is None else seconds_from_now(claim_seconds)
-            place = next_place(connection, batch)
-            values = {"awaits_run": starter.value, "arrival": place, "launch_claimed_until": claimed_until, **changes}
-            return batch_from_row(change(connection, batch_id, values))
+            values = _reopen(connection, batch) | {
+                "awaits_run": starter.value,
+                "arrival": take_place(connection, batch),
+                "launch_claimed_until": None if claim_seconds is None else seconds_from_now(claim_seconds),
+            }
+            return batch_from_row(change(connection, batch_id, values | changes))
 
     def begin_attempt(self, batch_id: str, run_id: str) -> Batch:
         """Makes the run the batch's newest attempt, unless it is one already.
@@ -224,34 +137,26 @@ class Ledger:
         run is an older attempt.
         """
         with translating_outages(), self.engine.begin() as connection:
-            row = get_row(connection, batch_id, lock=True)
-            batch = batch_from_row(row)
+            batch = batch_from_row(get_row(connection, batch_id, lock=True))
             known = connection.execute(
                 sa.select(attempts.c.number).where(attempts.c.run_id == run_id)
             ).scalar_one_or_none()
             if known is not None:
                 if batch.run_id != run_id:
-                    raise SupersededError("superseded", f"A newer run has taken over batch {batch_id}.")
+                    raise superseded(batch)
                 return batch
-            status = BatchStatus(batch.status)
-            if status is BatchStatus.expired:
+            if batch.status is BatchStatus.expired:
                 raise StateError("batch_expired", f"Batch {batch_id} expired: no file came. Create a new one.")
-            if status in RERUNNABLE:
+            is_rerun_of_dagster = batch.status in RERUNNABLE
+            if is_rerun_of_dagster:
                 require_files(batch)
             number = batch.attempts + 1
             connection.execute(sa.insert(attempts).values(run_id=run_id, batch_id=batch_id, number=number))
             changes: dict[str, Any] = {"run_id": run_id, "attempts": number, "awaits_run": None}
-            if status is not BatchStatus.completed:
-                changes["phases"] = [restarted(phase).to_row() for phase in batch.phases]
-                validated = batch.phase(PhaseName.validation).status is PhaseStatus.completed
-                place = BatchStatus.queued if validated else BatchStatus.requested
-                # Also `requested`: an attempt can be lost between the end of its validation and saying `queued`.
-                if status is not place and (status in RERUNNABLE or status is BatchStatus.requested):
-                    check_transition(batch_id, status, place)
-                    changes |= {"status": place.value, "reason": None, "has_errors_file": False}
-                    record(connection, batch_id, status, place, run_id=run_id)
-                if status in RERUNNABLE and batch.awaits_run is None:
-                    changes["arrival"] = next_place(connection, batch)  # re-executed in Dagster: it lines up anew
+            if batch.status is not BatchStatus.completed:
+                changes |= _reopen(connection, batch, run_id=run_id)
+            if is_rerun_of_dagster:
+                changes["arrival"] = take_place(connection, batch)
             return batch_from_row(change(connection, batch_id, changes))
 
     def attempts_at(self, batch_id: str) -> list[str]:
@@ -260,11 +165,13 @@ class Ledger:
         with translating_outages(), self._single.connect() as connection:
             return [str(run_id) for run_id in connection.execute(statement).scalars()]
 
-    def attempt_times(self, run_id: str) -> tuple[float, float]:
-        """When the attempt began (epoch seconds), and how long it has waited for turns (seconds)."""
+    def attempt_seconds(self, run_id: str) -> float:
+        """How long the attempt has been running, without its waits for the turn, by the database's clock."""
+        running = (
+            sa.func.extract("epoch", sa.func.clock_timestamp() - attempts.c.started_at) - attempts.c.waited_seconds
+        )
         with translating_outages(), self._single.connect() as connection:
-            row = connection.execute(sa.select(attempts).where(attempts.c.run_id == run_id)).one()
-        return row.started_at.timestamp(), float(row.waited_seconds)
+            return float(connection.execute(sa.select(running).where(attempts.c.run_id == run_id)).scalar_one())
 
     def add_waiting(self, run_id: str, seconds: float) -> None:
         """Adds to the time that the attempt has waited for turns."""
@@ -275,7 +182,7 @@ class Ledger:
     def check_live(self, batch_id: str, run_id: str) -> Batch:
         """The batch as it is. Raises SupersededError unless it is live and the run its newest attempt."""
         batch = self.get(batch_id)
-        if batch.run_id != run_id or BatchStatus(batch.status) in FINAL:
+        if batch.run_id != run_id or batch.status in FINAL:
             raise superseded(batch)
         return batch
 
@@ -310,7 +217,7 @@ class Ledger:
         """
         with translating_outages(), self.engine.begin() as connection:
             batch = batch_from_row(get_row(connection, batch_id, lock=True))
-            before = BatchStatus(batch.status)
+            before = batch.status
             if batch.run_id != run_id:
                 raise superseded(batch)
             if before is not after:
@@ -321,65 +228,38 @@ class Ledger:
             return batch_from_row(change(connection, batch_id, {"status": after.value, **changes}))
 
     def yield_slot(self, batch_id: str, run_id: str) -> None:
-        """Lets a batch that waits for its turn await another run, so that its run can end. Its place in line stays."""
+        """Lets a queued batch await another run, so that its run can end. Its place in the order of arrival stays."""
         self.update(batch_id, run_id, awaits_run=Starter.launcher.value)
 
     # ---- ends ------------------------------------------------------------------------------------------------
 
-    def end(
-        self,
-        batch_id: str,
-        status: BatchStatus,
-        reason: Reason | Callable[[int], Reason],
-        *,
-        run_id: str | None = None,
-        only_if_awaiting_file: bool = False,
-        if_still: Batch | None = None,
-        **changes: Any,
-    ) -> Batch:
-        """Ends a live batch as failed, timed out or expired, and takes the turn from it, so that it can't write more.
+    def end(self, batch_id: str, status: BatchStatus, reason: AnyReason, **changes: Any) -> Batch:
+        """Ends a live batch as failed, timed out or expired, for its owner or an operator.
 
-        The reason may depend on the number of items processed, which is final once the turn has been taken.
-        A batch that is final already, or whose newest attempt is not `run_id` (where given), stays as it is; a re-run
-        that it awaits is given up where no `run_id` is given. With `only_if_awaiting_file`, one whose payload has
-        arrived stays as it is; with `if_still`, one that has begun an attempt, or awaits another run or none, since it
-        was read so. Returns the batch as it is afterwards.
+        Takes the turn from it and waits for the chunks under way, so that nothing is written afterwards. A batch that
+        has ended stays as it is. Returns the batch.
         """
         with translating_outages(), self.engine.begin() as connection:
             batch = batch_from_row(get_row(connection, batch_id, lock=True))
-            before = BatchStatus(batch.status)
-            if if_still is not None and _awaited(batch) != _awaited(if_still):
-                return batch
-            if before in FINAL or (run_id is not None and batch.run_id != run_id):
-                if run_id is None and batch.awaits_run is not None:
-                    return batch_from_row(change(connection, batch_id, {"awaits_run": None}))
-                return batch
-            if only_if_awaiting_file and batch.arrival is not None:
-                return batch
-            check_transition(batch_id, before, status)
-            # Waits for chunks under way, and lets none begin: each shares this lock until it commits.
-            connection.execute(sa.select(sa.func.pg_advisory_xact_lock(sa.func.hashtextextended(CHUNKS + batch_id, 0))))
-            connection.execute(
-                sa.update(turns).where(turns.c.holder == batch_id).values(fence=turns.c.fence + 1, holder=None)
-            )
-            done, failed = processed_items(connection, batch_id)
-            reason = reason(done + failed) if callable(reason) else reason
-            record(connection, batch_id, before, status, run_id=batch.run_id, reason=reason)
-            now = connection.execute(sa.select(sa.func.extract("epoch", sa.func.clock_timestamp()))).scalar_one()
-            phases = [
-                ended_phase(phase, reason.message, float(now), done, failed)
-                if phase.status is PhaseStatus.running
-                else phase
-                for phase in batch.phases
-            ]
-            values = {
-                "status": status.value,
-                "reason": asdict(reason),
-                "phases": [phase.to_row() for phase in phases],
-                "awaits_run": None,
-                **changes,
-            }
-            return batch_from_row(change(connection, batch_id, values))
+            return _end(connection, batch, status, reason, changes)
+
+    def end_attempt(self, batch_id: str, run_id: str, status: BatchStatus, reason: AnyReason) -> Batch:
+        """As `end`, for the run itself: a batch that has a newer attempt stays as it is."""
+        with translating_outages(), self.engine.begin() as connection:
+            batch = batch_from_row(get_row(connection, batch_id, lock=True))
+            return batch if batch.run_id != run_id else _end(connection, batch, status, reason)
+
+    def end_if_unchanged(self, seen: Batch, status: BatchStatus, reason: AnyReason, **changes: Any) -> Batch:
+        """As `end`, for reconciling: a batch that began or requested another run since it was seen stays as it is."""
+        with translating_outages(), self.engine.begin() as connection:
+            batch = batch_from_row(get_row(connection, seen.id, lock=True))
+            return batch if _run_state(batch) != _run_state(seen) else _end(connection, batch, status, reason, changes)
+
+    def expire(self, batch_id: str, reason: Reason) -> Batch:
+        """As `end`, for a batch whose upload URL ran out: one whose payload has arrived stays as it is."""
+        with translating_outages(), self.engine.begin() as connection:
+            batch = batch_from_row(get_row(connection, batch_id, lock=True))
+            return batch if batch.arrival is not None else _end(connection, batch, BatchStatus.expired, reason)
 
     def add_to_reason(self, batch_id: str, sentence: str) -> None:
         """Adds a sentence to the reason of a batch that has ended."""
@@ -390,6 +270,51 @@ class Ledger:
                 change(connection, batch_id, {"reason": asdict(reason)})
 
 
-def _awaited(batch: Batch) -> tuple[int | None, int, Starter | None]:
-    """Tells which run the batch awaits or, where it awaits none, which it began last, among all of its runs."""
+def _reopen(connection: sa.Connection, batch: Batch, run_id: str | None = None) -> dict[str, Any]:
+    """The columns of a batch that is to run (again): where its finished phases allow, the other phases pending."""
+    values: dict[str, Any] = {"phases": [restarted(phase).to_row() for phase in batch.phases]}
+    is_validated = batch.phase(PhaseName.validation).status is PhaseStatus.completed
+    status = BatchStatus.queued if is_validated else BatchStatus.requested
+    # A `requested` batch can be validated: its attempt died before it set `queued`.
+    if batch.status is not status and (batch.status in RERUNNABLE or batch.status is BatchStatus.requested):
+        check_transition(batch.id, batch.status, status)
+        record(connection, batch.id, batch.status, status, run_id=run_id)
+        values |= {"status": status.value, "reason": None, "has_errors_file": False}
+    return values
+
+
+def _end(
+    connection: sa.Connection,
+    batch: Batch,
+    status: BatchStatus,
+    reason: AnyReason,
+    changes: Mapping[str, Any] = MappingProxyType({}),
+) -> Batch:
+    """Ends a batch whose row is locked, unless it has ended. A callable reason gets the number of items processed."""
+    if batch.status in FINAL:
+        return batch
+    check_transition(batch.id, batch.status, status)
+    # Waits for the chunks under way and lets none begin: each shares this lock until it commits.
+    connection.execute(sa.select(sa.func.pg_advisory_xact_lock(sa.func.hashtextextended(CHUNKS + batch.id, 0))))
+    connection.execute(sa.update(turns).where(turns.c.holder == batch.id).values(fence=turns.c.fence + 1, holder=None))
+    done, failed = processed_items(connection, batch.id)
+    reason = reason(done + failed) if callable(reason) else reason
+    record(connection, batch.id, batch.status, status, run_id=batch.run_id, reason=reason)
+    now = connection.execute(sa.select(sa.func.extract("epoch", sa.func.clock_timestamp()))).scalar_one()
+    phases = [
+        ended_phase(phase, reason.message, float(now), done, failed) if phase.status is PhaseStatus.running else phase
+        for phase in batch.phases
+    ]
+    values = {
+        "status": status.value,
+        "reason": asdict(reason),
+        "phases": [phase.to_row() for phase in phases],
+        "awaits_run": None,
+        **changes,
+    }
+    return batch_from_row(change(connection, batch.id, values))
+
+
+def _run_state(batch: Batch) -> tuple[int | None, int, Starter | None]:
+    """Differs after each request for a run and each attempt."""
     return batch.arrival, batch.attempts, batch.awaits_run

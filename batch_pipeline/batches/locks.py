@@ -12,7 +12,8 @@ Order. A transaction or process that needs several of these takes them from top 
 other:
 
 1. `INBOX` + key: one process takes in an object. Transaction lock, `exclusive_intake`.
-2. `OWNER` + batch: a run works on the batch (`OWNER` + batch + "/copies": a process writes its copies). Session lock.
+2. `OWNER` + batch: a run works on the batch. Session lock, `Ownership`. The same with `run_owner`: the run works, but
+   its batch is not resolved yet; with batch + "/copies": a process writes the copies of its upload.
 3. `TURN` + records: a batch writes these records. Session lock, `take_turn`.
 4. the row of `batches`: every change of a batch's status.
 5. `LINE` + records: one transaction gives out a place in the order of arrival. Transaction lock, `take_place`.
@@ -271,3 +272,8 @@ def is_owned(connection: psycopg.Connection[tuple[Any, ...]], batch_id: str) -> 
         (OWNER + batch_id,),
     ).fetchone()
     return row is not None and bool(row[0])
+
+
+def run_owner(run_id: str) -> str:
+    """The name under which `Ownership` holds a run that has not resolved its batch yet."""
+    return f"run/{run_id}"

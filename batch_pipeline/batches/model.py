@@ -9,6 +9,8 @@ from datetime import datetime
 from enum import StrEnum
 from typing import Any, Self
 
+from batch_pipeline.batches.states import NOT_ABOUT_THE_PAYLOAD, BatchStatus, Reason
+
 
 class Action(StrEnum):
     """What a batch does with its items."""
@@ -71,14 +73,6 @@ class PhaseStatus(StrEnum):
     completed = "completed"
     failed = "failed"
     skipped = "skipped"
-
-
-@dataclass(frozen=True)
-class Reason:
-    """Why a batch ended as it did: a stable snake_case code and a sentence that a user can act on."""
-
-    code: str
-    message: str
 
 
 @dataclass(frozen=True)
@@ -235,7 +229,7 @@ class Batch:
     action: Action | None
     mode: Mode
     via: Via
-    status: str
+    status: BatchStatus
     reason: Reason | None
     options: dict[str, Any]
     phases: tuple[Phase, ...]
@@ -266,6 +260,15 @@ class Batch:
         """The named phase."""
         return next(phase for phase in self.phases if phase.name is name)
 
+    @property
+    def is_refused(self) -> bool:
+        """Whether the batch failed because its payload is refused as a whole."""
+        return (
+            self.status is BatchStatus.failed
+            and self.reason is not None
+            and self.reason.code not in NOT_ABOUT_THE_PAYLOAD
+        )
+
     def to_json(self) -> dict[str, Any]:
         """The batch object of the specification: times in whole epoch seconds."""
         return {
@@ -277,7 +280,7 @@ class Batch:
             "action": None if self.action is None else self.action.value,
             "mode": self.mode.value,
             "via": self.via.value,
-            "status": self.status,
+            "status": self.status.value,
             "reason": None if self.reason is None else asdict(self.reason),
             "duplicate_handling": self.options["duplicate_handling"],
             "phases": [phase.to_json() for phase in self.phases],

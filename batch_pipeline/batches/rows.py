@@ -5,39 +5,28 @@ from typing import Any, Protocol
 
 import sqlalchemy as sa
 
-from batch_pipeline.batches.model import (
-    Action,
-    Batch,
-    Mode,
-    Phase,
-    PhaseName,
-    PhaseStatus,
-    Reason,
-    Starter,
-    Stats,
-    Via,
-    Work,
-)
-from batch_pipeline.batches.states import FINAL, BatchStatus
+from batch_pipeline.batches.locks import LINE
+from batch_pipeline.batches.model import Action, Batch, Mode, Phase, PhaseName, PhaseStatus, Starter, Stats, Via, Work
+from batch_pipeline.batches.states import FINAL, BatchStatus, Reason
 from batch_pipeline.batches.tables import arrivals, batches, chunks, transitions
 from batch_pipeline.errors import NotFoundError, StateError, SupersededError
 
 
 class HasRecordsOf(Protocol):
-    """What says which records a batch is about."""
+    """A batch, or one to be made: which records it is about."""
 
     @property
     def organization_id(self) -> str | None:
-        """Whose they are."""
+        """Their organization."""
 
     @property
     def resource(self) -> str | None:
-        """What they are."""
+        """Their resource."""
 
 
-def next_place(connection: sa.Connection, batch: HasRecordsOf | sa.Row[Any]) -> int:
-    """The next place in line. Places of the same records become visible in their order: the lock lasts until commit."""
-    line = f"batch_pipeline.line:{batch.organization_id}/{batch.resource}"
+def take_place(connection: sa.Connection, records: HasRecordsOf) -> int:
+    """The next place in the order of arrival. Places of the same records become visible in their order."""
+    line = f"{LINE}{records.organization_id}/{records.resource}"
     connection.execute(sa.select(sa.func.pg_advisory_xact_lock(sa.func.hashtextextended(line, 0))))
     return int(connection.execute(sa.select(arrivals.next_value())).scalar_one())
 
@@ -67,8 +56,8 @@ def ended_phase(phase: Phase, reason: str, now: float, done: int, failed: int) -
 
 
 def superseded(batch: Batch) -> SupersededError:
-    """What tells an attempt that it may change the batch no more."""
-    if BatchStatus(batch.status) in FINAL:
+    """The error for an attempt that may no longer change the batch."""
+    if batch.status in FINAL:
         ended = f" ({batch.reason.code})" if batch.reason else ""
         return SupersededError("superseded", f"Batch {batch.id} has ended meanwhile: {batch.status}{ended}.")
     return SupersededError("superseded", f"A newer run has taken over batch {batch.id}.")
@@ -126,6 +115,7 @@ def batch_from_row(row: sa.Row[Any]) -> Batch:
         **{
             **data,
             "action": None if data["action"] is None else Action(data["action"]),
+            "status": BatchStatus(data["status"]),
             "mode": Mode(data["mode"]),
             "via": Via(data["via"]),
             "awaits_run": None if data["awaits_run"] is None else Starter(data["awaits_run"]),

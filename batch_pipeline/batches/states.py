@@ -1,5 +1,6 @@
-"""The state machine of a batch: its statuses and the transitions between them, and nothing else."""
+"""The state machine of a batch: its statuses, the transitions between them, and reasons for a bad end."""
 
+from dataclasses import dataclass
 from enum import StrEnum
 
 from batch_pipeline.errors import StateError
@@ -8,13 +9,13 @@ from batch_pipeline.errors import StateError
 class BatchStatus(StrEnum):
     """Where a batch stands."""
 
-    requested = "requested"
-    queued = "queued"
-    processing = "processing"
-    completed = "completed"
-    failed = "failed"
-    timed_out = "timed_out"
-    expired = "expired"
+    requested = "requested"  #: not validated yet; a batch made for an upload waits here for its file
+    queued = "queued"  #: valid, waits for its turn
+    processing = "processing"  #: is being written
+    completed = "completed"  #: everything is written; single items may have been rejected
+    failed = "failed"  #: could not start, or could not be completed
+    timed_out = "timed_out"  #: an attempt ran longer than it may
+    expired = "expired"  #: its upload URL ran out before a file came
 
 
 LIVE = [BatchStatus.requested.value, BatchStatus.queued.value, BatchStatus.processing.value]
@@ -41,3 +42,28 @@ def check_transition(batch_id: str, before: BatchStatus, after: BatchStatus) -> 
     """Raises StateError (`illegal_transition`) unless a batch may go from the one status to the other."""
     if after not in TRANSITIONS[before]:
         raise StateError("illegal_transition", f"Batch {batch_id} is {before.value} and can't become {after.value}.")
+
+
+@dataclass(frozen=True)
+class Reason:
+    """Why a batch ended badly: a stable snake_case code, and a sentence that a user can act on."""
+
+    code: str
+    message: str
+
+
+# Codes that say nothing about the payload: it may succeed as it is. Each other code refuses the payload as a whole.
+NOT_ABOUT_THE_PAYLOAD = frozenset(
+    {
+        "cancelled",
+        "database_unavailable",
+        "storage_unavailable",
+        "internal_error",
+        "never_started",
+        "object_not_found",
+        "run_deleted",
+        "run_failed",
+        "superseded",
+        "worker_lost",
+    }
+)

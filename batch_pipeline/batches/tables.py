@@ -107,18 +107,6 @@ turns = sa.Table(
     sa.Column("holder", _Key),
 )
 
-# Sums of `number` say how many batches there are of each kind; triggers on `batches` add the changes.
-counts = sa.Table(
-    "batch_counts",
-    metadata,
-    sa.Column("organization_id", _Key, nullable=False),
-    sa.Column("resource", _Text, nullable=False),
-    sa.Column("action", _Text, nullable=False),
-    sa.Column("mode", _Text, nullable=False),
-    sa.Column("via", _Text, nullable=False),
-    sa.Column("status", _Text, nullable=False),
-    sa.Column("number", sa.BigInteger, nullable=False),
-)
 
 api_keys = sa.Table(
     "api_keys",

@@ -91,6 +91,7 @@ def check_resource(resource: str, action: Action) -> None:
 
 def accept_file(system: "System", source: Path, place: Place, options: BatchOptions, starter: Starter) -> "Batch":
     """Uploads first, then records the batch: a process that ends in between leaves no batch that waits for ever."""
+    from batch_pipeline.batches.accept import ArrivedPayload, NewBatch, accept
     from batch_pipeline.batches.ids import new_batch_id
     from batch_pipeline.batches.options import label_from_file_name
     from batch_pipeline.batches.organizations import get_organization
@@ -101,8 +102,8 @@ def accept_file(system: "System", source: Path, place: Place, options: BatchOpti
     key = keys.upload(batch_id, source.name, saved=options.save_upload)
     try:
         system.store.upload(source, key)
-        batch, _ = system.ledger.create(
-            batch_id=batch_id,
+        new = NewBatch(
+            id=batch_id,
             organization_id=place.organization,
             resource=place.resource,
             action=place.action,
@@ -111,7 +112,7 @@ def accept_file(system: "System", source: Path, place: Place, options: BatchOpti
             source_key=source.name,
             updated_by="cli",
         )
-        return system.ledger.payload_arrived(batch.id, upload_key=key, saved=options.save_upload, starter=starter)
+        return accept(system.engine, new, payload=ArrivedPayload(key, options.save_upload, starter)).batch
     except KeyboardInterrupt:
         with suppress(KeyboardInterrupt):
             system.store.delete(key)

@@ -1,8 +1,8 @@
 """The inbox: files under `uploads/{organization}/{resource}/{action}/` become batches, each object version exactly one.
 
-An object is copied to the batch's folder, recorded in the ledger under its version, and removed from the inbox, in
-that order. The ledger's unique version decides, so a crash between any two steps, or two takers at once, neither skip
-nor double one: what was recorded is only removed again, what was not is taken in again.
+An object is copied to the batch's folder, accepted in one transaction under its version, and removed from the inbox, in
+that order. The unique version decides: a crash between any two steps, or two processes at once, neither skip nor double
+an object. One that was accepted is only removed again; one that was not is taken in again.
 """
 
 import json
@@ -16,12 +16,14 @@ from typing import Any
 
 import sqlalchemy as sa
 
+from batch_pipeline.batches.accept import ArrivedPayload, NewBatch, accept, release_source
 from batch_pipeline.batches.ids import new_batch_id
-from batch_pipeline.batches.model import Action, Batch, Reason, Starter
+from batch_pipeline.batches.locks import INBOX
+from batch_pipeline.batches.model import Action, Batch, Starter
 from batch_pipeline.batches.options import BatchOptions, label_from_file_name, parse_options
 from batch_pipeline.batches.organizations import list_organizations
 from batch_pipeline.batches.queries import newest_by_organization
-from batch_pipeline.batches.states import BatchStatus
+from batch_pipeline.batches.states import BatchStatus, Reason
 from batch_pipeline.database import translating_outages
 from batch_pipeline.errors import NotFoundError, RefusedError
 from batch_pipeline.intake.independent import process_independently
@@ -29,8 +31,6 @@ from batch_pipeline.records.registry import RESOURCES, check_action
 from batch_pipeline.storage import keys
 from batch_pipeline.storage.store import StoredObject
 from batch_pipeline.system import System
-
-_SPACE = "batch_pipeline.inbox:"  # of advisory locks
 
 
 @dataclass(frozen=True)
@@ -108,12 +108,12 @@ def take_in_one(
 
 @contextmanager
 def exclusive_intake(system: System, key: str) -> Iterator[None]:
-    """One taker at a time works on a key: another, who saw the object before it was taken in, finds it gone.
+    """One process at a time takes in a key: another, which listed the object before, finds it gone.
 
-    Without this it could record the version again just after the first has released it.
+    Without this it could accept the version again just after the first has released it.
     """
     with translating_outages(), system.engine.connect() as connection:
-        connection.execute(sa.select(sa.func.pg_advisory_xact_lock(sa.func.hashtextextended(_SPACE + key, 0))))
+        connection.execute(sa.select(sa.func.pg_advisory_xact_lock(sa.func.hashtextextended(INBOX + key, 0))))
         yield
 
 
@@ -132,17 +132,8 @@ def _take_in(
         problem = Reason("unknown_folder", address.problem)
     elif problem is None:
         problem = _action_problem(address)
-    batch_id = new_batch_id()
-    target = keys.upload(batch_id, address.file_name, saved=options.save_upload)
-    try:
-        system.store.copy(found.key, target)
-    except NotFoundError:
-        return None
-    if system.store.confirm(found) is None:
-        system.store.delete(target)  # overwritten meanwhile: nobody knows of which version this is a copy
-        return None
-    batch, created = system.ledger.create(
-        batch_id=batch_id,
+    new = NewBatch(
+        id=new_batch_id(),
         organization_id=address.organization_id,
         resource=address.resource,
         action=address.action,
@@ -152,21 +143,27 @@ def _take_in(
         source_version=f"{found.key}@{found.version}",
         updated_by="inbox",
     )
-    if not created:
-        system.store.delete(target)  # another taker, or an earlier try, has recorded this version
-        target = keys.upload(batch.id, address.file_name, saved=options.save_upload)
-    if batch.status == BatchStatus.requested and batch.arrival is None:
-        if problem is not None:
-            batch = system.ledger.end(batch.id, BatchStatus.failed, problem, upload_key=target, has_upload_file=True)
-        else:
-            batch = system.ledger.payload_arrived(
-                batch.id, upload_key=target, saved=options.save_upload, starter=starter
+    saved = options.save_upload or problem is not None
+    target = keys.upload(new.id, address.file_name, saved=saved)
+    try:
+        system.store.copy(found.key, target)
+    except NotFoundError:
+        return None
+    if system.store.confirm(found) is None:
+        system.store.delete(target)  # overwritten meanwhile: the copy may be of either version
+        return None
+    batch, is_new = accept(system.engine, new, payload=ArrivedPayload(target, saved, starter), refused=problem)
+    if not is_new:
+        system.store.delete(target)  # an earlier try, which died, has accepted this version
+        if batch.status is BatchStatus.requested and batch.arrival is None:
+            return (
+                None  # left by an earlier release without its payload: reconciling ends it, then this file is taken in
             )
     for taken in (found, sidecar):
-        # What has been overwritten since is the next version, or its options: it stays for the next look.
+        # An object that was overwritten since is the next version, or its options: it stays for the next look.
         if taken is not None and system.store.confirm(taken) is not None:
             system.store.delete(taken.key)
-    system.ledger.release_source(batch.id)
+    release_source(system.engine, batch.id)
     return batch
 
 

@@ -5,6 +5,7 @@ import json
 import tempfile
 from pathlib import Path
 
+from batch_pipeline.batches.accept import ArrivedPayload, NewBatch, accept
 from batch_pipeline.batches.ids import new_batch_id
 from batch_pipeline.batches.model import Action, Batch, BlankCells, Starter
 from batch_pipeline.batches.options import NAME_MAX, BatchOptions
@@ -58,8 +59,8 @@ def create_from_rejected(
                 f"Batch {batch_id} rejected only rows that could not be read: correct the errors file and upload it.",
             )
         system.store.upload(path, target)
-    system.ledger.create(
-        batch_id=new_id,
+    new = NewBatch(
+        id=new_id,
         organization_id=original.organization_id,
         resource=original.resource,
         action=action,
@@ -69,9 +70,8 @@ def create_from_rejected(
         retry_of=batch_id,
         updated_by=updated_by,
     )
-    return system.ledger.payload_arrived(
-        new_id, upload_key=target, saved=options.save_upload, starter=starter, claim_seconds=claim_seconds
-    )
+    payload = ArrivedPayload(target, options.save_upload, starter, claim_seconds=claim_seconds)
+    return accept(system.engine, new, payload=payload).batch
 
 
 def _write_csv(system: System, original: Batch, path: Path) -> int:

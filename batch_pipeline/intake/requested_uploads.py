@@ -8,9 +8,10 @@ costs the same however many batches there have been.
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 
-from batch_pipeline.batches.model import Batch, Reason, Starter
+from batch_pipeline.batches.accept import ArrivedPayload, attach_payload
+from batch_pipeline.batches.model import Batch, Starter
 from batch_pipeline.batches.queries import overdue_uploads
-from batch_pipeline.batches.states import BatchStatus
+from batch_pipeline.batches.states import BatchStatus, Reason
 from batch_pipeline.errors import NotFoundError
 from batch_pipeline.intake.inbox import exclusive_intake
 from batch_pipeline.intake.independent import process_independently
@@ -53,6 +54,16 @@ def take_in_requested(system: System, *, limit: int, seconds: float | None = Non
     )
 
 
+def take_in_upload(system: System, batch_id: str) -> Batch | None:
+    """Takes in the file that came to the batch's upload URL; returns the batch, or None where there is no such file."""
+    try:
+        found = system.store.stat(keys.requested(batch_id))
+    except NotFoundError:
+        return None
+    taken = _take_in(system, found)
+    return taken if isinstance(taken, Batch) else None
+
+
 def expire_requested(system: System, *, limit: int, seconds: float | None = None) -> list[Batch]:
     """Ends at most `limit` batches whose upload URL has run out without a file; returns them.
 
@@ -73,7 +84,7 @@ def expire_requested(system: System, *, limit: int, seconds: float | None = None
 def _expire(system: System, batch: Batch) -> Batch | None:
     if system.store.exists(keys.requested(batch.id)):
         return None
-    ended = system.ledger.end(batch.id, BatchStatus.expired, EXPIRED, only_if_awaiting_file=True)
+    ended = system.ledger.expire(batch.id, EXPIRED)
     return ended if ended.status == BatchStatus.expired else None
 
 
@@ -100,7 +111,7 @@ def _give(system: System, found: StoredObject, batch_id: str) -> Batch | Removed
         if system.store.confirm(found) is None:
             system.store.delete(target)
             return None  # overwritten while it was copied: the newer one is taken in at the next look
-        batch = system.ledger.payload_arrived(batch_id, upload_key=target, saved=saved, starter=Starter.launcher)
+        batch = attach_payload(system.engine, batch_id, ArrivedPayload(target, saved, Starter.launcher))
         if batch.upload_key == target:
             system.store.delete(found.key)
             return batch

@@ -50,23 +50,27 @@ class BatchConfig(Config):
         return parse_options({name: _plain(getattr(self, name)) for name in names})
 
 
+# Options whose values come from customers, or may: they stay in the ledger. A run reads the ledger, not its config.
+_PRIVATE = {"name", "properties", "column_mapping"}
+
+
 def run_config_of(batch: Batch) -> dict[str, Any]:
-    """The run config that shows a batch of the ledger in the Launchpad."""
-    options = {name: value for name, value in batch.options.items() if value is not None}
+    """The run config that shows a batch of the ledger in the Launchpad: what it is, and nothing of its contents."""
     what = {
         "organization": batch.organization_id,
         "resource": batch.resource,
         "action": None if batch.action is None else batch.action.value,
         "file": batch.upload_key,
     }
-    return {"ops": {tags.PARSE: {"config": {**what, **options, "name": batch.name}}}}
+    options = {name: value for name, value in batch.options.items() if value is not None and name not in _PRIVATE}
+    return {"ops": {tags.PARSE: {"config": {**what, **options}}}}
 
 
 def run_request_key(batch: Batch) -> str:
-    """Names the run that the batch awaits, or the one that it awaited last, among all of its runs.
+    """Run key suffix `{arrival}/{attempts}`: unique per requested run of the batch.
 
-    The place in line is in it, which every request for a re-run gives anew: also one whose run ended before it became
-    an attempt. A run that gave way was an attempt, and its batch kept its place.
+    A requested re-run has a new arrival, even if the run before it never began. A run that yielded its slot was an
+    attempt, and its batch kept its arrival.
     """
     return f"{batch.arrival}/{batch.attempts}"
 

@@ -8,7 +8,6 @@ from typing import Any
 
 from dagster import AssetSpec, Definitions
 
-from batch_pipeline.orchestration.io_manager import ledger_io_manager
 from batch_pipeline.orchestration.ops import batch_job
 from batch_pipeline.orchestration.resources import SystemResource
 from batch_pipeline.orchestration.sensors import SENSORS
@@ -21,7 +20,7 @@ def build_defs(*, resource_overrides: Mapping[str, Any] | None = None) -> Defini
         assets=build_asset_specs(),
         jobs=[batch_job],
         sensors=SENSORS,
-        resources={"system": SystemResource(), "io_manager": ledger_io_manager, **(resource_overrides or {})},
+        resources={"system": SystemResource(), **(resource_overrides or {})},
     )
 
 

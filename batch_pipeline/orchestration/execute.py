@@ -2,8 +2,8 @@
 
 from dagster import DagsterExecutionInterruptedError, DagsterInstance, ExecuteInProcessResult
 
-from batch_pipeline.batches.model import Batch, Reason
-from batch_pipeline.batches.states import FINAL, BatchStatus
+from batch_pipeline.batches.model import Batch
+from batch_pipeline.batches.states import FINAL, BatchStatus, Reason
 from batch_pipeline.orchestration import tags
 from batch_pipeline.orchestration.config import run_config_of, run_tags_of
 from batch_pipeline.orchestration.ops import batch_job

@@ -9,19 +9,21 @@ from dagster import (
     DagsterEventType,
     Failure,
     In,
+    Nothing,
     OpExecutionContext,
+    Out,
     ResourceParam,
     in_process_executor,
     job,
     op,
 )
 
+from batch_pipeline.batches.locks import run_owner
 from batch_pipeline.batches.model import Batch, PhaseName
 from batch_pipeline.errors import BatchError
 from batch_pipeline.orchestration import run_page, tags
 from batch_pipeline.orchestration.config import BatchConfig
-from batch_pipeline.orchestration.io_manager import BatchReference
-from batch_pipeline.orchestration.resolve import resolve_batch
+from batch_pipeline.orchestration.resolve import batch_id_of_run, resolve_batch
 from batch_pipeline.orchestration.resources import Workplace
 from batch_pipeline.orchestration.run_attempt import running_attempt
 from batch_pipeline.phases.attempt import Attempt
@@ -34,42 +36,47 @@ from batch_pipeline.system import System
 Phase = Callable[[Attempt], None]
 
 
-@op(description="Reads the payload in a stream and removes equal items.")
-def parse(context: OpExecutionContext, config: BatchConfig, system: ResourceParam[Workplace]) -> BatchReference:
+# Ops hand nothing on: the ledger knows which batch a run, or the run that it re-executes, is about.
+_AFTER = {"start": In(Nothing)}
+
+
+@op(description="Reads the payload in a stream and removes equal items.", out=Out(Nothing))
+def parse(context: OpExecutionContext, config: BatchConfig, system: ResourceParam[Workplace]) -> None:
     """Finds or makes the batch and runs phase parsing."""
     try:
+        system.ownership.take(run_owner(context.run_id))
         batch = resolve_batch(context, config, system.system)
     except BatchError as error:  # there is no batch to fail: the run is what was wrong
         raise Failure(error.message, metadata={"code": error.code}, allow_retries=False) from None
-    return _run(context, system, BatchReference(batch.id), PhaseName.parsing, parse_payload)
+    _run(context, system, batch.id, PhaseName.parsing, parse_payload)
 
 
 @op(
-    ins={"batch": In(BatchReference)},
+    ins=_AFTER,
+    out=Out(Nothing),
     description="Applies the row rules, resolves which record each item means, and plans what happens to it.",
 )
-def validate(context: OpExecutionContext, batch: BatchReference, system: ResourceParam[Workplace]) -> BatchReference:
+def validate(context: OpExecutionContext, system: ResourceParam[Workplace]) -> None:
     """Runs phase validation."""
-    return _run(context, system, batch, PhaseName.validation, validate_items)
+    _run(context, system, batch_id_of_run(context, system.system), PhaseName.validation, validate_items)
 
 
-@op(
-    ins={"batch": In(BatchReference)},
-    description="Waits for the batch's turn and writes the items, chunk by chunk.",
-)
-def process(context: OpExecutionContext, batch: BatchReference, system: ResourceParam[Workplace]) -> BatchReference:
+@op(ins=_AFTER, out=Out(Nothing), description="Waits for the batch's turn and writes the items, chunk by chunk.")
+def process(context: OpExecutionContext, system: ResourceParam[Workplace]) -> None:
     """Runs phase processing."""
-    return _run(context, system, batch, PhaseName.processing, process_items)
+    _run(context, system, batch_id_of_run(context, system.system), PhaseName.processing, process_items)
 
 
 @op(
-    ins={"batch": In(BatchReference)},
+    ins=_AFTER,
+    out=Out(Nothing),
     description="Deletes what an overwrite did not find, writes the artifacts and completes the batch.",
 )
-def cleanup(context: OpExecutionContext, batch: BatchReference, system: ResourceParam[Workplace]) -> BatchReference:
-    """Runs phase cleanup, which completes the batch, and tells the asset of its resource, once."""
+def cleanup(context: OpExecutionContext, system: ResourceParam[Workplace]) -> None:
+    """Runs phase cleanup, which completes the batch, and logs its asset event, once."""
     shown: run_page.Metadata = {}
-    with running_attempt(context, system, batch.batch_id) as (found, attempt):
+    batch_id = batch_id_of_run(context, system.system)
+    with running_attempt(context, system, batch_id) as (found, attempt):
         if attempt is not None:
             shown = run_page.failure_metadata(system.system, found)
             clean_up(attempt)
@@ -86,7 +93,6 @@ def cleanup(context: OpExecutionContext, batch: BatchReference, system: Resource
             **shown,
         }
     )
-    return batch
 
 
 def _is_materialized(context: OpExecutionContext, system: System, batch: Batch) -> bool:
@@ -98,14 +104,11 @@ def _is_materialized(context: OpExecutionContext, system: System, batch: Batch) 
     )
 
 
-def _run(
-    context: OpExecutionContext, workplace: Workplace, batch: BatchReference, name: PhaseName, phase: Phase
-) -> BatchReference:
-    with running_attempt(context, workplace, batch.batch_id) as (found, attempt):
+def _run(context: OpExecutionContext, workplace: Workplace, batch_id: str, name: PhaseName, phase: Phase) -> None:
+    with running_attempt(context, workplace, batch_id) as (found, attempt):
         if attempt is not None:
             phase(attempt)
     _show(context, workplace.system, found if attempt is None else attempt.batch, name)
-    return batch
 
 
 def _show(context: OpExecutionContext, system: System, batch: Batch, name: PhaseName) -> None:

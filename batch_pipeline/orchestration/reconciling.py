@@ -5,25 +5,27 @@ first op until Dagster knows how it ended. Sensors call this while the daemon ru
 its own process, when it starts.
 """
 
-import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
 from dagster import DagsterEvent, DagsterEventType, DagsterInstance, DagsterRun, DagsterRunStatus, RunsFilter
 
-from batch_pipeline.batches.locks import is_owned
-from batch_pipeline.batches.model import Batch, Reason, Starter
+from batch_pipeline.batches.ledger import AnyReason
+from batch_pipeline.batches.locks import is_owned, run_owner
+from batch_pipeline.batches.model import Batch, Starter
 from batch_pipeline.batches.queries import (
     awaiting_among,
     awaiting_since,
     longest_awaiting,
     running_batches,
     runs_without_attempt,
+    without_payload,
 )
-from batch_pipeline.batches.states import FINAL, RERUNNABLE, BatchStatus
+from batch_pipeline.batches.states import FINAL, RERUNNABLE, BatchStatus, Reason
 from batch_pipeline.database import connect
-from batch_pipeline.errors import StateError
+from batch_pipeline.errors import NotFoundError, StateError
+from batch_pipeline.intake.requested_uploads import take_in_upload
 from batch_pipeline.loading.staging import Connection
 from batch_pipeline.orchestration import tags
 from batch_pipeline.orchestration.config import run_request_key
@@ -31,10 +33,9 @@ from batch_pipeline.orchestration.run_attempt import cancelled_reason
 from batch_pipeline.orchestration.run_page import without_values
 from batch_pipeline.system import System
 
-AnyReason = Reason | Callable[[int], Reason]
-
-# A process that made a batch begins its run at once; importing Dagster and connecting takes seconds.
-START_SECONDS = 60.0
+CALLER_START_SECONDS = 60.0  # for a command that made a batch to begin its run: it imports Dagster and connects first
+# From Dagster's STARTED to a run's first op: about a second. With a tick every 15 s this stays within a minute.
+FIRST_OP_SECONDS = 40.0
 RUNS_AT_ONCE = 500  # that one query asks for
 # Runs say by the clock of whoever ended them when that was, a little before others can see it.
 OVERLAP = timedelta(minutes=5)
@@ -42,6 +43,8 @@ OVERLAP = timedelta(minutes=5)
 ENDED_BADLY = [DagsterRunStatus.FAILURE, DagsterRunStatus.CANCELED]
 # What Dagster takes to be at work; runs that wait in its queue are its own business.
 GOING_ON = [DagsterRunStatus.STARTING, DagsterRunStatus.STARTED, DagsterRunStatus.CANCELING]
+# Runs whose process has begun. STARTING ones are ended by Dagster's run monitoring, after a time of its own.
+STARTED = [DagsterRunStatus.STARTED, DagsterRunStatus.CANCELING]
 
 LOST_WORKER = Reason(
     "worker_lost",
@@ -56,6 +59,10 @@ RUN_FAILED = Reason(
     "the rest.",
 )
 CALLER_LOST = Reason("never_started", "The process that was to run the batch ended before it began: retry the batch.")
+WITHOUT_PAYLOAD = Reason(
+    "never_started", "The process that made the batch ended before its payload was recorded: send the payload again."
+)
+CANCELLED_AWAITING_FILE = Reason("cancelled", "The batch was cancelled before its file came: create a new batch.")
 CANCELLED_BEFORE = Reason("cancelled", "The batch's run was cancelled before it began: retry the batch.")
 FAILED_BEFORE = Reason(
     "never_started", "The batch's run ended before its first step began: see the run's log, then retry."
@@ -68,19 +75,23 @@ OVERDUE_SECONDS = 60.0
 
 
 def reconcile(system: System, instance: DagsterInstance, *, since: datetime | None = None) -> list[Batch]:
-    """Ends every batch whose work has ended, and every run that its batch has outlived; returns the batches ended.
+    """Ends every batch whose work has ended, and every run whose process or batch has; returns the batches ended.
 
-    `since`: when a pass that came to its end began; runs that had ended before it are looked at no more. Without it,
-    those that ended since the batch that has awaited its run longest does so. A pass looks at what is at work and at
-    runs that have ended, not at all that waits: of that there may be any number.
+    `since`: start of the last complete pass; runs that ended before it are not looked at again. Without it, runs that
+    ended since the oldest request for a run are. The cost of a pass depends on running batches and ended runs, not on
+    the number of batches that wait.
     """
     ended: list[Batch] = []
     with connect(system.database_url, autocommit=True) as connection:
         for batch in running_batches(system.engine):
             ended += _end_if_work_ended(system, instance, connection, batch)
         _end_outlived_runs(system, instance, connection)
-    for batch in awaiting_since(system.engine, START_SECONDS, Starter.caller):
+        ended += _end_stuck_runs(system, instance, connection)
+    for batch in awaiting_since(system.engine, CALLER_START_SECONDS, Starter.caller):
         ended += _end(system, batch, BatchStatus.failed, CALLER_LOST)
+    for batch in without_payload(system.engine, CALLER_START_SECONDS):
+        # Its object may still lie in the inbox: it is taken in once no batch has its version.
+        ended.append(system.ledger.end_if_unchanged(batch, BatchStatus.failed, WITHOUT_PAYLOAD, source_version=None))
     for some in _in_parts(_ended_runs(system, instance, since), RUNS_AT_ONCE):
         ended += _end_launched_in_vain(system, instance, some)
     return ended
@@ -111,12 +122,12 @@ def _end_if_work_ended(
 
 
 def _end(system: System, seen: Batch, status: BatchStatus, reason: AnyReason) -> Sequence[Batch]:
-    """Ends the batch, or gives up the re-run that it awaits, unless it has gone on since it was seen.
+    """Ends the batch, unless it began or requested another run since it was seen.
 
-    Its lock or its run was found gone after that: a worker that ends its batch, or lets it await another run, says so
-    in the ledger before either goes.
+    Its lock or its run was found gone after that: a worker records the end of its batch, or a request for another run,
+    before it releases either.
     """
-    now = system.ledger.end(seen.id, status, reason, if_still=seen)
+    now = system.ledger.end_if_unchanged(seen, status, reason)
     is_over = now.status in RERUNNABLE and now.awaits_run is None
     return [now] if is_over and (now.arrival, now.attempts) == (seen.arrival, seen.attempts) else []
 
@@ -139,9 +150,8 @@ def _is_overdue(system: System, batch: Batch) -> bool:
     """Whether a batch at work has used up its time by far; while it waits for its turn, time does not count."""
     if batch.run_id is None or batch.status == BatchStatus.queued:
         return False
-    started_at, waited_seconds = system.ledger.attempt_times(batch.run_id)
     allowed = batch.options.get("timeout_seconds") or system.settings.timeout_seconds
-    return time.time() - started_at - waited_seconds > allowed + OVERDUE_SECONDS
+    return system.ledger.attempt_seconds(batch.run_id) > allowed + OVERDUE_SECONDS
 
 
 def _end_abandoned(system: System, instance: DagsterInstance, batch: Batch) -> Sequence[Batch]:
@@ -193,6 +203,44 @@ def _end_outlived_runs(system: System, instance: DagsterInstance, connection: Co
             instance.report_run_failed(run, message=message)
 
 
+def _end_stuck_runs(system: System, instance: DagsterInstance, connection: Connection) -> list[Batch]:
+    """Ends runs that Dagster shows as started but whose process died before the first op, and their batches.
+
+    Dagster's code server notices a dead process of its own; if the server died as well, nobody does.
+    """
+    ended: list[Batch] = []
+    started = instance.get_run_records(RunsFilter(job_name=tags.JOB_NAME, statuses=STARTED))
+    now = datetime.now(UTC)
+    overdue = [
+        record.dagster_run.run_id
+        for record in started
+        if (now - record.update_timestamp.astimezone(UTC)).total_seconds() > FIRST_OP_SECONDS
+    ]
+    for run_id in runs_without_attempt(system.engine, overdue):
+        run = instance.get_run_by_id(run_id)
+        if run is None or run.is_finished or is_owned(connection, run_owner(run_id)):
+            continue
+        batch = _batch_of_tags(system, run)
+        if batch is not None and is_owned(connection, batch.id):
+            continue  # another run works on it, for which this one waits
+        if batch is not None and batch.awaits_run is not None and run.tags.get(tags.REQUEST) == run_request_key(batch):
+            was_cancelled = run.status is DagsterRunStatus.CANCELING
+            ended += _end(system, batch, BatchStatus.failed, CANCELLED_BEFORE if was_cancelled else FAILED_BEFORE)
+        message = "The run's process ended before the first step began."
+        if run.status is DagsterRunStatus.CANCELING:
+            instance.report_run_canceled(run, message=message)
+        else:
+            instance.report_run_failed(run, message=message)
+    return ended
+
+
+def _batch_of_tags(system: System, run: DagsterRun) -> Batch | None:
+    try:
+        return system.ledger.get(run.tags.get(tags.BATCH_ID, ""))
+    except NotFoundError:
+        return None
+
+
 def _ended_runs(system: System, instance: DagsterInstance, since: datetime | None) -> Sequence[str]:
     """Ids of runs that have ended badly since a moment, or that any batch can await."""
     since = since or longest_awaiting(system.engine, Starter.launcher)
@@ -231,17 +279,20 @@ def _in_parts(run_ids: Sequence[str], size: int) -> Iterator[Sequence[str]]:
 def cancel_batch(system: System, instance: DagsterInstance, batch_id: str, *, updated_by: str | None = None) -> Batch:
     """Ends the batch as `failed` with reason `cancelled`; what was written stays, and a retry does the rest.
 
-    Returns once no chunk is under way. Its run, if one is at work, notices and ends itself as CANCELED; one that is
-    still queued is cancelled here. A batch that had ended and awaits its re-run loses that, and stays as it ended.
-    Raises NotFoundError, and StateError (`not_cancellable`) where the batch has ended, also where it does so just now.
+    Returns once no chunk is under way. Its run, if it works on the batch, ends itself as CANCELED; a queued one is
+    cancelled here. A file that came to the batch's upload URL before is taken in first, so that a retry has it.
+    Raises NotFoundError, and StateError (`not_cancellable`) where the batch has ended, even just now.
     """
     batch = system.ledger.get(batch_id)
-    was_live = batch.status not in FINAL
-    if not was_live and batch.awaits_run is None:
+    if batch.status in FINAL:
         raise _ended_already(batch)
+    if batch.arrival is None:
+        take_in_upload(system, batch_id)
+        batch = system.ledger.get(batch_id)
     who: dict[str, Any] = {} if updated_by is None else {"updated_by": updated_by}
-    ended = system.ledger.end(batch_id, BatchStatus.failed, cancelled_reason, **who)
-    if was_live and (ended.reason is None or ended.reason.code != "cancelled"):
+    reason = cancelled_reason if batch.arrival is not None else CANCELLED_AWAITING_FILE
+    ended = system.ledger.end(batch_id, BatchStatus.failed, reason, **who)
+    if ended.reason is None or ended.reason.code != "cancelled":
         raise _ended_already(ended)
     waiting = RunsFilter(
         tags={tags.BATCH_ID: batch_id}, statuses=[DagsterRunStatus.QUEUED, DagsterRunStatus.NOT_STARTED]

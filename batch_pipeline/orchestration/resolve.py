@@ -2,8 +2,9 @@
 
 from pathlib import PurePosixPath
 
-from dagster import OpExecutionContext
+from dagster import Failure, OpExecutionContext
 
+from batch_pipeline.batches.accept import ArrivedPayload, NewBatch, accept
 from batch_pipeline.batches.ids import new_batch_id
 from batch_pipeline.batches.model import Batch, Starter
 from batch_pipeline.batches.options import label_from_file_name
@@ -18,21 +19,28 @@ from batch_pipeline.storage import keys
 from batch_pipeline.system import System
 
 
+def batch_id_of_run(context: OpExecutionContext, system: System) -> str:
+    """The id of the batch that an earlier op resolved, in this run or in the one that it re-executes.
+
+    Raises Failure where the ledger knows neither.
+    """
+    batch = _known_batch(context, system)
+    if batch is None:
+        message = "The ledger knows no batch of this run, nor of the one that it re-executes: re-execute all of it."
+        raise Failure(message, metadata={"code": "unknown_run"}, allow_retries=False)
+    return batch.id
+
+
 def resolve_batch(context: OpExecutionContext, config: BatchConfig, system: System) -> Batch:
     """The run's batch.
 
     Raises StateError (`run_refused`) for a run that is no re-execution but brings the id of a batch that awaits none,
     and RefusedError where the Launchpad's config can't make a batch.
     """
-    known = system.ledger.of_run(context.run_id)
+    known = _known_batch(context, system)
     if known is not None:
         return known
     run = context.run
-    if run.root_run_id is not None:
-        for earlier in (run.parent_run_id, run.root_run_id):
-            batch = system.ledger.of_run(earlier) if earlier else None
-            if batch is not None:
-                return batch
     tagged = run.tags.get(tags.BATCH_ID)
     if tagged is not None:
         batch = system.ledger.get(tagged)
@@ -47,6 +55,16 @@ def resolve_batch(context: OpExecutionContext, config: BatchConfig, system: Syst
     batch = _from_launchpad(config, system)
     context.instance.add_run_tags(context.run_id, run_tags_of(batch))
     return batch
+
+
+def _known_batch(context: OpExecutionContext, system: System) -> Batch | None:
+    """The batch that this run, or else the one that it re-executes, is an attempt at."""
+    run = context.run
+    for run_id in (run.run_id, run.parent_run_id, run.root_run_id):
+        batch = system.ledger.of_run(run_id) if run_id else None
+        if batch is not None:
+            return batch
+    return None
 
 
 def _from_launchpad(config: BatchConfig, system: System) -> Batch:
@@ -77,8 +95,8 @@ def _from_launchpad(config: BatchConfig, system: System) -> Batch:
     file_name = PurePosixPath(key).name
     target = keys.upload(batch_id, file_name, saved=options.save_upload)
     system.store.copy(key, target)
-    system.ledger.create(
-        batch_id=batch_id,
+    new = NewBatch(
+        id=batch_id,
         organization_id=organization.id,
         resource=resource.name,
         action=config.action,
@@ -87,7 +105,7 @@ def _from_launchpad(config: BatchConfig, system: System) -> Batch:
         source_key=key,
         updated_by="launchpad",
     )
-    return system.ledger.payload_arrived(batch_id, upload_key=target, saved=options.save_upload, starter=Starter.caller)
+    return accept(system.engine, new, payload=ArrivedPayload(target, options.save_upload, Starter.caller)).batch
 
 
 def _checked_key(text: str) -> str:

@@ -8,10 +8,10 @@ import psycopg
 from dagster import DagsterExecutionInterruptedError, DagsterRunStatus, OpExecutionContext
 from sqlalchemy.exc import DBAPIError
 
-from batch_pipeline.batches.model import Batch, Reason
+from batch_pipeline.batches.model import Batch
 from batch_pipeline.batches.options import BatchOptions
 from batch_pipeline.batches.organizations import get_organization
-from batch_pipeline.batches.states import BatchStatus
+from batch_pipeline.batches.states import BatchStatus, Reason
 from batch_pipeline.errors import BatchError, SupersededError, UnavailableError, YieldedSlotError
 from batch_pipeline.orchestration import tags
 from batch_pipeline.orchestration.resources import Workplace
@@ -22,6 +22,7 @@ from batch_pipeline.phases.leftovers import drop_leftovers
 from batch_pipeline.records.registry import get_resource
 from batch_pipeline.system import System
 
+TRANSACTION_TIMEOUT = "25P04"  # SQLSTATE: see `Attempt.borrow`
 # For the run before, which has said that the batch awaits another (it gave way), or has ended, to let the lock go.
 HANDOVER_SECONDS = 15.0
 
@@ -67,7 +68,7 @@ def running_attempt(
         # The database's own words can quote customers' data, which has no place in a run's events.
         cause = error.orig if isinstance(error, DBAPIError) else error
         state = getattr(cause, "sqlstate", None)
-        if isinstance(cause, psycopg.errors.QueryCanceled) and attempt is not None and attempt.remaining_seconds <= 0:
+        if state == TRANSACTION_TIMEOUT and attempt is not None:
             timed_out = attempt.out_of_time()
             _end(context, system, batch_id, BatchStatus.timed_out, Reason(timed_out.code, timed_out.message))
             raise failure_of(timed_out, system, batch_id) from None
@@ -95,7 +96,6 @@ def _begin(context: OpExecutionContext, workplace: Workplace, batch_id: str) -> 
 
 
 def _attempt(context: OpExecutionContext, system: System, batch: Batch, scratch: Path) -> Attempt:
-    started_at, waited = system.ledger.attempt_times(context.run_id)
     return Attempt(
         system=system,
         batch=batch,
@@ -105,8 +105,7 @@ def _attempt(context: OpExecutionContext, system: System, batch: Batch, scratch:
         region=get_organization(system.engine, str(batch.organization_id)).region,
         scratch=scratch,
         report=ProgressEvents(context).report,
-        started_at=started_at,
-        waited_seconds=waited,
+        used_seconds=system.ledger.attempt_seconds(context.run_id),
         has_slot=tags.IN_PROCESS not in context.run.tags,
     )
 
@@ -142,7 +141,7 @@ def _end(
     reason: Reason | Callable[[int], Reason],
 ) -> None:
     try:
-        system.ledger.end(batch_id, status, reason, run_id=context.run_id)
+        system.ledger.end_attempt(batch_id, context.run_id, status, reason)
     except UnavailableError as error:
         # The op fails all the same; once the database is back, reconciling ends the batch.
         context.log.warning(f"The ledger could not be told that the batch ended: {error.message}")

@@ -24,7 +24,6 @@ from psycopg import sql
 from sqlalchemy.exc import DBAPIError
 
 from batch_pipeline.batches.model import Batch, PhaseName
-from batch_pipeline.batches.reasons import is_refused
 from batch_pipeline.database import borrowed
 from batch_pipeline.errors import BatchError, NotFoundError, UnavailableError
 from batch_pipeline.loading.staging import Staging
@@ -271,7 +270,7 @@ def what_to_do(batch: Batch, code: str) -> str:
         return f"If the rest is wanted, re-execute all of this run, or {retry}: what is done is not done again."
     if code in _TO_DO:
         return _TO_DO[code]
-    if is_refused(batch):
+    if batch.is_refused:
         where = f" (`batch-pipeline errors {batch.id}` tells what is wrong with each item)"
         return f"Correct the upload{where if batch.has_errors_file else ''} and send it again."
     return f"Once the cause is gone, re-execute this run from failure, or {retry}: what is done is not done again."

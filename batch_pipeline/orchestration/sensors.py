@@ -22,7 +22,6 @@ from dagster import (
 )
 
 from batch_pipeline.batches.accept import forget_old_keys
-from batch_pipeline.batches.listing import sum_up_all_counts
 from batch_pipeline.batches.model import Batch
 from batch_pipeline.batches.queries import awaiting_launch, has_upload_urls
 from batch_pipeline.database import create_engine
@@ -155,13 +154,12 @@ def requested_sensor(context: SensorEvaluationContext) -> SkipReason:
     name="upkeep_sensor",
     minimum_interval_seconds=UPKEEP_SECONDS,
     default_status=DefaultSensorStatus.RUNNING,
-    description="Forgets idempotency keys after a day, sums up the counters of lists, sees to late uploads.",
+    description="Removes idempotency keys after a day, and takes in uploads that arrived late.",
 )
 def upkeep_sensor(context: SensorEvaluationContext) -> SkipReason:
     """Removes expired idempotency keys, and takes in uploads that arrived late."""
     with open_system() as system:
         forgotten = forget_old_keys(system.engine)
-        sum_up_all_counts(system.engine)
         _see_to_uploads(context, system)  # last: it may fail for reasons of its own, and then the tick does
     return SkipReason(f"{forgotten} idempotency keys forgotten.")
 

@@ -10,7 +10,7 @@ from typing import Any
 from batch_pipeline.batches.model import Action, Batch, BlankCells, Phase, PhaseName, PhaseStatus
 from batch_pipeline.batches.options import BatchOptions
 from batch_pipeline.batches.states import BatchStatus
-from batch_pipeline.database import borrowed, connect
+from batch_pipeline.database import borrowed, set_in_session
 from batch_pipeline.errors import BatchError
 from batch_pipeline.loading.staging import Connection
 from batch_pipeline.records.resource import Resource
@@ -69,7 +69,7 @@ class Attempt:
         batch: as the ledger had it when the phase began.
         scratch: an empty folder on local disk, for this phase only.
         report: told of progress, a few times a second at most; also again of what it has been told.
-        started_at: epoch seconds at which the attempt began; waiting for the turn is taken off.
+        used_seconds: running time that the attempt had used when this was made, without waits for the turn.
         has_slot: whether the run was launched by Dagster, and so has one of the slots that others wait for.
     """
 
@@ -81,12 +81,12 @@ class Attempt:
     region: str
     scratch: Path
     report: Callable[[Progress], None]
-    started_at: float
-    waited_seconds: float = 0.0
+    used_seconds: float = 0.0
     has_slot: bool = False
     _phase: Phase | None = field(default=None, repr=False)
     _progress: Progress | None = field(default=None, repr=False)
     _checked_at: float = field(default=0.0, repr=False)
+    _made_at: float = field(default_factory=time.monotonic, repr=False)
 
     @property
     def action(self) -> Action:
@@ -115,22 +115,21 @@ class Attempt:
     @property
     def remaining_seconds(self) -> float:
         """Running time that is left to the attempt."""
-        return self.timeout_seconds - (time.time() - self.started_at - self.waited_seconds)
+        return self.timeout_seconds - self.used_seconds - (time.monotonic() - self._made_at)
 
     def borrow(self, **settings: str) -> AbstractContextManager[Connection]:
-        """A connection of the system's pool whose statements end with the attempt's time.
+        """A connection of the system's pool whose next transaction ends with the attempt's time.
 
-        A statement that does, also one stuck behind somebody's lock, raises psycopg's QueryCanceled.
+        Call `limit_transactions` before a further transaction. A transaction that takes longer, even one that waits for
+        a lock, raises psycopg's OperationalError with SQLSTATE 25P04 (`TransactionTimeout`).
         """
-        return borrowed(self.system.engine, statement_timeout=self._statement_timeout(), **settings)
+        return borrowed(self.system.engine, transaction_timeout=self._milliseconds_left(), **settings)
 
-    def connect(self) -> Connection:
-        """A connection of the caller's own, in autocommit; its statements end as those of `borrow`."""
-        connection = connect(self.system.database_url, autocommit=True)
-        connection.execute("SELECT set_config('statement_timeout', %s, false)", (self._statement_timeout(),))
-        return connection
+    def limit_transactions(self, connection: Connection) -> None:
+        """Makes the connection's transactions end with the attempt's time, from the next one on."""
+        set_in_session(connection, {"transaction_timeout": self._milliseconds_left()})
 
-    def _statement_timeout(self) -> str:
+    def _milliseconds_left(self) -> str:
         return str(max(int(self.remaining_seconds * 1000), 1))
 
     def out_of_time(self) -> TimedOutError:
@@ -142,8 +141,8 @@ class Attempt:
         )
 
     def waited(self, seconds: float) -> None:
-        """Takes time spent waiting off the attempt's running time."""
-        self.waited_seconds += seconds
+        """Subtracts time spent waiting from the attempt's running time."""
+        self.used_seconds -= seconds
         self.system.ledger.add_waiting(self.run_id, seconds)
 
     def refresh(self) -> None:

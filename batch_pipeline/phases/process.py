@@ -55,11 +55,15 @@ def _final_plan(attempt: Attempt, turn: Turn) -> int:
         if referred is None or attempt.batch.plan_version != turn.version + referred:
             work = make_plan(connection, attempt, attempt.batch.work, PhaseName.processing).work
             connection.commit()
+            attempt.limit_transactions(connection)
             attempt.system.ledger.update(attempt.batch.id, attempt.run_id, work=work.to_row())
         accepted = _accepted(connection, attempt)
         failed = done_outcome(connection, attempt.batch.id, PhaseName.processing).failed
         connection.rollback()
         require_valid_items(attempt, accepted + failed)
+        attempt.limit_transactions(connection)
+        # The batch's row before the turn's, as `batches.locks` orders them.
+        connection.execute("SELECT FROM batches WHERE id = %s FOR UPDATE", (attempt.batch.id,))
         claimed = claim_version(connection, turn)
         version = None if referred is None else claimed + referred
         connection.execute("UPDATE batches SET plan_version = %s WHERE id = %s", (version, attempt.batch.id))

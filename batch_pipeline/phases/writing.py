@@ -10,7 +10,7 @@ from contextlib import contextmanager
 from batch_pipeline.batches.locks import TURN_POLL_SECONDS, Turn, take_turn
 from batch_pipeline.batches.model import PhaseName
 from batch_pipeline.batches.states import BatchStatus
-from batch_pipeline.database import borrowed
+from batch_pipeline.database import borrowed, connect
 from batch_pipeline.loading.chunks import Chunk, ChunkOutcome, ChunkWriter, count_chunks, done_outcome, open_chunks
 from batch_pipeline.loading.staging import Connection
 from batch_pipeline.phases.attempt import Attempt
@@ -107,7 +107,7 @@ class _Writing:
 
     def _write(self) -> None:
         # In autocommit: each chunk opens its own transaction.
-        with self._attempt.connect() as connection:
+        with connect(self._attempt.system.database_url, autocommit=True) as connection:
             self._connections.append(connection)
             writer = self._make_writer(connection)
             while not self._stop.is_set():
@@ -115,4 +115,5 @@ class _Writing:
                     chunk = self._todo.get_nowait()
                 except queue.Empty:
                     return
+                self._attempt.limit_transactions(connection)
                 self._outcomes.put(writer.write(chunk))

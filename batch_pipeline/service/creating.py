@@ -6,6 +6,8 @@ from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 
 from batch_pipeline.batches.accept import (
+    CLAIM_SECONDS,
+    Accepted,
     ArrivedPayload,
     IdempotencyKey,
     NewBatch,
@@ -15,10 +17,10 @@ from batch_pipeline.batches.accept import (
     release_claim,
 )
 from batch_pipeline.batches.ids import new_batch_id
-from batch_pipeline.batches.model import Batch, Mode, Reason, Starter, Via
+from batch_pipeline.batches.model import Batch, Mode, Starter, Via
 from batch_pipeline.batches.options import BatchOptions
 from batch_pipeline.batches.queries import count_awaiting
-from batch_pipeline.batches.states import FINAL, BatchStatus
+from batch_pipeline.batches.states import FINAL, BatchStatus, Reason
 from batch_pipeline.errors import BusyError, TooLargeError, WrongValuesError
 from batch_pipeline.orchestration.reconciling import LOST_WORKER
 from batch_pipeline.orchestration.run_queue import QUEUED_PER_SLOT
@@ -88,17 +90,14 @@ async def _create_for_upload(service: Service, caller: Caller, request: BatchReq
     expires_at = datetime.now(UTC) + timedelta(seconds=service.system.settings.upload_url_seconds)
     new = _new_batch(caller, request, request.options(), via=Via.file, upload_expires_at=expires_at)
     service.presigner.put_url(keys.requested(new.id), seconds=1)  # where it can't be signed, nothing is created
-    accepted = await service.in_thread(accept, service.system.engine, new, idempotency=caller.idempotency)
-    assert accepted is not None  # noqa: S101 - only a call for a free turn gets None
-    return accepted[0]
+    return (await service.in_thread(accept, service.system.engine, new, idempotency=caller.idempotency)).batch
 
 
 async def _create_mixed(service: Service, caller: Caller, request: BatchRequest, payload: InlinePayload) -> Batch:
     new = _new_batch(caller, request, request.options(), via=Via.api, file_name=payload.file_name)
     async with service.watch.changes(new.id) as changes:
-        batch = await _accept(service, caller, new, payload, Starter.launcher)
-        if batch is None or batch.id != new.id:
-            assert batch is not None  # noqa: S101 - as above
+        batch, is_new = await _accept(service, caller, new, payload, Starter.launcher)
+        if not is_new:
             return batch
         await launch(service, batch)
         deadline = time.monotonic() + service.system.settings.mixed_wait_seconds
@@ -122,11 +121,10 @@ async def _create_sync(service: Service, caller: Caller, request: BatchRequest, 
             if (earlier := await find_earlier(service, caller)) is not None:
                 return earlier
             if await service.in_thread(is_turn_free, service.system.engine, organization_id, resource):
-                with suppress(NoWorkerError):
+                with suppress(NoWorkerError, BusyError):
                     async with service.workers.worker(at_most_seconds=min(left, _WORKER_SECONDS)) as worker:
-                        batch = await _accept(service, caller, new, payload, Starter.caller)
-                        if batch is not None:
-                            return batch if batch.id != new.id else await _run(service, worker, batch)
+                        batch, is_new = await _accept(service, caller, new, payload, Starter.caller)
+                        return await _run(service, worker, batch) if is_new else batch
             if left <= 0:
                 raise BusyError(
                     "resource_busy",
@@ -138,28 +136,29 @@ async def _create_sync(service: Service, caller: Caller, request: BatchRequest, 
 
 async def _accept(
     service: Service, caller: Caller, new: NewBatch, payload: InlinePayload, starter: Starter
-) -> Batch | None:
-    """Stores the payload and records the batch; None where it would have to wait for its turn in mode sync.
+) -> Accepted:
+    """Stores the payload and accepts the batch. Raises BusyError where a batch in mode sync would wait for its turn.
 
-    Nothing stays in storage unless the batch is recorded.
+    Nothing stays in storage unless the batch is new.
     """
     saved = new.options.save_upload
     key = keys.upload(new.id, payload.file_name, saved=saved)
+    is_new = False
     await service.in_thread(payload.store, service.system.store, key)
-    accepted = None
     try:
         accepted = await service.in_thread(
             accept,
             service.system.engine,
             new,
-            payload=ArrivedPayload(key, saved, starter),
+            payload=ArrivedPayload(key, saved, starter, CLAIM_SECONDS if starter is Starter.launcher else None),
             idempotency=caller.idempotency,
             only_if_turn_is_free=starter is Starter.caller,
         )
+        is_new = accepted.is_new
     finally:
-        if accepted is None or not accepted[1]:
+        if not is_new:
             await service.in_thread(service.system.store.delete, key)
-    return None if accepted is None else accepted[0]
+    return accepted
 
 
 async def _run(service: Service, worker: Worker, batch: Batch) -> Batch:

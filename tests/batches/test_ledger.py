@@ -8,14 +8,15 @@ from itertools import pairwise, product
 from typing import Any
 
 import pytest
+from batch_runs import accepted
 from hypothesis import HealthCheck, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule, run_state_machine_as_test
 
+from batch_pipeline.batches.accept import ArrivedPayload, attach_payload, release_source
 from batch_pipeline.batches.ledger import Ledger
-from batch_pipeline.batches.model import Action, Batch, PhaseName, PhaseStatus, Reason, Starter
-from batch_pipeline.batches.options import BatchOptions
-from batch_pipeline.batches.states import FINAL, RERUNNABLE, TRANSITIONS, BatchStatus, check_transition
+from batch_pipeline.batches.model import Batch, PhaseName, PhaseStatus, Starter
+from batch_pipeline.batches.states import FINAL, RERUNNABLE, TRANSITIONS, BatchStatus, Reason, check_transition
 from batch_pipeline.database import create_engine
 from batch_pipeline.errors import NotFoundError, StateError, SupersededError
 
@@ -30,20 +31,15 @@ def ledger(module_database_url: str) -> Iterator[Ledger]:
 
 
 def _create(ledger: Ledger, **values: Any) -> Batch:
-    return ledger.create(
-        **{
-            "organization_id": "default",
-            "resource": "contact",
-            "action": Action.merge,
-            "name": "test",
-            "options": BatchOptions(),
-            **values,
-        }
-    )[0]
+    return accepted(ledger.engine, "default", **values)
 
 
 def _arrived(ledger: Ledger) -> Batch:
-    return ledger.payload_arrived(_create(ledger).id, upload_key="k", saved=True, starter=Starter.caller)
+    return _create(ledger, key="k")
+
+
+def _attach(ledger: Ledger, batch: Batch, key: str = "k") -> Batch:
+    return attach_payload(ledger.engine, batch.id, ArrivedPayload(key, saved=True, starter=Starter.launcher))
 
 
 def _put(ledger: Ledger, batch: Batch, status: BatchStatus) -> None:
@@ -96,7 +92,7 @@ def test_one_object_version_is_one_batch_until_it_is_released(ledger: Ledger) ->
     first = _create(ledger, source_version="v1")
     assert _create(ledger, source_version="v1") == first
     assert ledger.history(first.id) == [(None, "requested", ledger.history(first.id)[0][2], None)]
-    ledger.release_source(first.id)
+    release_source(ledger.engine, first.id)
     assert _create(ledger, source_version="v1").id != first.id
 
 
@@ -111,7 +107,7 @@ def test_a_payload_arrives_once(ledger: Ledger) -> None:
     with ThreadPoolExecutor(4) as pool:
         arrivals = list(
             pool.map(
-                lambda n: ledger.payload_arrived(batch.id, upload_key=f"k{n}", saved=True, starter=Starter.launcher),
+                lambda n: _attach(ledger, batch, f"k{n}"),
                 range(4),
             )
         )
@@ -122,7 +118,7 @@ def test_a_payload_arrives_once(ledger: Ledger) -> None:
 def test_batches_stand_in_the_order_in_which_their_payloads_arrived(ledger: Ledger) -> None:
     later, sooner = _create(ledger), _create(ledger)
     for batch in (sooner, later):
-        ledger.payload_arrived(batch.id, upload_key="k", saved=True, starter=Starter.caller)
+        _attach(ledger, batch)
     assert (ledger.get(sooner.id).arrival or 0) < (ledger.get(later.id).arrival or 0)
 
 
@@ -161,7 +157,7 @@ def test_of_two_runs_that_begin_at_once_the_later_one_has_the_batch(ledger: Ledg
     ):
         with pytest.raises(SupersededError):
             refused()
-    assert ledger.end(batch.id, BatchStatus.failed, WHY, run_id=older) == now
+    assert ledger.end_attempt(batch.id, older, BatchStatus.failed, WHY) == now
     assert ledger.get(batch.id) == now
 
 
@@ -185,6 +181,18 @@ def test_an_attempt_lost_between_validation_and_queued_is_queued_in_the_next(led
         )
     assert ledger.begin_attempt(batch.id, "found").status == "queued"
     assert ledger.history(batch.id)[-1][:2] == ("requested", "queued")
+
+
+@pytest.mark.parametrize(("validation", "status"), [("running", "requested"), ("completed", "queued")])
+def test_a_requested_rerun_shows_at_once_where_the_batch_goes_on(ledger: Ledger, validation: str, status: str) -> None:
+    batch = ledger.begin_attempt(_arrived(ledger).id, f"first {validation}")
+    phase = replace(batch.phase(PhaseName.validation), status=PhaseStatus(validation))
+    ledger.update_phase(batch.id, str(batch.run_id), phase)
+    ledger.end(batch.id, BatchStatus.failed, WHY)
+    again = ledger.request_rerun(batch.id, Starter.launcher)
+    assert (again.status, again.reason, again.awaits_run) == (status, None, Starter.launcher)
+    assert {phase.status for phase in again.phases} <= {PhaseStatus.pending, PhaseStatus.completed}
+    assert ledger.history(batch.id)[-1][:2] == ("failed", status)
 
 
 def test_ending_takes_the_turn_away(ledger: Ledger) -> None:
@@ -220,15 +228,15 @@ def _begun(ledger: Ledger, batch: Batch) -> None:
 def test_who_has_seen_a_batch_await_a_run_ends_it_only_while_it_does(
     ledger: Ledger, go_on: Callable[[Ledger, Batch], None], is_rerun: bool
 ) -> None:
-    seen = ledger.payload_arrived(_create(ledger).id, upload_key="k", saved=True, starter=Starter.launcher)
+    seen = _create(ledger, key="k", starter=Starter.launcher)
     if is_rerun:
         ledger.end(seen.id, BatchStatus.failed, WHY)
         seen = ledger.request_rerun(seen.id, Starter.launcher)
     go_on(ledger, seen)
     now, history = ledger.get(seen.id), ledger.history(seen.id)
-    assert ledger.end(seen.id, BatchStatus.failed, WHY, if_still=seen) == now == ledger.get(seen.id)
+    assert ledger.end_if_unchanged(seen, BatchStatus.failed, WHY) == now == ledger.get(seen.id)
     assert ledger.history(seen.id) == history
-    ended = ledger.end(seen.id, BatchStatus.failed, WHY, if_still=now)
+    ended = ledger.end_if_unchanged(now, BatchStatus.failed, WHY)
     assert (ended.status, ended.awaits_run) == ("failed", None)
 
 
@@ -251,7 +259,7 @@ class AnySequence(RuleBasedStateMachine):
 
     @rule()
     def arrive(self) -> None:
-        self.ledger.payload_arrived(self.batch.id, upload_key="k", saved=True, starter=Starter.caller)
+        _attach(self.ledger, self.batch)
 
     @rule()
     def begin(self) -> None:
@@ -273,7 +281,7 @@ class AnySequence(RuleBasedStateMachine):
     def move(self, after: BatchStatus) -> None:
         before = self.now
         try:
-            check_transition(before.id, BatchStatus(before.status), after)
+            check_transition(before.id, before.status, after)
         except StateError:
             allowed = before.status == after
         else:
@@ -306,7 +314,7 @@ class AnySequence(RuleBasedStateMachine):
         try:
             after = self.ledger.end(before.id, status, WHY)
         except StateError:
-            assert status not in TRANSITIONS[BatchStatus(before.status)]
+            assert status not in TRANSITIONS[before.status]
             return
         assert after.status == (before.status if before.status in FINAL else status)
         assert after.awaits_run is None
@@ -320,7 +328,9 @@ class AnySequence(RuleBasedStateMachine):
         except StateError:
             assert before.status not in RERUNNABLE or before.arrival is None
         else:
-            assert (after.status, after.awaits_run) == (before.status, "launcher")
+            assert (after.awaits_run, after.reason) == ("launcher", None)
+            assert after.status in TRANSITIONS[before.status]
+            assert not any(phase.status in ("running", "failed") for phase in after.phases)
             assert (after.arrival or 0) > (before.arrival or 0)
             assert after.arrived_at == before.arrived_at  # new ids are made of it
 

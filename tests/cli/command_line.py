@@ -15,9 +15,10 @@ from contextlib import contextmanager, redirect_stderr, redirect_stdout
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from batch_runs import accepted
+
 from batch_pipeline.batches.ledger import Ledger
-from batch_pipeline.batches.model import Action, Batch, Starter
-from batch_pipeline.batches.options import BatchOptions
+from batch_pipeline.batches.model import Batch, Starter
 from batch_pipeline.cli.main import main
 from batch_pipeline.settings import get_settings
 
@@ -147,7 +148,4 @@ def processed(ledger: Ledger, organization: str) -> int:
 
 def batch_that_never_starts(ledger: Ledger, organization: str) -> str:
     """Arrived first, and waits for a launcher that isn't there: whoever comes later waits for its turn."""
-    batch, _ = ledger.create(
-        organization_id=organization, resource="contact", action=Action.merge, name="first", options=BatchOptions()
-    )
-    return ledger.payload_arrived(batch.id, upload_key="none", saved=True, starter=Starter.launcher).id
+    return accepted(ledger.engine, organization, key="none", starter=Starter.launcher, name="first").id

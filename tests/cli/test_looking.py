@@ -2,22 +2,19 @@
 
 import json
 
+from batch_runs import accepted
 from command_line import CommandLine, only_line
 
 from batch_pipeline.batches.ledger import Ledger
-from batch_pipeline.batches.model import Action, Batch, Reason
-from batch_pipeline.batches.options import BatchOptions
+from batch_pipeline.batches.model import Action, Batch
 from batch_pipeline.batches.organizations import create_organization
-from batch_pipeline.batches.states import BatchStatus
+from batch_pipeline.batches.states import BatchStatus, Reason
 
 
 def new_batch(ledger: Ledger, organization: str | None, name: str = "people.csv") -> Batch:
     action = Action.merge if organization else None
     resource = "contact" if organization else None
-    batch, _ = ledger.create(
-        organization_id=organization, resource=resource, action=action, name=name, options=BatchOptions()
-    )
-    return batch
+    return accepted(ledger.engine, organization, resource=resource, action=action, name=name)
 
 
 def test_list_shows_the_organizations_batches_newest_first_and_those_of_no_known_one(

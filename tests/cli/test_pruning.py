@@ -7,12 +7,11 @@ from pathlib import Path
 
 import psycopg
 import pytest
+from batch_runs import accepted
 from command_line import MERGE, CommandLine, newest, only_line
 
 from batch_pipeline.batches.ledger import Ledger
-from batch_pipeline.batches.model import Action, Reason, Starter
-from batch_pipeline.batches.options import BatchOptions
-from batch_pipeline.batches.states import BatchStatus
+from batch_pipeline.batches.states import BatchStatus, Reason
 from batch_pipeline.dagster_home import dagster_database_url
 from batch_pipeline.storage import keys
 from batch_pipeline.storage.store import Store
@@ -23,13 +22,7 @@ def test_prune_shows_what_is_old_and_removes_just_that(
 ) -> None:
     ids = []
     for age in ("40 days", "20 days"):
-        batch, _ = ledger.create(
-            organization_id=organization,
-            resource="contact",
-            action=Action.merge,
-            name="people.csv",
-            options=BatchOptions(),
-        )
+        batch = accepted(ledger.engine, organization)
         store.write(keys.upload(batch.id, "people.csv", saved=True), b"name\n")
         ledger.end(batch.id, BatchStatus.failed, Reason("missing_columns", "No."), has_upload_file=True)
         with psycopg.connect(deployment["BATCH_DATABASE_URL"]) as connection:
@@ -84,10 +77,7 @@ def test_what_a_run_printed_goes_with_it(
 def test_prune_ends_no_batch(
     cli: CommandLine, deployment: dict[str, str], ledger: Ledger, organization: str, arguments: tuple[str, ...]
 ) -> None:
-    batch, _ = ledger.create(
-        organization_id=organization, resource="contact", action=Action.merge, name="people", options=BatchOptions()
-    )
-    ledger.payload_arrived(batch.id, upload_key="none", saved=True, starter=Starter.caller)
+    batch = accepted(ledger.engine, organization, key="none")
     ledger.begin_attempt(batch.id, f"{batch.id}-was-run-by-none")
     with psycopg.connect(deployment["BATCH_DATABASE_URL"]) as connection:
         connection.execute("UPDATE batches SET updated_at = now() - interval '1 hour' WHERE id = %s", (batch.id,))

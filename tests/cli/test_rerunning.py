@@ -7,6 +7,7 @@ from datetime import UTC, datetime
 import psycopg
 import pytest
 import sqlalchemy as sa
+from batch_runs import accepted
 from command_line import (
     MERGE,
     PEOPLE,
@@ -21,9 +22,8 @@ from command_line import (
 
 from batch_pipeline.batches.ids import new_batch_id
 from batch_pipeline.batches.ledger import Ledger
-from batch_pipeline.batches.model import Action, Batch, Reason, Starter
-from batch_pipeline.batches.options import BatchOptions
-from batch_pipeline.batches.states import BatchStatus
+from batch_pipeline.batches.model import Batch, Starter
+from batch_pipeline.batches.states import BatchStatus, Reason
 from batch_pipeline.storage import keys
 from batch_pipeline.storage.store import Store
 
@@ -42,15 +42,7 @@ class Failing:
         batch_id = new_batch_id()
         key = keys.upload(batch_id, name, saved=True)
         self.store.write(key, text.encode())
-        self.ledger.create(
-            batch_id=batch_id,
-            organization_id=self.organization,
-            resource="contact",
-            action=Action.merge,
-            name=name,
-            options=BatchOptions(),
-        )
-        return self.ledger.payload_arrived(batch_id, upload_key=key, saved=True, starter=Starter.caller)
+        return accepted(self.ledger.engine, self.organization, key=key, id=batch_id, name=name)
 
     def failed(self, text: str, status: BatchStatus = BatchStatus.failed) -> str:
         return self.ledger.end(self.waiting(text).id, status, CANCELLED).id
@@ -102,9 +94,7 @@ def test_all_that_failed_run_again_in_the_order_of_arrival(
     # Its place in line is behind the newer one's now, but its data are older all the same.
     ledger.request_rerun(old, Starter.caller)
     ledger.end(old, BatchStatus.failed, CANCELLED)
-    without_payload, _ = ledger.create(
-        organization_id=organization, resource="contact", action=Action.merge, name="none", options=BatchOptions()
-    )
+    without_payload = accepted(ledger.engine, organization, name="none")
     ledger.end(without_payload.id, BatchStatus.failed, CANCELLED)
     mine = ("--organization", organization)
 

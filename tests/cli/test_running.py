@@ -23,9 +23,8 @@ from command_line import (
 )
 
 from batch_pipeline.batches.ledger import Ledger
-from batch_pipeline.batches.model import Reason
 from batch_pipeline.batches.options import BatchOptions
-from batch_pipeline.batches.states import BatchStatus
+from batch_pipeline.batches.states import BatchStatus, Reason
 from batch_pipeline.cli.interrupts import stopping_in_order
 from batch_pipeline.database import create_engine
 from batch_pipeline.storage.store import Store

@@ -15,6 +15,7 @@ from batch_pipeline.dagster_home import (
     dagster_environment,
     prepare_dagster_home,
 )
+from batch_pipeline.database import client_keepalives
 from batch_pipeline.errors import SettingError
 from batch_pipeline.settings import Settings, get_settings, load_settings
 
@@ -41,8 +42,8 @@ def test_every_part_of_a_libpq_url_reaches_the_driver(database_url: str, expecte
     assert url.drivername == "postgresql+psycopg2"
     _, arguments = url.get_dialect()().create_connect_args(url)
     got = {name: str(value) for name, value in arguments.items()}
-    assert got.pop("options") == "-csearch_path=dagster"
-    assert got == expected
+    assert got.pop("options").endswith(" -csearch_path=dagster")
+    assert got == {**{name: str(value) for name, value in client_keepalives().items()}, **expected}
 
 
 def test_options_of_the_url_are_kept(environment: dict[str, str]) -> None:

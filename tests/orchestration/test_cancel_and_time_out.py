@@ -7,7 +7,7 @@ from contextlib import contextmanager
 
 import psycopg
 import pytest
-from batch_runs import arrived, as_csv, contacts, new_organization
+from batch_runs import arrived, as_csv, awaiting_upload, contacts, new_organization
 from dagster import DagsterInstance, DagsterRun, DagsterRunStatus
 from dagster._core.remote_origin import RegisteredCodeLocationOrigin, RemoteJobOrigin, RemoteRepositoryOrigin
 
@@ -22,6 +22,7 @@ from batch_pipeline.orchestration import tags
 from batch_pipeline.orchestration.config import run_config_of, run_tags_of
 from batch_pipeline.orchestration.execute import execute_batch
 from batch_pipeline.orchestration.reconciling import OVERDUE_SECONDS, cancel_batch, reconcile
+from batch_pipeline.storage import keys
 from batch_pipeline.system import System
 
 WAIT_SECONDS = 60.0  # for what comes at once on a machine that isn't overloaded
@@ -278,9 +279,9 @@ def test_waiting_for_the_turn_takes_no_time(
         cancel_batch(system, instance, first.id)
         done = running.result(WAIT_SECONDS)
     assert (done.status, done.stats.created) == ("completed", ROWS)
-    started_at, waited_seconds = system.ledger.attempt_times(str(done.run_id))
-    assert waited_seconds > 1.0
-    assert started_at > 0
+    with psycopg.connect(system.database_url) as connection:
+        row = connection.execute("SELECT waited_seconds > 1 FROM batch_attempts WHERE run_id = %s", (done.run_id,))
+        assert row.fetchone() == (True,)
 
 
 @pytest.mark.parametrize("waited_seconds", [0.0, 5000.0])
@@ -300,3 +301,29 @@ def test_work_that_is_overdue_and_does_not_stop_by_itself_is_ended_by_reconcilin
             )
         ended = reconcile(system, instance)
     assert [_code(found) for found in ended] == ([] if waited_seconds else [("timed_out", "timed_out")])
+
+
+# ---- uploads that are awaited --------------------------------------------------------------------------------------
+
+
+def test_a_file_that_came_before_its_batch_was_cancelled_is_kept_and_a_retry_has_it(
+    system: System, instance: DagsterInstance
+) -> None:
+    batch = awaiting_upload(system, new_organization(system))
+    system.store.write(keys.requested(batch.id), PEOPLE)
+    cancelled = cancel_batch(system, instance, batch.id)
+    assert _code(cancelled) == ("failed", "cancelled")
+    assert "a retry does the rest" in str(cancelled.reason)
+    done = execute_batch(system, instance, system.ledger.request_rerun(batch.id, Starter.caller))
+    assert (done.status, done.stats.created) == ("completed", ROWS)
+
+
+def test_a_batch_that_was_cancelled_before_a_file_came_says_that_it_can_not_be_retried(
+    system: System, instance: DagsterInstance
+) -> None:
+    batch = awaiting_upload(system, new_organization(system))
+    cancelled = cancel_batch(system, instance, batch.id)
+    assert _code(cancelled) == ("failed", "cancelled")
+    assert "create a new batch" in str(cancelled.reason)
+    with pytest.raises(StateError, match="never had a payload"):
+        system.ledger.request_rerun(batch.id, Starter.caller)

@@ -20,8 +20,8 @@ from dagster import (
     reconstructable,
 )
 
-from batch_pipeline.batches.model import Batch, PhaseName, Reason, Starter
-from batch_pipeline.batches.states import BatchStatus
+from batch_pipeline.batches.model import Batch, PhaseName, Starter
+from batch_pipeline.batches.states import BatchStatus, Reason
 from batch_pipeline.definitions import defs
 from batch_pipeline.loading.merging import MergeWriter
 from batch_pipeline.orchestration import ops, run_page, tags
@@ -60,7 +60,7 @@ def _shown(instance: DagsterInstance, batch: Batch) -> dict[str, Any]:
     assert data is not None
     return {
         name: [record.data for record in value.records] if isinstance(value, TableMetadataValue) else value.value
-        for name, value in data.run_page.items()
+        for name, value in data.metadata.items()
     }
 
 
@@ -74,7 +74,7 @@ def _materializations(instance: DagsterInstance, *run_ids: str) -> list[dict[str
     for run_id in run_ids:
         for record in instance.get_records_for_run(run_id, of_type=DagsterEventType.ASSET_MATERIALIZATION).records:
             assert record.asset_materialization is not None
-            found.append({name: value.value for name, value in record.asset_materialization.run_page.items()})
+            found.append({name: value.value for name, value in record.asset_materialization.metadata.items()})
     return found
 
 

@@ -17,8 +17,8 @@ from dagster._core.workspace.context import WorkspaceProcessContext
 from dagster._core.workspace.load_target import EmptyWorkspaceTarget
 from dagster._daemon.run_coordinator.queued_run_coordinator_daemon import QueuedRunCoordinatorDaemon
 
-from batch_pipeline.batches.model import Batch, Reason, Starter
-from batch_pipeline.batches.states import BatchStatus
+from batch_pipeline.batches.model import Batch, Starter
+from batch_pipeline.batches.states import BatchStatus, Reason
 from batch_pipeline.definitions import defs
 from batch_pipeline.intake import inbox
 from batch_pipeline.orchestration import tags
@@ -70,7 +70,7 @@ class Simulation:
             self._begin(launcher.queue().pop(0))
         self._check_limits()
         for batch, run in self.running[:FINISHED_PER_ROUND]:
-            self.system.ledger.end(batch.id, BatchStatus.failed, Reason("over", "It is over."), run_id=run.run_id)
+            self.system.ledger.end_attempt(batch.id, run.run_id, BatchStatus.failed, Reason("over", "It is over."))
             self.instance.report_run_failed(run)
         del self.running[:FINISHED_PER_ROUND]
 

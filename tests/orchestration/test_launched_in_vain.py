@@ -12,9 +12,9 @@ from batch_runs import arrived, as_csv, new_organization, run_of
 from dagster import DagsterInstance, DagsterRun, DagsterRunStatus, SkipReason, build_sensor_context
 
 from batch_pipeline.batches.ledger import Ledger
-from batch_pipeline.batches.model import Batch, Reason, Starter
+from batch_pipeline.batches.model import Batch, Starter
 from batch_pipeline.batches.queries import awaiting_launch, running_batches
-from batch_pipeline.batches.states import BatchStatus
+from batch_pipeline.batches.states import BatchStatus, Reason
 from batch_pipeline.definitions import defs
 from batch_pipeline.orchestration.config import run_request_of
 from batch_pipeline.orchestration.reconciling import reconcile, reconcile_run
@@ -204,22 +204,22 @@ def test_a_batch_that_went_on_while_it_was_looked_at_keeps_what_it_awaits(
             connection.execute("UPDATE batches SET updated_at = updated_at - interval '2 min'")
     else:
         _end_in_queue(instance, batch, DagsterRunStatus.CANCELED)
-    end, went_on = Ledger.end, list[Batch]()
+    end, went_on = Ledger.end_if_unchanged, list[Batch]()
 
-    def go_on_then_end(ledger: Ledger, batch_id: str, *arguments: Any, **named: Any) -> Batch:
+    def go_on_then_end(ledger: Ledger, seen: Batch, *arguments: Any) -> Batch:
         if not went_on:
             run = run_of(instance, batch, DagsterRunStatus.STARTED)
-            ledger.begin_attempt(batch_id, run.run_id)
+            ledger.begin_attempt(seen.id, run.run_id)
             if way == "retried":
-                end(ledger, batch_id, BatchStatus.failed, Reason("no_valid_items", "Nothing."), run_id=run.run_id)
-                ledger.request_rerun(batch_id, Starter.launcher)
+                ledger.end_attempt(seen.id, run.run_id, BatchStatus.failed, Reason("no_valid_items", "Nothing."))
+                ledger.request_rerun(seen.id, Starter.launcher)
             elif way == "gave_way":
-                ledger.yield_slot(batch_id, run.run_id)
-            went_on.append(ledger.get(batch_id))
-        return end(ledger, batch_id, *arguments, **named)
+                ledger.yield_slot(seen.id, run.run_id)
+            went_on.append(ledger.get(seen.id))
+        return end(ledger, seen, *arguments)
 
-    monkeypatch.setattr(Ledger, "end", go_on_then_end)
+    monkeypatch.setattr(Ledger, "end_if_unchanged", go_on_then_end)
     assert reconcile(system, instance) == []
     assert went_on == [system.ledger.get(batch.id)]
     assert went_on[0].awaits_run is (None if way == "begun" else Starter.launcher)
-    assert went_on[0].status == ("failed" if way == "retried" else "requested")
+    assert went_on[0].status == "requested"

@@ -26,9 +26,8 @@ from dagster import (
     reconstructable,
 )
 
-from batch_pipeline.batches.ledger import Ledger
-from batch_pipeline.batches.model import Batch, Reason, Starter
-from batch_pipeline.batches.states import BatchStatus
+from batch_pipeline.batches.model import Batch, Starter
+from batch_pipeline.batches.states import BatchStatus, Reason
 from batch_pipeline.definitions import defs
 from batch_pipeline.errors import UnavailableError
 from batch_pipeline.intake import inbox
@@ -196,15 +195,14 @@ class CrashError(Exception):
     ("owner", "name"),
     [
         (Store, "copy"),
-        (Ledger, "create"),
-        (Ledger, "payload_arrived"),
+        (inbox, "accept"),
         (Store, "delete"),
-        (Ledger, "release_source"),
+        (inbox, "release_source"),
     ],
     ids=lambda value: value if isinstance(value, str) else "",
 )
 def test_a_crash_between_any_two_steps_of_intake_neither_skips_nor_doubles(
-    system: System, monkeypatch: pytest.MonkeyPatch, owner: type, name: str, after: bool
+    system: System, monkeypatch: pytest.MonkeyPatch, owner: object, name: str, after: bool
 ) -> None:
     for number in range(2):
         system.store.write(f"{INBOX}/{number}.csv", b"name\nAda\n")
@@ -228,11 +226,11 @@ def test_a_crash_between_any_two_steps_of_intake_neither_skips_nor_doubles(
     assert system.store.list("uploads/") == []
 
 
-@pytest.mark.parametrize("step", ["copy", "create", "payload_arrived", "release_source"])
+@pytest.mark.parametrize("step", ["copy", "accept", "release_source"])
 def test_two_takers_at_once_make_one_batch(system: System, monkeypatch: pytest.MonkeyPatch, step: str) -> None:
     """The other one comes at a step of the first, and gets as far as it can before the first goes on."""
     system.store.write(f"{INBOX}/people.csv", b"name\nAda\n")
-    owner = Store if step == "copy" else Ledger
+    owner: object = Store if step == "copy" else inbox
     real: Callable[..., Any] = getattr(owner, step)
     with ThreadPoolExecutor(1) as pool, psycopg.connect(system.database_url, autocommit=True) as connection:
 
@@ -280,11 +278,11 @@ def inbox_folder(system: System, servers: LocalServers) -> Path:
 
 @pytest.mark.parametrize(
     ("owner", "step", "before"),
-    [(Store, "copy", True), (Store, "copy", False), (Ledger, "payload_arrived", False)],
+    [(Store, "copy", True), (Store, "copy", False), (inbox, "accept", False)],
     ids=["before the copy", "after the copy", "before the removal"],
 )
 def test_a_file_overwritten_while_it_is_taken_in_is_not_lost_nor_are_its_options(  # noqa: PLR0917
-    system: System, inbox_folder: Path, monkeypatch: pytest.MonkeyPatch, owner: type, step: str, before: bool
+    system: System, inbox_folder: Path, monkeypatch: pytest.MonkeyPatch, owner: object, step: str, before: bool
 ) -> None:
     """Past the S3 server, which remembers for a second how the file was."""
     system = replace(system, settings=system.settings.model_copy(update={"inbox_quiet_seconds": 1.2}))

@@ -11,6 +11,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+import psutil
 import psycopg
 import pytest
 from batch_runs import contacts, new_organization
@@ -183,3 +184,31 @@ def test_what_is_queued_while_the_code_can_not_be_loaded_waits_and_runs_once_it_
             world.wait("second", None, DagsterRunStatus.QUEUED)
         with running(parts.start_code_server):
             world.check_all_completed_once("first", "second", "third")
+
+
+def test_a_run_whose_process_and_code_server_die_before_its_first_step_fails_and_lets_the_next_one_run(
+    world: World, parts: Parts
+) -> None:
+    """Nobody else knows that the run has ended: Dagster shows it as STARTED for ever."""
+    with running(parts.start_daemon):
+        with running(parts.start_code_server) as code_server, psycopg.connect(world.system.database_url) as connection:
+            connection.execute("LOCK TABLE batch_attempts")  # Dagster has recorded STARTED, the attempt is not written
+            world.drop("first")
+            world.wait("first", None, DagsterRunStatus.STARTED)
+            world.drop("second")
+            world.wait("second", None, DagsterRunStatus.QUEUED)
+            children = psutil.Process(code_server.pid).children(recursive=True)
+            for process in (*children, psutil.Process(code_server.pid)):
+                process.kill()
+            psutil.wait_procs(children)
+        with running(parts.start_code_server):
+            failed = world.wait("first", "failed", DagsterRunStatus.FAILURE)
+            assert failed.reason is not None
+            assert (failed.reason.code, failed.attempts) == ("never_started", 0)
+            world.wait("second", "completed", DagsterRunStatus.SUCCESS)
+            world.system.ledger.request_rerun(failed.id, Starter.launcher)
+            eventually(
+                lambda: world.system.ledger.get(failed.id).status == "completed",
+                lambda: world.system.ledger.get(failed.id),
+            )
+    assert [record["name"] for record in contacts(world.system, world.organization)] == ["first", "second"]

@@ -7,16 +7,19 @@ from concurrent.futures import ThreadPoolExecutor, wait
 
 import psycopg
 import pytest
-from batch_runs import arrived, as_csv, contacts, new_organization, run_of
+from batch_runs import accepted, arrived, as_csv, contacts, new_organization, run_of
 from dagster import DagsterInstance, DagsterRun, DagsterRunStatus
 from driving import run_attempt
 
-from batch_pipeline.batches.locks import Ownership
-from batch_pipeline.batches.model import Batch, Reason, Starter
+from batch_pipeline.batches.locks import Ownership, run_owner
+from batch_pipeline.batches.model import Batch, Starter
 from batch_pipeline.batches.queries import running_batches
-from batch_pipeline.batches.states import BatchStatus
+from batch_pipeline.batches.states import BatchStatus, Reason
+from batch_pipeline.definitions import defs
 from batch_pipeline.errors import SupersededError
+from batch_pipeline.intake.inbox import take_in
 from batch_pipeline.loading.chunks import Chunk, ChunkOutcome, ChunkWriter
+from batch_pipeline.orchestration import tags
 from batch_pipeline.orchestration.execute import execute_batch
 from batch_pipeline.orchestration.reconciling import reconcile
 from batch_pipeline.system import System
@@ -297,3 +300,89 @@ def test_a_run_thought_dead_writes_nothing_after_its_successor(
     assert (late.status, late.reason.code) == ("failed", "worker_lost")
     assert contacts(system, organization_id) == after_successor
     assert {record["name"] for record in after_successor} == {"next"}
+
+
+# ---- runs that died before their first step, and batches of earlier releases ---------------------------------------
+
+
+def _started_a_while_ago(system: System, run: DagsterRun) -> None:
+    with psycopg.connect(system.database_url) as connection:
+        connection.execute(
+            "UPDATE dagster.runs SET update_timestamp = update_timestamp - interval '1 min' WHERE run_id = %s",
+            (run.run_id,),
+        )
+
+
+@pytest.mark.parametrize("status", [DagsterRunStatus.STARTED, DagsterRunStatus.CANCELING])
+@pytest.mark.parametrize("starter", list(Starter))
+def test_a_run_that_died_before_its_first_step_ends_and_so_does_its_batch(
+    system: System, instance: DagsterInstance, status: DagsterRunStatus, starter: Starter
+) -> None:
+    batch = arrived(system, new_organization(system), as_csv([{"name": "Ada"}]), starter=starter)
+    run = run_of(instance, batch, status)
+    assert reconcile(system, instance) == []
+    _started_a_while_ago(system, run)
+    (ended,) = reconcile(system, instance)
+    was_cancelled = status is DagsterRunStatus.CANCELING
+    assert ended.reason is not None
+    assert (ended.id, ended.status, ended.reason.code) == (
+        batch.id,
+        "failed",
+        "cancelled" if was_cancelled else "never_started",
+    )
+    assert _status(instance, run) is (DagsterRunStatus.CANCELED if was_cancelled else DagsterRunStatus.FAILURE)
+    assert reconcile(system, instance) == []
+    done = execute_batch(system, instance, system.ledger.request_rerun(batch.id, Starter.caller))
+    assert (done.status, done.attempts) == ("completed", 1)
+
+
+@pytest.mark.parametrize("holder", ["run", "batch"])
+def test_a_run_before_its_first_step_is_left_alone_while_a_process_holds_it_or_its_batch(
+    system: System, instance: DagsterInstance, waiting: Batch, holder: str
+) -> None:
+    run = run_of(instance, waiting, DagsterRunStatus.STARTED)
+    _started_a_while_ago(system, run)
+    with Ownership(system.database_url) as ownership:
+        ownership.take(run_owner(run.run_id) if holder == "run" else waiting.id)
+        assert reconcile(system, instance) == []
+    assert _status(instance, run) is DagsterRunStatus.STARTED
+    assert len(reconcile(system, instance)) == 1
+
+
+def test_a_run_that_died_before_it_had_a_batch_ends(system: System, instance: DagsterInstance) -> None:
+    config = {"resource": "contact", "action": "merge", "file": "incoming/people.csv"}
+    run = instance.create_run_for_job(
+        defs.resolve_job_def(tags.JOB_NAME),
+        run_config={"ops": {"parse": {"config": config}}},
+        status=DagsterRunStatus.STARTED,
+    )
+    _started_a_while_ago(system, run)
+    assert reconcile(system, instance) == []
+    assert _status(instance, run) is DagsterRunStatus.FAILURE
+
+
+def test_a_batch_that_an_earlier_release_left_without_its_payload_ends_and_its_file_is_taken_in(
+    system: System, instance: DagsterInstance
+) -> None:
+    """That release recorded a batch, then its payload; a process could die in between."""
+    organization_id = new_organization(system)
+    key = f"uploads/{organization_id}/contact/merge/people.csv"
+    system.store.write(key, b"name\nAda\n")
+    version = f"{key}@{system.store.stat(key).version}"
+    left = accepted(system.engine, organization_id, source_key=key, source_version=version)
+    assert take_in(system, limit=10) == []
+    assert system.store.exists(key)
+    with psycopg.connect(system.database_url) as connection:
+        connection.execute("UPDATE batches SET created_at = created_at - interval '2 min' WHERE id = %s", (left.id,))
+    assert [(batch.id, batch.status) for batch in reconcile(system, instance)] == [(left.id, "failed")]
+    (taken,) = take_in(system, limit=10)
+    assert taken.id != left.id
+    assert execute_batch(system, instance, _for_caller(system, taken)).stats.created == 1
+    assert not system.store.exists(key)
+
+
+def _for_caller(system: System, batch: Batch) -> Batch:
+    """The batch, to be run by this process instead of by Dagster's launcher."""
+    with psycopg.connect(system.database_url) as connection:
+        connection.execute("UPDATE batches SET awaits_run = 'caller' WHERE id = %s", (batch.id,))
+    return system.ledger.get(batch.id)

@@ -6,13 +6,12 @@ from datetime import UTC, datetime, timedelta
 
 import psycopg
 import pytest
-from batch_runs import Runner, arrived, new_organization
+from batch_runs import Runner, accepted, arrived, new_organization
 from dagster import DagsterInstance, ReexecutionOptions, build_sensor_context, execute_job, job, op, reconstructable
 from test_launching import batch_job
 
 from batch_pipeline.batches import ids
-from batch_pipeline.batches.model import Action, Batch, Starter
-from batch_pipeline.batches.options import BatchOptions
+from batch_pipeline.batches.model import Batch, Starter
 from batch_pipeline.batches.queries import find_rerunnable
 from batch_pipeline.batches.states import BatchStatus
 from batch_pipeline.errors import StateError
@@ -302,13 +301,8 @@ def test_files_that_no_batch_owns_go_when_they_are_old(runner: Runner) -> None:
     foreign = ["batches/aaa/file", "batches/batch_old/file", "batches/zzz/file", "batches/file"]
     for key in foreign:
         store.write(key, b"x")
-    batch, _ = runner.system.ledger.create(  # made long ago, ended just now
-        organization_id=runner.organization_id,
-        resource="contact",
-        action=Action.merge,
-        name="people.csv",
-        options=BatchOptions(),
-        batch_id=_orphan(runner, days=35, now=now).split("/")[1],
+    batch = accepted(  # made long ago, ended just now
+        runner.system.engine, runner.organization_id, id=_orphan(runner, days=35, now=now).split("/")[1]
     )
     owned = keys.upload(batch.id, "people.csv", saved=True)
 

@@ -30,7 +30,7 @@ KILL_POINTS = [
     (Action.overwrite, KillPoint(f"{DELETING}:CleanupWriter.apply", 2)),  # not after: the database may have refused it
     (Action.overwrite, KillPoint(f"{DELETING}:CleanupWriter.write", 2, after=True)),
     (Action.overwrite, KillPoint(f"{PHASES}.attempt:Attempt.complete", 4)),
-    (Action.overwrite, KillPoint(f"{PHASES}.cleanup:finish")),
+    (Action.overwrite, KillPoint(f"{PHASES}.cleanup:_finish")),
     (Action.delete, KillPoint(f"{DELETING}:DeleteWriter.apply", 2)),
     (Action.delete, KillPoint(f"{DELETING}:DeleteWriter.write", 2, after=True)),
     (Action.delete, KillPoint(f"{PHASES}.attempt:Attempt.complete", 3)),

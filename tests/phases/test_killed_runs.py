@@ -34,7 +34,7 @@ KILL_POINTS = [
     KillPoint("batch_pipeline.loading.chunks:ChunkWriter.write", 3, after=True),
     KillPoint("batch_pipeline.loading.chunks:ChunkWriter._write_rows", 30, after=True),
     KillPoint(f"{P}.attempt:Attempt.complete", 3),
-    KillPoint(f"{P}.cleanup:finish"),
+    KillPoint(f"{P}.cleanup:_finish"),
     KillPoint("batch_pipeline.payloads.artifacts:ErrorsWriter.write", 2, after=True),
     KillPoint("batch_pipeline.storage.store:Store.upload", 1, after=True),
     KillPoint("batch_pipeline.batches.ledger:Ledger.transition", 1),

@@ -1,0 +1,41 @@
+"""Requested re-runs are live at once, batches without a payload are found by an index, lists count what there is."""
+
+from alembic import op
+
+revision = "0014"
+down_revision = "0013"
+branch_labels = None
+depends_on = None
+
+STATEMENTS = (
+    # A batch that awaits its re-run was shown as failed until the run began; now it is where its phases allow.
+    """
+    WITH reopened AS (
+        UPDATE batches SET
+            status = CASE phases -> 1 ->> 'status' WHEN 'completed' THEN 'queued' ELSE 'requested' END,
+            reason = NULL
+        FROM (SELECT id, status AS before FROM batches
+              WHERE status IN ('failed', 'timed_out') AND awaits_run IS NOT NULL) AS asked
+        WHERE batches.id = asked.id
+        RETURNING batches.id, asked.before, batches.status
+    )
+    INSERT INTO batch_transitions (batch_id, before, after) SELECT id, before, status FROM reopened
+    """,
+    """
+    CREATE INDEX batches_without_payload ON batches (created_at)
+    WHERE status = 'requested' AND arrival IS NULL AND upload_expires_at IS NULL
+    """,
+    # Counting one organization's batches in an index takes 0.1 s for a million: counters cost a row for each change.
+    "DROP TRIGGER count_added ON batches",
+    "DROP TRIGGER count_removed ON batches",
+    "DROP TRIGGER count_changed ON batches",
+    "DROP FUNCTION count_added_batches()",
+    "DROP FUNCTION count_removed_batches()",
+    "DROP FUNCTION count_changed_batch()",
+    "DROP TABLE batch_counts",
+)
+
+
+def upgrade() -> None:
+    for statement in STATEMENTS:
+        op.execute(statement)
