@@ -11,7 +11,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
-from hypothesis import example, given, settings
+from hypothesis import example, given
 from hypothesis import strategies as st
 
 from batch_pipeline.payloads.equality import EqualItems, RowReader, write_rows
@@ -78,7 +78,6 @@ def cleaned(text: str) -> str:
     return unicodedata.normalize("NFC", lines)
 
 
-@settings(deadline=None)
 @given(chunks=JSON_CHUNKS, keep_last=st.booleans())
 @example([[{"a": (CellKind.TEXT, "x"), "b": (CellKind.TEXT, "y")}, {"a\x1b1x\x1b2b": (CellKind.TEXT, "y")}]], False)
 @example([[{"a": (CellKind.TEXT, "1")}, {"a": (CellKind.NUMBER, "1")}, {"a": (CellKind.TEXT, "1\x1b32")}]], False)
@@ -97,7 +96,6 @@ def test_json_items_are_equal_where_every_field_is(chunks: list[list[Item]], kee
     assert repeated(raw, fields_vary=True, keep_last=keep_last) == expected(plain, keep_last=keep_last)
 
 
-@settings(deadline=None)
 @given(rows=st.lists(st.tuples(TEXTS, TEXTS, TEXTS), max_size=12), cut=st.integers(0, 12), keep_last=st.booleans())
 @example([("a\x1b1b", "c", ""), ("a", "b\x1b1c", "")], 0, False)
 def test_rows_of_a_flat_file_are_equal_where_every_cell_is(
@@ -171,7 +169,6 @@ def test_listed_rows_are_read_once_in_order_up_to_any_row(rows: list[int], list_
 UNREADABLE = st.lists(st.tuples(TEXTS, TEXTS), max_size=3)
 
 
-@settings(deadline=None)
 @given(
     items=st.lists(
         st.dictionaries(NAMES | st.sampled_from(["row", "!raw", "=a", "?a"]), CELLS, max_size=4), max_size=5
