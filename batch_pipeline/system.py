@@ -1,13 +1,16 @@
 """The system that batches run in: settings, database, ledger and storage, opened together."""
 
+import os
 from collections.abc import Iterator
-from contextlib import contextmanager
-from dataclasses import dataclass
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass, field
+from threading import Lock
 
 import sqlalchemy as sa
 
 from batch_pipeline.batches.ledger import Ledger
 from batch_pipeline.database import create_engine
+from batch_pipeline.garbage import collect_as_usual
 from batch_pipeline.settings import Settings, get_settings
 from batch_pipeline.storage.store import Store
 
@@ -37,3 +40,51 @@ def open_system(settings: Settings | None = None) -> Iterator[System]:
         yield System(settings, database_url, engine, Ledger(engine), store)
     finally:
         engine.dispose()
+        store.close()
+
+
+@contextmanager
+def shared_system() -> Iterator[System]:
+    """The system that the settings name, kept open for the next caller. Any number of threads may use it at once.
+
+    For processes that live long and use it again and again, for a short time each. It is opened anew after an
+    exception in the ``with`` block, and where settings or AWS_ variables changed; the old one is closed when its last
+    user leaves. Raises as `open_system`.
+    """
+    global _shared  # noqa: PLW0603 - the process's own
+    opened_with = (get_settings(), {name: text for name, text in os.environ.items() if name.startswith("AWS_")})
+    with _lock:
+        if _shared is None or _shared.opened_with != opened_with:
+            collect_as_usual()
+            closing = ExitStack()
+            replaced, _shared = _shared, _Shared(closing.enter_context(open_system()), opened_with, closing)
+            if replaced is not None and replaced.users == 0:
+                replaced.closing.close()
+        shared = _shared
+        shared.users += 1
+    try:
+        yield shared.system
+    except BaseException:
+        with _lock:
+            if _shared is shared:
+                _shared = None
+        raise
+    finally:
+        with _lock:
+            shared.users -= 1
+            if shared.users == 0 and _shared is not shared:
+                shared.closing.close()
+
+
+@dataclass
+class _Shared:
+    """A system that is open; `closing` closes it."""
+
+    system: System
+    opened_with: tuple[Settings, dict[str, str]] = field(repr=False)
+    closing: ExitStack
+    users: int = 0
+
+
+_lock = Lock()
+_shared: _Shared | None = None

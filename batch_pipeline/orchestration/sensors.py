@@ -24,7 +24,6 @@ from dagster import (
 from batch_pipeline.batches.accept import forget_old_keys
 from batch_pipeline.batches.model import Batch
 from batch_pipeline.batches.queries import awaiting_launch, has_upload_urls
-from batch_pipeline.database import create_engine
 from batch_pipeline.intake.inbox import take_in
 from batch_pipeline.intake.requested_uploads import expire_requested, take_in_requested
 from batch_pipeline.orchestration import tags
@@ -33,8 +32,7 @@ from batch_pipeline.orchestration.ops import batch_job
 from batch_pipeline.orchestration.reconciling import reconcile, reconcile_run
 from batch_pipeline.orchestration.retention import prune
 from batch_pipeline.orchestration.run_queue import QUEUED_PER_SLOT
-from batch_pipeline.settings import get_settings
-from batch_pipeline.system import System, open_system
+from batch_pipeline.system import System, shared_system
 
 INBOX_SECONDS = 2
 INTAKE_SECONDS = 20.0  # a tick has 60 s in Dagster, of which listing a large inbox takes some
@@ -58,7 +56,7 @@ PRUNING_SECONDS = 30.0  # a tick has 60 s in Dagster; a file takes milliseconds,
 )
 def upload_sensor(context: SensorEvaluationContext) -> Iterator[RunRequest | SkipReason]:
     """Takes in the inbox and requests a run for each batch that waits. A failed intake does not stop the requests."""
-    with open_system() as system:
+    with shared_system() as system:
         settings = system.settings
         taken: list[Batch] = []
         fault: Exception | None = None
@@ -93,7 +91,7 @@ def reconcile_sensor(context: SensorEvaluationContext) -> SkipReason:
     """Calls `reconcile`; the cursor is the start of the last complete pass."""
     began = datetime.now(UTC)
     since = None if context.cursor is None else datetime.fromisoformat(context.cursor)
-    with open_system() as system:
+    with shared_system() as system:
         ended = reconcile(system, context.instance, since=since)
     context.update_cursor(began.isoformat())
     return _skip_reason(ended)
@@ -126,7 +124,7 @@ def cancel_sensor(context: RunStatusSensorContext) -> SkipReason:
 
 
 def _reconcile_run(context: RunStatusSensorContext) -> SkipReason:
-    with open_system() as system:
+    with shared_system() as system:
         return _skip_reason(reconcile_run(system, context.instance, context.dagster_run))
 
 
@@ -144,9 +142,9 @@ def _skip_reason(ended: Sequence[Batch]) -> SkipReason:
 )
 def requested_sensor(context: SensorEvaluationContext) -> SkipReason:
     """Takes in files sent to upload URLs, and expires batches whose URL ran out."""
-    if not _may_find_something():
-        return SkipReason("There is no upload URL that a file could come to.")
-    with open_system() as system:
+    with shared_system() as system:
+        if not has_upload_urls(system.engine, until_seconds_ago=LATE_SECONDS):
+            return SkipReason("There is no upload URL that a file could come to.")
         return _see_to_uploads(context, system)
 
 
@@ -158,19 +156,10 @@ def requested_sensor(context: SensorEvaluationContext) -> SkipReason:
 )
 def upkeep_sensor(context: SensorEvaluationContext) -> SkipReason:
     """Removes expired idempotency keys, and takes in uploads that arrived late."""
-    with open_system() as system:
+    with shared_system() as system:
         forgotten = forget_old_keys(system.engine)
         _see_to_uploads(context, system)  # last: it may fail for reasons of its own, and then the tick does
     return SkipReason(f"{forgotten} idempotency keys forgotten.")
-
-
-def _may_find_something() -> bool:
-    """Asks the ledger alone: a storage client takes a third of a second to make."""
-    engine = create_engine(get_settings().require_database_url())
-    try:
-        return has_upload_urls(engine, until_seconds_ago=LATE_SECONDS)
-    finally:
-        engine.dispose()
 
 
 def _see_to_uploads(context: SensorEvaluationContext, system: System) -> SkipReason:
@@ -199,7 +188,7 @@ def _see_to_uploads(context: SensorEvaluationContext, system: System) -> SkipRea
 )
 def retention_sensor(context: SensorEvaluationContext) -> SkipReason:
     """Prunes for a bounded time. A backlog takes several ticks."""
-    with open_system() as system:
+    with shared_system() as system:
         pruned = prune(system, context.instance, seconds=PRUNING_SECONDS)
     if not pruned.batches and not pruned.runs and not pruned.orphans:
         return SkipReason("Nothing is old enough to go.")

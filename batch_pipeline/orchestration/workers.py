@@ -20,8 +20,6 @@ from batch_pipeline.errors import UnavailableError
 if TYPE_CHECKING:
     from dagster import DagsterInstance
 
-    from batch_pipeline.system import System
-
 logger = logging.getLogger(__name__)
 
 
@@ -119,7 +117,6 @@ def live_with_parent() -> None:
         threading.Thread(target=_end_with, args=(parent,), daemon=True).start()
 
 
-_system: "System | None" = None
 _instance: "DagsterInstance | None" = None
 _opened = ExitStack()
 
@@ -141,18 +138,18 @@ def _execute(batch_id: str) -> str | None:
 
     Connections are kept for the next batch, and opened anew after an error.
     """
-    global _system, _instance  # noqa: PLW0603 - a process's own
+    global _instance  # noqa: PLW0603 - a process's own
     from batch_pipeline.orchestration.execute import execute_batch
     from batch_pipeline.orchestration.instance import open_instance
-    from batch_pipeline.system import open_system
+    from batch_pipeline.system import shared_system
 
     try:
-        if _system is None or _instance is None:
-            _system = _opened.enter_context(open_system())
-            _instance = _opened.enter_context(open_instance(in_process=True))
-        execute_batch(_system, _instance, _system.ledger.get(batch_id), log_level="CRITICAL")
+        with shared_system() as system:
+            if _instance is None:
+                _instance = _opened.enter_context(open_instance(in_process=True))
+            execute_batch(system, _instance, system.ledger.get(batch_id), log_level="CRITICAL")
     except Exception as error:
-        _system = _instance = None
+        _instance = None
         _opened.close()
         if isinstance(error, UnavailableError):
             return error.message

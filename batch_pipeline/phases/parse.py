@@ -2,14 +2,13 @@
 
 from collections import Counter
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import closing
 from functools import partial
 from pathlib import PurePosixPath
 
-import pyarrow as pa
-
 from batch_pipeline.batches.model import Action, DuplicateHandling, PhaseName
 from batch_pipeline.errors import RefusedError
-from batch_pipeline.payloads.equality import EqualItems
+from batch_pipeline.payloads.equality import EqualItems, write_rows
 from batch_pipeline.payloads.model import Payload, ReadLimits
 from batch_pipeline.payloads.parsed import to_table
 from batch_pipeline.payloads.reader import open_payload
@@ -43,8 +42,11 @@ def _read(attempt: Attempt, payload: Payload, checksum: str, size: int) -> None:
     fields_vary = not payload.format.is_flat
     columns: dict[str, None] = dict.fromkeys(payload.columns)
     read = unreadable = number = 0
-    equal_items = EqualItems(attempt.scratch, fields_vary=fields_vary)
-    with ThreadPoolExecutor(1) as storing:
+    keep_last = attempt.options.duplicate_handling is DuplicateHandling.use_last
+    with (
+        closing(EqualItems(attempt.scratch, fields_vary=fields_vary, keep_last=keep_last)) as equal_items,
+        ThreadPoolExecutor(1) as storing,
+    ):
         stored = None
         for number, chunk in enumerate(payload.chunks(), start=1):
             if stored is not None:
@@ -57,11 +59,10 @@ def _read(attempt: Attempt, payload: Payload, checksum: str, size: int) -> None:
             unreadable += chunk.unreadable.num_rows
         if stored is not None:
             stored.result()
-    keep_last = attempt.options.duplicate_handling is DuplicateHandling.use_last
-    equal = equal_items.repeated_rows(keep_last=keep_last)
-    equal_items.close()
-    if len(equal):
-        store.write_table(keys.equal_rows(batch.id), pa.table({"row": pa.array(equal)}))
+        equal_path = attempt.scratch / "equal.parquet"
+        equal = write_rows(equal_path, equal_items.repeated_rows())
+    if equal:
+        store.upload(equal_path, keys.equal_rows(batch.id))
     work = batch.work.with_(
         format=payload.format.value,
         upload_bytes=size,
@@ -69,13 +70,13 @@ def _read(attempt: Attempt, payload: Payload, checksum: str, size: int) -> None:
         columns=tuple(columns),
         items=read + unreadable,
         unreadable=unreadable,
-        equal=len(equal),
+        equal=equal,
         chunks=number,
     )
     attempt.complete(
-        success=read - len(equal),
+        success=read - equal,
         error=unreadable,
-        total=read + unreadable - len(equal),
+        total=read + unreadable - equal,
         work=work.to_row(),
         checksum=checksum,
     )

@@ -18,8 +18,9 @@ from batch_pipeline.loading.chunks import chunk_ranges, store_chunks
 from batch_pipeline.loading.identity import deciding_keys
 from batch_pipeline.loading.memberships import referred_resources
 from batch_pipeline.loading.staging import FEW_ROWS, STEP_RULES, Connection, Staging, copy_table
+from batch_pipeline.payloads.equality import RowReader, without_rows
 from batch_pipeline.payloads.model import PayloadFormat, RawChunk
-from batch_pipeline.payloads.parsed import from_table, select
+from batch_pipeline.payloads.parsed import from_table
 from batch_pipeline.phases.attempt import Attempt
 from batch_pipeline.phases.copies import write_small_copies
 from batch_pipeline.phases.planning import TUNING, make_plan, require_valid_items
@@ -111,7 +112,11 @@ def staged_fields(resource: Resource, attempt: Attempt) -> tuple[str, ...]:
 def parsed_chunks(attempt: Attempt) -> Iterator[RawChunk]:
     """The items that parsing stored, without those that repeat another; the next chunk is read ahead."""
     store, batch = attempt.system.store, attempt.batch
-    equal = store.read_table(keys.equal_rows(batch.id))["row"].combine_chunks() if batch.work.equal else None
+    equal: RowReader | None = None
+    if batch.work.equal:
+        path = attempt.scratch / "equal.parquet"
+        store.download(keys.equal_rows(batch.id), path)
+        equal = RowReader(path)
     with ThreadPoolExecutor(1) as reading:
         numbers = range(1, batch.work.chunks + 1)
         ahead: Future[pa.Table] | None = None
@@ -120,9 +125,7 @@ def parsed_chunks(attempt: Attempt) -> Iterator[RawChunk]:
             if number < batch.work.chunks:
                 ahead = reading.submit(store.read_table, keys.parsed_chunk(batch.id, number + 1))
             chunk = from_table(current.result())
-            if equal is not None:
-                chunk = select(chunk, pc.invert(pc.is_in(chunk.rows, value_set=equal)))
-            yield chunk
+            yield chunk if equal is None else without_rows(chunk, equal)
 
 
 def _stage_items(attempt: Attempt, connection: Connection, target: sql.Identifier, make_rows: MakeRows) -> bool:

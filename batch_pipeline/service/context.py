@@ -10,6 +10,7 @@ from typing import ParamSpec, TypeVar
 from anyio import CapacityLimiter, to_thread
 
 from batch_pipeline.batches.watching import StatusWatch
+from batch_pipeline.garbage import collect_as_usual
 from batch_pipeline.orchestration.launching import Launcher
 from batch_pipeline.orchestration.workers import WorkerPool
 from batch_pipeline.service.copying import Copier
@@ -47,6 +48,7 @@ async def open_service(settings: Settings | None = None, *, warm_up: bool = True
 
     `warm_up`: the processes for mode sync are started at once, not by the first call.
     """
+    collect_as_usual()
     with open_system(settings) as system:
         watch = StatusWatch(system.database_url)
         launcher = Launcher(system.settings.dagster_url)

@@ -6,6 +6,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime, timedelta
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
@@ -54,7 +55,11 @@ class Store:
         parts = urlsplit(url)
         self.bucket = parts.netloc
         self.prefix = parts.path.strip("/")
-        self._files = s3fs.S3FileSystem(
+
+    @cached_property
+    def _files(self) -> s3fs.S3FileSystem:
+        """The client, made on first use: that takes a third of a second, and not everyone needs storage."""
+        return s3fs.S3FileSystem(
             endpoint_url=os.environ.get("AWS_ENDPOINT_URL_S3") or os.environ.get("AWS_ENDPOINT_URL"),
             # Listings must be fresh: an inbox is other people's.
             use_listings_cache=False,
@@ -70,6 +75,12 @@ class Store:
                 "retries": {"mode": "standard", "max_attempts": ATTEMPTS},
             },
         )
+
+    def close(self) -> None:
+        """Closes the connections. Used again, the store makes new ones."""
+        if "_files" in self.__dict__:
+            files = self.__dict__.pop("_files")
+            files.close_session(files.loop, files.s3)
 
     def path(self, key: str) -> str:
         """The object's path with bucket and prefix, as s3fs takes it."""

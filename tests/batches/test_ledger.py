@@ -354,7 +354,5 @@ def test_any_sequence_of_calls_keeps_to_the_state_machine(ledger: Ledger) -> Non
     machine = type("AnySequenceHere", (AnySequence,), {"ledger": ledger})
     run_state_machine_as_test(
         machine,
-        settings=settings(
-            max_examples=12, stateful_step_count=15, deadline=None, suppress_health_check=list(HealthCheck)
-        ),
+        settings=settings(max_examples=12, stateful_step_count=15, suppress_health_check=list(HealthCheck)),
     )

@@ -82,7 +82,7 @@ def expected(module_database_url: str, engine: sa.Engine) -> list[tuple[str, ...
         ).fetchall()
 
 
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=150)
 @given(
     chosen=st.fixed_dictionaries({}, optional={name: st.sampled_from(values) for name, values in VALUES.items()}),
     place=st.tuples(st.integers(1, 40) | st.just(10**9), st.integers(1, 100), st.booleans()),

@@ -4,7 +4,7 @@ from datetime import UTC, datetime, timedelta
 
 import numpy as np
 import pyarrow as pa
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from batch_pipeline.batches.ids import is_batch_id, new_batch_id, record_ids
@@ -58,7 +58,6 @@ def test_ids_have_the_form_that_is_asked_of_ids() -> None:
     assert are_record_ids(ids, "ctct_").to_pylist() == [True] * len(ROWS)
 
 
-@settings(deadline=None)
 @given(st.lists(st.integers(1, 58**6 - 1), max_size=20, unique=True).map(sorted))
 def test_any_rows_up_to_far_beyond_the_limits(rows: list[int]) -> None:
     ids = ids_of(np.array(rows, np.int64), "batch_zzzzzzzzzzzzzzzzzzzzzz")

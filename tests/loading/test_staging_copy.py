@@ -23,7 +23,7 @@ TEXTS = (
 SCHEMA = pa.schema(
     [pa.field("row", pa.int64(), nullable=False), ("text", pa.string()), ("flag", pa.bool_()), ("other", pa.string())]
 )
-COPIED = settings(deadline=None, max_examples=60)
+COPIED = settings(max_examples=60)
 
 
 @pytest.fixture(scope="module")

@@ -36,7 +36,7 @@ def processes_of() -> Callable[[Path], list[str]]:
 def eventually() -> Callable[..., None]:
     """A function that waits until its argument, called again and again, returns something true."""
 
-    def wait(condition: Callable[[], object], *, seconds: float = 30.0) -> None:
+    def wait(condition: Callable[[], object], *, seconds: float = 120.0) -> None:
         deadline = time.monotonic() + seconds
         while not condition():
             assert time.monotonic() < deadline, f"not within {seconds} s"

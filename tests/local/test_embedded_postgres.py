@@ -225,4 +225,4 @@ def test_the_death_signal_is_a_clean_stop(postgres: EmbeddedPostgres) -> None:
     postgres.start()
     assert postgres.process is not None
     postgres.process.send_signal(signal.SIGINT)
-    assert postgres.process.wait(30) == 0
+    assert postgres.process.wait(120) == 0

@@ -44,7 +44,7 @@ class OtherProcess:
     def leave(self) -> None:
         assert self.process.stdin is not None
         self.process.stdin.close()
-        assert self.process.wait(60) == 0
+        assert self.process.wait(120) == 0
 
 
 @contextmanager

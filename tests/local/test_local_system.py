@@ -68,7 +68,7 @@ def up(data_dir: Path) -> Iterator[Up]:
             yield Up(process)
         finally:
             process.terminate()
-            process.wait(90)
+            process.wait(120)
 
 
 def test_it_answers_lets_no_second_one_in_and_a_signal_ends_all_of_it_with_exit_code_0(
@@ -76,7 +76,7 @@ def test_it_answers_lets_no_second_one_in_and_a_signal_ends_all_of_it_with_exit_
 ) -> None:
     with up(data_dir) as system:
         assert system.word == "ready"
-        with urllib.request.urlopen(f"{system.url}/server_info", timeout=30) as answer:  # noqa: S310 -- ours
+        with urllib.request.urlopen(f"{system.url}/server_info", timeout=120) as answer:  # noqa: S310 -- ours
             assert answer.status == 200
         commands = processes_of(data_dir)
         secret = (data_dir / "s3.keys.json").read_text().split('"')[-2]
@@ -87,7 +87,7 @@ def test_it_answers_lets_no_second_one_in_and_a_signal_ends_all_of_it_with_exit_
         ):
             pass
         system.process.send_signal(signal.SIGINT)
-        assert system.process.wait(60) == 0
+        assert system.process.wait(120) == 0
     assert processes_of(data_dir) == []
     assert list(data_dir.glob("socket-*")) == []
 
@@ -109,7 +109,7 @@ def test_a_part_that_dies_is_reported_and_ends_it_with_exit_code_1(
     with up(data_dir) as system:
         system.child("dagster_webserver").kill()
         assert system.line().startswith("report the Dagster webserver was killed by signal 9")
-        assert system.process.wait(60) == 1
+        assert system.process.wait(120) == 1
     assert processes_of(data_dir) == []
 
 
@@ -118,7 +118,7 @@ def test_the_end_of_the_servers_is_reported_too(data_dir: Path) -> None:
         system.child("batch_pipeline.local.keeper").kill()
         # Whichever notices first: the watch over the servers, or a part of Dagster without its database.
         assert system.line().startswith("report ")
-        assert system.process.wait(90) == 1
+        assert system.process.wait(120) == 1
 
 
 @pytest.mark.parametrize(("name", "flag"), [("port", "--port"), ("api_port", "--api-port")])

@@ -47,7 +47,7 @@ def test_leaving_ends_the_services_and_what_they_started(tmp_path: Path, eventua
         supervisor.start(service)
         pids = [int(word) for word in numbers.read_text().split()]
         assert all(map(alive, pids))
-    eventually(lambda: not any(map(alive, pids)), seconds=5)
+    eventually(lambda: not any(map(alive, pids)))
 
 
 def test_a_service_that_ends_by_itself_is_reported_with_what_it_said_last(

@@ -68,7 +68,7 @@ def test_any_sequence_of_batches_does_what_the_model_says(module_system: System)
     small = module_system.settings.model_copy(update={"chunk_rows": 2, "database_writers": 2})
     system = dataclasses.replace(module_system, settings=small)
 
-    @settings(max_examples=SEQUENCES, deadline=None, suppress_health_check=list(HealthCheck))
+    @settings(max_examples=SEQUENCES, suppress_health_check=list(HealthCheck))
     @given(first=st.sets(st.sampled_from([*CONTACTS, *GROUPS])), uploads=st.lists(UPLOADS, min_size=2, max_size=3))
     def check(first: set[str], uploads: list[Upload]) -> None:
         world, model = begin(system, first)

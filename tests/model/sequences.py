@@ -101,7 +101,6 @@ def _hold_to_the_model(system: System, database: Database, upload_format: Format
         settings=settings(
             max_examples=sequences,
             stateful_step_count=BATCHES_OF_A_SEQUENCE,
-            deadline=None,
             suppress_health_check=list(HealthCheck),
         ),
     )

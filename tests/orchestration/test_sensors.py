@@ -209,7 +209,6 @@ def test_no_order_of_events_loses_or_doubles_anything(daemon: Daemon) -> None:
         settings=settings(
             max_examples=int(os.environ.get("SENSOR_EXAMPLES", "3")),
             stateful_step_count=8,
-            deadline=None,
             print_blob=True,
             suppress_health_check=list(HealthCheck),
         ),

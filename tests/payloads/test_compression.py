@@ -58,7 +58,7 @@ def test_the_name_without_its_suffix_decides_where_the_content_does_not(read_upl
     uses_zstd=st.booleans(),
     has_padding=st.booleans(),
 )
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 def test_any_members_in_a_row_are_one_file(read_upload, *, data, cuts, uses_zstd, has_padding):
     text = data.hex()
     edges = [0, *sorted(min(cut, len(text)) for cut in cuts), len(text)]

@@ -1,17 +1,20 @@
 """Finding equal items, against a plain reading of the rule: equal in every field, after trimming and NFC."""
 
+import tracemalloc
 import unicodedata
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import closing
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
+import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
-from hypothesis import example, given, settings
+from hypothesis import example, given
 from hypothesis import strategies as st
 
-from batch_pipeline.payloads.equality import EqualItems
+from batch_pipeline.payloads.equality import EqualItems, RowReader, write_rows
 from batch_pipeline.payloads.model import UNREADABLE_SCHEMA, CellKind, RawChunk
 from batch_pipeline.payloads.parsed import from_table, to_table
 
@@ -48,13 +51,12 @@ def chunk_of(items: Sequence[Item], first_row: int, *, reverse: bool = False) ->
     return RawChunk(rows, columns, kinds, UNREADABLE_SCHEMA.empty_table())
 
 
-def repeated(chunks: Sequence[RawChunk], *, fields_vary: bool, keep_last: bool) -> list[int]:
+def repeated(chunks: Iterable[RawChunk], *, fields_vary: bool, keep_last: bool) -> list[int]:
     with TemporaryDirectory() as folder:
-        equal = EqualItems(Path(folder), fields_vary=fields_vary)
-        for chunk in chunks:
-            equal.add(chunk)
-        rows: list[int] = equal.repeated_rows(keep_last=keep_last).tolist()
-        equal.close()
+        with closing(EqualItems(Path(folder), fields_vary=fields_vary, keep_last=keep_last)) as equal:
+            for chunk in chunks:
+                equal.add(chunk)
+            rows = [int(row) for found in equal.repeated_rows() for row in found]
         assert list(Path(folder).iterdir()) == []
     return rows
 
@@ -76,7 +78,6 @@ def cleaned(text: str) -> str:
     return unicodedata.normalize("NFC", lines)
 
 
-@settings(deadline=None)
 @given(chunks=JSON_CHUNKS, keep_last=st.booleans())
 @example([[{"a": (CellKind.TEXT, "x"), "b": (CellKind.TEXT, "y")}, {"a\x1b1x\x1b2b": (CellKind.TEXT, "y")}]], False)
 @example([[{"a": (CellKind.TEXT, "1")}, {"a": (CellKind.NUMBER, "1")}, {"a": (CellKind.TEXT, "1\x1b32")}]], False)
@@ -95,7 +96,6 @@ def test_json_items_are_equal_where_every_field_is(chunks: list[list[Item]], kee
     assert repeated(raw, fields_vary=True, keep_last=keep_last) == expected(plain, keep_last=keep_last)
 
 
-@settings(deadline=None)
 @given(rows=st.lists(st.tuples(TEXTS, TEXTS, TEXTS), max_size=12), cut=st.integers(0, 12), keep_last=st.booleans())
 @example([("a\x1b1b", "c", ""), ("a", "b\x1b1c", "")], 0, False)
 def test_rows_of_a_flat_file_are_equal_where_every_cell_is(
@@ -110,12 +110,58 @@ def test_rows_of_a_flat_file_are_equal_where_every_cell_is(
     assert found == expected([tuple(map(cleaned, row)) for row in rows], keep_last=keep_last)
 
 
-def test_many_equal_items_leave_one_across_chunks() -> None:
-    items: list[Item] = [{"a": (CellKind.TEXT, "same")}] * 1_000
-    chunks = [chunk_of(items, 1), chunk_of(items, 1_001), chunk_of(items, 2_001)]
+def same_items(chunks: int, items: int) -> Iterator[RawChunk]:
+    """So many chunks of so many items each, all of which are equal."""
+    for number in range(chunks):
+        rows = pa.array(range(number * items + 1, (number + 1) * items + 1), pa.int64())
+        yield RawChunk(rows, {"a": pa.repeat(pa.scalar("same"), items)}, {}, UNREADABLE_SCHEMA.empty_table())
 
-    assert repeated(chunks, fields_vary=True, keep_last=False) == list(range(2, 3_001))
-    assert repeated(chunks, fields_vary=True, keep_last=True) == list(range(1, 3_000))
+
+def test_many_equal_items_leave_one_across_chunks() -> None:
+    assert repeated(same_items(3, 1_000), fields_vary=True, keep_last=False) == list(range(2, 3_001))
+    assert repeated(same_items(3, 1_000), fields_vary=True, keep_last=True) == list(range(1, 3_000))
+
+
+def test_items_are_compared_across_chunks_of_which_each_repeats_itself() -> None:
+    """Each item lies in each chunk twice, and many more lie in between, so that all partitions have some."""
+    pattern = [f"{number}" for number in range(500)] * 2
+    chunks = [chunk_of([{"a": (CellKind.TEXT, text)} for text in pattern], 1 + 1_000 * place) for place in range(3)]
+
+    assert repeated(chunks, fields_vary=True, keep_last=False) == list(range(501, 3_001))
+    assert repeated(chunks, fields_vary=True, keep_last=True) == list(range(1, 2_501))
+
+
+@pytest.mark.parametrize("keep_last", [False, True])
+def test_memory_does_not_grow_with_the_number_of_equal_items(tmp_path: Path, keep_last: bool) -> None:
+    with closing(EqualItems(tmp_path, fields_vary=False, keep_last=keep_last)) as equal:
+        for chunk in same_items(20, 50_000):
+            equal.add(chunk)
+        tracemalloc.start()
+        try:
+            dropped = write_rows(tmp_path / "rows", equal.repeated_rows())
+            _, peak_bytes = tracemalloc.get_traced_memory()
+        finally:
+            tracemalloc.stop()
+
+    assert dropped == 999_999
+    assert peak_bytes < 8_000_000, "8 bytes for each dropped row would be as much"
+
+
+@given(
+    rows=st.lists(st.integers(1, 60), unique=True).map(sorted),
+    list_length=st.integers(1, 7),
+    ends=st.lists(st.integers(1, 60)).map(sorted),
+)
+def test_listed_rows_are_read_once_in_order_up_to_any_row(rows: list[int], list_length: int, ends: list[int]) -> None:
+    lists = [np.array(rows[start : start + list_length]) for start in range(0, len(rows), list_length)]
+    with TemporaryDirectory() as folder:
+        path = Path(folder) / "rows"
+        assert write_rows(path, lists) == len(rows)
+        reader = RowReader(path)
+        read = [reader.up_to(end).tolist() for end in [*ends, 60]]
+
+    starts = [0, *ends]
+    assert read == [[row for row in rows if start < row <= end] for start, end in zip(starts, [*ends, 60], strict=True)]
 
 
 # ---- parsed chunks ----------------------------------------------------------------------------------------------
@@ -123,7 +169,6 @@ def test_many_equal_items_leave_one_across_chunks() -> None:
 UNREADABLE = st.lists(st.tuples(TEXTS, TEXTS), max_size=3)
 
 
-@settings(deadline=None)
 @given(
     items=st.lists(
         st.dictionaries(NAMES | st.sampled_from(["row", "!raw", "=a", "?a"]), CELLS, max_size=4), max_size=5

@@ -54,7 +54,7 @@ def place(text: str, message: str) -> int:
 @given(text=ARRAYS, block_bytes=BLOCK_BYTES, max_item_bytes=st.integers(1, 30) | st.just(1 << 20))
 @example(text="[{},10.5]", block_bytes=7, max_item_bytes=1)
 @example(text="[{},10e+5]", block_bytes=8, max_item_bytes=1)
-@settings(max_examples=250, deadline=None)
+@settings(max_examples=250)
 def test_whatever_the_grammar_allows_is_accepted(read_upload, text, block_bytes, max_item_bytes):
     assert Recogniser(text).accepts()
     reading = read_upload(text, "x.json", block_bytes=block_bytes, max_item_bytes=max_item_bytes)
@@ -62,7 +62,7 @@ def test_whatever_the_grammar_allows_is_accepted(read_upload, text, block_bytes,
 
 
 @given(text=damaged_arrays(), block_bytes=BLOCK_BYTES, max_item_bytes=st.integers(1, 30) | st.just(1 << 20))
-@settings(max_examples=250, deadline=None)
+@settings(max_examples=250)
 def test_whatever_the_grammar_forbids_is_refused_where_it_is_broken(read_upload, text, block_bytes, max_item_bytes):
     expected = Recogniser(text)
     is_array = text.lstrip(" \t\n\r\ufeff").startswith("[") and not text.lstrip(" \t\n\r").startswith("\ufeff")
@@ -89,7 +89,7 @@ LINES = VALUES.map(lambda text: re.sub(r"[\r\n]", " ", text)) | NUMBERS
 
 
 @given(lines=st.lists(LINES, min_size=1, max_size=4), data=st.data())
-@settings(max_examples=250, deadline=None)
+@settings(max_examples=250)
 def test_each_line_is_judged_by_the_same_grammar(read_upload, lines, data):
     damaged = data.draw(st.integers(0, len(lines) - 1))
     position = data.draw(st.integers(0, len(lines[damaged])))

@@ -47,7 +47,7 @@ def as_cell(value: Any) -> str:
     block_bytes=BLOCK_BYTES,
     chunk_rows=st.integers(1, 4),
 )
-@settings(max_examples=500, deadline=None)
+@settings(max_examples=500)
 def test_any_items_read_back_the_same(read_upload, *, items, ensure_ascii, indent, as_lines, block_bytes, chunk_rows):
     if as_lines:
         data = "".join(json.dumps(item, ensure_ascii=ensure_ascii) + "\n" for item in items)
@@ -94,7 +94,7 @@ def decode_strictly(text: str) -> Any:
 
 
 @given(JSON_LIKE.map(lambda text: f"[{text}") | damaged_documents(), BLOCK_BYTES, st.sampled_from([4, 1 << 22]))
-@settings(max_examples=500, deadline=None)
+@settings(max_examples=500)
 def test_a_document_is_refused_exactly_if_the_grammar_forbids_it(read_upload, text, block_bytes, max_item_bytes):
     try:
         items = decode_strictly(text)
@@ -114,7 +114,7 @@ def test_a_document_is_refused_exactly_if_the_grammar_forbids_it(read_upload, te
 
 
 @given(JSON_LIKE | VALUES.map(json.dumps), st.integers(1, 9))
-@settings(max_examples=500, deadline=None)
+@settings(max_examples=500)
 def test_the_scanner_finds_the_end_of_a_value_wherever_its_pieces_are_cut(text, piece_size):
     scanner = ValueScanner()
     start = len(text) - len(text.lstrip(" \t\n\r"))

@@ -99,7 +99,7 @@ def test_each_type_is_read_as_the_text_of_its_values(read_upload, *, values, kin
         }
     ),
 )
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 def test_any_table_of_text_reads_back_the_same(read_upload, *, table, chunk_rows, options):
     width = len(table[0]) if table else 2
     columns = {f"c{place}": pa.array([row[place] for row in table], pa.string()) for place in range(width)}

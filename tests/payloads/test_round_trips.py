@@ -113,7 +113,7 @@ COMPRESSIONS: dict[str, Callable[[bytes], bytes]] = {"": bytes, ".gz": gzip.comp
     chunk_rows=st.integers(1, 4),
     data=st.data(),
 )
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=200)
 def test_any_table_of_text_reads_back_the_same(read_upload, *, table, name, suffix, block_bytes, chunk_rows, data):
     header = [f"c{place}" for place in range(len(table[0]))]
     payload = WRITERS[name]([header, *table], data)

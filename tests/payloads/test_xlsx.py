@@ -65,7 +65,7 @@ TABLES = st.integers(1, 4).flatmap(
 
 
 @given(table=TABLES, shared=st.booleans(), chunk_rows=st.integers(1, 4), has_places=st.booleans())
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 def test_any_table_of_text_reads_back_the_same(read_upload, *, table, shared, chunk_rows, has_places):
     width = len(table[0]) if table else 2
     strings: list[str] = []

@@ -27,7 +27,7 @@ from batch_pipeline.settings import get_settings
 from batch_pipeline.storage import keys
 from batch_pipeline.system import System, open_system
 
-RELEASE_SECONDS = 30.0  # within which PostgreSQL notices that a killed client is gone
+RELEASE_SECONDS = 60.0  # the contract's minute, in which reconciling notices that a killed process is gone
 
 
 @dataclass(frozen=True)

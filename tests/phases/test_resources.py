@@ -319,7 +319,6 @@ VALUES: dict[str, list[Any]] = {
 # Each example is two whole batches: smaller failing ones are not looked for.
 @settings(
     max_examples=2,
-    deadline=None,
     phases=[Phase.explicit, Phase.generate],
     suppress_health_check=[HealthCheck.function_scoped_fixture],
 )

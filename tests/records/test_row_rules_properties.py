@@ -47,7 +47,7 @@ VALUES = (
 
 PLACES = st.integers(0, 5)
 # A check costs tens of milliseconds however few the items, so fewer examples say more per second.
-FEW = settings(max_examples=60, deadline=None)
+FEW = settings(max_examples=60)
 
 
 def defaults(resource: Resource) -> st.SearchStrategy[dict[str, str]]:

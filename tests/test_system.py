@@ -1,0 +1,71 @@
+"""The system that long-lived processes share: opened once, closed when nobody uses it any more."""
+
+from concurrent.futures import ThreadPoolExecutor
+from threading import Barrier
+
+import pytest
+
+from batch_pipeline.settings import get_settings
+from batch_pipeline.system import System, shared_system
+
+THREADS = 8
+
+
+def _fail_with_it() -> None:
+    with shared_system():
+        raise ZeroDivisionError
+
+
+def test_users_in_threads_and_one_after_the_other_get_the_same_system(system: System) -> None:
+    together = Barrier(THREADS)
+
+    def use(_: int) -> System:
+        with shared_system() as shared:
+            together.wait()
+            return shared
+
+    with ThreadPoolExecutor(THREADS) as threads:
+        used = list(threads.map(use, range(THREADS)))
+    with shared_system() as shared:
+        assert {id(each) for each in used} == {id(shared)}
+        assert shared.database_url == system.database_url
+        assert shared.store.list("") == []
+
+
+@pytest.mark.usefixtures("system")
+def test_after_an_error_it_is_opened_anew_and_others_go_on_with_what_they_have() -> None:
+    with shared_system() as first:
+        with pytest.raises(ZeroDivisionError):
+            _fail_with_it()
+        with shared_system() as second:
+            assert second is not first
+        first.store.write("by the first", b"x")
+        assert first.ledger.find() == []
+
+    with shared_system() as third:
+        assert third is second
+        assert third.store.read("by the first") == b"x"
+
+
+def test_it_follows_the_settings(system: System, storage_url: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    with shared_system() as before:
+        assert before.store.uri("") == system.store.uri("")
+    monkeypatch.setenv("BATCH_STORAGE_URL", storage_url)
+    get_settings.cache_clear()
+
+    with shared_system() as after:
+        assert after.store.uri("") == storage_url
+        after.store.write("a", b"x")
+
+    assert not system.store.exists("a")
+
+
+@pytest.mark.usefixtures("system")
+def test_what_was_closed_leaves_no_connection() -> None:
+    with shared_system() as shared:
+        assert shared.ledger.find() == []
+        assert shared.engine.pool.checkedin() == 1
+    with pytest.raises(ZeroDivisionError):
+        _fail_with_it()
+
+    assert shared.engine.pool.checkedin() == 0
