@@ -67,7 +67,7 @@ def url(port: int, host: str = "127.0.0.1") -> str:
 def test_both_sides_of_every_connection_probe_a_silent_peer(port: int) -> None:
     expected = {"idle": "20", "interval": "5", "count": "3"}
     names = [*(f"tcp_keepalives_{name}" for name in expected), "tcp_user_timeout"]
-    query = "SELECT " + ", ".join(f"(SELECT setting FROM pg_settings WHERE name = '{name}')" for name in names)
+    query = "SELECT " + ", ".join(f"current_setting('{name}')" for name in names)
     ours, dagsters = create_engine(url(port)), sa.create_engine(dagster_database_url(url(port)))
     with connect(url(port)) as direct, ours.connect() as pooled, dagsters.connect() as dagster:
         for found in (

@@ -22,6 +22,7 @@ from dagster import DagsterInstance, DagsterRunStatus
 
 from batch_pipeline.batches.ids import record_ids
 from batch_pipeline.batches.model import Batch, Starter
+from batch_pipeline.orchestration.execute import execute_batch
 from batch_pipeline.orchestration.reconciling import reconcile
 from batch_pipeline.settings import get_settings
 from batch_pipeline.storage import keys
@@ -59,7 +60,6 @@ def run_until_killed(batch_id: str, point: KillPoint) -> bool:
 
 
 def _child(batch_id: str, point: KillPoint, environment: Mapping[str, str]) -> None:
-    from batch_pipeline.orchestration.execute import execute_batch
     from batch_pipeline.orchestration.instance import open_instance
 
     for name in [name for name in os.environ if name.startswith(("BATCH_", "AWS_", "DAGSTER_"))]:
@@ -94,7 +94,7 @@ def _arm(point: KillPoint) -> None:
 
 
 def kill(system: System, instance: DagsterInstance, batch: Batch, point: KillPoint) -> Batch:
-    """Runs the batch until it is killed; it then awaits its next run, unless it had ended."""
+    """Runs the batch until it is killed; returns it as reconciling ended it, unless it had completed."""
     killed = run_until_killed(batch.id, point)
     batch = system.ledger.get(batch.id)
     assert killed or batch.status == "completed"
@@ -106,7 +106,12 @@ def kill(system: System, instance: DagsterInstance, batch: Batch, point: KillPoi
     run = instance.get_run_by_id(str(batch.run_id))
     assert run is not None
     assert run.status is DagsterRunStatus.FAILURE
-    return system.ledger.request_rerun(batch.id, Starter.caller)
+    return ended
+
+
+def retry(system: System, instance: DagsterInstance, batch: Batch) -> Batch:
+    """Runs the killed batch again, to its end."""
+    return execute_batch(system, instance, system.ledger.request_rerun(batch.id, Starter.caller))
 
 
 def _reconciled(system: System, instance: DagsterInstance, batch_id: str) -> Batch:

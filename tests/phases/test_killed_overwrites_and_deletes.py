@@ -9,7 +9,7 @@ import psycopg
 import pytest
 from batch_runs import Row, arrived, as_csv, contacts, insert_contacts, new_organization
 from dagster import DagsterInstance
-from killing import KillPoint, end_state, kill
+from killing import KillPoint, end_state, kill, retry
 
 from batch_pipeline.batches.model import Action, Batch
 from batch_pipeline.orchestration.execute import execute_batch
@@ -139,7 +139,7 @@ def test_a_killed_run_that_is_retried_ends_as_if_undisturbed(
 ) -> None:
     batch = kill(stubborn_system, module_instance, _new_batch(stubborn_system, action), point)
     assert (batch.status, batch.attempts) == ("failed", 1)
-    batch = execute_batch(stubborn_system, module_instance, batch)
+    batch = retry(stubborn_system, module_instance, batch)
     assert batch.attempts == 2
     assert end_state(stubborn_system, batch) == undisturbed[action]
 
@@ -228,7 +228,7 @@ def test_a_late_re_run_undoes_nothing_of_a_batch_that_arrived_later(
     seconds = {key: record for key, record in between.items() if record["batch_id"] == second.id}
     assert bool(seconds) == (second_action is not Action.delete)
 
-    first = execute_batch(system, module_instance, first)
+    first = retry(system, module_instance, first)
     assert (first.status, first.attempts) == ("completed", 2), first.reason
     assert first.stats.items_read == first.work.items
     after = {record["id"]: record for record in contacts(system, organization_id)}

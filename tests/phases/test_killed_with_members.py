@@ -4,7 +4,7 @@ from typing import Any
 
 import pytest
 from dagster import DagsterInstance
-from killing import KillPoint, end_state, kill
+from killing import KillPoint, end_state, kill, retry
 from worlds import World
 
 from batch_pipeline.batches.model import Action, Batch
@@ -86,6 +86,6 @@ def test_a_killed_run_ends_as_if_undisturbed(
     world, batch = _new_batch(module_system)
     batch = kill(module_system, module_instance, batch, point)
     assert batch.status != "completed"
-    batch = execute_batch(module_system, module_instance, batch)
+    batch = retry(module_system, module_instance, batch)
     assert batch.attempts == 2
     assert _left(world, batch) == undisturbed
