@@ -3,13 +3,13 @@
 import io
 import re
 import zipfile
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 from xml.sax.saxutils import escape
 
 import openpyxl
 
-_MAIN = "http://schemas.openxmlformats.org/spreadsheetml/2006/main"
+MAIN = "http://schemas.openxmlformats.org/spreadsheetml/2006/main"
 _RELATIONS = "http://schemas.openxmlformats.org/officeDocument/2006/relationships"
 _PACKAGE = "http://schemas.openxmlformats.org/package/2006"
 
@@ -40,32 +40,48 @@ def by_hand(
     sheets: str = '<sheet name="A" sheetId="1" r:id="rId1"/>',
     leave_out: Sequence[str] = (),
     head: str = "",
+    replace: Mapping[str, str | bytes] | None = None,
+    rename: Callable[[str], str] = str,
 ) -> bytes:
-    """A workbook of this XML within ``sheetData``, ``sst`` and ``styleSheet``; `head` comes before the sheet's root."""
-    kinds = {"rId1": "worksheet", "rId2": "sharedStrings", "rId3": "styles", "rId4": "chartsheet", "rId5": "worksheet"}
-    targets = ("worksheets/sheet1.xml", "sharedStrings.xml", "/xl/styles.xml", "chart.xml", "worksheets/sheet2.xml")
-    relations = "".join(
-        f'<Relationship Id="{name}" Type="{_RELATIONS}/{kind}" Target="{target}"/>'
-        for (name, kind), target in zip(kinds.items(), targets, strict=True)
+    """A workbook of this XML within ``sheetData``, ``sst`` and ``styleSheet``; `head` comes before the sheet's root.
+
+    `replace` holds whole parts by name; `rename` gives the name of each part in the archive.
+    """
+    relations = relations_to(
+        ("rId1", "worksheet", "worksheets/sheet1.xml"),
+        ("rId2", "sharedStrings", "sharedStrings.xml"),
+        ("rId3", "styles", "/xl/styles.xml"),
+        ("rId4", "chartsheet", "chart.xml"),
+        ("rId5", "worksheet", "worksheets/sheet2.xml"),
     )
     other = '<row r="1"><c r="A1" t="inlineStr"><is><t>other</t></is></c></row>'
-    parts = {
+    parts: dict[str, str | bytes] = {
         "[Content_Types].xml": f'<Types xmlns="{_PACKAGE}/content-types"/>',
-        "xl/workbook.xml": f'<workbook xmlns="{_MAIN}" xmlns:r="{_RELATIONS}"><sheets>{sheets}</sheets></workbook>',
-        "xl/_rels/workbook.xml.rels": f'<Relationships xmlns="{_PACKAGE}/relationships">{relations}</Relationships>',
-        "xl/worksheets/sheet1.xml": f'{head}<worksheet xmlns="{_MAIN}"><sheetData>{rows}</sheetData></worksheet>',
-        "xl/worksheets/sheet2.xml": f'<worksheet xmlns="{_MAIN}"><sheetData>{other}</sheetData></worksheet>',
+        "_rels/.rels": relations_to(("rId1", "officeDocument", "xl/workbook.xml")),
+        "xl/workbook.xml": f'<workbook xmlns="{MAIN}" xmlns:r="{_RELATIONS}"><sheets>{sheets}</sheets></workbook>',
+        "xl/_rels/workbook.xml.rels": relations,
+        "xl/worksheets/sheet1.xml": f'{head}<worksheet xmlns="{MAIN}"><sheetData>{rows}</sheetData></worksheet>',
+        "xl/worksheets/sheet2.xml": f'<worksheet xmlns="{MAIN}"><sheetData>{other}</sheetData></worksheet>',
     }
     if strings is not None:
-        parts["xl/sharedStrings.xml"] = f'<sst xmlns="{_MAIN}">{strings}</sst>'
+        parts["xl/sharedStrings.xml"] = f'<sst xmlns="{MAIN}">{strings}</sst>'
     if styles is not None:
-        parts["xl/styles.xml"] = f'<styleSheet xmlns="{_MAIN}">{styles}</styleSheet>'
+        parts["xl/styles.xml"] = f'<styleSheet xmlns="{MAIN}">{styles}</styleSheet>'
+    parts |= replace or {}
     file = io.BytesIO()
     with zipfile.ZipFile(file, "w", zipfile.ZIP_DEFLATED) as archive:
         for name, text in parts.items():
             if name not in leave_out:
-                archive.writestr(name, text)
+                archive.writestr(rename(name), text)
     return file.getvalue()
+
+
+def relations_to(*relations: tuple[str, str, str]) -> str:
+    """A part of relations: identifier, last word of the type, target."""
+    elements = "".join(
+        f'<Relationship Id="{name}" Type="{_RELATIONS}/{kind}" Target="{target}"/>' for name, kind, target in relations
+    )
+    return f'<Relationships xmlns="{_PACKAGE}/relationships">{elements}</Relationships>'
 
 
 def excel_text(text: str) -> str:

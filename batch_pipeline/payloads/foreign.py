@@ -3,13 +3,18 @@
 A format that becomes readable leaves this list and gets its own module, registered in `formats`.
 """
 
+import io
 import re
 import struct
 import zipfile
 import zlib
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 HEAD_BYTES = 4096
+# A ZIP directory is held in memory, at about twelve times its size; this has room for 80,000 files.
+MAX_DIRECTORY_BYTES = 4 << 20
 
 _SIGNATURES: tuple[tuple[bytes, str], ...] = (
     (b"\xfd7zXZ\x00", "an xz file: decompress it"),
@@ -88,10 +93,27 @@ def name_foreign(path: Path, head: bytes) -> str | None:
     return found
 
 
+class _ArchiveFile(io.FileIO):
+    """A file in which no single read is larger than a directory may be: zipfile reads the whole directory at once."""
+
+    def read(self, size: int | None = -1) -> bytes:
+        """Raises BadZipFile for a larger read."""
+        if size is not None and size > MAX_DIRECTORY_BYTES:
+            raise zipfile.BadZipFile(f"its directory has more than {MAX_DIRECTORY_BYTES:,} bytes")
+        return super().read(size) or b""
+
+
+@contextmanager
+def open_archive(path: Path) -> Iterator[zipfile.ZipFile]:
+    """A ZIP archive for reading, in bounded memory. Raises one of `ZIP_ERRORS`."""
+    with _ArchiveFile(path) as file, zipfile.ZipFile(file) as archive:
+        yield archive
+
+
 def archive_names(path: Path) -> list[str] | None:
     """The names of what is in a ZIP archive; None if it can't be read as one."""
     try:
-        with zipfile.ZipFile(path) as archive:
+        with open_archive(path) as archive:
             return archive.namelist()
     except ZIP_ERRORS:
         return None

@@ -1,114 +1,112 @@
-"""The rows of a worksheet, from the stream of its XML events."""
+"""The cells of a worksheet as its XML holds them, row by row."""
 
-from dataclasses import dataclass, field
+from typing import NamedTuple
 
-from batch_pipeline.payloads.xlsx_cells import CellFault, CellReader
-from batch_pipeline.payloads.xlsx_package import LocalNames, broken, xml_parser
+from batch_pipeline.payloads.xlsx_xml import XmlReader, broken
 
 # XFD, the last column that a worksheet has.
 MAX_COLUMNS = 16_384
 
 
-@dataclass
-class SheetRow:
-    """A row that is not blank.
+class RawCell(NamedTuple):
+    """A cell that has a value or a formula.
 
     Attributes:
-        cells: text by column, the first being 0; only those that are not empty.
-        fault: what is wrong with it, if anything is, naming the cell by column: the first fault.
+        column: the first being 0.
+        kind: its type (``t``), ``n`` where it has none.
+        style: the number of its format (``s``), ``""`` where it has none.
+        value: the text of its value; for ``s`` the number of a shared string.
+        lacks_value: it has a formula and no stored value.
     """
 
-    cells: dict[int, str] = field(default_factory=dict)
-    fault: tuple[int, str] | None = None
+    column: int
+    kind: str
+    style: str
+    value: str
+    lacks_value: bool
 
 
-class SheetParser:
-    """Takes a worksheet's XML block by block and gives its rows.
+class SheetParser(XmlReader):
+    """Takes a worksheet's XML block by block and gives its rows, in the order of the file.
 
-    ``max_cell_characters``: of a longer text only so much is kept and one character more.
+    Shared strings stay numbers, so that a block of rows takes no more memory than its XML: a number of one digit may
+    name a text of megabytes. An inline text longer than ``max_cell_characters`` is cut to one character more.
     """
 
-    def __init__(self, reader: CellReader, *, max_cell_characters: int) -> None:
-        self._reader = reader
-        self._max = max_cell_characters
-        self._names = LocalNames()
+    def __init__(self, *, max_cell_characters: int) -> None:
+        super().__init__(max_cell_characters)
         self._columns: dict[str, int] = {}
-        self._rows: list[SheetRow] = []
-        self._row = SheetRow()
+        self._rows: list[list[RawCell]] = []
+        self._row: list[RawCell] = []
+        self._row_number = 0
         self._column = -1
         self._kind = "n"
-        self._style: str | None = None
-        self._has_value = self._has_formula = self._in_text = self._in_cell = False
-        self._phonetic = 0
-        self._parts: list[str] = []
-        self._size = 0
-        self._parser = xml_parser()
-        self._parser.StartElementHandler = self._start
-        self._parser.EndElementHandler = self._end
-        self._parser.CharacterDataHandler = self._data
+        self._style = ""
+        self._has_value = self._has_formula = self._in_cell = False
 
-    def feed(self, block: bytes) -> list[SheetRow]:
-        """The rows that end in this block; an empty one ends the sheet. Raises expat's errors and RefusedError."""
+    def feed(self, block: bytes) -> list[list[RawCell]]:
+        """The rows that end in this block and have cells with values; an empty block ends the sheet.
+
+        Raises expat's errors and RefusedError.
+        """
         self._rows = []
-        self._parser.Parse(block, not block)
+        self.parse(block)
         return self._rows
 
-    def _start(self, name: str, attributes: dict[str, str]) -> None:
-        tag = self._names[name]
+    def start(self, tag: str, attributes: dict[str, str]) -> None:
+        """See `XmlReader.start`."""
         if tag == "c":
             place = attributes.get("r")
-            self._column = self._column + 1 if place is None else self._column_of(place)
+            self._column = self._column_of(place) if place else self._column + 1
             if self._column >= MAX_COLUMNS:
                 raise broken("a row has more cells than a worksheet can have")
-            self._kind = attributes.get("t", "n")
-            self._style = attributes.get("s")
+            self._kind = attributes.get("t") or "n"
+            self._style = attributes.get("s", "")
             self._has_value = self._has_formula = False
             self._in_cell = True
             self._parts.clear()
-            self._size = 0
+            self._room = self._max + 1
         elif tag in ("v", "t"):
             self._in_text = self._in_cell and not self._phonetic
             self._has_value = True
         elif tag == "row":
-            self._row = SheetRow()
-            self._column = -1
+            self._start_row(attributes.get("r"))
         elif tag == "f":
             self._has_formula = True
-        elif tag == "rPh":
-            self._phonetic += 1
+        elif tag == "is":
+            self._kind = "inlineStr"  # also where the cell doesn't say so
 
-    def _end(self, name: str) -> None:
-        tag = self._names[name]
+    def end(self, tag: str) -> None:
+        """See `XmlReader.end`."""
         if tag == "c":
             self._in_cell = False
             if self._has_value or self._has_formula:
-                self._end_cell()
+                value = "".join(self._parts)
+                # A formula whose value is an empty text has a value of type str; some programs store none at all.
+                lacks_value = self._has_formula and not value and self._kind != "str"
+                self._row.append(RawCell(self._column, self._kind, self._style, value, lacks_value))
         elif tag in ("v", "t"):
             self._in_text = False
         elif tag == "row":
-            if self._row.cells and (self._row.fault or any(map(str.strip, self._row.cells.values()))):
+            if self._row:
                 self._rows.append(self._row)
-            self._row = SheetRow()
-        elif tag == "rPh":
-            self._phonetic -= 1
+            self._row = []
 
-    def _end_cell(self) -> None:
-        row = self._row
-        try:
-            # A formula whose value is an empty text has a value of type str; some programs store none at all.
-            if self._has_formula and not self._parts and self._kind != "str":
-                raise CellFault("has a formula without its value: open the file in Excel and save it", "=")
-            text = self._reader.text(self._kind, self._style, "".join(self._parts))
-        except CellFault as fault:
-            text = fault.shown or "?"
-            row.fault = row.fault or (self._column, str(fault))
-        if text:
-            row.cells[self._column] = text
+    def _start_row(self, number: str | None) -> None:
+        self._row = []
+        self._column = -1
+        if not self._is_in_sheet_data():
+            return
+        if number and number.isascii() and number.isdigit() and len(number) < 10:
+            if int(number) <= self._row_number:
+                raise broken(f"row {number} stands after row {self._row_number}")
+            self._row_number = int(number)
+        else:
+            self._row_number += 1
 
-    def _data(self, text: str) -> None:
-        if self._in_text and self._size <= self._max:
-            self._parts.append(text[: self._max + 1])
-            self._size += len(text)
+    def _is_in_sheet_data(self) -> bool:
+        # Anchors of drawings also have elements called row; they stand deeper than worksheet, sheetData, row.
+        return self._depth <= 3
 
     def _column_of(self, place: str) -> int:
         letters = place.rstrip("0123456789")
