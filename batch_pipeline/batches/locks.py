@@ -73,7 +73,7 @@ def planned_version(connection: Connection, batch: Batch, referred: Iterable[str
         "SELECT version, holder FROM turns WHERE organization_id = %s AND resource = %s",
         (batch.organization_id, batch.resource),
     ).fetchone()
-    others = referred_version(connection, str(batch.organization_id), referred)
+    others = referred_version(connection, batch.address.organization_id, referred)
     if row is None or row[1] not in (None, batch.id) or others is None:
         return None
     return int(row[0]) + others
@@ -102,7 +102,7 @@ def take_turn(database_url: str, batch: Batch, *, check: Callable[[], None], may
     `check` is called while waiting and may raise to give up. Raises YieldedSlotError where `may_yield` (the run has one
     of Dagster's slots) and the batch has waited a while for one whose run has not begun: that one may need the slot.
     """
-    organization_id, resource = str(batch.organization_id), str(batch.resource)
+    organization_id, resource = batch.address.organization_id, batch.address.resource
     with connect(database_url, autocommit=True) as connection:
         blocked_since: float | None = None
         while not _try_take(connection, batch):

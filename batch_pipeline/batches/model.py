@@ -10,6 +10,7 @@ from enum import StrEnum
 from typing import Any, Self
 
 from batch_pipeline.batches.states import NOT_ABOUT_THE_PAYLOAD, BatchStatus, Reason
+from batch_pipeline.errors import StateError
 
 
 class Action(StrEnum):
@@ -214,47 +215,73 @@ class Work:
 
 
 @dataclass(frozen=True)
+class Address:
+    """What a batch does to which records."""
+
+    organization_id: str
+    resource: str
+    action: Action
+
+
+@dataclass(frozen=True)
+class ReceivedPayload:
+    """Where a batch's payload lies in storage, and when it arrived."""
+
+    key: str
+    arrived_at: datetime
+
+
+@dataclass(frozen=True)
 class Batch:
-    """One bulk operation on one resource of one organization, as the ledger knows it.
+    """One bulk operation on one resource of one organization, as the ledger has it."""
 
-    `organization_id`, `resource` and `action` are None only where an inbox folder named unknown ones. `arrival` is its
-    place in line, which a re-run takes anew; `first_arrival` is when its payload came, which says whose data are newer.
-    `upload_expires_at` is set for a batch that was made for an upload by URL, `pruned_at` once retention takes files.
-    """
-
-    id: str
-    organization_id: str | None
-    name: str
-    resource: str | None
-    action: Action | None
-    mode: Mode
-    via: Via
-    status: BatchStatus
-    reason: Reason | None
-    options: dict[str, Any]
-    phases: tuple[Phase, ...]
-    stats: Stats
-    work: Work
-    checksum: str | None
-    source_key: str | None
-    upload_key: str | None
-    has_upload_file: bool
-    has_errors_file: bool
-    has_result_file: bool
-    run_id: str | None
-    attempts: int
-    awaits_run: Starter | None
-    retry_of: str | None
-    arrival: int | None
-    first_arrival: int | None
-    arrived_at: datetime | None
-    plan_version: int | None
-    upload_expires_at: datetime | None
-    launch_claimed_until: datetime | None
-    pruned_at: datetime | None
+    id: str  #: `batch_` and 22 base58 characters, in the order of creation
+    organization_id: str | None  #: None if an inbox folder names no known one
+    name: str  #: a label, 3 to 127 characters
+    resource: str | None  #: None if an inbox folder names no known one
+    action: Action | None  #: None if an inbox folder names no known one
+    mode: Mode  #: which phases the caller waits for
+    via: Via  #: how the payload came
+    status: BatchStatus  #: where the batch stands
+    reason: Reason | None  #: why it ended badly
+    options: dict[str, Any]  #: the values of `BatchOptions`, JSON
+    phases: tuple[Phase, ...]  #: always all four, in order
+    stats: Stats  #: outcomes of items, zeros until it completes
+    work: Work  #: facts that phases hand on
+    checksum: str | None  #: SHA-256 of the payload, once it is parsed
+    source_key: str | None  #: inbox key, bucket key or file name that the payload was taken from
+    upload_key: str | None  #: where the payload lies
+    has_upload_file: bool  #: the payload is kept for download
+    has_errors_file: bool  #: errors.csv and errors.json exist
+    has_result_file: bool  #: result.json exists
+    run_id: str | None  #: Dagster run of the newest attempt
+    attempts: int  #: number of attempts
+    awaits_run: Starter | None  #: who starts the run that it awaits
+    retry_of: str | None  #: the batch whose rejected items this one has
+    arrival: int | None  #: place in line; a re-run gets a new one
+    first_arrival: int | None  #: place in line of the first attempt: decides whose data are newer
+    arrived_at: datetime | None  #: when the payload arrived
+    plan_version: int | None  #: version of the records that the plan was made for
+    upload_expires_at: datetime | None  #: when its upload URL runs out
+    launch_claimed_until: datetime | None  #: until when the sensor leaves the launch to the API
+    pruned_at: datetime | None  #: when retention began to remove its files
     created_at: datetime
-    updated_at: datetime
-    updated_by: str = field(default="system")
+    updated_at: datetime  #: last change of its row
+    updated_by: str = field(default="system")  #: API key, `cli`, `inbox`, `launchpad`, `retry` or `system`
+
+    @property
+    def address(self) -> Address:
+        """What the batch does to which records. Raises StateError (`unknown_folder`) where that is not known."""
+        if self.organization_id is None or self.resource is None or self.action is None:
+            raise StateError("unknown_folder", f"Batch {self.id} came from a folder that names no known records.")
+        return Address(self.organization_id, self.resource, self.action)
+
+    @property
+    def payload(self) -> ReceivedPayload:
+        """The payload. Raises StateError (`nothing_to_rerun`) where none has arrived."""
+        if self.upload_key is None or self.arrived_at is None:
+            raise StateError("nothing_to_rerun", f"Batch {self.id} never had a payload: upload it again.")
+        return ReceivedPayload(self.upload_key, self.arrived_at)
 
     def phase(self, name: PhaseName) -> Phase:
         """The named phase."""

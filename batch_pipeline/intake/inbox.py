@@ -34,17 +34,17 @@ from batch_pipeline.system import System
 
 
 @dataclass(frozen=True)
-class Address:
-    """What an inbox key says: each part None where the folder names none that is known."""
+class InboxAddress:
+    """The parts of an inbox key, None where the folder names no known one, and why it is refused."""
 
     organization_id: str | None
     resource: str | None
     action: Action | None
     file_name: str
-    problem: str | None
+    problem: Reason | None
 
 
-def read_address(key: str, organizations: set[str]) -> Address:
+def read_address(key: str, organizations: set[str]) -> InboxAddress:
     """Takes an inbox key apart."""
     parts = key.split("/", 4)[1:]
     file_name = key.rsplit("/", 1)[-1]
@@ -62,12 +62,18 @@ def read_address(key: str, organizations: set[str]) -> Address:
         if known is None
     ]
     problem = None
-    if wrong:
-        problem = (
+    if known_organization is None or known_resource is None or known_action is None:
+        problem = Reason(
+            "unknown_folder",
             f"The folder names {', '.join(wrong)}, which is not known: "
-            f"put files in {keys.INBOX}/{{organization}}/{{resource}}/{{action}}/."
+            f"put files in {keys.INBOX}/{{organization}}/{{resource}}/{{action}}/.",
         )
-    return Address(known_organization, known_resource, known_action, file_name, problem)
+    else:
+        try:
+            check_action(RESOURCES[known_resource], known_action)
+        except RefusedError as error:
+            problem = Reason(error.code, error.message)
+    return InboxAddress(known_organization, known_resource, known_action, file_name, problem)
 
 
 def take_in(
@@ -128,10 +134,7 @@ def _take_in(
     address = read_address(found.key, organizations)
     sidecar = _sidecar(system, found.key)
     options, problem = _options(system, sidecar) if options_override is None else (options_override, None)
-    if address.problem is not None:
-        problem = Reason("unknown_folder", address.problem)
-    elif problem is None:
-        problem = _action_problem(address)
+    problem = address.problem or problem
     new = NewBatch(
         id=new_batch_id(),
         organization_id=address.organization_id,
@@ -221,12 +224,3 @@ def _from_json(name: str, text: bytes) -> Any:
     except ValueError:  # Python's limit for integers, by default 4,300 digits
         message = f"{name} has a number of too many digits."
     raise RefusedError("invalid_options", message)
-
-
-def _action_problem(address: Address) -> Reason | None:
-    assert address.resource is not None and address.action is not None  # noqa: S101, PT018 - the address has no problem
-    try:
-        check_action(RESOURCES[address.resource], address.action)
-    except RefusedError as error:
-        return Reason(error.code, error.message)
-    return None

@@ -57,9 +57,9 @@ _PRIVATE = {"name", "properties", "column_mapping"}
 def run_config_of(batch: Batch) -> dict[str, Any]:
     """The run config that shows a batch of the ledger in the Launchpad: what it is, and nothing of its contents."""
     what = {
-        "organization": batch.organization_id,
-        "resource": batch.resource,
-        "action": None if batch.action is None else batch.action.value,
+        "organization": batch.address.organization_id,
+        "resource": batch.address.resource,
+        "action": batch.address.action.value,
         "file": batch.upload_key,
     }
     options = {name: value for name, value in batch.options.items() if value is not None and name not in _PRIVATE}
@@ -79,11 +79,11 @@ def run_tags_of(batch: Batch) -> dict[str, str]:
     """The tags of a batch's runs."""
     return {
         tags.BATCH_ID: batch.id,
-        tags.ORGANIZATION: str(batch.organization_id),
-        tags.RESOURCE: str(batch.resource),
-        tags.TURN: f"{batch.organization_id}.{batch.resource}",
+        tags.ORGANIZATION: batch.address.organization_id,
+        tags.RESOURCE: batch.address.resource,
+        tags.TURN: f"{batch.address.organization_id}.{batch.address.resource}",
         tags.REQUEST: run_request_key(batch),
-        tags.ACTION: "" if batch.action is None else batch.action.value,
+        tags.ACTION: batch.address.action.value,
     }
 
 

@@ -164,7 +164,7 @@ def stats_metadata(batch: Batch) -> Metadata:
 
 def materialization(system: System, batch: Batch) -> AssetMaterialization:
     """The asset event of a completed batch: its resource's table has changed, and by how much."""
-    resource = RESOURCES[str(batch.resource)]
+    resource = RESOURCES[batch.address.resource]
     return AssetMaterialization(
         asset_key=resource.table,
         description=told(batch),

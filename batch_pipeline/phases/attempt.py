@@ -90,15 +90,13 @@ class Attempt:
 
     @property
     def action(self) -> Action:
-        """The batch's action; batches without one never get to an attempt."""
-        assert self.batch.action is not None  # noqa: S101
-        return self.batch.action
+        """The batch's action."""
+        return self.batch.address.action
 
     @property
     def organization_id(self) -> str:
-        """The batch's organization; batches without one never get to an attempt."""
-        assert self.batch.organization_id is not None  # noqa: S101
-        return self.batch.organization_id
+        """The batch's organization."""
+        return self.batch.address.organization_id
 
     @property
     def blank_clears(self) -> bool:
@@ -186,20 +184,16 @@ class Attempt:
 
     def advance(self, *, success: int, error: int, chunk: int, chunks: int | None = None) -> None:
         """Stores and reports how far the running phase is: counts from the phase's start. Raises as `check` does."""
-        assert self._phase is not None  # noqa: S101 - between begin and complete
         self._require_time()
-        self._phase = replace(self._phase, success=success, error=error)
-        self._store(self._phase)
-        self._progress = Progress(
-            self._phase.name, done=self._phase.processed, total=self._phase.total, chunk=chunk, chunks=chunks
-        )
+        phase = self._phase = replace(self._running, success=success, error=error)
+        self._store(phase)
+        self._progress = Progress(phase.name, done=phase.processed, total=phase.total, chunk=chunk, chunks=chunks)
         self._report()
 
     def complete(self, *, success: int, error: int, total: int, reason: str | None = None, **changes: Any) -> None:
         """Marks the running phase as completed, storing other columns of the batch in the same statement."""
-        assert self._phase is not None  # noqa: S101 - after begin
         phase = replace(
-            self._phase,
+            self._running,
             status=PhaseStatus.completed,
             success=success,
             error=error,
@@ -217,6 +211,12 @@ class Attempt:
     def is_done(self, name: PhaseName) -> bool:
         """Whether an earlier attempt (or op of this one) finished the phase."""
         return self.batch.phase(name).status in (PhaseStatus.completed, PhaseStatus.skipped)
+
+    @property
+    def _running(self) -> Phase:
+        if self._phase is None:
+            raise RuntimeError("no phase of the attempt is running")
+        return self._phase
 
     def _report(self) -> None:
         if self._progress is None or self._phase is None or self._phase.started_at is None:

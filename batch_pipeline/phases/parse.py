@@ -26,10 +26,9 @@ def parse(attempt: Attempt) -> None:
         return
     attempt.begin(PhaseName.parsing)
     store, batch = attempt.system.store, attempt.batch
-    assert batch.upload_key is not None  # noqa: S101 - no run starts before the payload arrived
     spool = attempt.scratch / "upload"
-    checksum = store.download(batch.upload_key, spool, check_size=partial(_check_size, attempt))
-    file_name = PurePosixPath(batch.source_key or batch.upload_key).name
+    checksum = store.download(batch.payload.key, spool, check_size=partial(_check_size, attempt))
+    file_name = PurePosixPath(batch.source_key or batch.payload.key).name
     limits = ReadLimits.from_settings(attempt.system.settings)
     payload = open_payload(spool, name=file_name, limits=limits, check=attempt.check_seldom)
     _check_columns(attempt, payload)

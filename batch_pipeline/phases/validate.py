@@ -189,7 +189,6 @@ def _listed_ids(attempt: Attempt, checked: CheckedChunk, rules: RowRules) -> pa.
 def _staged_items(attempt: Attempt, checked: CheckedChunk, rules: RowRules, *, fields: tuple[str, ...]) -> pa.Table:
     """The items of a merge or overwrite as `Staging.items` has them."""
     batch = attempt.batch
-    assert batch.arrived_at is not None  # noqa: S101 - no run starts before the payload arrived
     rows = checked.rows
     deciding = deciding_keys(attempt.resource, checked, rules)
     columns: dict[str, pa.Array] = {
@@ -198,7 +197,7 @@ def _staged_items(attempt: Attempt, checked: CheckedChunk, rules: RowRules, *, f
         "cleared": pa.array(checked.cleared),
         "invalid": pa.array(checked.invalid),
         "new_id": record_ids(
-            attempt.resource.id_prefix, batch_id=batch.id, arrived_at=batch.arrived_at, rows=rows.to_numpy()
+            attempt.resource.id_prefix, batch_id=batch.id, arrived_at=batch.payload.arrived_at, rows=rows.to_numpy()
         ),
     }
     if attempt.action is Action.overwrite:

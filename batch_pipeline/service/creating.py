@@ -79,7 +79,7 @@ async def launch(service: Service, batch: Batch) -> None:
     So does the sensor where the organization's next runs wait already: it gives every organization its turn.
     """
     most = QUEUED_PER_SLOT * service.system.settings.organization_runs
-    waiting = await service.in_thread(count_awaiting, service.system.engine, str(batch.organization_id))
+    waiting = await service.in_thread(count_awaiting, service.system.engine, batch.address.organization_id)
     if waiting > most or not await service.in_thread(service.launcher.launch, batch):
         await service.in_thread(release_claim, service.system.engine, batch.id)
 
