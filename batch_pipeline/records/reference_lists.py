@@ -19,7 +19,7 @@ from batch_pipeline.records.cells import AddErrors, Cells, constant
 from batch_pipeline.records.json_text import escaped
 from batch_pipeline.records.links import ADD, MARK, QUALIFIER, REMOVE, SET, Target
 from batch_pipeline.values.email import canonical_emails
-from batch_pipeline.values.slow_path import matches, replace
+from batch_pipeline.values.masks import matches, replace
 from batch_pipeline.values.text import clean_texts
 
 if TYPE_CHECKING:

@@ -5,5 +5,5 @@ error codes: which field follows which rule is the business of the resources' mo
 on both sides. Texts come as `text.clean_texts` leaves them: trimmed and NFC.
 
 Where a rule needs a slow library, a vectorised check that is strictly narrower accepts what it can, and the
-library decides on the distinct values that are left (`slow_path.decide_distinct`).
+library decides on the distinct values that are left (`masks.decide_distinct`).
 """

@@ -12,7 +12,7 @@ from tracking_numbers.definition import TrackingNumberDefinition
 from tracking_numbers.types import TrackingNumber
 
 from batch_pipeline.values.judged import Refusal
-from batch_pipeline.values.slow_path import CACHED_VALUES
+from batch_pipeline.values.masks import CACHED_VALUES
 
 # Names that people give to carriers, beside the library's codes and names. What a carrier's other branches number
 # (DHL eCommerce, DHL Paket) is not known: their names are left out on purpose.

@@ -13,7 +13,7 @@ from functools import lru_cache
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from batch_pipeline.values.slow_path import CACHED_VALUES, Mask, as_mask, decide_distinct, matches, replace
+from batch_pipeline.values.masks import CACHED_VALUES, Mask, as_mask, decide_distinct, matches, replace
 
 # Nobody means a longer one. (A cell can have a megabyte, and Arrow reads no longer numbers into any decimal type.)
 _MAX_BYTES = 100

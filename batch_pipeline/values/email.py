@@ -16,7 +16,7 @@ from email_validator import validate_email
 from email_validator.rfc_constants import EMAIL_MAX_LENGTH
 
 from batch_pipeline.values import email_international
-from batch_pipeline.values.slow_path import (
+from batch_pipeline.values.masks import (
     CACHED_VALUES,
     Canonical,
     Mask,

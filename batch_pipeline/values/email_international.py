@@ -7,7 +7,7 @@ direction), which neither NFC nor the mapping of UTS #46 changes. Other domains 
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from batch_pipeline.values.slow_path import Mask, as_mask, matches
+from batch_pipeline.values.masks import Mask, as_mask, matches
 
 # Lower-case Latin, Greek and Cyrillic, kana, Chinese characters, Hangul syllables; without those that UTS #46 maps.
 SMALL_LETTERS = (

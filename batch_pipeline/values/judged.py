@@ -8,7 +8,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from batch_pipeline.values.slow_path import Mask, as_mask
+from batch_pipeline.values.masks import Mask, as_mask
 
 
 class Refusal(Enum):

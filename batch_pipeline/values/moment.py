@@ -16,7 +16,7 @@ import pyarrow.compute as pc
 
 from batch_pipeline.values.decimals import read_decimals
 from batch_pipeline.values.judged import Judged, Refusal, judge, judge_distinct
-from batch_pipeline.values.slow_path import CACHED_VALUES, Mask, as_mask, matches
+from batch_pipeline.values.masks import CACHED_VALUES, Mask, as_mask, matches
 from batch_pipeline.values.text import first_characters
 
 Microseconds = npt.NDArray[np.int64]

@@ -5,7 +5,7 @@ import pyarrow.compute as pc
 
 from batch_pipeline.values.decimals import read_decimals
 from batch_pipeline.values.judged import Judged, Refusal, judge
-from batch_pipeline.values.slow_path import as_mask
+from batch_pipeline.values.masks import as_mask
 
 MONEY_WHOLE_DIGITS = 15
 MONEY_PLACES = 2

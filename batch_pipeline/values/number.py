@@ -7,7 +7,7 @@ import pyarrow.compute as pc
 
 from batch_pipeline.values.decimals import Decimals, plain_texts, read_decimals
 from batch_pipeline.values.judged import Judged, Refusal, judge
-from batch_pipeline.values.slow_path import Mask, as_mask
+from batch_pipeline.values.masks import Mask, as_mask
 
 NUMBER_WHOLE_DIGITS = 15
 NUMBER_PLACES = 20  # a float of JSON may have 17 and more

@@ -20,7 +20,7 @@ import pyarrow.compute as pc
 from phonenumbers import PhoneMetadata
 from phonenumbers.phonemetadata import PhoneNumberDesc
 
-from batch_pipeline.values.slow_path import Mask, as_mask, matches
+from batch_pipeline.values.masks import Mask, as_mask, matches
 
 Lengths = npt.NDArray[np.int32]
 

@@ -5,7 +5,7 @@ import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from batch_pipeline.values.slow_path import as_mask, replace
+from batch_pipeline.values.masks import as_mask, replace
 
 # Unicode's category Cc is U+0000 to U+001F, U+007F (DEL) and U+0080 to U+009F (C1). Tab and LF are allowed.
 _CONTROL = r"[\x00-\x08\x0b-\x1f\x7f\x{80}-\x{9f}]"

@@ -14,7 +14,7 @@ import pyarrow.compute as pc
 
 from batch_pipeline.values.carriers import carrier_code, judge_number
 from batch_pipeline.values.judged import Judged, Refusal, judge
-from batch_pipeline.values.slow_path import Mask, as_mask, matches, replace
+from batch_pipeline.values.masks import Mask, as_mask, matches, replace
 from batch_pipeline.values.text import first_characters
 
 TRACKING_MIN_CHARACTERS = 4

@@ -15,7 +15,7 @@ import pyarrow.compute as pc
 from pydantic import AnyHttpUrl, TypeAdapter, ValidationError
 
 from batch_pipeline.values.judged import Judged, Refusal, judge
-from batch_pipeline.values.slow_path import CACHED_VALUES, as_mask, decide_distinct, matches
+from batch_pipeline.values.masks import CACHED_VALUES, as_mask, decide_distinct, matches
 from batch_pipeline.values.text import character_lengths
 
 URL_MAX_CHARACTERS = 2_000

@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from batch_pipeline.values import email
 from batch_pipeline.values.email import canonical_emails
 from batch_pipeline.values.email_international import CAPITALS, SMALL_LETTERS, accepts_international
-from batch_pipeline.values.slow_path import matches
+from batch_pipeline.values.masks import matches
 from batch_pipeline.values.text import clean_texts
 
 

@@ -8,7 +8,7 @@ from judging import judged
 from pydantic import AnyHttpUrl, TypeAdapter, ValidationError
 
 from batch_pipeline.values.judged import Refusal
-from batch_pipeline.values.slow_path import matches
+from batch_pipeline.values.masks import matches
 from batch_pipeline.values.text import clean_texts
 from batch_pipeline.values.url import _PLAIN, URL_MAX_CHARACTERS, canonical_urls
 

@@ -1,4 +1,4 @@
-"""What the kernels with a slow path share: their result, and running a function over distinct values only."""
+"""Masks over columns of texts, and running a slow function on distinct values only."""
 
 from collections.abc import Callable
 from dataclasses import dataclass

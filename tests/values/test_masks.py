@@ -4,7 +4,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from batch_pipeline.values.slow_path import decide_distinct
+from batch_pipeline.values.masks import decide_distinct
 
 
 def test_each_distinct_value_is_decided_once_and_its_answer_stands_at_every_place() -> None:
