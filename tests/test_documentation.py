@@ -49,3 +49,8 @@ def test_the_page_of_each_resource_is_what_its_schema_gives() -> None:
     for resource in RESOURCES.values():
         page = ROOT / "docs" / describe.page_name(resource)
         assert page.read_text(encoding="utf-8") == describe.describe(resource)
+
+
+def test_the_page_of_the_carriers_is_what_their_formats_give() -> None:
+    page = ROOT / "docs" / describe.CARRIERS_PAGE
+    assert page.read_text(encoding="utf-8") == describe.describe_carriers()

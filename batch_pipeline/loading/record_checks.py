@@ -10,7 +10,7 @@ from batch_pipeline.loading.identity import BY_ID
 from batch_pipeline.loading.merging import initial_value, merged_value
 from batch_pipeline.loading.staging import STEP_PLAN, Connection, Staging, copy_table, fetch_table
 from batch_pipeline.records import errors
-from batch_pipeline.records.record_rules import KernelRule, RecordRule
+from batch_pipeline.records.record_rules import ArrowRule, RecordRule
 from batch_pipeline.records.resource import Resource
 
 # Records fetched at once for rules that the database can't judge.
@@ -32,9 +32,9 @@ class RecordChecks:
         """Adds the errors of all rules that items of the batch can break. Of the parameters it needs `organization`."""
         for statement in self._statements():
             connection.execute(statement, parameters)
-        for rule in self._resource.kernel_rules:
+        for rule in self._resource.arrow_rules:
             if {rule.field, rule.depends_on} & set(self._fields):
-                self._note_kernel_errors(connection, rule, parameters)
+                self._note_arrow_errors(connection, rule, parameters)
 
     def _statements(self) -> Iterator[sql.Composed]:
         for rule in self._resource.record_rules:
@@ -98,7 +98,7 @@ class RecordChecks:
             violated=rule.violated({name: self.stored_value(name) for name in rule.fields}),
         )
 
-    def _note_kernel_errors(self, connection: Connection, rule: KernelRule, parameters: dict[str, Any]) -> None:
+    def _note_arrow_errors(self, connection: Connection, rule: ArrowRule, parameters: dict[str, Any]) -> None:
         """Judges the items that carry one of the two fields together with what their records have of the other."""
         names = (rule.field, rule.depends_on)
         given = [sql.SQL("s.{}").format(sql.Identifier(name)) for name in names if name in self._fields]

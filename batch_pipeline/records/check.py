@@ -74,7 +74,7 @@ class RowRules:
         else:
             self._complete(cells, found)
         values = self._scalars.read(cells, found.add)
-        for rule in self.resource.kernel_rules:  # items that carry both fields; the plan sees to those that carry one
+        for rule in self.resource.arrow_rules:  # items that carry both fields; the plan sees to those that carry one
             if rule.field in values and rule.depends_on in values:
                 for complaint, items in rule.failures(values[rule.field], values[rule.depends_on]):
                     raw = cells[rule.field].raw.take(items)

@@ -1,7 +1,7 @@
-"""The page of a resource in `docs/`, as Markdown made from its description, so that it says what is checked.
+"""The pages in `docs/` that say what is checked: one for each resource, and one for the carriers of tracking numbers.
 
-``python -m batch_pipeline.records.describe docs`` writes the pages of all resources. Wording only: a rule belongs in
-`fields` or `rules`, from where it comes here with its code and sentence.
+``python -m batch_pipeline.records.describe docs`` writes them from the resources' descriptions. Only wording belongs
+here. A rule belongs in `fields` or `rules`; its code and sentence come from there.
 """
 
 import sys
@@ -27,6 +27,7 @@ from batch_pipeline.records.registry import RESOURCES
 from batch_pipeline.records.resource import NaturalKey, Resource
 from batch_pipeline.records.rules import Complaint, Rule
 from batch_pipeline.records.value_texts import value_text
+from batch_pipeline.values.carriers import Format, carriers
 
 _KIND_WORDS = {
     CellKind.TEXT: "text",
@@ -35,6 +36,7 @@ _KIND_WORDS = {
     CellKind.ARRAY: "array",
     CellKind.OBJECT: "object",
 }
+CARRIERS_PAGE = "tracking-numbers.md"
 # Some sentences name the region that numbers are read by; a page is about any.
 _ANY_REGION = RuleContext(region="its region")
 
@@ -47,6 +49,49 @@ def page_name(resource: Resource) -> str:
 def describe(resource: Resource) -> str:
     """The resource's page. Raises TypeError for a kind of field that `value_text` does not describe."""
     return "\n".join(_lines(resource)) + "\n"
+
+
+def describe_carriers() -> str:
+    """The page that says what is checked of each carrier's tracking numbers."""
+    return "\n".join(_carrier_lines()) + "\n"
+
+
+def _carrier_lines() -> Iterator[str]:
+    yield from (
+        "<!-- Made by `python -m batch_pipeline.records.describe docs`: change carriers.toml, not this page. -->",
+        "",
+        "# Tracking numbers",
+        "",
+        "A tracking number has 4 to 50 letters and digits. Only its check digit depends on the carrier. A number need "
+        "not have one of its carrier's formats below, because carriers use more formats than they publish: a number in "
+        "another format, of another carrier or without a carrier is accepted.",
+        "",
+        "Where the number has one of these formats, its check digit must be right (`invalid_checksum`). If it has "
+        "several of the carrier's formats, one of them with the right check digit is enough.",
+        "",
+        "The weights begin at the character before the check digit, go to the left and repeat.",
+        "",
+        "Numbers of other carriers (Amazon, CDL, LaserShip, …) and the other formats of these carriers (DHL eCommerce "
+        "`GM…`, DHL pieces `JJD…`, UPS Mail Innovations, …) have no check digit that is published.",
+        "",
+        "The carrier's code and names count in any spelling: `FedEx`, `fed_ex` and `FEDEX` are the same.",
+    )
+    for carrier in carriers().values():
+        names = ", ".join(carrier.names)
+        yield from ("", f"## {carrier.names[0]}", "", f"Code `{carrier.code}`; names: {names}.", "")
+        yield from _table(
+            ("format", "pattern", "check digit", "example"),
+            (
+                (known.name, f"`{known.pattern}`", _check_digit_text(known), f"`{known.example}`")
+                for known in carrier.formats
+            ),
+        )
+
+
+def _check_digit_text(known: Format) -> str:
+    place = f"before the last {known.after} characters" if known.after else "last"
+    implied = f"; {known.implied} is summed before the number" if known.implied else ""
+    return f"{place}; {known.words}{implied}"
 
 
 def _lines(resource: Resource) -> Iterator[str]:
@@ -122,9 +167,9 @@ def _rule_rows(resource: Resource) -> Iterator[tuple[str, str, str]]:
                 names.append(name)
     for rule in resource.record_rules:
         having.setdefault((rule.code, rule.expectation), []).append(f"`{rule.field}`")
-    for kernel_rule in resource.kernel_rules:
-        for complaint in kernel_rule.complaints.values():
-            having.setdefault((complaint.code, complaint.expectation), []).append(f"`{kernel_rule.field}`")
+    for arrow_rule in resource.arrow_rules:
+        for complaint in arrow_rule.complaints.values():
+            having.setdefault((complaint.code, complaint.expectation), []).append(f"`{arrow_rule.field}`")
     for (code, because), names in having.items():
         yield f"`{code}`", because, ", ".join(names)
 
@@ -200,12 +245,13 @@ def _table(header: Sequence[str], rows: Iterable[Sequence[str]]) -> Iterator[str
 
 
 def main(arguments: Sequence[str]) -> int:
-    """Writes every resource's page into the folder given. Returns the exit code."""
+    """Writes the page of every resource, and that of the carriers, into the folder given. Returns the exit code."""
     if len(arguments) != 1 or not Path(arguments[0]).is_dir():
         sys.stderr.write("usage: python -m batch_pipeline.records.describe FOLDER (an existing one)\n")
         return 2
     for resource in RESOURCES.values():
         (Path(arguments[0]) / page_name(resource)).write_text(describe(resource), encoding="utf-8")
+    (Path(arguments[0]) / CARRIERS_PAGE).write_text(describe_carriers(), encoding="utf-8")
     return 0
 
 

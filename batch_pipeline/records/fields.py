@@ -14,8 +14,8 @@ from batch_pipeline.records.rules import Complaint, Rule
 from batch_pipeline.values.boolean import canonical_booleans
 from batch_pipeline.values.email import canonical_emails
 from batch_pipeline.values.judged import Judged, Refusal
-from batch_pipeline.values.phone import canonical_phones
 from batch_pipeline.values.masks import as_mask
+from batch_pipeline.values.phone import canonical_phones
 
 
 @dataclass(frozen=True)

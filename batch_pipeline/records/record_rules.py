@@ -49,14 +49,14 @@ def condition(template: str) -> Violated:
 
 
 @dataclass(frozen=True)
-class KernelRule:
-    """A rule on one field's text that depends on another's, and that a kernel judges, a column at a time.
+class ArrowRule:
+    """A rule on the text of a field that depends on the text of another; a function judges whole Arrow columns.
 
     Attributes:
-        field: the field that is judged, and named.
-        depends_on: the other field; where a record has none there is nothing to judge.
+        field: the field that is judged; errors name it.
+        depends_on: the other field; a record without it is not judged.
         judge: (texts of `field`, texts of `depends_on`), both canonical and without nulls -> what is refused.
-        complaints: what is said of a refused text.
+        complaints: the error for each reason of a refusal.
     """
 
     field: str
@@ -65,7 +65,7 @@ class KernelRule:
     complaints: Mapping[Refusal, Complaint]
 
     def failures(self, texts: pa.StringArray, others: pa.StringArray) -> Iterator[tuple[Complaint, pa.Int64Array]]:
-        """What is wrong with which texts; a place where either is null is passed over."""
+        """The errors and the positions of the texts that have them; positions where either is null have none."""
         places = pc.indices_nonzero(pc.and_(pc.is_valid(texts), pc.is_valid(others)))
         if len(places) == 0:
             return

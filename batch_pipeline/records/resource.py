@@ -13,7 +13,7 @@ from batch_pipeline.records.cells import Cells
 from batch_pipeline.records.fields import Field, RecordId, Text
 from batch_pipeline.records.keyed import KeyedText
 from batch_pipeline.records.nested import Nested
-from batch_pipeline.records.record_rules import KernelRule, RecordRule
+from batch_pipeline.records.record_rules import ArrowRule, RecordRule
 
 
 @dataclass(frozen=True)
@@ -60,7 +60,7 @@ class Resource:
         file_headers: further headers that an upload may use, each with the field that it feeds.
         derive: makes cells of own fields from those headers, in place.
         record_rules: rules between fields of the record as it would be stored.
-        kernel_rules: such rules that the database can't judge.
+        arrow_rules: rules between fields that need a function of Python.
     """
 
     name: str
@@ -72,7 +72,7 @@ class Resource:
     file_headers: Mapping[str, str] = field(default_factory=dict)
     derive: Derivation | None = None
     record_rules: tuple[RecordRule, ...] = ()
-    kernel_rules: tuple[KernelRule, ...] = ()
+    arrow_rules: tuple[ArrowRule, ...] = ()
 
     @property
     def fields(self) -> tuple[Field, ...]:

@@ -6,7 +6,7 @@ from batch_pipeline.records.lists import ScalarList
 from batch_pipeline.records.object_lists import ObjectList
 from batch_pipeline.records.objects import KeyedObject
 from batch_pipeline.records.resource import NaturalKey, Resource
-from batch_pipeline.records.transport import STATUSES, number_of_carrier
+from batch_pipeline.records.transport import STATUSES, check_digit_of_carrier
 from batch_pipeline.records.typed_fields import (
     Currency,
     Latitude,
@@ -54,5 +54,5 @@ SHIPMENT = Resource(
         Moment("pickup_at"),
     ),
     natural_keys=(NaturalKey(("tracking_number", "provider")),),
-    kernel_rules=(number_of_carrier("provider", sandbox=False),),
+    arrow_rules=(check_digit_of_carrier("provider", sandbox=False),),
 )

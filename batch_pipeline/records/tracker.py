@@ -1,10 +1,10 @@
-"""Trackers: what is known of a parcel that a carrier has."""
+"""Trackers: the state of parcels that carriers have."""
 
 from batch_pipeline.batches.model import Action
 from batch_pipeline.records.fields import Choice, ForeignId, Text
 from batch_pipeline.records.lists import ScalarList
 from batch_pipeline.records.resource import NaturalKey, Resource
-from batch_pipeline.records.transport import STATUSES, number_of_carrier
+from batch_pipeline.records.transport import STATUSES, check_digit_of_carrier
 from batch_pipeline.records.typed_fields import Moment, TrackingNumber, Url
 
 _TAGS = (
@@ -38,5 +38,5 @@ TRACKER = Resource(
         ForeignId("location_id", prefix="loc_"),
     ),
     natural_keys=(NaturalKey(("tracking_number", "provider_id")),),
-    kernel_rules=(number_of_carrier("provider_id", sandbox=True),),
+    arrow_rules=(check_digit_of_carrier("provider_id", sandbox=True),),
 )

@@ -1,8 +1,8 @@
-"""Shipments and trackers alike: a tracking number is one of its carrier's, where the carrier is known."""
+"""What shipments and trackers share: their statuses, and the check digit of a carrier's tracking number."""
 
 import pyarrow as pa
 
-from batch_pipeline.records.record_rules import KernelRule
+from batch_pipeline.records.record_rules import ArrowRule
 from batch_pipeline.records.rules import Complaint
 from batch_pipeline.values.judged import Judged, Refusal
 from batch_pipeline.values.tracking import canonical_tracking_numbers
@@ -32,18 +32,20 @@ STATUSES = (
 )
 
 
-def number_of_carrier(carrier: str, *, sandbox: bool) -> KernelRule:
-    """The rule for a resource whose field of this name holds the carrier."""
+def check_digit_of_carrier(carrier: str, *, sandbox: bool) -> ArrowRule:
+    """The rule on `tracking_number` for a resource whose field ``carrier`` has the carrier.
+
+    Args:
+        carrier: the field's name.
+        sandbox: as for `canonical_tracking_numbers`.
+    """
 
     def judge(numbers: pa.StringArray, carriers: pa.StringArray) -> Judged:
         return canonical_tracking_numbers(numbers, carriers, sandbox=sandbox)
 
-    return KernelRule(
+    return ArrowRule(
         "tracking_number",
         carrier,
         judge,
-        {
-            Refusal.FORMAT: Complaint("invalid_format", f"is no number of its carrier ({carrier}): compare the two"),
-            Refusal.CHECKSUM: Complaint("invalid_checksum", f"has a wrong check digit for its carrier ({carrier})"),
-        },
+        {Refusal.CHECKSUM: Complaint("invalid_checksum", f"has a wrong check digit for its carrier ({carrier})")},
     )

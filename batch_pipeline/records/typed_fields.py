@@ -152,7 +152,7 @@ class Longitude(_Number):
 class TrackingNumber(Field):
     """A tracking number: letters and digits, stored in upper case without blanks and dashes.
 
-    Whether it is one of its carrier's is said by `number_of_carrier`.
+    The rule `check_digit_of_carrier` judges the check digit.
 
     Attributes:
         sandbox: whether `PKGX-XXXXXXX-XXXXXXX` is valid, and keeps its dashes.

@@ -175,6 +175,6 @@ def _(field: Longitude) -> str:
 def _(field: TrackingNumber) -> str:
     sandbox = "; sandbox numbers `PKGX-XXXXXXX-XXXXXXX` keep their dashes" if field.sandbox else ""
     return (
-        "4 to 50 letters and digits, stored in upper case without blanks and dashes; one of its carrier's, check digit "
-        f"included, where the carrier is known{sandbox}"
+        "4 to 50 letters and digits, stored in upper case without blanks and dashes; its check digit is right where "
+        f"[the carrier's formats](tracking-numbers.md) have one{sandbox}"
     )

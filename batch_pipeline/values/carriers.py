@@ -1,95 +1,132 @@
-"""Carriers whose tracking numbers are known, and what the library `tracking_numbers` says of a number.
+"""Carriers whose tracking numbers have a check digit, and the formats of these numbers.
 
-The library's definitions stem from the open collection `tracking_number_data`. Where it is stricter than the
-carriers are, or fails, this is said here.
+`carriers.toml` has the facts and names their sources. The library `tracking-numbers` was used before: its definitions
+are of 2022, and it lists services and countries as if there were no others.
 """
 
 import re
-from functools import lru_cache
+import tomllib
+from collections.abc import Mapping
+from dataclasses import dataclass
+from functools import cache
+from importlib import resources
+from itertools import cycle, islice
+from typing import Any
 
-import tracking_numbers
-from tracking_numbers.definition import TrackingNumberDefinition
-from tracking_numbers.types import TrackingNumber
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
 
-from batch_pipeline.values.judged import Refusal
-from batch_pipeline.values.masks import CACHED_VALUES
+from batch_pipeline.values.masks import Mask, matches
+from batch_pipeline.values.text import first_characters
 
-# Names that people give to carriers, beside the library's codes and names. What a carrier's other branches number
-# (DHL eCommerce, DHL Paket) is not known: their names are left out on purpose.
-_FURTHER_NAMES = {
-    "dhl express": "dhl",
-    "federal express": "fedex",
-    "fedex express": "fedex",
-    "fedex ground": "fedex",
-    "united parcel service": "ups",
-    "us postal service": "usps",
-    "us post": "usps",
-    "amazon logistics": "amazon",
-    "upu s10": "s10",
-}
-# Designated operators of the Universal Postal Union, which carry each other's items under the numbers of its
-# standard S10.
-_POSTAL_CARRIERS = ("usps", "dhl")
-# To the library a UPS number is wrong if its service is none of 26. The collection names services only to describe
-# them; UPS has many more, and numbers with these are seen every day.
-_DESCRIPTIVE = {"ups": "Service Type"}
+
+@dataclass(frozen=True)
+class Format:
+    """A format of tracking numbers with a check digit.
+
+    Attributes:
+        name: the carrier's own, or a description.
+        pattern: what a number in canonical form matches as a whole (RE2).
+        implied: digits that are summed before those of the number.
+        weights: of the implied digits and the summed characters, from left to right.
+        after: how many characters follow the check digit.
+        digits: the check digit for each remainder of the sum, divided by the length of this.
+        words: the algorithm in words, for the documentation.
+        example: a published number.
+    """
+
+    name: str
+    pattern: str
+    implied: str
+    weights: tuple[int, ...]
+    after: int
+    digits: str
+    words: str
+    example: str
+
+    def judge(self, numbers: pa.StringArray) -> tuple[Mask, Mask]:
+        """Which numbers have the format and the right check digit, and which have the format and a wrong one."""
+        is_right = matches(numbers, f"^(?:{self.pattern})$")
+        is_wrong = np.zeros(len(numbers), np.bool_)
+        if not is_right.any():
+            return is_right, is_wrong
+        weights = self.weights[len(self.implied) :]
+        count = len(weights) + 1
+        end = -self.after if self.after else None
+        characters = first_characters(
+            pc.utf8_slice_codeunits(numbers.filter(pa.array(is_right)), -count - self.after, end), count
+        )
+        offset = sum(int(digit) * weight for digit, weight in zip(self.implied, self.weights, strict=False))
+        total = np.full(len(characters), offset, np.int32)
+        for place, weight in enumerate(weights):
+            total += _VALUES[characters[:, place]] * np.int32(weight)
+        expected = np.frombuffer(self.digits.encode(), np.uint8)[total % len(self.digits)]
+        correct = characters[:, -1] == expected
+        is_wrong[is_right] = ~correct
+        is_right[is_right] = correct
+        return is_right, is_wrong
+
+
+@dataclass(frozen=True)
+class Carrier:
+    """A carrier: its code, its names in their usual spelling, and the formats that have a check digit."""
+
+    code: str
+    names: tuple[str, ...]
+    formats: tuple[Format, ...]
+
+
+@cache
+def carriers() -> Mapping[str, Carrier]:
+    """The carriers of `carriers.toml` by code."""
+    data = tomllib.loads(resources.files(__package__).joinpath("carriers.toml").read_text(encoding="utf-8"))
+    algorithms, listed = data["check_digits"], data["carriers"]
+    return {
+        code: Carrier(
+            code,
+            tuple(facts["names"]),
+            tuple(
+                _format(entry, algorithms[entry["check_digit"]])
+                for source in (code, *facts.get("with", ()))
+                for entry in listed[source]["formats"]
+            ),
+        )
+        for code, facts in listed.items()
+    }
 
 
 def carrier_code(name: str) -> str | None:
-    """The code of a known carrier, by its code or name in any spelling (`FedEx`, `fed_ex`); None for others."""
+    """The code of a carrier by its code or a name of it in any spelling (`FedEx`, `fed_ex`); None for others."""
     return _codes_by_name().get(_squeezed(name))
 
 
-@lru_cache(maxsize=CACHED_VALUES)
-def judge_number(number: str, carrier: str) -> Refusal | None:
-    """Why the library refuses a number of a known carrier: FORMAT or CHECKSUM; None where it accepts it.
-
-    Args:
-        number: in canonical form.
-        carrier: a code, as `carrier_code` gives it.
-    """
-    has_checksum_error = False
-    for definition in _definitions()[carrier]:
-        # Upper-case is canonical here, but the library knows CDL's hexadecimal numbers in lower case only.
-        for written in (number, number.lower()):
-            errors = _errors(definition, written)
-            if errors is not None and not errors:
-                return None
-            has_checksum_error |= errors == {"checksum"}
-    return Refusal.CHECKSUM if has_checksum_error else Refusal.FORMAT
+def _format(entry: Mapping[str, Any], algorithm: Mapping[str, Any]) -> Format:
+    implied = entry.get("implied", "")
+    weights = tuple(islice(cycle(algorithm["weights"]), len(implied) + entry["summed"]))
+    return Format(
+        name=entry["name"],
+        pattern=entry["pattern"],
+        implied=implied,
+        weights=weights[::-1],
+        after=entry.get("after", 0),
+        digits=algorithm["digits"],
+        words=algorithm["words"],
+        example=entry["example"],
+    )
 
 
-def _errors(definition: TrackingNumberDefinition, number: str) -> set[str] | None:
-    """What is wrong with a number of the definition's format; None for a number of another format."""
-    try:
-        tested: TrackingNumber | None = definition.test(number)
-    except ValueError:
-        # The format of UPS has a letter as check digit, too, which the library then can't read as a number.
-        return {"checksum"}
-    if tested is None:
-        return None
-    return {name for name, _ in tested.validation_errors} - {_DESCRIPTIVE.get(definition.courier.code)}
-
-
-@lru_cache(maxsize=1)
-def _definitions() -> dict[str, list[TrackingNumberDefinition]]:
-    """The library's definitions by carrier."""
-    definitions: dict[str, list[TrackingNumberDefinition]] = {}
-    for definition in tracking_numbers.DEFINITIONS:
-        definitions.setdefault(definition.courier.code, []).append(definition)
-    for carrier in _POSTAL_CARRIERS:
-        definitions[carrier] += definitions["s10"]
-    return definitions
-
-
-@lru_cache(maxsize=1)
+@cache
 def _codes_by_name() -> dict[str, str]:
-    names = {_squeezed(name): code for name, code in _FURTHER_NAMES.items()}
-    for definition in tracking_numbers.DEFINITIONS:
-        courier = definition.courier
-        names |= {_squeezed(courier.code): courier.code, _squeezed(courier.name): courier.code}
-    return names
+    return {_squeezed(name): carrier.code for carrier in carriers().values() for name in (carrier.code, *carrier.names)}
 
 
 def _squeezed(name: str) -> str:
     return re.sub("[^a-z0-9]", "", name.lower())
+
+
+def _value(code: int) -> int:
+    return code - ord("0") if code <= ord("9") else (code - 3) % 10
+
+
+_VALUES = np.array([_value(code) for code in range(128)], np.int32)

@@ -12,9 +12,9 @@ from functools import lru_cache
 import phonenumbers
 import pyarrow as pa
 
+from batch_pipeline.values.masks import CACHED_VALUES, Canonical, decide_distinct
 from batch_pipeline.values.phone_formats import replace_written
 from batch_pipeline.values.phone_patterns import accepts_e164
-from batch_pipeline.values.masks import CACHED_VALUES, Canonical, decide_distinct
 
 # Digits of any script, as the library takes them, and the punctuation that it knows, but not ~, x and #,
 # which may begin an extension, nor *, which it drops. RFC 3966's "tel:" may come first, but none of its

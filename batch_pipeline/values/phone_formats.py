@@ -12,8 +12,8 @@ import phonenumbers
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from batch_pipeline.values.phone_patterns import Lengths, Region, accepts_e164
 from batch_pipeline.values.masks import Mask, as_mask, matches, replace
+from batch_pipeline.values.phone_patterns import Lengths, Region, accepts_e164
 
 # With punctuation that the parser drops and that no extension begins with. It reads 250 characters at most.
 _INTERNATIONAL = r"^\(?\+[0-9 ().\-/]{1,60}$"

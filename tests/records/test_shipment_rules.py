@@ -204,12 +204,14 @@ def test_a_default_value_fills_a_key_that_an_object_leaves_open() -> None:
 
 
 @pytest.mark.parametrize(("resource", "carrier"), [(SHIPMENT, "provider"), (TRACKER, "provider_id")])
-def test_a_tracking_number_is_one_of_its_known_carrier(resource: Resource, carrier: str) -> None:
+def test_a_tracking_number_has_the_right_check_digit_for_its_carrier(resource: Resource, carrier: str) -> None:
     numbers = {
         (UPS, "ups"): [],
         (UPS.lower(), "UPS"): [],
         (WRONG_UPS, "ups"): [Found("invalid_checksum", "tracking_number")],
-        ("12345678", "ups"): [Found("invalid_format", "tracking_number")],
+        ("12345678", "ups"): [],
+        ("GM2951173225174494", "dhl"): [],
+        ("3318810026", "DHL Express"): [Found("invalid_checksum", "tracking_number")],
         (WRONG_UPS, "a carrier of our own"): [],
         (WRONG_UPS, ""): [],
         ("9400 1118 9922 3818 2184 07", "usps"): [],
