@@ -1,7 +1,7 @@
 """Moments: epoch seconds, or ISO 8601 with date, time and offset.
 
-Which moments exist (days of months, hours, offsets) is decided for the usual form of ISO 8601 by calendar
-arithmetic on whole columns, and for its other forms by `datetime.fromisoformat`.
+pandas reads the usual form of ISO 8601, a column at a time. `datetime.fromisoformat` reads its other forms, each
+distinct text once.
 """
 
 import re
@@ -11,13 +11,13 @@ from functools import lru_cache
 
 import numpy as np
 import numpy.typing as npt
+import pandas as pd
 import pyarrow as pa
 import pyarrow.compute as pc
 
 from batch_pipeline.values.decimals import read_decimals
 from batch_pipeline.values.judged import Judged, Refusal, judge, judge_distinct
 from batch_pipeline.values.masks import CACHED_VALUES, Mask, as_mask, matches
-from batch_pipeline.values.text import first_characters
 
 Microseconds = npt.NDArray[np.int64]
 
@@ -25,18 +25,17 @@ SECOND = 1_000_000
 EARLIEST = -62_135_596_800 * SECOND  # 0001-01-01T00:00:00Z
 LATEST = 253_402_300_800 * SECOND - 1  # the end of 9999-12-31, the last day with a year of four digits
 
-# The form that the column arithmetic reads: 19 characters of fixed places, then fraction and offset.
-_USUAL = r"^[0-9]{4}-[0-9]{2}-[0-9]{2}[T ][0-9]{2}:[0-9]{2}:[0-9]{2}(?:\.[0-9]{1,6})?(?:Z|[+-][0-9]{2}(?::?[0-9]{2})?)$"
-_HEAD = 19
-_TAIL = r"^(?:\.(?P<fraction>[0-9]+))?(?:Z|(?P<sign>[+-])(?P<hours>[0-9]{2})(?::?(?P<minutes>[0-9]{2}))?)$"
-_MAX_OFFSET_HOURS = 15  # as PostgreSQL has it; in use are -12:00 to +14:00
+# PostgreSQL's limit is 15:59; the offsets in use are -12:00 to +14:00.
+_OFFSET = r"[+-](?:0[0-9]|1[0-5])(?::?[0-5][0-9])?"
+# The form that pandas reads: it would also read texts without an offset, and nanoseconds.
+_USUAL = rf"^[0-9]{{4}}-[0-9]{{2}}-[0-9]{{2}}[T ][0-9]{{2}}:[0-9]{{2}}:[0-9]{{2}}(?:\.[0-9]{{1,6}})?(?:Z|{_OFFSET})$"
 
 # Other forms of ISO 8601: basic, by weeks, without seconds or with decimal comma, small letters (RFC 3339).
 _OTHER = re.compile(
     r"(?P<date>[0-9]{4}(?:-?[0-9]{2}-?[0-9]{2}|-?[Ww][0-9]{2}-?[1-7]))[Tt ]"
     r"(?P<time>[0-9]{2}(?::[0-9]{2}(?::[0-9]{2}(?:[.,](?P<fraction>[0-9]{1,100}))?)?"
     r"|[0-9]{2}(?:[0-9]{2}(?:[.,](?P<basic_fraction>[0-9]{1,100}))?)?))"
-    r"(?P<offset>[Zz]|[+-](?:0[0-9]|1[0-5])(?::?[0-5][0-9])?)"
+    rf"(?P<offset>[Zz]|{_OFFSET})"
 )
 _MIDNIGHT = re.compile(r"24:?00(?::?00(?:[.,]0+)?)?")
 
@@ -89,52 +88,15 @@ def _written(moments: pa.Int64Array) -> pa.StringArray:
 
 def _usual(texts: pa.StringArray) -> tuple[Mask, Microseconds]:
     """Which texts have the usual form and exist, and their microseconds since 1970 in UTC (0 for the others)."""
-    usual = matches(texts, _USUAL)
+    # pandas has a year 0.
+    usual = matches(texts, _USUAL) & ~as_mask(pc.starts_with(texts, "0000"))
     moments = np.zeros(len(texts), np.int64)
-    if not usual.any():
-        return usual, moments
-    chosen = texts.filter(pa.array(usual))
-    local, exists = _local_times(chosen)
-    rest, has_offset = _fractions_and_offsets(pc.utf8_slice_codeunits(chosen, _HEAD))
-    moments[usual] = local + rest
-    usual[usual] = exists & has_offset
-    moments[~usual] = 0
+    if usual.any():
+        chosen = texts.filter(pa.array(usual)).to_numpy(zero_copy_only=False)
+        read = pd.to_datetime(chosen, format="ISO8601", utc=True, errors="coerce").as_unit("us")
+        usual[usual] = exists = read.notna()
+        moments[usual] = read.asi8[exists]
     return usual, moments
-
-
-def _local_times(texts: pa.StringArray) -> tuple[Microseconds, Mask]:
-    """Microseconds since 1970 that the first 19 characters say, and whether there is such a time."""
-    characters = first_characters(texts, _HEAD)
-
-    def number(start: int, stop: int) -> npt.NDArray[np.int32]:
-        value = np.zeros(len(texts), np.int32)
-        for place in range(start, stop):
-            value = value * 10 + (characters[:, place] - ord("0"))
-        return value
-
-    year, month, day = number(0, 4), number(5, 7), number(8, 10)
-    hour, minute, second = number(11, 13), number(14, 16), number(17, 19)
-    months = ((year - 1970) * 12 + month - 1).astype("datetime64[M]")
-    first = months.astype("datetime64[D]").astype(np.int64)
-    next_first = (months + 1).astype("datetime64[D]").astype(np.int64)
-    exists = (year >= 1) & (month >= 1) & (month <= 12) & (day >= 1) & (day <= next_first - first)
-    exists &= (hour <= 23) & (minute <= 59) & (second <= 59)
-    days = first + day - 1
-    return (((days * 24 + hour) * 60 + minute) * 60 + second) * SECOND, exists
-
-
-def _fractions_and_offsets(tails: pa.StringArray) -> tuple[Microseconds, Mask]:
-    """Microseconds to add for what follows the 19 characters, and whether there is such an offset."""
-    encoded = tails.dictionary_encode()  # mostly the same few
-    parts = pc.extract_regex(encoded.dictionary, pattern=_TAIL)
-    fraction = pc.utf8_rpad(parts.field("fraction"), 6, "0").cast(pa.int64()).to_numpy()
-    hours, minutes = (
-        pc.utf8_rpad(parts.field(name), 2, "0").cast(pa.int64()).to_numpy() for name in ("hours", "minutes")
-    )
-    sign = np.where(as_mask(pc.equal(parts.field("sign"), "-")), -1, 1)
-    added = fraction - sign * (hours * 60 + minutes) * 60 * SECOND
-    indices = encoded.indices.to_numpy()
-    return added[indices], ((hours <= _MAX_OFFSET_HOURS) & (minutes <= 59))[indices]
 
 
 @lru_cache(maxsize=CACHED_VALUES)
