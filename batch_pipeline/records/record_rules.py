@@ -1,4 +1,4 @@
-"""Rules between the fields of a record, which hold for the record as it would be stored, not for the item alone."""
+"""Rules between the fields of a record. They hold for the record as it would be stored, not for the item alone."""
 
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
@@ -10,25 +10,25 @@ from psycopg import sql
 from batch_pipeline.records.rules import Complaint
 from batch_pipeline.values.judged import Judged, Refusal
 
-# From each field's value, as an expression, to a condition.
+# (each field's value as an expression) -> condition
 Violated = Callable[[Mapping[str, sql.Composable]], sql.Composable]
 
 
 @dataclass(frozen=True)
 class RecordRule:
-    """A rule between fields, judged in the database.
+    """A rule between fields that the database checks.
 
     Attributes:
         code: error code of an item that would break it.
-        field: the field that is named.
+        field: the field that the error names.
         expectation: what would be right; ends the sentence `field …`.
-        fields: those that it looks at.
+        fields: the fields in the rule.
         violated: true for a record that breaks the rule; null counts as false.
         by_giving: fields whose values or keys, given by an item, can break it.
         by_clearing: fields that break it when they are cleared.
-        by_creating: whether a new record can break it whatever its item carries.
-        needs: a field that is not empty in any record that breaks it. An index on the records in which it isn't makes
-            the rule cheap for uploads that don't have the field.
+        by_creating: whether any new record can break it.
+        needs: a field that every record that breaks the rule has. With an index on the records that have it, the rule
+            is cheap for uploads without the field.
     """
 
     code: str

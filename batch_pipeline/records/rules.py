@@ -1,6 +1,6 @@
-"""Row rules: what a value may be, as vectorised pandera checks that carry an error code and a sentence.
+"""Row rules: vectorised pandera checks of values, each with an error code and a sentence.
 
-A rule looks at whole Arrow columns; null, which means "no value", always passes.
+A rule checks whole Arrow columns. Null means "no value" and always passes.
 """
 
 from collections.abc import Callable, Iterator
@@ -15,7 +15,7 @@ from pandera.errors import SchemaErrors
 from batch_pipeline.values.identifier import are_record_ids, are_reference_ids
 from batch_pipeline.values.text import character_lengths, has_control_characters
 
-# dtypes of the frames that schemas check: Arrow-backed, so that making one from an Arrow table copies nothing.
+# dtypes of the frames that schemas check. They are Arrow-backed: a frame made from an Arrow table copies nothing.
 TEXT = pd.ArrowDtype(pa.string())
 FLAG = pd.ArrowDtype(pa.bool_())
 
@@ -27,7 +27,7 @@ class Rule:
     Attributes:
         code: error code of an item (`records.md`).
         expectation: what would be right; ends the sentence `field "value" …`.
-        accepts: the field's values -> bool; null for null is taken as accepted.
+        accepts: the field's values -> bool; null counts as accepted.
     """
 
     code: str
@@ -35,7 +35,7 @@ class Rule:
     accepts: Callable[[pa.Array], pa.BooleanArray]
 
     def check(self) -> pandera.Check:
-        """The rule as a pandera check, whose failures carry the rule's code."""
+        """The rule as a pandera check; its failures have the rule's code."""
         return pandera.Check(self._passes, name=self.code, error=self.code)
 
     def _passes(self, series: "pd.Series[str]") -> "pd.Series[bool]":
@@ -50,7 +50,7 @@ def arrow_column(series: "pd.Series[str]") -> pa.Array:
 
 
 def at_most(characters: int) -> Rule:
-    """At most so many Unicode code points."""
+    """At most this number of Unicode code points."""
     return Rule(
         "too_long",
         f"is longer than {characters:,} characters",
@@ -77,7 +77,7 @@ def record_id(prefix: str) -> Rule:
 
 
 def foreign_id(prefix: str) -> Rule:
-    """The form of an id of something that is kept elsewhere."""
+    """The form of an id of something that another system keeps."""
     return Rule(
         "id_malformed",
         f"is no such id: it must be {prefix} and 1 to 64 letters, digits, - or _",
@@ -86,7 +86,7 @@ def foreign_id(prefix: str) -> Rule:
 
 
 def one_of(values: tuple[str, ...]) -> Rule:
-    """One of the words, as written."""
+    """One of the words, in this case."""
     return Rule(
         "not_allowed",
         f"must be one of {', '.join(values)}",
@@ -96,7 +96,7 @@ def one_of(values: tuple[str, ...]) -> Rule:
 
 @dataclass(frozen=True)
 class Complaint:
-    """What is said of a value that a field's reading refused.
+    """The error for a value that a field refused to read.
 
     Attributes:
         code: error code of an item.
@@ -107,12 +107,12 @@ class Complaint:
     expectation: str
 
     def check(self) -> pandera.Check:
-        """For a column of flags that say which values were refused."""
+        """The pandera check for a column of flags: true where a value was refused."""
         return Rule(self.code, self.expectation, pc.invert).check()
 
 
 def failures(schema: pandera.DataFrameSchema, columns: dict[str, pa.Array]) -> Iterator[tuple[str, str, pa.Int64Array]]:
-    """What the schema finds wrong: (column, error code, positions), in the schema's order."""
+    """The schema's failures: (column, error code, positions), in the schema's order."""
     if not columns:
         return
     frame = pa.table(columns).to_pandas(types_mapper=pd.ArrowDtype)
@@ -120,7 +120,7 @@ def failures(schema: pandera.DataFrameSchema, columns: dict[str, pa.Array]) -> I
         schema.validate(frame, lazy=True)
     except SchemaErrors as error:
         cases = error.failure_cases
-        if cases["index"].isna().any():  # not about single values: the frame itself is not what we meant to build
+        if cases["index"].isna().any():  # the failure is not one of values: the frame is wrong
             raise
         for (column, code), group in cases.groupby(["column", "check"], sort=False):
             yield str(column), str(code), pa.array(group["index"].astype("int64").to_numpy())

@@ -8,5 +8,5 @@ _MEANINGS = pa.array([True, True, True, False, False, False])
 
 
 def canonical_booleans(texts: pa.StringArray) -> pa.BooleanArray:
-    """What each text means; null where it is null or no boolean (invalid: input not null and value null)."""
+    """The boolean of each text; null where the text is null or not a boolean."""
     return _MEANINGS.take(pc.index_in(pc.ascii_lower(texts), value_set=_WORDS, skip_nulls=True))

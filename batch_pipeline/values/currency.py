@@ -1,4 +1,4 @@
-"""Currencies: the codes of ISO 4217 that are in use, as pycountry lists them."""
+"""Currencies: the current codes of ISO 4217, as pycountry lists them."""
 
 from functools import lru_cache
 
@@ -8,7 +8,7 @@ import pycountry
 
 
 def canonical_currencies(texts: pa.StringArray) -> pa.StringArray:
-    """Codes in lower case, which may be given in any; null where the text is null or no code."""
+    """Codes in lower case, given in upper or lower case; null where the text is null or not a code."""
     codes = pc.ascii_lower(texts)
     return pc.if_else(pc.is_in(codes, value_set=_codes()), codes, pa.scalar(None, pa.string()))
 

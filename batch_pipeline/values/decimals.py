@@ -1,8 +1,8 @@
 """Decimal numbers as text, never as float: how they are written, and their values, a column at a time.
 
-Read are plain notation (an optional sign, digits, and after a point more digits; ``.5``, but not ``5.``) and
-the exponents that JSON numbers may have. Thousands separators, decimal commas, currency signs and the digits of
-other scripts are not.
+It reads plain notation (an optional sign, digits, and after a point more digits; ``.5``, but not ``5.``) and the
+exponents of JSON numbers. It does not read thousands separators, decimal commas, currency signs and the digits of
+other scripts.
 """
 
 import re
@@ -15,12 +15,12 @@ import pyarrow.compute as pc
 
 from batch_pipeline.values.masks import CACHED_VALUES, Mask, as_mask, decide_distinct, matches, replace
 
-# Nobody means a longer one. (A cell can have a megabyte, and Arrow reads no longer numbers into any decimal type.)
+# A longer number is a mistake. (A cell can have a megabyte, and no decimal type of Arrow has more digits.)
 _MAX_BYTES = 100
 
 _PLAIN = r"^[+-]?(?:[0-9]+(?:\.[0-9]+)?|\.[0-9]+)$"
 _WITH_EXPONENT = r"^-?(?:0|[1-9][0-9]*)(?:\.[0-9]+)?[eE][+-]?[0-9]+$"
-_ENDLESS = 1_000  # an exponent that the other digits of so short a text can't make up for
+_ENDLESS = 1_000  # the digits of so short a text can't balance a larger exponent
 _EXACT = Context(prec=_MAX_BYTES)
 
 
@@ -29,10 +29,10 @@ class Decimals:
     """Decimal numbers.
 
     Attributes:
-        values: decimal128; null where the text is null or one of the following holds.
-        malformed: where the text is no decimal number.
-        too_precise: where it has more places than asked for.
-        too_large: where it has more digits before the point than asked for.
+        values: decimal128; null where the text is null or one of the masks is true.
+        malformed: where the text is not a decimal number.
+        too_precise: where it has too many places.
+        too_large: where it has too many digits before the point.
     """
 
     values: pa.Decimal128Array
@@ -42,13 +42,13 @@ class Decimals:
 
 
 def read_decimals(texts: pa.StringArray, *, whole_digits: int, places: int, zeros_count: bool = False) -> Decimals:
-    """The numbers that are written in the texts.
+    """The numbers in the texts.
 
     Args:
         texts: string array.
-        whole_digits: at most so many digits before the point, leading zeros apart.
-        places: at most so many digits after the point.
-        zeros_count: whether zeros at the end count among the places, or mean nothing.
+        whole_digits: the most digits before the point, not counting leading zeros.
+        places: the most digits after the point.
+        zeros_count: whether zeros at the end count as places.
     """
     short = as_mask(pc.less_equal(pc.binary_length(texts), _MAX_BYTES))
     has_exponent = matches(texts, _WITH_EXPONENT) & short
@@ -65,7 +65,7 @@ def read_decimals(texts: pa.StringArray, *, whole_digits: int, places: int, zero
 
 
 def plain_texts(numbers: pa.Decimal128Array) -> pa.StringArray:
-    """The numbers in plain notation, the shortest there is: no zeros at the end, no point without places."""
+    """The numbers in the shortest plain notation: no zeros at the end, no point without places."""
     texts = numbers.cast(pa.string())
     with_point = matches(texts, r"^[^E]*\.[^E]*$")
     trimmed = pc.ascii_rtrim(pc.ascii_rtrim(texts.filter(pa.array(with_point)), "0"), ".")
@@ -74,7 +74,7 @@ def plain_texts(numbers: pa.Decimal128Array) -> pa.StringArray:
 
 
 def _cast(texts: pa.StringArray, whole_digits: int, places: int) -> pa.Decimal128Array:
-    """The numbers in plain texts that fit, zeros at both ends apart."""
+    """The numbers in plain texts that fit, not counting zeros at both ends."""
     if matches(texts, rf"\.[0-9]{{{places}}}0").any():
         texts = pc.replace_substring_regex(texts, pattern=rf"(\.[0-9]{{{places}}})0+$", replacement=r"\1")
     if matches(texts, rf"^[+-]?0[0-9]{{{whole_digits}}}").any():
@@ -88,7 +88,7 @@ def _written_out(texts: pa.StringArray) -> pa.StringArray:
 
 @lru_cache(maxsize=CACHED_VALUES)
 def _plain_text(text: str) -> str:
-    """The number in plain notation; one that is too long for that as one that is no less too large or too precise."""
+    """The number in plain notation. For one too long for that: another that is too large or too precise as well."""
     digits, exponent = re.split("[eE]", text)
     if Decimal(digits) == 0:
         return "0"

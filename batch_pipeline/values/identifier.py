@@ -1,11 +1,11 @@
-"""The format of identifiers: records' own ids, and ids of things that are kept elsewhere."""
+"""The format of identifiers: ids of records, and ids of things that other systems keep."""
 
 import re
 
 import pyarrow as pa
 import pyarrow.compute as pc
 
-# Bitcoin's base58: digits and letters without 0, O, I and l, which are easily misread.
+# Bitcoin's base58: digits and letters without 0, O, I and l, which readers confuse.
 BASE58_ALPHABET = "123456789ABCDEFGHJKLMNPQRSTUVWXYZabcdefghijkmnopqrstuvwxyz"
 RECORD_ID_CHARACTERS = 22
 REFERENCE_ID_MAX_CHARACTERS = 64

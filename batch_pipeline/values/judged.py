@@ -14,9 +14,8 @@ from batch_pipeline.values.masks import Mask, as_mask
 class Refusal(Enum):
     """Why a value is refused.
 
-    FORMAT: it isn't written as such a value is. PLACES: it has more decimal places than are kept. RANGE: it is
-    such a value, but outside of what is allowed. TOO_SHORT, TOO_LONG: by its characters. CHECKSUM: it is
-    written rightly, but its check digit is wrong.
+    FORMAT: the text is not a value of this kind. PLACES: too many decimal places. RANGE: outside of the allowed
+    range. TOO_SHORT, TOO_LONG: too few or too many characters. CHECKSUM: the check digit is wrong.
     """
 
     FORMAT = auto()
@@ -33,14 +32,14 @@ class Judged:
 
     Attributes:
         values: as long as the input; null where that is null or refused.
-        refused: for each reason that the kernel can give, where it holds. A refused value has exactly one.
+        refused: the mask for each reason that the kernel knows. A refused value has exactly one reason.
     """
 
     values: pa.Array
     refused: Mapping[Refusal, Mask]
 
     def invalid(self, *reasons: Refusal) -> pa.BooleanArray:
-        """Which values are refused for one of the reasons, or for any if none is named; false, not null, for null."""
+        """Which values are refused for one of the reasons (for any without arguments); false, not null, for null."""
         found = np.zeros(len(self.values), np.bool_)
         for reason in reasons or self.refused:
             found |= self.refused[reason]
@@ -48,9 +47,9 @@ class Judged:
 
 
 def judge(texts: pa.StringArray, canonical: pa.Array, reasons: Mapping[Refusal, Mask]) -> Judged:
-    """The result for ``texts``, from what could be their canonical forms and from what speaks against them.
+    """The result for ``texts``, from their possible canonical forms and the reasons against them.
 
-    Where several reasons hold the first of them counts. Nulls of ``texts`` are refused for none.
+    If several reasons hold for a value, the first one counts. Null is not refused.
     """
     left = as_mask(pc.is_valid(texts))
     refused: dict[Refusal, Mask] = {}
@@ -63,9 +62,10 @@ def judge(texts: pa.StringArray, canonical: pa.Array, reasons: Mapping[Refusal, 
 
 
 def judge_distinct(texts: pa.StringArray, asked: Mask, decide: Callable[[str], str | Refusal]) -> Judged:
-    """The result for the texts in ``asked``; the others are null in it, and refused for nothing.
+    """The result for the texts in ``asked``; all others are null and not refused.
 
-    ``decide`` gives the canonical form of a text, or why it is refused. It is called once for each distinct text.
+    ``decide`` returns the canonical form of a text, or the reason to refuse it. It is called once for each distinct
+    text.
     """
     encoded = texts.filter(pa.array(asked)).dictionary_encode()
     answers = [decide(text) for text in encoded.dictionary.to_pylist()]

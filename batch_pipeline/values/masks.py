@@ -10,9 +10,9 @@ import pyarrow.compute as pc
 
 Mask = npt.NDArray[np.bool_]
 
-# Validation and conversion of a chunk ask for the same values, one after the other. A chunk has 50,000 items
-# by default (Settings.chunk_rows) and most of their values never come here, so that a chunk's leftovers fit;
-# full of values of usual length a cache of this size takes about 20 MB.
+# Validation and conversion of a chunk decide on the same values. A chunk has 50,000 items by default
+# (Settings.chunk_rows), and the fast checks accept most of their values, so the other values of a chunk fit.
+# A full cache with values of usual length takes about 20 MB.
 CACHED_VALUES = 65_536
 
 
@@ -27,12 +27,12 @@ class Canonical:
     values: pa.StringArray
 
     def invalid(self, texts: pa.StringArray) -> pa.BooleanArray:
-        """Which of ``texts``, the input that gave this, are invalid: false, not null, for null."""
+        """Which of ``texts``, the kernel's input, are invalid: false, not null, for null."""
         return pc.and_(pc.is_valid(texts), pc.is_null(self.values))
 
 
 def as_mask(booleans: pa.BooleanArray) -> Mask:
-    """The array as numpy booleans, null counting as false."""
+    """The array as numpy booleans; null becomes false."""
     filled = booleans.fill_null(False) if booleans.null_count else booleans
     mask: Mask = filled.to_numpy(zero_copy_only=False)
     return mask
@@ -44,17 +44,17 @@ def matches(texts: pa.StringArray, pattern: str) -> Mask:
 
 
 def replace(texts: pa.StringArray, where: Mask, values: pa.StringArray) -> pa.StringArray:
-    """``texts`` with those in ``where`` replaced by ``values``, one after the other."""
+    """``texts`` with the masked ones replaced by ``values``, in order."""
     return pc.replace_with_mask(texts, pa.array(where), values)
 
 
 def decide_distinct(
     texts: pa.StringArray, accepted: Mask, decide: Callable[[pa.StringArray], pa.StringArray]
 ) -> pa.StringArray:
-    """``texts`` with every value outside ``accepted`` replaced by what ``decide`` makes of it.
+    """``texts`` with every value outside ``accepted`` replaced by the result of ``decide``.
 
-    ``decide`` gets the distinct values that are neither accepted nor null, once each, and gives an array of
-    the same length. If there are none it isn't called, and ``texts`` itself is the answer.
+    ``decide`` gets the distinct values that are neither accepted nor null, once each, and returns an array of the
+    same length. It isn't called if there are none; then ``texts`` itself is returned.
     """
     left = ~accepted
     if texts.null_count:

@@ -23,11 +23,11 @@ Microseconds = npt.NDArray[np.int64]
 
 SECOND = 1_000_000
 EARLIEST = -62_135_596_800 * SECOND  # 0001-01-01T00:00:00Z
-LATEST = 253_402_300_800 * SECOND - 1  # the end of 9999-12-31, the last day with a year of four digits
+LATEST = 253_402_300_800 * SECOND - 1  # the end of 9999-12-31
 
 # PostgreSQL's limit is 15:59; the offsets in use are -12:00 to +14:00.
 _OFFSET = r"[+-](?:0[0-9]|1[0-5])(?::?[0-5][0-9])?"
-# The form that pandas reads: it would also read texts without an offset, and nanoseconds.
+# The form for pandas, which would also read texts without an offset, and nanoseconds.
 _USUAL = rf"^[0-9]{{4}}-[0-9]{{2}}-[0-9]{{2}}[T ][0-9]{{2}}:[0-9]{{2}}:[0-9]{{2}}(?:\.[0-9]{{1,6}})?(?:Z|{_OFFSET})$"
 
 # Other forms of ISO 8601: basic, by weeks, without seconds or with decimal comma, small letters (RFC 3339).
@@ -40,9 +40,9 @@ _OTHER = re.compile(
 _MIDNIGHT = re.compile(r"24:?00(?::?00(?:[.,]0+)?)?")
 
 _EPOCH = r"^[+-]?[0-9.]+(?:[eE][+-]?[0-9]+)?$"
-_EPOCH_DIGITS = 12  # more would be too late even for the year 9999
-# Digits that a person or program meant as a date of 1900 to 2099 (years, months, days, hours and minutes
-# without offset): taken for seconds they would be in 1970, or after the year 5900.
+_EPOCH_DIGITS = 12  # more are after the year 9999
+# Digits of a date of 1900 to 2099 (year, month, day, hour and minute without offset). As epoch seconds they would
+# be in 1970, or after the year 5900.
 _DATE_IN_DIGITS = (
     r"^(?:19|20)[0-9]{2}(?:(?:0[1-9]|1[0-2])(?:(?:0[1-9]|[12][0-9]|3[01])(?:(?:[01][0-9]|2[0-3])[0-5][0-9])?)?)?$"
 )
@@ -51,10 +51,10 @@ _DATE_IN_DIGITS = (
 def canonical_moments(texts: pa.StringArray) -> Judged:
     """Canonical moments: ``2026-01-31T12:30:00.000000Z``, in UTC; PostgreSQL reads them as ``timestamptz``.
 
-    Texts of this form sort by time. Read are whole and decimal epoch seconds, and ISO 8601 with an offset;
-    ``24:00`` is the end of its day. `Refusal.FORMAT` where there is no such moment (a date alone, no offset,
-    February 30, a leap second), `Refusal.PLACES` where more than microseconds are given, `Refusal.RANGE` outside
-    of the years 1 to 9999. The digits of a date (``20260131``) are no epoch seconds, and `Refusal.FORMAT`.
+    Canonical texts sort by time. The input is whole or decimal epoch seconds, or ISO 8601 with an offset; ``24:00``
+    is the end of its day. `Refusal.FORMAT` for other texts (a date alone, no offset, February 30, a leap second) and
+    for the digits of a date (``20260131``). `Refusal.PLACES` for more than microseconds. `Refusal.RANGE` outside of
+    the years 1 to 9999.
     """
     count = len(texts)
     refused = {reason: np.zeros(count, np.bool_) for reason in (Refusal.FORMAT, Refusal.PLACES, Refusal.RANGE)}
@@ -81,13 +81,13 @@ def canonical_moments(texts: pa.StringArray) -> Judged:
 
 
 def _written(moments: pa.Int64Array) -> pa.StringArray:
-    # Without a zone in its type: Arrow takes thirty times as long to write out a timestamp that has one.
+    # Arrow takes thirty times as long to format a timestamp with a zone.
     texts = pc.replace_substring(moments.cast(pa.timestamp("us")).cast(pa.string()), " ", "T")
     return pc.binary_join_element_wise(texts, "Z", "")
 
 
 def _usual(texts: pa.StringArray) -> tuple[Mask, Microseconds]:
-    """Which texts have the usual form and exist, and their microseconds since 1970 in UTC (0 for the others)."""
+    """Which texts are existing moments in the usual form, and their microseconds since 1970 (0 for the others)."""
     # pandas has a year 0.
     usual = matches(texts, _USUAL) & ~as_mask(pc.starts_with(texts, "0000"))
     moments = np.zeros(len(texts), np.int64)
@@ -101,7 +101,7 @@ def _usual(texts: pa.StringArray) -> tuple[Mask, Microseconds]:
 
 @lru_cache(maxsize=CACHED_VALUES)
 def _decide(text: str) -> str | Refusal:
-    """Decides on a text that is neither epoch seconds nor an existing moment in the usual form."""
+    """The canonical form of a text that is neither epoch seconds nor an existing moment in the usual form."""
     match = _OTHER.fullmatch(text)
     if match is None:
         return Refusal.FORMAT

@@ -14,8 +14,8 @@ MONEY_PLACES = 2
 def canonical_money(texts: pa.StringArray) -> Judged:
     """Canonical amounts: ``1250.00``, always two places, no sign, no leading zeros; ``numeric`` reads them.
 
-    `Refusal.PLACES` where more than two places are written, be they zeros: ``12.500`` is twelve thousand five
-    hundred to some and twelve and a half to others. `Refusal.RANGE` below zero, and from 10^15 on.
+    `Refusal.PLACES` for more than two places, zeros included: ``12.500`` is 12,500 in some countries and 12.5 in
+    others. `Refusal.RANGE` below zero, and from 10^15 on.
     """
     numbers = read_decimals(texts, whole_digits=MONEY_WHOLE_DIGITS, places=MONEY_PLACES, zeros_count=True)
     negative = as_mask(pc.less(numbers.values, pa.scalar(0, numbers.values.type)))

@@ -1,4 +1,4 @@
-"""Measures and coordinates: decimal numbers, kept exactly as they are."""
+"""Measures and coordinates: decimal numbers, kept exactly."""
 
 from decimal import Decimal
 
@@ -18,20 +18,20 @@ LONGITUDE_LIMIT = 180
 def positive_numbers(texts: pa.StringArray) -> Judged:
     """Canonical numbers above zero: ``12.5``, in plain notation without zeros at the ends.
 
-    `Refusal.PLACES` where more than 20 places count, `Refusal.RANGE` where the number isn't above zero or is 10^15
-    or more.
+    `Refusal.PLACES` for more than 20 places without zeros at the end, `Refusal.RANGE` for zero and less, and for
+    10^15 and more.
     """
     numbers = _read(texts)
     return _judge(texts, numbers, as_mask(pc.less_equal(numbers.values, _limit(numbers, 0))))
 
 
 def latitudes(texts: pa.StringArray) -> Judged:
-    """Canonical latitudes, -90 to 90 degrees, written as `positive_numbers` are, with the same refusals."""
+    """Canonical latitudes, -90 to 90 degrees, in the form of `positive_numbers`, with the same refusals."""
     return _within(texts, LATITUDE_LIMIT)
 
 
 def longitudes(texts: pa.StringArray) -> Judged:
-    """Canonical longitudes, -180 to 180 degrees, written as `positive_numbers` are, with the same refusals."""
+    """Canonical longitudes, -180 to 180 degrees, in the form of `positive_numbers`, with the same refusals."""
     return _within(texts, LONGITUDE_LIMIT)
 
 

@@ -1,9 +1,9 @@
 """Phone numbers: which are valid, and their canonical form, E.164.
 
-The rule is that of `phonenumbers` (parse with a default region, is_valid_number), on texts that hold
-nothing but digits, one + and punctuation. Of other texts the library would skip words, turn letters into
-digits and drop extensions, whereas what is stored must equal what was meant: ``415 555 0100 x12``,
-``1-800-FLOWERS`` and ``call 415 555 0100`` are invalid.
+The rule is that of `phonenumbers` (parse with a default region, is_valid_number), on texts of digits, one + and
+punctuation. In other texts the library skips words, turns letters into digits and drops extensions, so the stored
+number would differ from the given one: ``415 555 0100 x12``, ``1-800-FLOWERS`` and ``call 415 555 0100`` are
+invalid.
 """
 
 import re
@@ -16,22 +16,21 @@ from batch_pipeline.values.masks import CACHED_VALUES, Canonical, decide_distinc
 from batch_pipeline.values.phone_formats import replace_written
 from batch_pipeline.values.phone_patterns import accepts_e164
 
-# Digits of any script, as the library takes them, and the punctuation that it knows, but not ~, x and #,
-# which may begin an extension, nor *, which it drops. RFC 3966's "tel:" may come first, but none of its
-# parameters.
+# Digits of any script and the punctuation, as the library reads them. Without ~, x and #, which can begin an
+# extension, and without *, which the library drops. "tel:" of RFC 3966 can come first, but without parameters.
 _DASHES = r"\-\u2010-\u2015\u2212\uff0d"
 _SPELLED_IN_DIGITS = re.compile(rf"(?:tel:)?[\s(\[]*[+\uff0b]?[\d\s().\[\]/{_DASHES}]+", re.IGNORECASE)
 
-# The library refuses longer texts. They must not come into the cache: a cell can have a megabyte.
+# The library refuses longer texts. They must not get into the cache: a cell can have a megabyte.
 _MAX_CHARACTERS = 250
 
 
 def canonical_phones(texts: pa.StringArray, region: str) -> Canonical:
-    """Canonical numbers: E.164 (``+14155550100``), which stays as it is when given again.
+    """Canonical numbers: E.164 (``+14155550100``). The canonical form of a canonical form is itself.
 
     Args:
         texts: numbers in international form (+, or the region's international prefix) or in national form.
-        region: two capital letters of ISO 3166; its national forms are understood, those of others are not.
+        region: two capital letters of ISO 3166; national forms are read by the rules of this region.
 
     Raises:
         ValueError: no phone numbers are known for the region.
@@ -58,12 +57,12 @@ def _canonical_phone(text: str, region: str) -> str | None:
     if _SPELLED_IN_DIGITS.fullmatch(text) is None:
         return None
     canonical = _e164(text, region)
-    # Should the library read its own answer as another number, then it is not certain which one is meant.
+    # If the library reads its own result as another number, the number is ambiguous.
     return canonical if canonical is not None and _e164(canonical, region) == canonical else None
 
 
 def _e164(text: str, region: str) -> str | None:
-    """What the library makes of the text; None where it is no valid number or has an extension."""
+    """The number as the library reads it; None for an invalid number or one with an extension."""
     try:
         number = phonenumbers.parse(text, region)
     except phonenumbers.NumberParseException:

@@ -1,8 +1,7 @@
-"""Phone numbers as people write them, a column at a time: national forms and punctuation turned into E.164.
+"""Phone numbers as people write them, a column at a time: national forms and punctuation are turned into E.164.
 
-What the library's parser does to a text is followed here only as far as its outcome is certain; every other
-text is left to the library. The steps are those of `phonenumberutil.parse` and of its helpers, which are
-named.
+The steps are those of `phonenumberutil.parse` and its helpers, whose names are given. Only texts with a certain
+outcome are converted; the library decides on all others.
 """
 
 import re
@@ -15,18 +14,18 @@ import pyarrow.compute as pc
 from batch_pipeline.values.masks import Mask, as_mask, matches, replace
 from batch_pipeline.values.phone_patterns import Lengths, Region, accepts_e164
 
-# With punctuation that the parser drops and that no extension begins with. It reads 250 characters at most.
+# With punctuation that the parser drops and that begins no extension. The parser reads up to 250 characters.
 _INTERNATIONAL = r"^\(?\+[0-9 ().\-/]{1,60}$"
 _NATIONAL = r"^\(?[0-9][0-9 ().\-/]{1,60}$"
 _PUNCTUATION = r"[ ().\-/]+"
 
 
 def replace_written(texts: pa.StringArray, region: str) -> tuple[pa.StringArray, Mask]:
-    """The texts, with those in E.164 whose meaning is certain, and which these are.
+    """The texts with those of certain meaning replaced by E.164, and the mask of these.
 
     Args:
         texts: string array without nulls.
-        region: a region that phonenumbers knows; its national forms are understood.
+        region: a region that phonenumbers knows; national forms are read by its rules.
     """
     digits = pc.replace_substring_regex(texts, pattern=_PUNCTUATION, replacement="")
     national = matches(texts, _NATIONAL)
@@ -37,7 +36,7 @@ def replace_written(texts: pa.StringArray, region: str) -> tuple[pa.StringArray,
 
 
 def _in_international_form(digits: pa.StringArray, region: Region) -> pa.StringArray:
-    """Digits as dialled in the region, turned into + and calling code and number; null if not certain."""
+    """E.164 of digits as dialled in the region; null where it is not certain."""
     abroad = matches(digits, f"^(?:{region.metadata.international_prefix or '$'})")
     has_calling_code = _has_calling_code(digits, region) & ~abroad
     national_numbers, is_national = _national_numbers(digits, region)
@@ -55,9 +54,8 @@ def _in_international_form(digits: pa.StringArray, region: Region) -> pa.StringA
 def _has_calling_code(digits: pa.StringArray, region: Region) -> Mask:
     """Which texts certainly begin with the region's calling code (_maybe_extract_country_code).
 
-    The parser takes it off where the whole is no number of the region and the rest is one. National
-    prefixes are taken off the rest as well, at two places, therefore a rest with one is left to the
-    library.
+    The parser removes the code where the whole is not a number of the region and the rest is one. It also removes
+    a national prefix from the rest, in two places; the library decides on a rest that has one.
     """
     code = str(region.calling_code)
     rest = pc.utf8_slice_codeunits(digits, len(code))
@@ -70,11 +68,11 @@ def _has_calling_code(digits: pa.StringArray, region: Region) -> Mask:
 
 
 def _national_numbers(digits: pa.StringArray, region: Region) -> tuple[pa.StringArray, Mask]:
-    """The national numbers in texts without calling code, and where it is certain that they are that.
+    """The national numbers in texts without calling code, and the mask of the certain ones.
 
-    _maybe_strip_national_prefix_carrier_code keeps a prefix if the whole matches the region's general
-    pattern and the rest does not, and `parse` keeps it if the rest has no possible length: here the rest
-    must have both.
+    _maybe_strip_national_prefix_carrier_code keeps a prefix if the whole matches the region's general pattern and
+    the rest does not. `parse` keeps it if the rest has an impossible length. Here the rest must match the pattern
+    and have a possible length.
     """
     general = region.general
     without_code = ~matches(digits, f"^{region.calling_code}") | general.matches(digits, _lengths(digits))
@@ -88,10 +86,10 @@ def _national_numbers(digits: pa.StringArray, region: Region) -> tuple[pa.String
 
 
 def _prefix_stays_simple(digits: pa.StringArray, region: Region) -> Mask:
-    """In which texts the region's rule for rewriting numbers has nothing to do.
+    """Which texts the region's transform rule leaves unchanged.
 
-    The rule applies where the last group of the prefix's expression takes part. It doesn't where nothing is
-    taken off, or the plain national prefix, provided that this matches without groups.
+    The rule applies where the last group of the prefix's expression matches. It doesn't apply where nothing is
+    removed, or only the plain national prefix, if that matches without groups.
     """
     prefix = region.metadata.national_prefix or ""
     match = re.match(region.metadata.national_prefix_for_parsing or "", prefix)
@@ -107,5 +105,5 @@ def _lengths(texts: pa.StringArray) -> Lengths:
 
 @cache
 def _region(code: str) -> Region:
-    """The rules of one of the library's regions, of which there are about 250."""
+    """The rules of one of the library's regions (about 250)."""
     return Region(phonenumbers.country_code_for_region(code), code)

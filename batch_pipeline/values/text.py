@@ -1,4 +1,4 @@
-"""Text as such: how every value is read, whatever its field (spec: "How values are read")."""
+"""How every value is read, in any field: trimming, Unicode NFC, line ends, control characters."""
 
 import numpy as np
 import numpy.typing as npt
@@ -14,8 +14,7 @@ _CONTROL = r"[\x00-\x08\x0b-\x1f\x7f\x{80}-\x{9f}]"
 def clean_texts(texts: pa.StringArray) -> pa.StringArray:
     """The texts trimmed of Unicode white space, in NFC, with CRLF and CR as LF.
 
-    A text with nothing else in it becomes ``''``; what that means is the caller's decision. Cleaning what is
-    clean changes nothing.
+    A text of white space becomes ``''``; the caller decides what that means. Cleaning a clean text changes nothing.
     """
     data = _bytes(texts)
     texts = pc.utf8_trim_whitespace(texts)
@@ -29,7 +28,7 @@ def clean_texts(texts: pa.StringArray) -> pa.StringArray:
 def has_control_characters(texts: pa.StringArray) -> pa.BooleanArray:
     """Which texts hold a control character (C0, DEL, C1) other than tab and LF; null for null."""
     data = _bytes(texts)
-    # 0xC2 begins the two bytes of U+0080 to U+009F in UTF-8.
+    # 0xC2 is the first byte of U+0080 to U+009F in UTF-8.
     suspicious = ((data < 0x20) & (data != 0x09) & (data != 0x0A)) | (data == 0x7F) | (data == 0xC2)
     if suspicious.any():
         return pc.match_substring_regex(texts, pattern=_CONTROL)
@@ -37,25 +36,25 @@ def has_control_characters(texts: pa.StringArray) -> pa.BooleanArray:
 
 
 def character_lengths(texts: pa.StringArray) -> pa.Int32Array:
-    """The number of Unicode code points of each text, which the limits of fields count; null for null."""
+    """The number of Unicode code points of each text; null for null. The limits of fields count these."""
     return pc.utf8_length(texts)
 
 
 def first_characters(texts: pa.StringArray, count: int) -> npt.NDArray[np.uint8]:
-    """The codes of the first `count` characters, a row for each text: ASCII texts of so many or more, without nulls."""
+    """The codes of the first `count` characters, a row for each text. The texts are ASCII, not shorter, not null."""
     data = _bytes(pc.utf8_slice_codeunits(texts, 0, count))
     return data.reshape(len(texts), count)
 
 
 def _normalized(texts: pa.StringArray) -> pa.StringArray:
-    """The texts in NFC. ASCII, which always is, is passed by."""
+    """The texts in NFC. ASCII texts are skipped: they always are in NFC."""
     beyond_ascii = as_mask(pc.invert(pc.string_is_ascii(texts)))
     normalized = pc.utf8_normalize(texts.filter(pa.array(beyond_ascii)), form="NFC")
     return replace(texts, beyond_ascii, normalized)
 
 
 def _bytes(texts: pa.StringArray) -> npt.NDArray[np.uint8]:
-    """The UTF-8 bytes of all texts, one after the other."""
+    """The UTF-8 bytes of all texts, joined."""
     if texts.type != pa.string():
         raise TypeError(f"expected an array of type string, got {texts.type}")
     _, offsets, data = texts.buffers()

@@ -1,9 +1,8 @@
 """Web addresses: http and https URLs.
 
-The rule is the URL Standard's (WHATWG) as pydantic has it, the one that browsers follow: what is stored opens. It
-forgives much that nobody means in a record, and what it mends is not stored mended, therefore more is refused
-here: white space and invisible characters anywhere, backslashes, quotes and angle brackets, a missing ``//`` and
-empty parts of a host name.
+The rule is the URL Standard (WHATWG), which browsers follow, as pydantic implements it. The standard repairs many
+mistakes, but the text is stored as given. Therefore this kernel also refuses white space and invisible characters,
+backslashes, quotes and angle brackets, a missing ``//`` and empty parts of a host name.
 """
 
 import re
@@ -20,8 +19,8 @@ from batch_pipeline.values.text import character_lengths
 
 URL_MAX_CHARACTERS = 2_000
 
-# Host names of letters, digits and single hyphens (which leaves out Punycode) that end in letters (which leaves
-# out IPv4 in all its notations), and the characters of RFC 3986.
+# Host names of letters, digits and single hyphens (without Punycode) that end in letters (without IPv4 in all its
+# notations), and the characters of RFC 3986.
 _PLAIN = (
     r"^https?://(?:[a-zA-Z0-9]+(?:-[a-zA-Z0-9]+)*\.)*[a-zA-Z]+(?::[0-9]{1,4})?"
     r"(?:[/?#][a-zA-Z0-9\-._~:/?#\[\]@!$&'()*+,;=%]*)?$"
@@ -31,7 +30,7 @@ _LIBRARY = TypeAdapter(AnyHttpUrl)
 
 
 def canonical_urls(texts: pa.StringArray) -> Judged:
-    """URLs, as they are given. `Refusal.TOO_LONG` beyond 2,000 characters, `Refusal.FORMAT` for what is no URL."""
+    """URLs as given. `Refusal.TOO_LONG` for more than 2,000 characters, `Refusal.FORMAT` for other texts."""
     too_long = as_mask(pc.greater(character_lengths(texts), URL_MAX_CHARACTERS))
     accepted = matches(texts, _PLAIN)
     urls = decide_distinct(texts, accepted | too_long, _ask_library)

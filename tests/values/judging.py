@@ -1,4 +1,4 @@
-"""What a kernel said about texts, as plain values."""
+"""The results of kernels as plain values."""
 
 from collections.abc import Callable
 
@@ -10,7 +10,7 @@ Kernel = Callable[[pa.StringArray], Judged]
 
 
 def verdicts(result: Judged) -> list[str | Refusal | None]:
-    """For each value its canonical form, or why it is refused, or None where there is none."""
+    """For each value its canonical form, the reason of its refusal, or None for null."""
     answers: list[str | Refusal | None] = []
     for index, value in enumerate(result.values.to_pylist()):
         reasons = [reason for reason, mask in result.refused.items() if mask[index]]
@@ -20,7 +20,7 @@ def verdicts(result: Judged) -> list[str | Refusal | None]:
 
 
 def judged(kernel: Kernel, *texts: str | None) -> list[str | Refusal | None]:
-    """The verdicts on texts, in a column between others, so that nothing depends on a value's position."""
+    """The verdicts on texts in a slice of a longer column: a kernel must respect the offset."""
     column = pa.array(["?", *texts, None], pa.string()).slice(1)
     result = kernel(column)
     assert result.invalid().to_pylist() == [isinstance(verdict, Refusal) for verdict in verdicts(result)]

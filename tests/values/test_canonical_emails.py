@@ -156,7 +156,7 @@ def addresses(draw: st.DrawFn) -> str:
 
 
 def cleaned(texts: list[str]) -> list[str]:
-    """Texts as the kernel gets them."""
+    """Texts as the kernel gets them: clean."""
     column = pa.array([text.encode("utf-8", "ignore").decode() for text in texts], pa.string())
     values: list[str] = clean_texts(column).to_pylist()
     return values

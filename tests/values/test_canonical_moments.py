@@ -1,4 +1,4 @@
-"""Moments: examples of the rule, and agreement of the column arithmetic with the standard library."""
+"""Moments: examples of the rule, and agreement with the standard library."""
 
 from datetime import UTC, datetime, timedelta, timezone
 

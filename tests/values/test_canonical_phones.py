@@ -168,7 +168,7 @@ def test_the_fast_check_accepts_the_example_numbers_of_all_calling_codes() -> No
     accepted = accepts_e164(pa.array(texts))
     left = {text for text, is_accepted in zip(texts, accepted, strict=True) if not is_accepted}
     stable = {text for text in left if by_library(text, "US") == text}
-    # Numbers of less than seven digits are left to the library on purpose.
+    # The library decides on numbers of less than seven digits.
     assert {text for text in stable if len(text) > 7} == set()
 
 
@@ -254,7 +254,7 @@ def test_any_digits_after_any_calling_code_are_judged_as_the_library_does(code: 
 @given(national_cases())
 def test_every_national_form_is_judged_as_the_library_does(case: tuple[str, list[str]]) -> None:
     region, texts = case
-    # A + anywhere else is refused here, whatever the library makes of it.
+    # The kernel refuses a + in another place, although the library may read it.
     plain = [text for text in texts if "+" not in text.lstrip("(")[1:]]
     assert canonical(*plain, region=region) == [by_library(text, region) for text in plain]
 

@@ -7,7 +7,7 @@ import pyarrow.compute as pc
 from batch_pipeline.values.masks import decide_distinct
 
 
-def test_each_distinct_value_is_decided_once_and_its_answer_stands_at_every_place() -> None:
+def test_each_distinct_value_is_decided_once_for_all_its_positions() -> None:
     asked: list[list[str]] = []
 
     def decide(texts: pa.StringArray) -> pa.StringArray:
@@ -20,7 +20,7 @@ def test_each_distinct_value_is_decided_once_and_its_answer_stands_at_every_plac
     assert asked == [["b", "a"]]
 
 
-def test_where_nothing_is_left_the_texts_themselves_are_the_answer() -> None:
+def test_accepted_texts_are_returned_as_they_are() -> None:
     def decide(_: pa.StringArray) -> pa.StringArray:
         raise AssertionError("nothing is left to decide")
 

@@ -13,8 +13,8 @@ from batch_pipeline.values.carriers import Format, carrier_code, carriers
 from batch_pipeline.values.judged import Refusal
 from batch_pipeline.values.tracking import canonical_tracking_numbers
 
-# Each with the carrier, what is expected, the format and the source. "other format" means that the source says that the
-# number does not have its format; a number in no known format is accepted.
+# "other format" in the column `expected`: the source says that the number does not have this format. It is accepted,
+# like any number in no known format.
 with (Path(__file__).parent / "tracking_number_examples.csv").open(encoding="utf-8") as lines:
     EXAMPLES = list(csv.DictReader(lines))
 PUBLISHED = [(example["carrier"], example["number"]) for example in EXAMPLES]
@@ -67,10 +67,10 @@ def test_an_unknown_format_of_a_carrier_is_accepted_as_without_a_carrier(carrier
 
 
 def test_one_format_with_the_right_check_digit_is_enough() -> None:
-    # Of the two readings of 20 digits, with and without an implied 91, the first has these right, the second those.
+    # 20 digits are read without and with an implied 91: the first number is right without it, the second with it.
     numbers = ["70160910000108310009", "71969010756003077385"]
     assert judged_of("usps", *numbers) == numbers
-    # Behind 420 a ZIP code has five or nine digits.
+    # After 420 comes a ZIP code of nine or five digits.
     numbers = ["4201002334249200190132607600833457", "420221539101026837331000039521"]
     assert judged_of("usps", *numbers) == numbers
 
@@ -112,7 +112,7 @@ def test_without_a_known_carrier_any_letters_and_digits_are_a_number(carrier: st
         ("PKGX-ABCDEFG-1234567", "PKGXABCDEFG1234567"),
     ],
 )
-def test_blanks_and_dashes_go_and_letters_and_digits_stay(text: str, expected: str | Refusal) -> None:
+def test_blanks_and_dashes_are_removed(text: str, expected: str | Refusal) -> None:
     assert judged_of(None, text, "ok12") == [expected, "OK12"]
 
 
@@ -125,7 +125,7 @@ def test_a_sandbox_number_keeps_its_dashes_where_it_is_one(carrier: str | None) 
 @pytest.mark.parametrize(
     "text", ["PKGX-ABCDEFG-123456", "PKGX-ABCDEFG1234567", "PKGX ABCDEFG 1234567", "PKGX-ABCDEF-1234567"]
 )
-def test_what_only_resembles_a_sandbox_number_is_judged_as_any_other(text: str) -> None:
+def test_a_number_similar_to_a_sandbox_number_is_judged_as_any_other(text: str) -> None:
     assert judged_of("ups", text, sandbox=True) == [text.replace("-", "").replace(" ", "")]
     assert judged_of("ups", "PKGX-ABCDEF_-1234567", sandbox=True) == [Refusal.FORMAT]
 
@@ -178,7 +178,7 @@ def near_numbers(draw: st.DrawFn) -> tuple[str, str]:
 
 
 @given(st.lists(near_numbers(), min_size=1, max_size=40))
-def test_a_number_is_judged_alike_in_any_company_and_keeps_its_canonical_form(cases: list[tuple[str, str]]) -> None:
+def test_each_number_is_judged_independently_of_the_others(cases: list[tuple[str, str]]) -> None:
     codes, texts = zip(*cases, strict=True)
     together = verdicts(canonical_tracking_numbers(pa.array(texts), pa.array(codes)))
     assert together == [judged_of(carrier, text)[0] for carrier, text in cases]
