@@ -1,7 +1,7 @@
 """Carriers whose tracking numbers have a check digit, and the formats of these numbers.
 
-`carriers.toml` has the facts and names their sources. The library `tracking-numbers` was used before: its definitions
-are of 2022, and it lists services and countries as if there were no others.
+`carriers.toml` has the facts and names their sources. The library `tracking-numbers` isn't used: its definitions are
+of 2022, and it refuses services and formats that it doesn't list.
 """
 
 import re
