@@ -4,6 +4,9 @@ Every one has a stable snake_case ``code`` and a message that says what happened
 `BatchError` is the base; the kinds differ in who has to act and whether trying again can help.
 """
 
+import errno
+import tempfile
+
 
 class BatchError(Exception):
     """Base of all errors raised on purpose.
@@ -55,6 +58,21 @@ class UnavailableError(BatchError):
     def __init__(self, service: str, message: str) -> None:
         super().__init__(f"{service}_unavailable", message)
         self.service = service
+
+
+class DiskFullError(BatchError):
+    """The local disk of this machine is full: not the storage service's fault, and nothing the payload can help."""
+
+    def __init__(self) -> None:
+        super().__init__(
+            "disk_full",
+            f"The disk of the machine that worked on this is full ({tempfile.gettempdir()}): make room and retry.",
+        )
+
+
+def is_disk_full(error: BaseException) -> bool:
+    """Whether the error says that the local disk, or the account's quota of it, is full."""
+    return isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT)
 
 
 class NotFoundError(BatchError):

@@ -57,6 +57,7 @@ NOT_ABOUT_THE_PAYLOAD = frozenset(
     {
         "cancelled",
         "database_unavailable",
+        "disk_full",
         "storage_unavailable",
         "internal_error",
         "never_started",

@@ -12,7 +12,14 @@ from batch_pipeline.batches.model import Batch
 from batch_pipeline.batches.options import BatchOptions
 from batch_pipeline.batches.organizations import get_organization
 from batch_pipeline.batches.states import BatchStatus, Reason
-from batch_pipeline.errors import BatchError, SupersededError, UnavailableError, YieldedSlotError
+from batch_pipeline.errors import (
+    BatchError,
+    DiskFullError,
+    SupersededError,
+    UnavailableError,
+    YieldedSlotError,
+    is_disk_full,
+)
 from batch_pipeline.orchestration import tags
 from batch_pipeline.orchestration.resources import Workplace
 from batch_pipeline.orchestration.run_page import CANCELLED, ProgressEvents, failure_of, unexpected_failure
@@ -79,6 +86,10 @@ def running_attempt(
         _end(context, system, batch_id, BatchStatus.failed, reason)
         raise failure_of(BatchError(reason.code, reason.message), system, batch_id) from None
     except Exception as error:
+        if is_disk_full(error):
+            full = DiskFullError()
+            _end(context, system, batch_id, BatchStatus.failed, Reason(full.code, full.message))
+            raise failure_of(full, system, batch_id) from None
         kind = type(error).__name__
         reason = Reason("internal_error", f"An unexpected error ({kind}) ended the batch: its run's log says more.")
         _end(context, system, batch_id, BatchStatus.failed, reason)

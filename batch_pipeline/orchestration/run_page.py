@@ -216,6 +216,7 @@ _ABOUT_HEADERS = {
 _TO_DO = {
     "gave_way": "Nothing: another run of the batch follows by itself.",
     "superseded": "Nothing: the batch goes on, or has ended, without this run.",
+    "disk_full": "Make room on the disk that the reason names. Then re-execute this run from failure.",
     "batch_busy": "Wait for the run that is at work on the batch, or cancel the batch.",
     "batch_expired": "Create a new batch, and upload its file in time.",
     "pruned": "Send the upload again: its files are gone.",

@@ -16,7 +16,7 @@ import pyarrow.parquet as pq
 import s3fs
 from botocore.exceptions import BotoCoreError, ClientError
 
-from batch_pipeline.errors import NotFoundError, UnavailableError
+from batch_pipeline.errors import DiskFullError, NotFoundError, UnavailableError, is_disk_full
 from batch_pipeline.settings import MIB
 
 BLOCK_BYTES = 8 * MIB
@@ -261,6 +261,8 @@ class Store:
                 f"Storage refuses access to {self.uri(key or '')}: check the AWS_ variables. ({_said(error)})",
             ) from error
         except (BotoCoreError, ClientError, OSError) as error:
+            if is_disk_full(error):
+                raise DiskFullError from error
             raise UnavailableError("storage", f"Storage can't be reached: {_said(error)}") from error
 
 

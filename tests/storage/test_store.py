@@ -11,7 +11,7 @@ from pathlib import Path
 import pyarrow as pa
 import pytest
 
-from batch_pipeline.errors import NotFoundError, UnavailableError
+from batch_pipeline.errors import DiskFullError, NotFoundError, UnavailableError
 from batch_pipeline.local.system import LocalServers
 from batch_pipeline.storage.store import BLOCK_BYTES, Store
 
@@ -320,3 +320,10 @@ def test_folders_come_one_level_deep_in_order_page_by_page(store: Store) -> None
     store.delete("shelf/Z/deep/file", "shelf/Z/other")  # one that goes meanwhile hides none of the rest
     assert list(folders) == sorted(set(names) - {"Z"}, key=lambda name: f"{name}/".encode())
     assert list(store.folders("nothing")) == []
+
+
+def test_a_full_local_disk_is_no_outage_of_storage(store: Store) -> None:
+    store.write("some", b"x" * 100_000)
+    with pytest.raises(DiskFullError, match="disk of the machine") as caught:
+        store.download("some", Path("/dev/full"))
+    assert caught.value.code == "disk_full"
