@@ -1,1 +1,1 @@
-"""The HTTP API: routes, the envelope of every answer, and what of HTTP the functions of `service` need not know."""
+"""The HTTP API: routes, bodies, the envelope and the OpenAPI document. `service` does the work."""

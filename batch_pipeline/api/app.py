@@ -1,4 +1,4 @@
-"""The application: routes, error answers and the OpenAPI document, around one open service."""
+"""The FastAPI application: routes, error answers and the OpenAPI document, around one open service."""
 
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
@@ -15,16 +15,15 @@ from batch_pipeline.service.context import open_service
 from batch_pipeline.settings import Settings, get_settings
 
 _DESCRIPTION = """
-Bulk operations on logistics records. A batch is created of items that come with the call, or of a file that is sent to
-a presigned URL; it is validated, then processed. Send your key in the header `X-API-Key`. Every answer has the same
-envelope.
+Bulk operations on logistics records. A batch has the items of the call, or a file that you send to a presigned URL; it
+is validated, then processed. Send your key in the header `X-API-Key`. Every answer has the same envelope.
 """
 
 
 def create_app(settings: Settings | None = None, *, warm_up: bool = True) -> FastAPI:
-    """The application of one process; it opens what it needs when it starts, and closes it in the end.
+    """The application of one process; it opens the service at startup and closes it at shutdown.
 
-    `warm_up`: the processes for mode sync are started then too, not when the first call comes.
+    `warm_up`: starts the processes for mode sync at startup, not with the first call.
     """
     settings = settings or get_settings()
 
@@ -67,10 +66,7 @@ def create_app(settings: Settings | None = None, *, warm_up: bool = True) -> Fas
 
 
 def serve(*, host: str, port: int) -> None:
-    """Serves until SIGINT or SIGTERM; calls under way get some seconds to end.
-
-    Raises UnavailableError where the address can't be had.
-    """
+    """Serves until SIGINT or SIGTERM; running calls then have 10 s to end."""
     import uvicorn
 
     uvicorn.run(

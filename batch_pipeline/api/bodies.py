@@ -1,55 +1,62 @@
-"""Reading a request's body: never more than a limit of it, and large ones not in memory."""
+"""Reads a request's body: no more of it than a limit, and no more than 1 MiB of it into memory."""
 
 import hashlib
-import mmap
-import tempfile
-from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from email.message import Message
+from tempfile import SpooledTemporaryFile
 
 from fastapi import Request
 
 from batch_pipeline.api.envelope import MediaTypeError
 from batch_pipeline.errors import TooLargeError
+from batch_pipeline.service.context import Service
+from batch_pipeline.service.payload import MEMORY_BYTES, view_of
 from batch_pipeline.settings import MIB
 
 
 @dataclass(frozen=True)
 class Body:
-    """A body that has been read; the view is good within the context that read it."""
+    """A request's body, read to its end."""
 
     view: memoryview
     sha256: bytes
 
 
-@asynccontextmanager
-async def read_body(request: Request, *, limit_bytes: int, limit_name: str) -> AsyncIterator[Body]:
-    """The request's body. Raises TooLargeError as soon as it is known to be larger than the limit."""
+async def read_body(request: Request, service: Service, *, limit_bytes: int, limit_name: str) -> Body:
+    """Reads the body. Raises TooLargeError as soon as it is known to be larger than the limit.
+
+    Threads hash and write it, so that the event loop only collects blocks.
+    """
     too_large = TooLargeError(f"The body is larger than {limit_bytes:,} bytes ({limit_name}).")
     announced = request.headers.get("Content-Length", "")
     if announced.isdecimal() and int(announced[:20]) > limit_bytes:
         raise too_large
     digest = hashlib.sha256()
     size = 0
-    with tempfile.SpooledTemporaryFile(max_size=MIB) as file:
+    with SpooledTemporaryFile(max_size=MEMORY_BYTES) as file:
+
+        def add(block: bytearray) -> None:
+            digest.update(block)
+            file.write(block)
+
+        def end(block: bytearray) -> Body:
+            add(block)
+            return Body(view_of(file), digest.digest())
+
+        collected = bytearray()
         async for block in request.stream():
             size += len(block)
             if size > limit_bytes:
                 raise too_large
-            digest.update(block)
-            file.write(block)
-        if size <= MIB:
-            file.seek(0)
-            yield Body(memoryview(file.read()), digest.digest())
-            return
-        file.flush()
-        with mmap.mmap(file.fileno(), size, access=mmap.ACCESS_READ) as mapped, memoryview(mapped) as view:
-            yield Body(view, digest.digest())
+            collected += block
+            if len(collected) >= MIB:
+                await service.in_thread(add, collected)
+                collected = bytearray()
+        return await service.in_thread(end, collected)
 
 
 def require_json(request: Request) -> None:
-    """Raises MediaTypeError unless the body is said to be JSON, in UTF-8."""
+    """Raises MediaTypeError unless the request declares its body as JSON in UTF-8."""
     header = Message()
     header["Content-Type"] = request.headers.get("Content-Type", "").replace("\n", " ").replace("\r", " ")
     kind = header.get_content_type() if request.headers.get("Content-Type") else ""

@@ -1,4 +1,4 @@
-"""What the OpenAPI document says beside the models: every error answer, and examples."""
+"""The parts of the OpenAPI document that the models lack: error answers, examples and rules across members."""
 
 from typing import Any
 
@@ -8,13 +8,13 @@ from batch_pipeline.records.registry import RESOURCES
 _RETRY_AFTER = {"Retry-After": {"description": "Seconds", "schema": {"type": "integer", "minimum": 0}}}
 
 _ERRORS: dict[int, tuple[str, str, str]] = {
-    400: ("The body is no JSON", "malformed_json", "The body is no JSON: invalid character (byte 12)."),
-    401: ("No key, or none that is known", "unauthorized", "Send a key in the header X-API-Key."),
-    404: ("There is no such batch, or it is not yours", "batch_not_found", "There is no batch of this id."),
-    409: ("The batch's state, or the idempotency key, does not allow it", "not_cancellable",
+    400: ("The body is not JSON", "malformed_json", "The body is no JSON: invalid character (byte 12)."),
+    401: ("No key, or an unknown one", "unauthorized", "Send a key in the header X-API-Key."),
+    404: ("No batch of your organization has this id", "batch_not_found", "There is no batch of this id."),
+    409: ("The batch's state or the idempotency key does not allow it", "not_cancellable",
           "Batch batch_… has ended already: it is completed."),
     413: ("Too large", "too_large", "Mode sync takes at most 1,000 items (BATCH_SYNC_MAX_ITEMS): use mode mixed."),
-    415: ("The body is not said to be JSON", "unsupported_media_type",
+    415: ("The body is not declared as JSON", "unsupported_media_type",
           "Send the body as Content-Type: application/json, in UTF-8."),
     422: ("Wrong values, each named in `errors`", "invalid_request", "The request has wrong values."),
     429: ("Too many calls of the organization", "rate_limited", "More than 6,000 calls in a minute: try again in 1 s."),
@@ -30,7 +30,7 @@ _HEADERS = {
 
 
 def errors(*statuses: int, refused_payload: bool = False) -> dict[int | str, dict[str, Any]]:
-    """The error answers of a call, described. `refused_payload`: 422 may come with the failed batch."""
+    """Describes the error answers of a call. `refused_payload`: 422 may have the failed batch in `data`."""
     described: dict[int | str, dict[str, Any]] = {}
     for status in statuses:
         description, code, message = _ERRORS[status]
@@ -46,7 +46,7 @@ def errors(*statuses: int, refused_payload: bool = False) -> dict[int | str, dic
         with_batch = refused_payload and status == 422
         described[status] = {
             "model": RefusedEnvelope if with_batch else ErrorEnvelope,
-            "description": f"{description}; or a payload refused as a whole: then `data` is the failed batch"
+            "description": f"{description}; or a payload refused as a whole, with the failed batch in `data`"
             if with_batch
             else description,
             "content": {"application/json": {"example": example}},
@@ -57,7 +57,7 @@ def errors(*statuses: int, refused_payload: bool = False) -> dict[int | str, dic
 
 
 _ITEMS = {
-    "summary": "Items, waiting until they are validated",
+    "summary": "Items; the answer comes once they are validated",
     "value": {
         "resource": "contact",
         "action": "merge",
@@ -68,7 +68,7 @@ _ITEMS = {
     },
 }
 _FILE = {
-    "summary": "A file as data URL, processed before the answer",
+    "summary": "A file as data URL; the answer comes once it is processed",
     "value": {
         "resource": "contact",
         "action": "merge",
@@ -78,7 +78,7 @@ _FILE = {
     },
 }
 _UPLOAD = {
-    "summary": "A file to be sent to the URL in the answer",
+    "summary": "A file that you send to the URL in the answer",
     "value": {"resource": "contact", "action": "overwrite", "name": "all contacts", "delete_limit": "10%"},
 }
 
@@ -87,7 +87,7 @@ def create_body() -> dict[str, Any]:
     """The body of a call that creates a batch."""
     schema = CreateBatch.model_json_schema(ref_template="#/components/schemas/{model}")
     schema.pop("$defs", None)
-    # Which actions a resource has; and in mode sync the items come with the call, and the time is short.
+    # The actions of each resource; mode sync requires data and has a shorter time-out.
     actions = [
         {
             "properties": {
@@ -120,7 +120,7 @@ def retry_body() -> dict[str, Any]:
 
 
 def without_unused(schema: dict[str, Any]) -> dict[str, Any]:
-    """The document without the answers that FastAPI adds for its own form of wrong values, which nobody gets."""
+    """The document without FastAPI's own form of answers to wrong values, which this API does not use."""
     for methods in schema["paths"].values():
         for operation in methods.values():
             added = operation["responses"].get("422", {})

@@ -1,4 +1,4 @@
-"""The envelope that every answer has, errors included, and how errors become answers."""
+"""The envelope of every answer, errors included, and the translation of errors into answers."""
 
 import json
 import logging
@@ -12,6 +12,7 @@ from fastapi.exceptions import RequestValidationError
 from fastapi.responses import Response
 from fastapi.routing import APIRoute
 from starlette.exceptions import HTTPException
+from starlette.requests import ClientDisconnect
 from starlette.routing import Match
 
 from batch_pipeline.errors import (
@@ -30,7 +31,7 @@ logger = logging.getLogger(__name__)
 
 RETRY_AFTER_SECONDS = 5
 
-# The first kind that an error is of says the status.
+# The first class that matches gives the status.
 STATUSES: tuple[tuple[type[BatchError], HTTPStatus], ...] = (
     (MalformedError, HTTPStatus.BAD_REQUEST),
     (NotFoundError, HTTPStatus.NOT_FOUND),
@@ -43,11 +44,11 @@ STATUSES: tuple[tuple[type[BatchError], HTTPStatus], ...] = (
 
 
 class UnauthorizedError(BatchError):
-    """No key, or none that is known."""
+    """No key, or an unknown one."""
 
 
 class MediaTypeError(BatchError):
-    """The body is of a media type that is not read."""
+    """The media type of the body is not supported."""
 
 
 class RateLimitedError(BatchError):
@@ -79,7 +80,7 @@ def answer(
         "pagination": pagination,
         "endpoint": f"{request.method} {request.url.path}",
     }
-    # In ASCII: whatever a caller has sent can be quoted back.
+    # ASCII: text of the caller's that can't be encoded as UTF-8 can still be quoted.
     return Response(json.dumps(content), int(status), headers, media_type="application/json")
 
 
@@ -88,6 +89,7 @@ def add_error_answers(app: FastAPI) -> None:
     app.add_exception_handler(BatchError, _on_batch_error)
     app.add_exception_handler(RequestValidationError, _on_invalid)
     app.add_exception_handler(HTTPException, _on_http)
+    app.add_exception_handler(ClientDisconnect, _on_disconnect)
     app.add_exception_handler(sa.exc.OperationalError, _on_outage)
     app.add_exception_handler(sa.exc.TimeoutError, _on_outage)
     app.add_exception_handler(Exception, _on_anything)
@@ -112,7 +114,7 @@ async def _on_batch_error(request: Request, error: Exception) -> Response:
     if isinstance(error, WrongValuesError):
         errors = error.errors
     if isinstance(error, UnavailableError):
-        # What the service said is for its operator: it can name hosts and users.
+        # The message is for the operator: it may name hosts and users.
         logger.warning("%s %s: %s", request.method, request.url.path, error.message)
         message = f"The {error.service} can't be reached at the moment: try again."
         errors, headers = [message], {"Retry-After": str(RETRY_AFTER_SECONDS)}
@@ -121,7 +123,9 @@ async def _on_batch_error(request: Request, error: Exception) -> Response:
 
 async def _on_invalid(request: Request, error: Exception) -> Response:
     assert isinstance(error, RequestValidationError)  # noqa: S101 - registered for it
-    return await _on_batch_error(request, WrongValuesError(describe_errors(error.errors())))
+    # FastAPI puts "query", "path" or "header" before the field's name.
+    found = [{**each, "loc": each["loc"][1:]} for each in error.errors()]
+    return await _on_batch_error(request, WrongValuesError(describe_errors(found)))
 
 
 async def _on_http(request: Request, error: Exception) -> Response:
@@ -138,6 +142,12 @@ async def _on_http(request: Request, error: Exception) -> Response:
     return answer(request, error.status_code, message, errors=[message], code=code, headers=headers)
 
 
+async def _on_disconnect(request: Request, error: Exception) -> Response:
+    del error
+    message = "The client disconnected before the end of its body."
+    return answer(request, HTTPStatus.BAD_REQUEST, message, errors=[message], code="incomplete_body")
+
+
 async def _on_outage(request: Request, error: Exception) -> Response:
     del error
     return await _on_batch_error(request, UnavailableError("database", "No connection to the database is to be had."))
@@ -150,7 +160,7 @@ async def _on_anything(request: Request, error: Exception) -> Response:
 
 
 def _methods_of(request: Request) -> list[str]:
-    """What can be asked at the path, whichever route it is of."""
+    """The methods that any route has at the path."""
     routes: list[APIRoute] = request.app.state.routes
     found = (route.methods or () for route in routes if route.matches(request.scope)[0] is not Match.NONE)
     return sorted({method for methods in found for method in methods})

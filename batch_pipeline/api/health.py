@@ -1,4 +1,4 @@
-"""Whether the service lives, and whether it can work: for those who watch over it, without a key."""
+"""Liveness and readiness checks, without a key."""
 
 from http import HTTPStatus
 

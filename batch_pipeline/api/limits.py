@@ -1,4 +1,4 @@
-"""How many calls an organization may make: a bucket of tokens each, refilled evenly."""
+"""The rate limit of each organization: a token bucket, refilled evenly."""
 
 import math
 import time
@@ -15,7 +15,7 @@ class _Bucket:
 
 
 class RateLimits:
-    """The buckets of one process: as many calls at once as a minute allows, then as they are refilled."""
+    """The buckets of one process. A full bucket has the calls of one minute."""
 
     def __init__(self, per_minute: int, clock: Callable[[], float] = time.monotonic) -> None:
         self._per_minute = per_minute

@@ -1,4 +1,4 @@
-"""What goes in and out, as the OpenAPI document shows it. Answers are made of the ledger's objects, not of these."""
+"""Requests, and answers as the OpenAPI document shows them. The API builds its answers from the ledger's objects."""
 
 from typing import Annotated, Any, Generic, Literal, TypeVar
 
@@ -28,7 +28,7 @@ _Moment = Annotated[int, Field(description="Epoch seconds", examples=[1767225600
 
 
 class ReasonOut(BaseModel):
-    """Why the batch ended as it did."""
+    """The reason of a final status."""
 
     code: str = Field(description="Stable, snake_case", examples=["no_valid_items"])
     message: str = Field(description="A sentence that a user can act on")
@@ -42,9 +42,9 @@ class PhaseOut(BaseModel):
     status: PhaseStatus
     total: _Count | None = Field(description="Null while unknown")
     processed: _Count
-    success: _Count = Field(description="Those that go on to the next phase")
-    error: _Count = Field(description="Those rejected here")
-    reason: str | None = Field(description="Why the phase was skipped, or failed")
+    success: _Count = Field(description="Items that go on to the next phase")
+    error: _Count = Field(description="Items rejected in this phase")
+    reason: str | None = Field(description="Why the phase was skipped or failed")
     started_at: _Moment | None
     ended_at: _Moment | None
 
@@ -92,7 +92,7 @@ class BatchOut(BaseModel):
 
 
 class RequestedBatchOut(BatchOut):
-    """A batch just created; where it awaits a file, with the URL that takes it."""
+    """A new batch; with an upload URL if it awaits a file."""
 
     upload_url: str = Field(
         alias="_upload_url", default="", description="Send the file here by PUT, in any of the formats"
@@ -101,7 +101,7 @@ class RequestedBatchOut(BatchOut):
 
 
 class DescribedBatchOut(BatchOut):
-    """A batch with the URLs that were asked for: null where there is no such file."""
+    """A batch with the requested URLs: null where the batch has no such file."""
 
     upload_csv_url: str | None = Field(alias="_upload_csv_url", default=None)
     upload_json_url: str | None = Field(alias="_upload_json_url", default=None)
@@ -111,7 +111,7 @@ class DescribedBatchOut(BatchOut):
 
 
 class Pagination(BaseModel):
-    """Where a page lies."""
+    """The position of a page in its list."""
 
     page: Annotated[int, Field(ge=1)]
     limit: Annotated[int, Field(ge=1, le=100)]
@@ -120,19 +120,19 @@ class Pagination(BaseModel):
 
 
 class Envelope(BaseModel, Generic[T]):
-    """What every answer looks like."""
+    """The form of every answer."""
 
     status: int = Field(description="The HTTP status")
     message: str
     data: T
     errors: list[str]
-    code: str | None = Field(description="Stable, snake_case; null unless something is wrong")
+    code: str | None = Field(description="Stable, snake_case; null unless the call failed")
     pagination: Pagination | None = Field(description="Null except on lists")
     endpoint: str = Field(examples=["GET /v1/batches"])
 
 
 class ErrorEnvelope(Envelope[None]):
-    """An answer that says what is wrong."""
+    """The answer to a call that failed."""
 
     code: str
 
@@ -144,18 +144,18 @@ class RefusedEnvelope(Envelope[RequestedBatchOut | None]):
 
 
 class HealthOut(BaseModel):
-    """That it is so."""
+    """The check passed."""
 
     healthy: Literal[True]
 
 
 class CreateBatch(BatchRequest):
-    """A batch to be created."""
+    """The request to create a batch."""
 
     data: list[Any] | Annotated[str, Field(pattern=DATA_URL_PATTERN)] | None = Field(
         None,
-        description="The items, or a file as base64 data URL (`data:text/csv;base64,…`). Without it, the answer has a "
-        "URL to send the file to",
+        description="The items, or a file as base64 data URL (`data:text/csv;base64,…`). Without data, the answer has "
+        "the URL to send a file to",
     )
     name: str | None = Field(
         None,
@@ -193,11 +193,11 @@ class CreateBatch(BatchRequest):
                 ]
             }
         ),
-    ] = Field(None, description="Most records to delete: a count, a percentage, or none; above it nothing is written")
+    ] = Field(None, description="Most records to delete: a count, a percentage, or none; more fail the batch")
 
 
 class RetryRequest(BaseModel):
-    """What to run again."""
+    """The request to run a batch again."""
 
     model_config = ConfigDict(extra="forbid", strict=True)
 
@@ -218,7 +218,7 @@ _Flag = Annotated[
 
 
 class IncludeQuery(BaseModel):
-    """Which URLs are wanted."""
+    """The requested URLs."""
 
     model_config = ConfigDict(extra="forbid")
 
@@ -230,7 +230,7 @@ class IncludeQuery(BaseModel):
 
 
 class ListQuery(BaseModel):
-    """Which batches are wanted, and which page of them."""
+    """Filters, order and page of a list."""
 
     model_config = ConfigDict(extra="forbid")
 

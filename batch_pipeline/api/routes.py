@@ -1,15 +1,13 @@
-"""The calls on batches: each checks what is HTTP's, calls `service`, and puts what comes of it into the envelope."""
+"""The calls on batches: each checks headers and parameters, calls `service`, and puts the result into the envelope."""
 
 import re
 from collections import Counter
-from contextlib import AsyncExitStack
 from http import HTTPStatus
-from typing import Annotated, Any
+from typing import Annotated
 
 from fastapi import APIRouter, Depends, Header, Path, Query, Request
 from fastapi.responses import Response
 from fastapi.security import APIKeyHeader
-from pydantic import ValidationError
 
 from batch_pipeline.api import document
 from batch_pipeline.api.bodies import Body, read_body, require_json
@@ -33,7 +31,7 @@ from batch_pipeline.errors import TooLargeError, WrongValuesError
 from batch_pipeline.service import changing, creating
 from batch_pipeline.service.context import Service
 from batch_pipeline.service.creating import Caller
-from batch_pipeline.service.request import MalformedError, describe_errors
+from batch_pipeline.service.request import check_members, read_members
 from batch_pipeline.service.urls import download_urls, upload_url
 
 router = APIRouter(prefix="/v1/batches", tags=["batches"])
@@ -64,7 +62,7 @@ async def authenticate(
     key: Annotated[str | None, Depends(_KEY_HEADERS[0])],
     other_key: Annotated[str | None, Depends(_KEY_HEADERS[1])],
 ) -> Caller:
-    """Who calls. Raises UnauthorizedError."""
+    """The caller of the key. Raises UnauthorizedError."""
     sent = key or other_key
     if not sent:
         raise UnauthorizedError("unauthorized", "Send a key in the header X-API-Key.")
@@ -78,7 +76,7 @@ Authenticated = Annotated[Caller, Depends(authenticate)]
 
 
 async def limit_rate(request: Request, caller: Authenticated) -> Caller:
-    """Who calls, his call counted. Raises RateLimitedError."""
+    """The caller; counts the call. Raises RateLimitedError."""
     limits: RateLimits = request.app.state.limits
     limits.take(caller.organization_id)
     return caller
@@ -88,7 +86,7 @@ Limited = Annotated[Caller, Depends(limit_rate)]
 
 
 async def refuse_repeated(request: Request) -> None:
-    """Raises WrongValuesError where a query parameter is given more than once: nobody could know which one counts."""
+    """Raises WrongValuesError where a query parameter is given more than once: which one counts would be a guess."""
     counted = Counter(name for name, _ in request.query_params.multi_items())
     repeated = sorted(name for name, number in counted.items() if number > 1)
     if repeated:
@@ -103,7 +101,7 @@ async def refuse_repeated(request: Request) -> None:
     responses={
         200: {"model": Envelope[BatchOut], "description": "Mode sync: the final batch, whatever its status"},
         201: {"model": Envelope[RequestedBatchOut], "description": "The batch awaits its file at `_upload_url`"},
-        202: {"model": Envelope[BatchOut], "description": "Mode mixed: validated (or still at it after 30 s)"},
+        202: {"model": Envelope[BatchOut], "description": "Mode mixed: validated, or not yet after 30 s"},
         **document.errors(400, 401, 409, 413, 415, 422, 429, 503, refused_payload=True),
     },
     openapi_extra=document.create_body(),
@@ -120,36 +118,33 @@ async def create(
         ),
     ] = None,
 ) -> Response:
-    """Of the items in `data`, or for a file that is to be sent to the URL in the answer."""
+    """With the items in `data`, or for a file that you send to the URL in the answer."""
     limits: RateLimits = request.app.state.limits
     if idempotency_key is None:
         limits.take(caller.organization_id)
-    async with AsyncExitStack() as stack:
-        body, caller = await _body_of(stack, request, service, caller, idempotency_key)
-        batch = await creating.find_earlier(service, caller)
-        if batch is None:
-            if idempotency_key is not None:
-                limits.take(caller.organization_id)
-                if not _IDEMPOTENCY_KEY.fullmatch(idempotency_key):
-                    raise WrongValuesError(["Idempotency-Key: must be 1 to 255 visible ASCII characters"])
-            require_json(request)
-            batch = await creating.create_batch(service, caller, body.view)
+    body, caller = await _read_body_and_key(request, service, caller, idempotency_key)
+    batch = await creating.find_earlier(service, caller)
+    if batch is None:
+        if idempotency_key is not None:
+            limits.take(caller.organization_id)
+            if not _IDEMPOTENCY_KEY.fullmatch(idempotency_key):
+                raise WrongValuesError(["Idempotency-Key: must be 1 to 255 visible ASCII characters"])
+        require_json(request)
+        batch = await creating.create_batch(service, caller, body.view)
     return _created(request, service, batch)
 
 
-async def _body_of(
-    stack: AsyncExitStack, request: Request, service: Service, caller: Caller, idempotency_key: str | None
+async def _read_body_and_key(
+    request: Request, service: Service, caller: Caller, idempotency_key: str | None
 ) -> tuple[Body, Caller]:
-    """The body, and the caller with the idempotency key of it.
+    """The body, and the caller with the idempotency key and the body's hash.
 
-    One that is too large is no body that the key can have been used with: if it was used at all, that is a conflict.
+    A key that was used before was used with another body if this one is too large: that is a conflict.
     """
     limit = service.system.settings.max_inline_bytes
     usable = idempotency_key is not None and idempotency_key.isascii() and "\x00" not in idempotency_key
     try:
-        body = await stack.enter_async_context(
-            read_body(request, limit_bytes=limit, limit_name="BATCH_MAX_INLINE_BYTES")
-        )
+        body = await read_body(request, service, limit_bytes=limit, limit_name="BATCH_MAX_INLINE_BYTES")
     except TooLargeError:
         if usable:
             await creating.find_earlier(service, _with_key(caller, str(idempotency_key), b""))
@@ -217,7 +212,7 @@ async def list_batches(
 async def retrieve(
     request: Request, service: Served, caller: Limited, batch_id: BatchId, query: Annotated[IncludeQuery, Query()]
 ) -> Response:
-    """Live while it runs; with the URLs of the files that are asked for."""
+    """Live while it runs; with the requested URLs of its files."""
     batch = await changing.find_batch(service, caller, batch_id)
     wanted = [name.removeprefix("include_") for name, is_wanted in query.model_dump().items() if is_wanted]
     urls = await service.in_thread(download_urls, service, batch, wanted) if wanted else {}
@@ -231,7 +226,7 @@ async def retrieve(
     responses=document.errors(401, 404, 409, 429, 503),
 )
 async def cancel(request: Request, service: Served, caller: Limited, batch_id: BatchId) -> Response:
-    """Work stops at the next chunk. What was written stays, and a retry does the rest."""
+    """Processing stops at the next chunk. Records that were written stay; a retry does the rest."""
     batch = await changing.cancel(service, caller, batch_id)
     return answer(request, HTTPStatus.OK, "Batch cancelled.", data=batch.to_json())
 
@@ -245,23 +240,13 @@ async def cancel(request: Request, service: Served, caller: Limited, batch_id: B
     openapi_extra=document.retry_body(),
 )
 async def retry(request: Request, service: Served, caller: Limited, batch_id: BatchId) -> Response:
-    """A failed or timed-out batch goes on where it stopped; with `failed_rows`, rejected items make a new batch."""
-    async with read_body(request, limit_bytes=_RETRY_BODY_BYTES, limit_name="a retry needs none") as body:
-        asked = _retry_request(request, bytes(body.view))
+    """A failed or timed-out batch goes on where it stopped; `failed_rows` makes a new batch of its rejected items."""
+    body = await read_body(request, service, limit_bytes=_RETRY_BODY_BYTES, limit_name="a retry needs none")
+    asked = RetryRequest()
+    if body.view:
+        require_json(request)
+        asked = check_members(RetryRequest, read_members(body.view))
     do = changing.retry_failed_rows if asked.failed_rows else changing.retry
     batch = await do(service, caller, batch_id)
-    message = "A batch of the rejected items is made." if asked.failed_rows else "The batch will run again."
+    message = "A batch of the rejected items was created." if asked.failed_rows else "The batch will run again."
     return answer(request, HTTPStatus.ACCEPTED, message, data=batch.to_json())
-
-
-def _retry_request(request: Request, body: bytes) -> RetryRequest:
-    if not body:
-        return RetryRequest()
-    require_json(request)
-    try:
-        return RetryRequest.model_validate_json(body)
-    except ValidationError as error:
-        found: list[Any] = error.errors(include_url=False, include_input=False)
-        if found[0]["type"] == "json_invalid":
-            raise MalformedError("malformed_json", "The body is no JSON.") from None
-        raise WrongValuesError(describe_errors(found)) from None

@@ -1,6 +1,6 @@
-"""Warm processes that run batches for callers who wait: Dagster is imported before a call comes.
+"""Warm processes that run batches for callers who wait: they import Dagster before a call comes.
 
-One run at a time in a process: two Dagster runs in threads of one process can deadlock in its logging configuration.
+A process has one run at a time: two Dagster runs in threads of one process can deadlock in its logging configuration.
 """
 
 import asyncio
@@ -15,6 +15,8 @@ from concurrent.futures.process import BrokenProcessPool
 from contextlib import ExitStack, asynccontextmanager
 from typing import TYPE_CHECKING
 
+from anyio import to_thread
+
 from batch_pipeline.errors import UnavailableError
 
 if TYPE_CHECKING:
@@ -24,7 +26,7 @@ logger = logging.getLogger(__name__)
 
 
 class WorkerLostError(Exception):
-    """The process ended, or was ended, before the batch was through."""
+    """The process ended or was killed before the batch ended."""
 
 
 class NoWorkerError(Exception):
@@ -36,6 +38,7 @@ class Worker:
 
     def __init__(self) -> None:
         self._executor = self._start()
+        self._closed = False
 
     def _start(self) -> ProcessPoolExecutor:
         # Spawned, not forked: this process has threads, and connections that are its own.
@@ -46,33 +49,47 @@ class Worker:
         self._executor.submit(os.getpid)
 
     async def run(self, batch_id: str, *, at_most_seconds: float) -> None:
-        """Runs the batch that awaits its caller; what becomes of it is in the ledger.
+        """Runs the batch that awaits its caller; the ledger has its outcome.
 
-        Raises WorkerLostError where the process died, or did not end in time and was killed; UnavailableError where
-        the database went away.
+        The process is idle afterwards: another replaces it if it died, did not end in time, or the caller is cancelled.
+
+        Raises WorkerLostError where the process died, or did not end in time and was killed, or the worker is closed;
+        UnavailableError where the database went away.
         """
+        if self._closed:
+            raise WorkerLostError("closed")
         try:
             done: Future[str | None] = self._executor.submit(_execute, batch_id)
             outage = await asyncio.wait_for(asyncio.wrap_future(done), at_most_seconds)
-            if outage is not None:
-                raise UnavailableError("database", outage)
         except (BrokenProcessPool, TimeoutError) as error:
-            self.kill()
-            self._executor = self._start()
-            self.warm_up()
+            await self._replace()
             raise WorkerLostError(type(error).__name__) from error
+        except asyncio.CancelledError:
+            await self._replace()  # the process would go on with the batch
+            raise
+        if outage is not None:
+            raise UnavailableError("database", outage)
 
-    def kill(self) -> None:
-        """Ends the process, whatever it is at."""
+    async def _replace(self) -> None:
+        lost = self._executor
+        if not self._closed:
+            self._executor = self._start()  # before the first await: the caller may be cancelled there
+            self.warm_up()
+        await to_thread.run_sync(end_processes, lost)
+
+    def close(self) -> None:
+        """Kills the process, whatever it does, and starts no other."""
+        self._closed = True
         end_processes(self._executor)
 
 
 class WorkerPool:
-    """Some workers, lent to one caller each, in the order in which they asked."""
+    """Some workers, lent to one caller each, in the order in which the callers asked."""
 
     def __init__(self, number: int) -> None:
         self._workers = [Worker() for _ in range(number)]
         self._free: asyncio.Queue[Worker] = asyncio.Queue()
+        self.closed = False
         for worker in self._workers:
             self._free.put_nowait(worker)
 
@@ -83,7 +100,7 @@ class WorkerPool:
 
     @asynccontextmanager
     async def worker(self, *, at_most_seconds: float) -> AsyncIterator[Worker]:
-        """Lends a worker within the context. Raises NoWorkerError where none gets free in time."""
+        """Lends an idle worker within the context. Raises NoWorkerError where all are busy for this time."""
         try:
             worker = await asyncio.wait_for(self._free.get(), max(at_most_seconds, 0.01))
         except TimeoutError:
@@ -94,23 +111,24 @@ class WorkerPool:
             self._free.put_nowait(worker)
 
     def close(self) -> None:
-        """Ends all processes at once; batches that they were at are failed by reconciling."""
+        """Kills all processes at once: whoever awaits a batch gets WorkerLostError, and reconciling ends the batch."""
+        self.closed = True
         for worker in self._workers:
-            worker.kill()
+            worker.close()
 
 
 def end_processes(executor: ProcessPoolExecutor) -> None:
-    """Kills the executor's processes, whatever they are at, and waits for their end."""
+    """Kills the executor's processes, whatever they do, and waits for their end."""
     processes = list((executor._processes or {}).values())
     for process in processes:
         process.kill()
-    executor.shutdown(wait=False, cancel_futures=True)
+    executor.shutdown(wait=False)  # its futures fail with BrokenProcessPool
     for process in processes:
         process.join()
 
 
 def live_with_parent() -> None:
-    """In a process of an executor: it leaves Ctrl-C to its parent, and does not outlive it."""
+    """For a process of an executor: leaves Ctrl-C to the parent, and ends with it."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     parent = multiprocessing.parent_process()
     if parent is not None:
@@ -122,7 +140,7 @@ _opened = ExitStack()
 
 
 def _warm_up() -> None:
-    """In the worker: imports all that a run needs."""
+    """In the worker: imports everything that a run needs."""
     live_with_parent()
     logging.getLogger().addHandler(logging.NullHandler())
     import batch_pipeline.orchestration.execute  # noqa: F401
@@ -134,9 +152,9 @@ def _end_with(parent: multiprocessing.process.BaseProcess) -> None:
 
 
 def _execute(batch_id: str) -> str | None:
-    """In the worker: runs the batch; returns what is said of an outage of the database, None where there is none.
+    """In the worker: runs the batch; returns the message of an outage of the database, else None.
 
-    Connections are kept for the next batch, and opened anew after an error.
+    Keeps the connections for the next batch; opens new ones after an error.
     """
     global _instance  # noqa: PLW0603 - a process's own
     from batch_pipeline.orchestration.execute import execute_batch
@@ -153,5 +171,5 @@ def _execute(batch_id: str) -> str | None:
         _opened.close()
         if isinstance(error, UnavailableError):
             return error.message
-        raise RuntimeError(type(error).__name__) from None  # many an error can't be sent to another process
+        raise RuntimeError(type(error).__name__) from None  # not every error can be pickled
     return None

@@ -1,1 +1,1 @@
-"""What the HTTP API offers, as functions that know nothing of HTTP: creating, changing and describing batches."""
+"""Functions behind the HTTP API that know nothing of HTTP: they create, change and describe batches."""

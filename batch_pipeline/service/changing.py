@@ -1,4 +1,4 @@
-"""Finding, cancelling and running again what there is already: one organization's batches, and no other's."""
+"""Finds, cancels and re-runs the batches of one organization."""
 
 from batch_pipeline.batches.accept import CLAIM_SECONDS
 from batch_pipeline.batches.ids import is_batch_id
@@ -12,9 +12,9 @@ from batch_pipeline.service.creating import Caller, launch
 
 
 async def find_batch(service: Service, caller: Caller, batch_id: str) -> Batch:
-    """The caller's batch. Raises NotFoundError, also for others' and for what can't be an id.
+    """The caller's batch. Raises NotFoundError, also for another organization's and for text that is no id.
 
-    Batches of inbox folders that name no known resource or action are the operator's, and not found either.
+    Also for batches of inbox folders that name no known resource or action: only the operator sees those.
     """
     if is_batch_id(batch_id):
         batch = await service.in_thread(service.system.ledger.get, batch_id, caller.organization_id)

@@ -1,22 +1,25 @@
 """What the functions of this package work with, opened once for a process."""
 
 import asyncio
-from collections.abc import AsyncIterator, Callable
+import logging
+from collections.abc import AsyncIterator, Callable, Coroutine
 from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass, field
 from functools import partial
-from typing import ParamSpec, TypeVar
+from typing import Any, ParamSpec, TypeVar
 
 from anyio import CapacityLimiter, to_thread
 
-from batch_pipeline.batches.watching import StatusWatch
 from batch_pipeline.garbage import collect_as_usual
 from batch_pipeline.orchestration.launching import Launcher
 from batch_pipeline.orchestration.workers import WorkerPool
 from batch_pipeline.service.copying import Copier
+from batch_pipeline.service.listener import StatusListener
 from batch_pipeline.settings import Settings
 from batch_pipeline.storage.presigned import Presigner
 from batch_pipeline.system import System, open_system
+
+logger = logging.getLogger(__name__)
 
 P = ParamSpec("P")
 T = TypeVar("T")
@@ -27,43 +30,66 @@ THREADS = 16
 
 @dataclass(frozen=True)
 class Service:
-    """The system, and what calls need beside it."""
+    """The system, and what else the calls of one process share."""
 
     system: System
     presigner: Presigner
     launcher: Launcher
     workers: WorkerPool
     copier: Copier
-    watch: StatusWatch
-    _threads: CapacityLimiter = field(repr=False)
+    listener: StatusListener
+    _threads: CapacityLimiter = field(default_factory=lambda: CapacityLimiter(THREADS), repr=False)
+    _started: set[asyncio.Task[Any]] = field(default_factory=set, repr=False)
 
     async def in_thread(self, function: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
-        """Calls a function that waits for the database or storage, in one of a few threads."""
+        """Calls the function in one of a few threads: it may wait for the database, storage or disk, or compute."""
         return await to_thread.run_sync(partial(function, *args, **kwargs), limiter=self._threads)
+
+    async def finish(self, work: Coroutine[Any, Any, T]) -> T:
+        """Awaits the work. If the caller is cancelled the work goes on; `open_service` waits for its end."""
+        task = asyncio.create_task(work)
+        self._started.add(task)
+        task.add_done_callback(self._started.discard)
+        try:
+            return await asyncio.shield(task)
+        except asyncio.CancelledError:
+            task.add_done_callback(_log_failure)
+            raise
+
+    async def finish_started(self) -> None:
+        """Returns once all work that `finish` started has ended."""
+        await asyncio.gather(*self._started, return_exceptions=True)
+
+
+def _log_failure(task: asyncio.Task[Any]) -> None:
+    if not task.cancelled() and (error := task.exception()) is not None:
+        logger.error("The work of a cancelled call failed.", exc_info=error)
 
 
 @asynccontextmanager
 async def open_service(settings: Settings | None = None, *, warm_up: bool = True) -> AsyncIterator[Service]:
-    """Opens all of it; nothing is connected before it is used. Raises SettingError where a setting is missing.
+    """Opens all of it; connects to nothing before its first use. Raises SettingError where a setting is missing.
 
-    `warm_up`: the processes for mode sync are started at once, not by the first call.
+    `warm_up`: starts the processes for mode sync at once, not with the first call.
     """
     collect_as_usual()
     with open_system(settings) as system:
-        watch = StatusWatch(system.database_url)
+        listener = StatusListener(system.database_url)
         launcher = Launcher(system.settings.dagster_url)
         workers = WorkerPool(system.settings.sync_workers)
         if warm_up:
             workers.warm_up()
         presigner = Presigner(system.store, system.settings.storage_public_endpoint)
         copier = Copier()
-        listening = asyncio.create_task(watch.run())
+        service = Service(system, presigner, launcher, workers, copier, listener)
+        listening = asyncio.create_task(listener.run())
         try:
-            yield Service(system, presigner, launcher, workers, copier, watch, CapacityLimiter(THREADS))
+            yield service
         finally:
             listening.cancel()
             with suppress(asyncio.CancelledError):
                 await listening
             workers.close()
+            await service.finish_started()
             copier.close()
             launcher.close()

@@ -1,4 +1,4 @@
-"""Making the copies of large uploads in the background, in a process that does nothing else."""
+"""Makes the copies of large uploads in the background, in a process of its own."""
 
 import logging
 import multiprocessing
@@ -12,39 +12,39 @@ logger = logging.getLogger(__name__)
 
 
 class Copier:
-    """Makes the copies of one upload after the other; asking for them again while it does changes nothing.
+    """Makes the copies of one upload after the other, each once however often they are requested meanwhile.
 
-    If it ends before they are made, they are made when they are asked for again.
+    Copies that were not made when it closes are made when they are requested again.
     """
 
     def __init__(self) -> None:
         self._executor: ProcessPoolExecutor | None = None
-        self._asked_for: set[str] = set()
+        self._requested: set[str] = set()
         self._lock = Lock()
 
     def make_copies(self, batch_id: str) -> None:
-        """Asks for the copies; returns at once."""
+        """Requests the copies; returns at once."""
         with self._lock:
-            if batch_id in self._asked_for:
+            if batch_id in self._requested:
                 return
             if self._executor is None:  # most uploads are small, and copied by their run
                 context = multiprocessing.get_context("spawn")
                 self._executor = ProcessPoolExecutor(1, mp_context=context, initializer=live_with_parent)
-            self._asked_for.add(batch_id)
+            self._requested.add(batch_id)
             done = self._executor.submit(_make_copies, batch_id)
         done.add_done_callback(partial(self._ended, batch_id))
 
     def _ended(self, batch_id: str, done: "Future[None]") -> None:
         error = None if done.cancelled() else done.exception()
         with self._lock:
-            self._asked_for.discard(batch_id)
+            self._requested.discard(batch_id)
             if error is not None:
                 self._executor = None  # its process may be gone
         if error is not None:
             logger.warning("The copies of batch %s could not be made (%s).", batch_id, type(error).__name__)
 
     def close(self) -> None:
-        """Ends the process at once."""
+        """Kills the process."""
         if self._executor is not None:
             end_processes(self._executor)
 
@@ -58,4 +58,4 @@ def _make_copies(batch_id: str) -> None:
         with open_system() as system:
             make_copies(system, batch_id)
     except BatchError as error:
-        raise RuntimeError(error.code) from None  # not every error can be sent to another process
+        raise RuntimeError(error.code) from None  # not every error can be pickled

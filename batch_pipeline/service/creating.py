@@ -1,7 +1,6 @@
-"""Creating a batch: for an upload to come, or of items that came with the call, in the modes mixed and sync."""
+"""Creates batches: for an upload, or of items in the call, in the modes mixed and sync."""
 
 import time
-from contextlib import suppress
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 
@@ -30,15 +29,15 @@ from batch_pipeline.service.payload import InlinePayload, inline_payload
 from batch_pipeline.service.request import BatchRequest, read_members, read_request
 from batch_pipeline.storage import keys
 
-# A worker that has not stopped by itself so long after the batch's time is up is killed.
+# Between a batch's time-out and the end of a worker that has not stopped it.
 _OVERDUE_SECONDS = 30.0
-# So long a call waits for a worker before it looks again for its turn, and for its batch made by another call.
+# A call waits this long for a worker, then checks its turn and its idempotency key again.
 _WORKER_SECONDS = 1.0
 
 
 @dataclass(frozen=True)
 class Caller:
-    """Who calls: whose batches, by which key, and with which idempotency key, if any."""
+    """The organization and API key of a call, and its idempotency key, if any."""
 
     organization_id: str
     key_id: str
@@ -46,9 +45,9 @@ class Caller:
 
 
 async def find_earlier(service: Service, caller: Caller) -> Batch | None:
-    """The batch of an earlier call with the same idempotency key and body, as it now is.
+    """The batch of an earlier call with the same idempotency key and body, as it is now.
 
-    Raises StateError (`idempotency_conflict`) where the body was another.
+    Raises StateError (`idempotency_conflict`) for another body.
     """
     if caller.idempotency is None:
         return None
@@ -56,27 +55,33 @@ async def find_earlier(service: Service, caller: Caller) -> Batch | None:
 
 
 async def create_batch(service: Service, caller: Caller, body: memoryview) -> Batch:
-    """Creates the batch that the JSON text asks for, and waits as its mode says; or finds that of an earlier call.
+    """Creates the batch that the JSON text describes, or finds that of an earlier call, and waits as its mode requires.
 
-    Mode sync: the batch is final. Mode mixed, with items: it is validated, or has ended, or the wait was too long.
+    Mode sync: the batch is final. Mode mixed, with items: it is validated, or has ended, or the time to wait is over.
+
+    If the caller is cancelled, the batch is accepted and will run, or it is not accepted and leaves no payload.
 
     Raises MalformedError, WrongValuesError, TooLargeError, BusyError (`resource_busy`), StateError
     (`idempotency_conflict`) and UnavailableError, each without having created anything.
     """
+    request, payload = await service.in_thread(_read, body)
+    if payload is None:
+        return await _create_for_upload(service, caller, request)
+    if request.mode is Mode.mixed:
+        return await _create_mixed(service, caller, request, payload)
+    return await _create_sync(service, caller, request, payload)
+
+
+def _read(body: memoryview) -> tuple[BatchRequest, InlinePayload | None]:
     members = read_members(body)
-    request = read_request(members)
-    with inline_payload(members.get("data", memoryview(b"null"))) as payload:
-        if payload is None:
-            return await _create_for_upload(service, caller, request)
-        if request.mode is Mode.mixed:
-            return await _create_mixed(service, caller, request, payload)
-        return await _create_sync(service, caller, request, payload)
+    return read_request(members), inline_payload(members.get("data", memoryview(b"null")))
 
 
 async def launch(service: Service, batch: Batch) -> None:
-    """Asks Dagster for the run that the batch awaits; where it does not answer, the sensor asks once it is back.
+    """Launches the run that the batch awaits.
 
-    So does the sensor where the organization's next runs wait already: it gives every organization its turn.
+    The sensor launches it instead where Dagster does not answer, and where the organization has enough runs in the
+    queue: the sensor gives each organization its turn.
     """
     most = QUEUED_PER_SLOT * service.system.settings.organization_runs
     waiting = await service.in_thread(count_awaiting, service.system.engine, batch.address.organization_id)
@@ -95,8 +100,8 @@ async def _create_for_upload(service: Service, caller: Caller, request: BatchReq
 
 async def _create_mixed(service: Service, caller: Caller, request: BatchRequest, payload: InlinePayload) -> Batch:
     new = _new_batch(caller, request, request.options(), via=Via.api, file_name=payload.file_name)
-    async with service.watch.changes(new.id) as changes:
-        batch, is_new = await _accept(service, caller, new, payload, Starter.launcher)
+    async with service.listener.changes(new.id) as changes:
+        batch, is_new = await service.finish(_accept(service, caller, new, payload, Starter.launcher))
         if not is_new:
             return batch
         await launch(service, batch)
@@ -115,16 +120,16 @@ async def _create_sync(service: Service, caller: Caller, request: BatchRequest, 
     new = _new_batch(caller, request, options, via=Via.api, file_name=payload.file_name)
     organization_id, resource = caller.organization_id, request.resource
     deadline = time.monotonic() + settings.sync_turn_seconds
-    async with service.watch.changes(f"{organization_id}/{resource}") as changes:
+    async with service.listener.changes(f"{organization_id}/{resource}") as changes:
         while True:
             left = deadline - time.monotonic()
             if (earlier := await find_earlier(service, caller)) is not None:
                 return earlier
             if await service.in_thread(is_turn_free, service.system.engine, organization_id, resource):
-                with suppress(NoWorkerError, BusyError):
-                    async with service.workers.worker(at_most_seconds=min(left, _WORKER_SECONDS)) as worker:
-                        batch, is_new = await _accept(service, caller, new, payload, Starter.caller)
-                        return await _run(service, worker, batch) if is_new else batch
+                seconds = min(left, _WORKER_SECONDS)
+                batch = await service.finish(_accept_and_run(service, caller, new, payload, worker_seconds=seconds))
+                if batch is not None:
+                    return batch
             if left <= 0:
                 raise BusyError(
                     "resource_busy",
@@ -134,12 +139,24 @@ async def _create_sync(service: Service, caller: Caller, request: BatchRequest, 
             await changes.next(at_most_seconds=left)
 
 
+async def _accept_and_run(
+    service: Service, caller: Caller, new: NewBatch, payload: InlinePayload, *, worker_seconds: float
+) -> Batch | None:
+    """The batch, final unless it is that of an earlier call; None if no worker is free, or it is not its turn."""
+    try:
+        async with service.workers.worker(at_most_seconds=worker_seconds) as worker:
+            batch, is_new = await _accept(service, caller, new, payload, Starter.caller)
+            return await _run(service, worker, batch) if is_new else batch
+    except (NoWorkerError, BusyError):
+        return None
+
+
 async def _accept(
     service: Service, caller: Caller, new: NewBatch, payload: InlinePayload, starter: Starter
 ) -> Accepted:
     """Stores the payload and accepts the batch. Raises BusyError where a batch in mode sync would wait for its turn.
 
-    Nothing stays in storage unless the batch is new.
+    Deletes the payload again unless the batch is new.
     """
     saved = new.options.save_upload
     key = keys.upload(new.id, payload.file_name, saved=saved)
@@ -162,12 +179,14 @@ async def _accept(
 
 
 async def _run(service: Service, worker: Worker, batch: Batch) -> Batch:
-    """Runs the batch to its end in the worker."""
+    """Runs the batch to its end in the worker, or ends it where the worker is lost."""
     ledger = service.system.ledger
     seconds = int(batch.options["timeout_seconds"])
     try:
         await worker.run(batch.id, at_most_seconds=seconds + _OVERDUE_SECONDS)
     except WorkerLostError:
+        if service.workers.closed:
+            return batch  # reconciling ends it: the database may hold the lost process's locks for a while
         return await service.in_thread(ledger.end, batch.id, BatchStatus.failed, LOST_WORKER)
     ended = await service.in_thread(ledger.get, batch.id)
     if ended.status not in FINAL:

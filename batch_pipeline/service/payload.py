@@ -5,12 +5,11 @@ import binascii
 import json
 import mmap
 import re
-import tempfile
-from collections.abc import Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import IO
+from tempfile import NamedTemporaryFile, SpooledTemporaryFile
 from urllib.parse import unquote_to_bytes
 
 from batch_pipeline.errors import RefusedError, WrongValuesError
@@ -19,9 +18,14 @@ from batch_pipeline.payloads.reader import open_payload
 from batch_pipeline.settings import MIB, Settings
 from batch_pipeline.storage.store import Store
 
-_DATA_URL = re.compile(rb'"data:([\w.+-]+/[\w.+-]+)?(?:;[\w.+-]+=[^;,"]{0,99}){0,9};base64,', re.ASCII | re.IGNORECASE)
+MEMORY_BYTES = MIB  # larger bodies and payloads are in files
+
+_DATA_URL = re.compile(
+    rb'"data:([\w.+-]+\\?/[\w.+-]+)?(?:;[\w.+-]+=[^;,"]{0,99}){0,9};base64,', re.ASCII | re.IGNORECASE
+)
 _HEAD_BYTES = 2_000
-_BLOCK_BYTES = 4 * MIB  # of base64: a multiple of four characters
+# The decoders keep Python's interpreter lock for a whole block, and the event loop waits for it.
+_BLOCK_BYTES = MIB // 4
 _EXTENSIONS = {
     b"text/csv": ".csv",
     b"application/csv": ".csv",
@@ -40,7 +44,7 @@ _WRONG = ["data: must be a JSON array of items, or a file as base64 data URL (da
 
 @dataclass(frozen=True)
 class InlinePayload:
-    """The bytes that are the batch's upload; the view is good as long as the context that made it."""
+    """The bytes of the batch's upload."""
 
     view: memoryview
     file_name: str
@@ -51,17 +55,17 @@ class InlinePayload:
         return len(self.view)
 
     def store(self, store: Store, key: str) -> None:
-        """Writes it to the key. Raises UnavailableError."""
-        if self.size <= _BLOCK_BYTES:
+        """Writes the payload to the key. Raises UnavailableError."""
+        if self.size <= MEMORY_BYTES:
             store.write(key, bytes(self.view))
             return
         with _file_of(self.view) as path:
             store.upload(path, key)
 
     def count_items(self, settings: Settings, *, at_most: int) -> int:
-        """The number of items, unreadable ones included; counting ends above `at_most`.
+        """Counts the items, unreadable ones included, and stops above `at_most`.
 
-        What the reader refuses counts as none: the batch's run will say why.
+        A payload that the reader refuses has 0 items: its batch's run reports the reason.
         """
         count = 0
         with _file_of(self.view) as path:
@@ -76,63 +80,92 @@ class InlinePayload:
         return count
 
 
-@contextmanager
-def inline_payload(raw: memoryview) -> Iterator[InlinePayload | None]:
-    """The payload of the member `data` as it was written; None for null. Raises WrongValuesError."""
+def inline_payload(raw: memoryview) -> InlinePayload | None:
+    """The payload of the member `data`, given as its JSON text; None for null. Raises WrongValuesError."""
     if bytes(raw[:4]) == b"null":
-        yield None
-    elif raw[0] == ord("["):
-        yield InlinePayload(raw, "items.json")
-    elif raw[0] == ord('"'):
-        with tempfile.TemporaryFile() as file:
-            extension = _decode(raw, file)
-            with _mapped(file) as view:
-                yield InlinePayload(view, f"items{extension}")
-    else:
-        raise WrongValuesError(_WRONG)
+        return None
+    if raw[0] == ord("["):
+        return InlinePayload(raw, "items.json")
+    if raw[0] == ord('"'):
+        return _decode(raw)
+    raise WrongValuesError(_WRONG)
 
 
-def _decode(raw: memoryview, file: IO[bytes]) -> str:
-    """Writes what the data URL stands for, block by block; returns the extension of its media type."""
+def view_of(file: SpooledTemporaryFile[bytes]) -> memoryview:
+    """All bytes of the file, which may then be closed.
+
+    The view of a file on disk is a mapping. Nobody closes it, because slices of it may be in use anywhere: Python frees
+    it with the last of them.
+    """
+    size = file.seek(0, 2)
+    if size <= MEMORY_BYTES:
+        file.seek(0)
+        return memoryview(file.read())
+    file.flush()
+    return memoryview(mmap.mmap(file.fileno(), size, access=mmap.ACCESS_READ))
+
+
+def _decode(raw: memoryview) -> InlinePayload:
+    """Decodes a data URL, given as JSON text, block by block."""
     if (head := _DATA_URL.match(bytes(raw[:_HEAD_BYTES]))) is None:
         raise WrongValuesError(_WRONG)
-    text = raw[head.end() : -1]
-    if any(sign in block for block in _blocks(text) for sign in (b"\\", b"%")):
-        # Some writers escape the slash, or percent-encode as URLs may: rare, so at the price of some copies.
-        unescaped = json.loads(b'"' + bytes(text) + b'"').encode()
-        text = memoryview(unquote_to_bytes(unescaped))
-    last = len(text) - 1
-    try:
-        for start in range(0, len(text), _BLOCK_BYTES):
-            block = bytes(text[start : start + _BLOCK_BYTES])
-            if start + _BLOCK_BYTES <= last and block.endswith(b"="):
-                raise binascii.Error("padding within")
-            file.write(base64.b64decode(block, validate=True))
-    except (binascii.Error, ValueError):
-        raise WrongValuesError(["data: the data URL is no base64"]) from None
-    file.flush()
-    return _EXTENSIONS.get((head[1] or b"").lower(), "")
+    # Some writers escape the slash, or percent-encode the digits as URLs may.
+    unescaped = without_escapes(blocks(raw[head.end() : -1]), b"\\", len(r"\u002F"), _parse_escapes)
+    digits = without_escapes(unescaped, b"%", len("%2F"), unquote_to_bytes)
+    with SpooledTemporaryFile(max_size=MEMORY_BYTES) as file:
+        try:
+            for block in _decode_base64(digits):
+                file.write(block)
+        except ValueError:  # also from the JSON text of half a surrogate pair, or of other than ASCII
+            raise WrongValuesError(["data: the data URL is no base64"]) from None
+        extension = _EXTENSIONS.get((head[1] or b"").replace(b"\\", b"").lower(), "")
+        return InlinePayload(view_of(file), f"items{extension}")
 
 
-def _blocks(view: memoryview) -> Iterator[bytes]:
+def without_escapes(
+    text: Iterable[bytes], mark: bytes, longest: int, replace: Callable[[bytes], bytes]
+) -> Iterator[bytes]:
+    """Replaces escapes of at most `longest` characters, which begin with the mark and may span two blocks."""
+    rest = b""
+    for following in text:
+        block = rest + following
+        last = block.rfind(mark, max(len(block) - longest + 1, 0))
+        block, rest = (block, b"") if last < 0 else (block[:last], block[last:])
+        yield replace(block) if mark in block else block
+    yield replace(rest)
+
+
+def _parse_escapes(text: bytes) -> bytes:
+    parsed: str = json.loads(b'"' + text + b'"')
+    return parsed.encode()
+
+
+def _decode_base64(digits: Iterable[bytes]) -> Iterator[bytes]:
+    """Raises ValueError."""
+    rest = b""
+    padded = False
+    for following in digits:
+        block = rest + following
+        whole = len(block) // 4 * 4
+        block, rest = block[:whole], block[whole:]
+        if padded and block:
+            raise binascii.Error("padding within")
+        padded = block.endswith(b"=") or padded
+        yield base64.b64decode(block, validate=True)
+    if rest:
+        raise binascii.Error("an incomplete group of four")
+
+
+def blocks(view: memoryview) -> Iterator[bytes]:
+    """The view's bytes in blocks of 256 KiB."""
     for start in range(0, len(view), _BLOCK_BYTES):
         yield bytes(view[start : start + _BLOCK_BYTES])
 
 
 @contextmanager
-def _mapped(file: IO[bytes]) -> Iterator[memoryview]:
-    size = file.seek(0, 2)
-    if size == 0:  # which can't be mapped
-        yield memoryview(b"")
-        return
-    with mmap.mmap(file.fileno(), size, access=mmap.ACCESS_READ) as mapped, memoryview(mapped) as view:
-        yield view
-
-
-@contextmanager
 def _file_of(view: memoryview) -> Iterator[Path]:
-    with tempfile.NamedTemporaryFile(prefix="batch-pipeline-") as file:
-        for block in _blocks(view):
+    with NamedTemporaryFile(prefix="batch-pipeline-") as file:
+        for block in blocks(view):
             file.write(block)
         file.flush()
         yield Path(file.name)

@@ -3,21 +3,31 @@
 import codecs
 import json
 import re
-from collections.abc import Sequence
-from typing import Annotated, Any
+from collections import Counter
+from collections.abc import Iterable, Mapping, Sequence
+from functools import partial
+from typing import Annotated, Any, TypeVar
 
 import msgspec
 import numpy as np
-from pydantic import AfterValidator, ConfigDict, Field, ValidationError, field_validator
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError, field_validator
 
 from batch_pipeline.batches.model import Action, Mode
 from batch_pipeline.batches.options import OPTION_NAMES, BatchOptions
-from batch_pipeline.errors import BatchError, RefusedError, WrongValuesError
+from batch_pipeline.errors import BatchError, RefusedError, TooLargeError, WrongValuesError
 from batch_pipeline.records.registry import RESOURCES, check_action
+from batch_pipeline.service.payload import blocks, without_escapes
 from batch_pipeline.settings import MIB
 
-_MEMBERS = msgspec.json.Decoder(dict[str, msgspec.Raw])
+# Bounds memory: each entry of a member can be wrong, and each error is an object with a text of its own.
+MOST_OPTION_BYTES = MIB
+_MOST_MEMBERS = MOST_OPTION_BYTES // len('"":0,')
+_MOST_ERRORS = 100
+_NAME_CHARACTERS = 100
+
 _SURROGATE = re.compile(rb"\\u[dD][89a-fA-F][0-9a-fA-F]{2}")
+
+_Model = TypeVar("_Model", bound=BaseModel)
 
 
 class MalformedError(BatchError):
@@ -56,39 +66,82 @@ class BatchRequest(BatchOptions):
         return BatchOptions(**{name: getattr(self, name) for name in OPTION_NAMES})
 
 
-def read_members(body: memoryview) -> dict[str, memoryview]:
-    """The members of the JSON object, each value as the text that it is. Raises MalformedError.
+class _Name:
+    """A member's name. No two are equal, so that the decoder keeps every member of an object."""
 
-    The whole text is checked, but no value is made of it: that of a large `data` would take many times its size.
+    def __init__(self, text: str) -> None:
+        self.text = text
+
+
+def read_members(body: memoryview) -> dict[str, memoryview]:
+    """The members of the JSON object, each value as its JSON text.
+
+    The decoder checks the whole text but makes no value of it: that of a large `data` would take many times its size.
+
+    Raises MalformedError; WrongValuesError where a name occurs more than once in the body or in an object that is the
+    value of an option; TooLargeError where the members beside `data` are larger than MOST_OPTION_BYTES.
     """
     _check_encoding(body)
+    found = _decode_members(body)
+    if sum(len(name) + len(raw) for name, raw in found if name != "data") > MOST_OPTION_BYTES:
+        raise _too_many_options()
+    repeated = _repeated(found)
+    for member, raw in found:
+        if member != "data" and raw[0] == ord("{"):
+            repeated += [f"{member}.{name}" for name in _repeated(_decode_members(raw))]
+    if repeated:
+        raise WrongValuesError(_at_most([f"{_shortened(name)}: is given more than once" for name in repeated]))
+    return dict(found)
+
+
+def _decode_members(text: memoryview) -> list[tuple[str, memoryview]]:
+    """The members of a JSON object in their order. Raises MalformedError and TooLargeError."""
     try:
-        return {name: memoryview(raw) for name, raw in _MEMBERS.decode(body).items()}
+        return _decode(text)
+    except msgspec.DecodeError:
+        # JSON's grammar allows lone surrogates, and an item that has one is rejected alone, but the decoder refuses
+        # them. It gets a copy of the same length without any; the members stand at the same places of both.
+        copy = bytearray()
+        for part in without_escapes(blocks(text), b"\\", len(r"\uD800"), partial(_SURROGATE.sub, rb"\\u0020")):
+            copy += part
+    try:
+        found = _decode(memoryview(copy))
+    except msgspec.DecodeError as error:
+        raise _malformed(str(error).removeprefix("JSON is malformed: ")) from None
+    members = []
+    for name, raw in found:
+        start = _address(raw) - _address(copy)
+        members.append((name, text[start : start + len(raw)]))
+    return members
+
+
+def _decode(text: memoryview) -> list[tuple[str, memoryview]]:
+    """As `_decode_members`. Raises msgspec.DecodeError as well, for text that is no JSON or has lone surrogates."""
+    count = 0
+
+    def named(_: type, name: Any) -> _Name:
+        nonlocal count
+        count += 1
+        if count > _MOST_MEMBERS:
+            raise _too_many_options()
+        return _Name(name)
+
+    decoder = msgspec.json.Decoder(dict[_Name, msgspec.Raw], dec_hook=named)
+    try:
+        return [(name.text, memoryview(raw)) for name, raw in decoder.decode(text).items()]
     except msgspec.ValidationError:
         raise MalformedError("malformed_json", "The body must be one JSON object.") from None
-    except (msgspec.DecodeError, RecursionError) as error:
-        if isinstance(error, msgspec.DecodeError) and _SURROGATE.search(body):
-            return _members_with_surrogates(body)
-        raise _malformed(error) from None
+    except RecursionError:
+        raise _malformed("too deeply nested") from None
 
 
-def _members_with_surrogates(body: memoryview) -> dict[str, memoryview]:
-    """As `read_members`, for a text with lone surrogates.
+def _address(view: memoryview | bytearray) -> int:
+    return np.frombuffer(view, np.uint8).ctypes.data
 
-    JSON's grammar allows them, and an item that has one is to be rejected alone, but the decoder refuses them: so it
-    gets a copy of the same length without, and its findings are carried over by their places.
-    """
-    plain = np.frombuffer(_SURROGATE.sub(rb"\\u0020", body), dtype=np.uint8)
-    try:
-        found = _MEMBERS.decode(plain.data)
-    except (msgspec.DecodeError, RecursionError) as error:
-        raise _malformed(error) from None
-    members = {}
-    for name, raw in found.items():
-        value = np.frombuffer(memoryview(raw), dtype=np.uint8)
-        start = value.ctypes.data - plain.ctypes.data
-        members[name] = body[start : start + len(value)]
-    return members
+
+def _repeated(members: Iterable[tuple[str, memoryview]]) -> list[str]:
+    counted = Counter(name for name, _ in members)
+    return [name for name, count in counted.items() if count > 1]
 
 
 def _check_encoding(body: memoryview) -> None:
@@ -101,22 +154,26 @@ def _check_encoding(body: memoryview) -> None:
         raise MalformedError("malformed_json", "The body is not in UTF-8.") from None
 
 
-def _malformed(error: Exception) -> MalformedError:
-    said = str(error).removeprefix("JSON is malformed: ") if isinstance(error, ValueError) else "too deeply nested"
-    return MalformedError("malformed_json", f"The body is no JSON: {said}.")
+def _malformed(fault: str) -> MalformedError:
+    return MalformedError("malformed_json", f"The body is no JSON: {fault}.")
 
 
-def read_request(members: dict[str, memoryview]) -> BatchRequest:
-    """The request of these members, `data` left aside. Raises WrongValuesError, naming each wrong value."""
-    text = (
-        "{"
-        + ",".join(f"{json.dumps(name)}:{bytes(raw).decode()}" for name, raw in members.items() if name != "data")
-        + "}"
-    )
+def _too_many_options() -> TooLargeError:
+    return TooLargeError(f"The members beside data are larger than {MOST_OPTION_BYTES:,} bytes.")
+
+
+def check_members(model: type[_Model], members: Mapping[str, memoryview]) -> _Model:
+    """The model of these members. Raises WrongValuesError, naming each wrong value."""
+    text = "{" + ",".join(f"{json.dumps(name)}:{bytes(raw).decode()}" for name, raw in members.items()) + "}"
     try:
-        request = BatchRequest.model_validate_json(text)
+        return model.model_validate_json(text)
     except ValidationError as error:
         raise WrongValuesError(describe_errors(error.errors(include_url=False, include_input=False))) from None
+
+
+def read_request(members: Mapping[str, memoryview]) -> BatchRequest:
+    """The request of these members without `data`. Raises WrongValuesError, naming each wrong value."""
+    request = check_members(BatchRequest, {name: raw for name, raw in members.items() if name != "data"})
     try:
         check_action(RESOURCES[request.resource], request.action)
     except RefusedError:
@@ -128,19 +185,28 @@ def read_request(members: dict[str, memoryview]) -> BatchRequest:
 
 
 def describe_errors(errors: Sequence[Any]) -> list[str]:
-    """What a validation of pydantic's found wrong, each as "field: what is wrong"."""
-    return [f"{_place(error['loc'])}: {_said(error)}" for error in errors]
+    """The errors of a pydantic validation, each as "field: what is wrong"; of very many the first, and their number."""
+    return _at_most([f"{_field_name(error['loc'])}: {_error_text(error)}" for error in errors])
 
 
-def _place(location: Sequence[Any]) -> str:
-    return ".".join(str(part) for part in location if part not in ("body", "query", "path", "[key]")) or "body"
+def _at_most(errors: list[str]) -> list[str]:
+    more = len(errors) - _MOST_ERRORS
+    return errors if more <= 0 else [*errors[:_MOST_ERRORS], f"and {more:,} more"]
 
 
-def _said(error: Any) -> str:
+def _shortened(name: str) -> str:
+    return name if len(name) <= _NAME_CHARACTERS else f"{name[:_NAME_CHARACTERS]}…"
+
+
+def _field_name(location: Sequence[Any]) -> str:
+    return ".".join(_shortened(str(part)) for part in location if part != "[key]") or "body"
+
+
+def _error_text(error: Any) -> str:
     kind = error["type"]
     if kind == "missing":
         return "is required"
     if kind == "extra_forbidden":
         return "is not known here"
-    said = str(error["msg"]).removeprefix("Value error, ").removeprefix("Input ")
-    return said[:1].lower() + said[1:]
+    text = str(error["msg"]).removeprefix("Value error, ").removeprefix("Input ")
+    return text[:1].lower() + text[1:]

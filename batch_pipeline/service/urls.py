@@ -1,4 +1,4 @@
-"""The URLs of a batch's files, signed for whoever may see the batch."""
+"""Signed URLs of a batch's files."""
 
 import time
 from collections.abc import Iterable
@@ -15,9 +15,9 @@ ARTIFACTS = ("upload_csv", "upload_json", "errors_csv", "errors_json", "result_j
 
 
 def download_urls(service: Service, batch: Batch, wanted: Iterable[str]) -> dict[str, str | None]:
-    """For each wanted artifact its URL; None where the batch has no such file. Raises UnavailableError.
+    """The URL of each wanted artifact; None where the batch has no such file. Raises UnavailableError.
 
-    The copies of a large upload are begun to be made when the first of them is asked for; until then they are None.
+    The first request for a copy of a large upload starts to make its copies; their URLs are None until they exist.
     """
     urls: dict[str, str | None] = {}
     seconds = service.system.settings.download_url_seconds
@@ -33,7 +33,7 @@ def download_urls(service: Service, batch: Batch, wanted: Iterable[str]) -> dict
 
 
 def upload_url(service: Service, batch: Batch) -> dict[str, Any]:
-    """Where the batch's file is to be sent, and until when; empty for a batch that awaits none (any more)."""
+    """The URL that takes the batch's file, and its expiry; empty for a batch that awaits no file."""
     if batch.upload_expires_at is None or batch.status != BatchStatus.requested or batch.arrival is not None:
         return {}
     expires_at = int(batch.upload_expires_at.timestamp())
@@ -47,7 +47,7 @@ def upload_url(service: Service, batch: Batch) -> dict[str, Any]:
 
 
 def _key(service: Service, batch: Batch, artifact: str) -> str | None:
-    """Where the artifact lies; None where there is none, or none yet."""
+    """The artifact's key; None where there is none, or none yet."""
     if artifact in ("errors_csv", "errors_json"):
         key = keys.errors_csv(batch.id) if artifact == "errors_csv" else keys.errors_json(batch.id)
         return key if batch.has_errors_file else None

@@ -35,6 +35,11 @@ def data_url(content: bytes, kind: str = "text/csv") -> str:
     return f"data:{kind};base64,{base64.b64encode(content).decode()}"
 
 
+def padded(body: bytes, size_bytes: int) -> bytes:
+    """The body, with spaces before it where it is smaller."""
+    return body.rjust(size_bytes)
+
+
 def every_batch(client: Client) -> list[str]:
     return [batch["id"] for batch in client.get("/v1/batches", limit=100)["data"]]
 
@@ -103,6 +108,11 @@ def test_batches_of_folders_that_name_nothing_known_are_the_operators_alone(
 # ---- what is wrong ---------------------------------------------------------------------------------------------
 
 
+# A body of more than 1 MiB is not kept in memory.
+sizes = pytest.mark.parametrize("size_bytes", [0, 1_200_000, 20_000_000], ids=["small", "1.2 MB", "20 MB"])
+
+
+@sizes
 @pytest.mark.parametrize(
     ("body", "wrong"),
     [
@@ -128,8 +138,10 @@ def test_batches_of_folders_that_name_nothing_known_are_the_operators_alone(
         ),
     ],
 )
-def test_wrong_values_are_named_and_create_nothing(client: Client, body: dict[str, Any], wrong: list[str]) -> None:
-    answer = client.post("/v1/batches", body)
+def test_wrong_values_are_named_and_create_nothing(
+    client: Client, body: dict[str, Any], wrong: list[str], size_bytes: int
+) -> None:
+    answer = client.post("/v1/batches", padded(json.dumps(body).encode(), size_bytes))
     assert (answer["status"], answer["code"], answer["data"]) == (422, "invalid_request", None)
     assert len(answer["errors"]) == len(wrong)
     for error, beginning in zip(sorted(answer["errors"]), sorted(wrong), strict=True):
@@ -137,6 +149,35 @@ def test_wrong_values_are_named_and_create_nothing(client: Client, body: dict[st
     assert every_batch(client) == []
 
 
+@pytest.mark.parametrize(
+    ("members", "repeated"),
+    [
+        (b'"mode": "mixed", "data": [], "mode": "mixed"', ["mode"]),
+        (b'"data": [{"name": "Ada"}], "data": [{"name": "Eva"}]', ["data"]),
+        (b'"data": null, "name": "one", "data": null, "n\\u0061me": "two", "name": "three"', ["data", "name"]),
+        (b'"colour": 1, "colour": 1', ["colour"]),
+        (b'"properties": {"notes": "a", "notes": "b", "name": "c"}', ["properties.notes"]),
+        (b'"data": [{"name": "\\ud800"}], "column_mapping": {"name": "a", "name": "b"}', ["column_mapping.name"]),
+    ],
+)
+@sizes
+def test_members_that_are_given_more_than_once_are_named_and_create_nothing(
+    client: Client, members: bytes, repeated: list[str], size_bytes: int
+) -> None:
+    body = b'{"resource": "contact", "action": "merge", ' + members + b"}"
+    answer = client.post("/v1/batches", padded(body, size_bytes))
+    assert (answer["status"], answer["code"]) == (422, "invalid_request")
+    assert answer["errors"] == [f"{name}: is given more than once" for name in repeated]
+    assert every_batch(client) == []
+
+
+def test_a_member_of_a_retry_that_is_given_more_than_once_is_named(client: Client) -> None:
+    batch_id = client.create()["data"]["id"]
+    answer = client.post(f"/v1/batches/{batch_id}/retry", b'{"failed_rows": true, "failed_rows": false}')
+    assert (answer["status"], answer["errors"]) == (422, ["failed_rows: is given more than once"])
+
+
+@sizes
 @pytest.mark.parametrize(
     "body",
     [
@@ -153,14 +194,15 @@ def test_wrong_values_are_named_and_create_nothing(client: Client, body: dict[st
     ],
     ids=range(10),
 )
-def test_a_body_that_is_no_json_object_is_malformed(client: Client, body: bytes) -> None:
-    answer = client.post("/v1/batches", body)
+def test_a_body_that_is_no_json_object_is_malformed(client: Client, body: bytes, size_bytes: int) -> None:
+    answer = client.post("/v1/batches", padded(body, size_bytes))
     assert (answer["status"], answer["code"]) == (400, "malformed_json")
 
 
+@sizes
 @pytest.mark.parametrize("kind", ["text/plain", "application/x-www-form-urlencoded", "", "application/json; charset=x"])
-def test_a_body_that_is_not_said_to_be_json_is_not_read(client: Client, kind: str) -> None:
-    answer = client.post("/v1/batches", b"{}", Content_Type=kind)
+def test_a_body_that_is_not_said_to_be_json_is_not_read(client: Client, kind: str, size_bytes: int) -> None:
+    answer = client.post("/v1/batches", padded(b"{}", size_bytes), Content_Type=kind)
     assert (answer["status"], answer["code"]) == (415, "unsupported_media_type")
 
 
@@ -198,6 +240,18 @@ def test_wrong_parameters_of_a_list_are_named(client: Client, query: str) -> Non
     answer = envelope(client.http.get(f"/v1/batches?{query}", headers={"X-API-Key": client.key}))
     assert (answer["status"], answer["code"]) == (422, "invalid_request")
     assert answer["errors"][0].startswith(query.split("=", maxsplit=1)[0] + ": ")
+
+
+@sizes
+def test_a_body_to_a_call_that_takes_none_gets_the_calls_own_answer(client: Client, size_bytes: int) -> None:
+    body = padded(b"{}", size_bytes)
+    batch_id = client.create()["data"]["id"]
+    assert client.post(f"/v1/batches/{batch_id}/cancel", body)["status"] == 200
+    assert client.post(f"/v1/batches/{batch_id}/retry", body)["status"] == (413 if size_bytes else 409)
+    assert client.post("/v1/nothing", body)["status"] == 404
+    assert client.post("/healthz", body)["status"] == 405
+    answers = [client.http.post("/v1/batches", content=body), client.http.request("GET", "/v1/batches", content=body)]
+    assert [envelope(answer)["status"] for answer in answers] == [401, 401]
 
 
 def test_an_organization_that_calls_too_often_is_told_when_to_go_on(module_system: System) -> None:
@@ -266,6 +320,8 @@ def test_while_storage_is_away_nothing_is_accepted_that_needs_it(
         client = new_client(module_system, http)
         refused = client.create([ADA])
         assert (refused["status"], refused["code"]) == (503, "storage_unavailable")
+        large = client.create([{"name": "x" * 1_200_000}])
+        assert (large["status"], large["code"]) == (503, "storage_unavailable")
         assert every_batch(client) == []
 
 
@@ -342,8 +398,10 @@ def test_a_file_comes_as_data_url_in_any_format(client: Client, data: str, creat
         [{"name": f"n{number}"} for number in range(1_001)],
         data_url(b"name\n" + b"".join(b"n%d\n" % number for number in range(1_001))),
         [{"name": "x", "notes": "y" * 1_000_000}],
+        [{"name": "x", "notes": "y" * 20_000_000}],
+        data_url(b"name\n" + b"Ada\n" * 5_000_000),
     ],
-    ids=["items", "rows", "bytes"],
+    ids=["items", "rows", "bytes", "20 MB of items", "20 MB of rows"],
 )
 def test_mode_sync_above_its_limits_creates_nothing(module_system: System, client: Client, data: Any) -> None:
     before = module_system.store.list("batches/")
@@ -353,10 +411,14 @@ def test_mode_sync_above_its_limits_creates_nothing(module_system: System, clien
     assert module_system.store.list("batches/") == before
 
 
-def test_mode_sync_that_does_not_get_its_turn_creates_nothing(module_system: System, client: Client) -> None:
+@sizes
+def test_mode_sync_that_does_not_get_its_turn_creates_nothing(
+    module_system: System, client: Client, size_bytes: int
+) -> None:
     ahead = arrived(module_system, client.organization_id, b"name\nAda\n", starter=Starter.launcher)
     before = module_system.store.list("batches/")
-    answer = client.create([ADA], mode="sync")
+    body = json.dumps({"resource": "contact", "action": "merge", "mode": "sync", "data": [ADA]})
+    answer = client.post("/v1/batches", padded(body.encode(), size_bytes))
     assert (answer["status"], answer["code"], answer["data"]) == (409, "resource_busy", None)
     assert every_batch(client) == [ahead.id]
     assert module_system.store.list("batches/") == before
