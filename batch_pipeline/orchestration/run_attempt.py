@@ -65,35 +65,45 @@ def running_attempt(
         if batch.run_id == context.run_id:
             follow_cancelling(context, batch)
         raise failure_of(error, system, batch_id) from None
-    except TimedOutError as error:
-        _end(context, system, batch_id, BatchStatus.timed_out, Reason(error.code, error.message))
-        raise failure_of(error, system, batch_id) from None
-    except BatchError as error:
-        _end(context, system, batch_id, BatchStatus.failed, Reason(error.code, error.message))
-        raise failure_of(error, system, batch_id) from None
-    except (psycopg.Error, DBAPIError) as error:
-        # The database's own words can quote customers' data, which has no place in a run's events.
-        cause = error.orig if isinstance(error, DBAPIError) else error
-        state = getattr(cause, "sqlstate", None)
-        if state == TRANSACTION_TIMEOUT and attempt is not None:
-            timed_out = attempt.out_of_time()
-            _end(context, system, batch_id, BatchStatus.timed_out, Reason(timed_out.code, timed_out.message))
-            raise failure_of(timed_out, system, batch_id) from None
-        if state is None or state.startswith(("08", "57P")):
-            reason = Reason("database_unavailable", "The database went away while the batch ran: retry the batch.")
-        else:
-            reason = Reason("internal_error", f"The database refused a statement ({_said(cause, state)}).")
-        _end(context, system, batch_id, BatchStatus.failed, reason)
-        raise failure_of(BatchError(reason.code, reason.message), system, batch_id) from None
     except Exception as error:
-        if is_disk_full(error):
-            full = DiskFullError()
-            _end(context, system, batch_id, BatchStatus.failed, Reason(full.code, full.message))
-            raise failure_of(full, system, batch_id) from None
-        kind = type(error).__name__
-        reason = Reason("internal_error", f"An unexpected error ({kind}) ended the batch: its run's log says more.")
-        _end(context, system, batch_id, BatchStatus.failed, reason)
-        raise unexpected_failure(error, batch_id) from None
+        status, reason = _ending(error, attempt)
+        _end(context, system, batch_id, status, reason)
+        if _is_unexpected(error):
+            raise unexpected_failure(error, batch_id) from None
+        raise failure_of(BatchError(reason.code, reason.message), system, batch_id) from None
+
+
+def _ending(error: Exception, attempt: Attempt | None) -> tuple[BatchStatus, Reason]:
+    """How the error ends the batch. Reasons hold no words of a database or library: they may quote values."""
+    if isinstance(error, TimedOutError):
+        return BatchStatus.timed_out, Reason(error.code, error.message)
+    if isinstance(error, BatchError):
+        return BatchStatus.failed, Reason(error.code, error.message)
+    if isinstance(error, psycopg.Error | DBAPIError):
+        return _ending_by_database(error, attempt)
+    if is_disk_full(error):
+        full = DiskFullError()
+        return BatchStatus.failed, Reason(full.code, full.message)
+    kind = type(error).__name__
+    message = f"An unexpected error ({kind}) ended the batch: its run's log says more."
+    return BatchStatus.failed, Reason("internal_error", message)
+
+
+def _ending_by_database(error: psycopg.Error | DBAPIError, attempt: Attempt | None) -> tuple[BatchStatus, Reason]:
+    cause = error.orig if isinstance(error, DBAPIError) else error
+    state = getattr(cause, "sqlstate", None)
+    if state == TRANSACTION_TIMEOUT and attempt is not None:
+        timed_out = attempt.out_of_time()
+        return BatchStatus.timed_out, Reason(timed_out.code, timed_out.message)
+    if state is None or state.startswith(("08", "57P")):
+        message = "The database went away while the batch ran: retry the batch."
+        return BatchStatus.failed, Reason("database_unavailable", message)
+    message = f"The database refused a statement ({_statement_error(cause, state)})."
+    return BatchStatus.failed, Reason("internal_error", message)
+
+
+def _is_unexpected(error: Exception) -> bool:
+    return not (isinstance(error, BatchError | psycopg.Error | DBAPIError) or is_disk_full(error))
 
 
 def _begin(context: OpExecutionContext, workplace: Workplace, batch_id: str) -> Batch:
@@ -121,7 +131,7 @@ def _attempt(context: OpExecutionContext, system: System, batch: Batch, scratch:
     )
 
 
-def _said(error: object, state: str) -> str:
+def _statement_error(error: object, state: str) -> str:
     """The SQLSTATE, and the database's words where they are about the statement (class 42), not about values."""
     words = error.diag.message_primary if isinstance(error, psycopg.Error) and state.startswith("42") else None
     return f"SQLSTATE {state}: {words}" if words else f"SQLSTATE {state}"
