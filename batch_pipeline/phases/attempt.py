@@ -119,7 +119,7 @@ class Attempt:
         """A connection of the system's pool whose next transaction ends with the attempt's time.
 
         Call `limit_transactions` before a further transaction. A transaction that takes longer, even one that waits for
-        a lock, raises psycopg's OperationalError with SQLSTATE 25P04 (`TransactionTimeout`).
+        a lock, raises psycopg's TransactionTimeout (SQLSTATE 25P04), and its connection is closed.
         """
         return borrowed(self.system.engine, transaction_timeout=self._milliseconds_left(), **settings)
 

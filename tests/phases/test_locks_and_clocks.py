@@ -1,0 +1,92 @@
+"""Locks are taken in one order, and one clock decides when an attempt's time is up."""
+
+import time
+from concurrent.futures import Future, ThreadPoolExecutor
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import psycopg
+import pytest
+from batch_runs import arrived, as_csv, contacts, new_organization
+from driving import run_attempt
+
+from batch_pipeline.batches.model import Batch
+from batch_pipeline.batches.options import BatchOptions
+from batch_pipeline.batches.states import BatchStatus, Reason
+from batch_pipeline.phases import attempt as attempts
+from batch_pipeline.phases import process
+from batch_pipeline.phases.attempt import Attempt
+from batch_pipeline.records.registry import get_resource
+from batch_pipeline.system import System
+
+WAIT_SECONDS = 60.0  # for what comes at once on a machine that isn't overloaded
+WAITING_FOR_LOCKS = (
+    "SELECT count(*) > 0 FROM pg_stat_activity WHERE datname = current_database() AND wait_event_type = 'Lock'"
+)
+WHY = Reason("test", "The test says so.")
+
+
+@pytest.fixture
+def batch(system: System) -> Batch:
+    return arrived(system, new_organization(system), as_csv([{"name": "Ada"}]))
+
+
+def test_a_batch_that_is_ended_while_its_plan_becomes_final_deadlocks_with_nobody(
+    system: System, batch: Batch, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    claim_version, ends = process.claim_version, list[Future[Batch]]()
+    with ThreadPoolExecutor(1) as other, psycopg.connect(system.database_url, autocommit=True) as observer:
+
+        def claim_while_it_is_ended(*arguments: Any) -> int:
+            version = claim_version(*arguments)
+            ends.append(other.submit(system.ledger.end, batch.id, BatchStatus.failed, WHY))
+            deadline = time.monotonic() + WAIT_SECONDS
+            while observer.execute(WAITING_FOR_LOCKS).fetchone() != (True,):
+                assert time.monotonic() < deadline
+            return version
+
+        monkeypatch.setattr(process, "claim_version", claim_while_it_is_ended)
+        ended = run_attempt(system, batch)
+    assert (ended.status, ended.reason) == ("failed", WHY)
+    assert ends[0].result() == ended
+    assert contacts(system, str(batch.organization_id)) == []
+
+
+@pytest.fixture
+def attempt(system: System, batch: Batch, tmp_path: Path) -> Attempt:
+    system.ledger.begin_attempt(batch.id, "the run")
+    return Attempt(
+        system=system,
+        batch=batch,
+        run_id="the run",
+        resource=get_resource("contact"),
+        options=BatchOptions(timeout_seconds=1),
+        region="US",
+        scratch=tmp_path,
+        report=lambda progress: None,
+        used_seconds=system.ledger.attempt_seconds("the run"),
+    )
+
+
+def test_the_statements_of_an_attempt_share_its_time(attempt: Attempt) -> None:
+    """A second one has no further time of its own."""
+    with pytest.raises(psycopg.errors.TransactionTimeout), attempt.borrow() as connection:
+        for seconds in (0.6, 600):
+            connection.execute("SELECT pg_sleep(%s)", (seconds,))
+    assert attempt.remaining_seconds <= 0
+
+
+def test_a_workers_clock_that_is_wrong_does_not_decide_when_time_is_up(
+    attempt: Attempt, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    two_hours = 7200.0
+    ahead = SimpleNamespace(time=lambda: time.time() + two_hours, monotonic=time.monotonic)
+    monkeypatch.setattr(attempts, "time", ahead)
+    again = Attempt(**{**_fields(attempt), "options": BatchOptions(timeout_seconds=600)})
+    assert 0 < again.remaining_seconds <= 600
+    again.check()
+
+
+def _fields(attempt: Attempt) -> dict[str, Any]:
+    return {name: value for name, value in vars(attempt).items() if not name.startswith("_")}
