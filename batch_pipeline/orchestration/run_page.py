@@ -8,10 +8,13 @@ import time
 import traceback
 from collections.abc import Mapping
 from dataclasses import asdict
+from uuid import uuid4
 
 import psycopg
 from dagster import (
     AssetMaterialization,
+    DagsterInstance,
+    DagsterRun,
     Failure,
     MetadataValue,
     OpExecutionContext,
@@ -24,9 +27,11 @@ from psycopg import sql
 from sqlalchemy.exc import DBAPIError
 
 from batch_pipeline.batches.model import Batch, PhaseName
+from batch_pipeline.batches.states import Reason
 from batch_pipeline.database import borrowed
 from batch_pipeline.errors import BatchError, NotFoundError, UnavailableError
 from batch_pipeline.loading.staging import Staging
+from batch_pipeline.orchestration import tags
 from batch_pipeline.phases.attempt import Progress
 from batch_pipeline.records.registry import RESOURCES
 from batch_pipeline.storage import keys
@@ -239,6 +244,17 @@ def failure_of(error: BatchError, system: System, batch_id: str) -> Failure:
     except (UnavailableError, NotFoundError, psycopg.Error, DBAPIError):
         shown["incomplete"] = MetadataValue.text("The ledger could not be asked for more.")
     return Failure(message, metadata=shown, allow_retries=False)
+
+
+def show_refused(instance: DagsterInstance, batch: Batch) -> DagsterRun:
+    """Adds a failed run for a batch that was refused at intake, so that Dagster's timeline shows what the ledger has.
+
+    Nothing was executed: the run has the batch's tag, and its one event says why.
+    """
+    run = instance.add_run(DagsterRun(tags.JOB_NAME, run_id=str(uuid4()), tags={tags.BATCH_ID: batch.id}))
+    reason = batch.reason or Reason("internal_error", "The batch was refused.")
+    instance.report_run_failed(run, message=without_values(reason.code, reason.message, batch.id))
+    return run
 
 
 def without_values(code: str, message: str, batch_id: str) -> str:

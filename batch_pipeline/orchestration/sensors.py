@@ -31,6 +31,7 @@ from batch_pipeline.orchestration.config import run_request_of
 from batch_pipeline.orchestration.ops import batch_job
 from batch_pipeline.orchestration.reconciling import reconcile, reconcile_run
 from batch_pipeline.orchestration.retention import prune
+from batch_pipeline.orchestration.run_page import show_refused
 from batch_pipeline.orchestration.run_queue import QUEUED_PER_SLOT
 from batch_pipeline.system import System, shared_system
 
@@ -67,7 +68,8 @@ def upload_sensor(context: SensorEvaluationContext) -> Iterator[RunRequest | Ski
             fault = error
         for batch in taken:
             if batch.reason is not None:
-                context.log.warning(f"{batch.source_key}: batch {batch.id} failed: {batch.reason.message}")
+                show_refused(context.instance, batch)
+                context.log.warning(f"Batch {batch.id} was refused: {batch.reason.code}")
         waiting = awaiting_launch(
             system.engine, LAUNCHES_PER_TICK, per_organization=QUEUED_PER_SLOT * settings.organization_runs
         )

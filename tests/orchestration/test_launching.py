@@ -14,7 +14,9 @@ import pytest
 from aiobotocore.client import AioBaseClient
 from batch_runs import arrived, as_csv, contacts, new_organization
 from dagster import (
+    DagsterEventType,
     DagsterInstance,
+    DagsterRunStatus,
     ExecuteInProcessResult,
     JobDefinition,
     JobExecutionResult,
@@ -34,6 +36,7 @@ from batch_pipeline.intake import inbox
 from batch_pipeline.local.system import LocalServers
 from batch_pipeline.orchestration import tags
 from batch_pipeline.orchestration.execute import execute_batch
+from batch_pipeline.orchestration.reconciling import reconcile
 from batch_pipeline.storage import keys
 from batch_pipeline.storage.store import Store
 from batch_pipeline.system import System
@@ -184,6 +187,20 @@ def test_a_tick_takes_organizations_in_turn_and_files_in_order(system: System) -
     assert len(inbox.take_in(system, limit=3)) == 2
     names = [batch.source_key for batch in _batches(system) if batch.organization_id == flood]
     assert names == [f"uploads/{flood}/contact/merge/{number}.csv" for number in range(4)]
+
+
+def test_a_file_that_is_refused_at_intake_is_a_failed_run_in_dagster_too(
+    system: System, instance: DagsterInstance
+) -> None:
+    system.store.write("uploads/default/spaceship/merge/people.csv", b"name\nAda\n")
+    assert _tick(instance) == []
+    (batch,) = _batches(system)
+    (run,) = instance.get_runs()
+    assert (run.status, run.tags[tags.BATCH_ID]) == (DagsterRunStatus.FAILURE, batch.id)
+    (failure,) = instance.all_logs(run.run_id, of_type=DagsterEventType.RUN_FAILURE)
+    assert batch.reason is not None
+    assert batch.reason.message in failure.user_message
+    assert reconcile(system, instance) == []
 
 
 class CrashError(Exception):

@@ -71,9 +71,14 @@ def attempt(system: System, batch: Batch, tmp_path: Path) -> Attempt:
 
 def test_the_statements_of_an_attempt_share_its_time(attempt: Attempt) -> None:
     """A second one has no further time of its own."""
-    with pytest.raises(psycopg.errors.TransactionTimeout), attempt.borrow() as connection:
-        for seconds in (0.6, 600):
-            connection.execute("SELECT pg_sleep(%s)", (seconds,))
+
+    def sleep_twice() -> None:
+        with attempt.borrow() as connection:
+            connection.execute("SELECT pg_sleep(0.6)")
+            connection.execute("SELECT pg_sleep(600)")
+
+    with pytest.raises(psycopg.errors.TransactionTimeout):
+        sleep_twice()
     assert attempt.remaining_seconds <= 0
 
 
