@@ -39,13 +39,13 @@ def demo(
 ) -> None:
     """Show the whole system at work on sample files, locally, and check every number."""
     from batch_pipeline.local.demo import demo_system, differences, process_samples
-    from batch_pipeline.local.samples import make_samples
+    from batch_pipeline.local.samples import load_samples
     from batch_pipeline.local.supervision import ServiceEndedError
 
     check_data_dir(data_dir)
     began = time.monotonic()
     with stopping_in_order(), _nothing_configured(), demo_system(data_dir, report=say) as running:
-        samples = make_samples(rows)
+        samples = load_samples(rows)
         say(f"Ready after {time.monotonic() - began:.0f} s: Dagster UI at {running.local.dagster_url}")
         say(f"Sample files go into {_short(running.servers.inbox / running.organization)}")
         try:

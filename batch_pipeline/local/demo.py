@@ -22,7 +22,7 @@ from batch_pipeline.errors import UnavailableError
 from batch_pipeline.intake.rejected_items import create_from_rejected
 from batch_pipeline.local.announcing import Report
 from batch_pipeline.local.s3 import free_port
-from batch_pipeline.local.sample_files import RejectedFrom, Sample, csv_text
+from batch_pipeline.local.samples import RejectedFrom, Sample, csv_text
 from batch_pipeline.local.system import LocalServers, LocalSystem, local_system
 from batch_pipeline.storage import keys
 from batch_pipeline.system import System, open_system

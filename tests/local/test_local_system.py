@@ -104,7 +104,7 @@ def test_it_answers_lets_no_second_one_in_and_a_signal_ends_all_of_it_with_exit_
     data_dir: Path, processes_of: Callable[[Path], list[str]]
 ) -> None:
     with up(data_dir) as system:
-        with urllib.request.urlopen(f"{system.url}/server_info", timeout=30) as answer:  # noqa: S310 -- ours
+        with urllib.request.urlopen(f"{system.url}/server_info", timeout=120) as answer:  # noqa: S310 -- ours
             assert answer.status == 200
         commands = processes_of(data_dir)
         secret = (data_dir / "s3.keys.json").read_text().split('"')[-2]
