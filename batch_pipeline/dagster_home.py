@@ -56,8 +56,10 @@ def dagster_database_url(database_url: str) -> str:
 def prepare_dagster_home(data_dir: Path) -> Path:
     """A home folder for Dagster in ``data_dir``, with this package's dagster.yaml as it is now."""
     home = data_dir.resolve() / "dagster_home"
-    home.mkdir(parents=True, exist_ok=True)
+    home.mkdir(mode=0o700, parents=True, exist_ok=True)
+    home.chmod(0o700)  # what runs print goes to a folder in it
     shutil.copyfile(_DAGSTER_YAML, home / "dagster.yaml")
+    (home / "dagster.yaml").chmod(0o600)
     return home
 
 

@@ -240,5 +240,5 @@ def running(module_system: System) -> Iterator[LocalSystem]:
     folder = Path(tempfile.mkdtemp(prefix="batch-pipeline-tests-", dir="/var/tmp"))
     with local_system(folder / "data", port=free_port(), api_port=free_port(), s3_port=None) as system:
         yield system
-        system._supervisor.hurry()
+        system.hurry()
     shutil.rmtree(folder)

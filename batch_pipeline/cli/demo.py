@@ -1,4 +1,4 @@
-"""The command `demo`: shows the demonstration of `local.demo`, and whether all of it went as it should."""
+"""The command `demo`: runs the demonstration of `local.demo`, shows it, and compares its numbers."""
 
 import os
 import time
@@ -22,7 +22,7 @@ from batch_pipeline.settings import get_settings
 if TYPE_CHECKING:
     from batch_pipeline.local.demo import DemoSystem, Outcome
 
-# Beside what `up` and `run` use, so that a demonstration may go on meanwhile and can be thrown away.
+# Not the folder of `up` and `run`: a demonstration can run beside them and be deleted.
 DEMO_DATA_DIR = DEFAULT_DATA_DIR / "demo"
 _REJECTIONS_SHOWN = 12
 _CONFIGURATION = ("BATCH_", "AWS_", "DAGSTER_")
@@ -39,28 +39,23 @@ def demo(
 ) -> None:
     """Show the whole system at work on sample files, locally, and check every number."""
     from batch_pipeline.local.demo import demo_system, differences, process_samples
-    from batch_pipeline.local.samples import make_samples
+    from batch_pipeline.local.samples import load_samples
     from batch_pipeline.local.supervision import ServiceEndedError
 
     check_data_dir(data_dir)
     began = time.monotonic()
-    with stopping_in_order(), _nothing_configured():
-        say("Starting PostgreSQL, S3 and Dagster …")
-        with demo_system(data_dir) as running:
-            samples = make_samples(rows)
-            say(f"Ready after {time.monotonic() - began:.0f} s: Dagster UI at {running.local.dagster_url}")
-            say(f"Sample files go into {_short(running.servers.inbox / running.organization)}")
-            try:
-                with _shown() as show:
-                    outcomes = process_samples(running, samples, show)
-            except ServiceEndedError as error:
-                say_error(error.message)
-                raise typer.Exit(1) from None
-            wrong = [
-                f"{outcome.sample.title}: {each}" for outcome in outcomes for each in differences(running, outcome)
-            ]
-            _print_summary(running, outcomes, data_dir)
-            say("Stopping …")
+    with stopping_in_order(), _nothing_configured(), demo_system(data_dir, report=say) as running:
+        samples = load_samples(rows)
+        say(f"Ready after {time.monotonic() - began:.0f} s: Dagster UI at {running.local.dagster_url}")
+        say(f"Sample files go into {_short(running.servers.inbox / running.organization)}")
+        try:
+            with _shown() as show:
+                outcomes = process_samples(running, samples, show)
+        except ServiceEndedError as error:
+            say_error(error.message)
+            raise typer.Exit(1) from None
+        wrong = [f"{outcome.sample.title}: {each}" for outcome in outcomes for each in differences(running, outcome)]
+        _print_summary(running, outcomes, data_dir)
     for line in wrong:
         say_error(line)
     if wrong:
@@ -70,7 +65,7 @@ def demo(
 
 @contextmanager
 def _nothing_configured() -> Iterator[None]:
-    """Hides the environment's deployment: sample data are no business of a database that is in use."""
+    """Hides the configured deployment: no sample data may get into a database that is in use."""
     hidden = {name: os.environ.pop(name) for name in list(os.environ) if name.startswith(_CONFIGURATION)}
     get_settings.cache_clear()
     try:
@@ -82,22 +77,22 @@ def _nothing_configured() -> Iterator[None]:
 
 @contextmanager
 def _shown() -> "Iterator[Callable[[Sequence[Outcome]], None]]":
-    """A table that changes on a terminal, else a line for each change of a status."""
+    """A live table on a terminal, else a line for each change of a status."""
     console = talk_console()
     if console.is_terminal:
         with Live(console=console, transient=True, refresh_per_second=8) as live:
             yield lambda outcomes: live.update(_progress_table(outcomes))
         return
-    told: dict[str, str] = {}
+    printed: dict[str, str] = {}
 
-    def tell(outcomes: "Sequence[Outcome]") -> None:
+    def print_changes(outcomes: "Sequence[Outcome]") -> None:
         for outcome in outcomes:
             status = _stage(outcome)
-            if told.get(outcome.sample.title) != status:
-                told[outcome.sample.title] = status
+            if printed.get(outcome.sample.title) != status:
+                printed[outcome.sample.title] = status
                 say(f"{outcome.sample.title}: {status}")
 
-    yield tell
+    yield print_changes
 
 
 def _progress_table(outcomes: "Sequence[Outcome]") -> Table:
@@ -126,8 +121,8 @@ def _stage(outcome: "Outcome") -> str:
         return outcome.batch.status
     sample = outcome.sample
     if sample.made_of is not None:
-        return f"comes of {sample.made_of}"
-    return "waits in the inbox" if sample.after is None else f"comes after {sample.after}"
+        return f"waits for {sample.made_of}"
+    return "waits in the inbox" if sample.after is None else f"waits for {sample.after}"
 
 
 def _print_summary(running: "DemoSystem", outcomes: "Sequence[Outcome]", data_dir: Path) -> None:

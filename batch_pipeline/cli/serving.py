@@ -8,7 +8,7 @@ from batch_pipeline.cli.console import say
 from batch_pipeline.cli.flags import DEFAULT_DATA_DIR, DataDir
 from batch_pipeline.cli.interrupts import stopping_in_order
 from batch_pipeline.cli.session import servers
-from batch_pipeline.errors import UnavailableError
+from batch_pipeline.errors import SettingError
 
 
 def add_to(app: typer.Typer) -> None:
@@ -31,7 +31,7 @@ def api(
 
 
 def _require_free(host: str, port: int) -> None:
-    """Raises UnavailableError now, rather than after seconds of imports, where the address can't be had."""
+    """Raises SettingError now, rather than after seconds of imports, where the address can't be had."""
     import socket
 
     try:
@@ -40,6 +40,6 @@ def _require_free(host: str, port: int) -> None:
             trial.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
             trial.bind(family[4])
     except OSError as error:
-        raise UnavailableError(
-            "api", f"{host}:{port} can't be listened at ({error.strerror}): give another --host or --port"
+        raise SettingError(
+            f"{host}:{port} can't be listened at ({error.strerror}): give another --host or --port"
         ) from None

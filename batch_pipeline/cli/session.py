@@ -5,9 +5,11 @@ Every import of something heavy is inside a function, so that no command pays fo
 
 from collections.abc import Iterator
 from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from batch_pipeline.cli.console import say
 from batch_pipeline.errors import SettingError, UnavailableError
 from batch_pipeline.settings import get_settings
 
@@ -31,11 +33,12 @@ def servers(data_dir: Path, *, migrate: bool = False) -> "Iterator[LocalServers 
     Raises SettingError and UnavailableError.
     """
     from batch_pipeline import migrations
+    from batch_pipeline.local.servers import embedded_servers
     from batch_pipeline.local.system import connected
 
     if get_settings().database_url is None:
         check_data_dir(data_dir)
-    with connected(data_dir) as local:
+    with connected(data_dir, start=partial(embedded_servers, report=say)) as local:
         if migrate or local is not None:
             migrations.upgrade(get_settings().require_database_url())
         with _schema_checked():
@@ -131,9 +134,11 @@ def require_running_system(data_dir: Path) -> None:
 
 
 def check_data_dir(data_dir: Path) -> None:
-    """Makes the folder. Raises SettingError where that can't be."""
+    """Makes the folder. Raises SettingError where that is not possible."""
+    from batch_pipeline.local.private_files import data_folder
+
     try:
-        data_dir.mkdir(mode=0o755, parents=True, exist_ok=True)
+        data_folder(data_dir)
     except OSError as error:
         raise SettingError(f"--data-dir {data_dir} can't be used ({error.strerror}): name another folder") from None
 

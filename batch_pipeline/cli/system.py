@@ -30,12 +30,15 @@ def up(
     s3_port: Annotated[int, typer.Option(help="Port of the embedded S3 server.", min=1, max=65535)] = 9000,
 ) -> None:
     """Run the local system (Dagster, and embedded servers unless others are configured) until interrupted."""
-    from batch_pipeline.local.system import run_up
+    from batch_pipeline.local.supervision import ServiceEndedError
+    from batch_pipeline.local.up import run_up
 
     check_data_dir(data_dir)
-    say("Starting …")
-    code = run_up(data_dir, port=port, api_port=api_port, s3_port=s3_port, on_ready=_show_addresses, report=say_error)
-    raise typer.Exit(code)
+    try:
+        run_up(data_dir, port=port, api_port=api_port, s3_port=s3_port, on_ready=_show_addresses, report=say)
+    except ServiceEndedError as error:
+        say_error(error.message)
+        raise typer.Exit(1) from None
 
 
 @database.command("upgrade")

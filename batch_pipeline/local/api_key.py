@@ -1,13 +1,14 @@
-"""The key of the local system: made once, kept in the data directory for its owner alone, and printed by `up`."""
+"""The API key of the local system: created once, kept in the data directory (mode 0600), and printed by `up`."""
 
-import os
 from pathlib import Path
+
+from batch_pipeline.local.private_files import write_private
 
 FILE_NAME = "api-key"
 
 
 def local_key(data_dir: Path) -> str:
-    """The key of organization ``default``: the one kept in the folder, if it is still good, else a new one.
+    """The key of organization ``default``: the one in the folder if it is valid, else a new one.
 
     The settings must lead to the database.
     """
@@ -25,7 +26,5 @@ def local_key(data_dir: Path) -> str:
         made = create_key(engine, DEFAULT_ORGANIZATION).key
     finally:
         engine.dispose()
-    path.unlink(missing_ok=True)
-    with open(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "w", encoding="ascii") as file:
-        file.write(made + "\n")
+    write_private(path, made + "\n")
     return made

@@ -1,8 +1,7 @@
 """The demonstration: sample files go into the inbox of a whole local system, and every number is checked.
 
-Nothing is simulated: the files are copied into the inbox folder as a user would, the sensor finds them, Dagster's
-daemon launches their runs, that of rejected items tried again included. What is shown meanwhile, and how, is the
-command's.
+Nothing is simulated. The files are copied into the inbox folder as a user would do it, the sensor finds them, and
+Dagster's daemon launches their runs, also the one that retries rejected items. The command `demo` shows the progress.
 """
 
 import json
@@ -21,14 +20,15 @@ from batch_pipeline.batches.organizations import create_organization
 from batch_pipeline.batches.states import FINAL
 from batch_pipeline.errors import UnavailableError
 from batch_pipeline.intake.rejected_items import create_from_rejected
+from batch_pipeline.local.announcing import Report
 from batch_pipeline.local.s3 import free_port
-from batch_pipeline.local.sample_files import RejectedFrom, Sample, csv_text
+from batch_pipeline.local.samples import RejectedFrom, Sample, csv_text
 from batch_pipeline.local.system import LocalServers, LocalSystem, local_system
 from batch_pipeline.storage import keys
 from batch_pipeline.system import System, open_system
 
 _POLL_SECONDS = 0.3
-# Without any batch's having come further. However slow the machine, this is more than a step takes.
+# How long no batch may make progress: more than a step takes on a slow machine.
 _PATIENCE_SECONDS = 120.0
 
 
@@ -43,13 +43,13 @@ class DemoSystem:
     club: str
 
     def organization_of(self, sample: Sample) -> str:
-        """Whose inbox the sample is put into."""
+        """The organization that gets the sample."""
         return self.club if sample.is_clubs else self.organization
 
 
 @dataclass(frozen=True)
 class Outcome:
-    """A sample and its batch: None until it has been taken in."""
+    """A sample and its batch, which is None until the sample has been taken in."""
 
     sample: Sample
     batch: Batch | None
@@ -61,16 +61,16 @@ class Outcome:
 
 
 @contextmanager
-def demo_system(data_dir: Path) -> Iterator[DemoSystem]:
+def demo_system(data_dir: Path, *, report: Report) -> Iterator[DemoSystem]:
     """Starts the local system of ``data_dir`` on free ports, with new organizations. For the main thread.
 
     Raises as `local_system`.
     """
-    with local_system(data_dir, port=free_port(), api_port=free_port(), s3_port=None) as local:
+    with local_system(data_dir, port=free_port(), api_port=free_port(), s3_port=None, report=report) as local:
         if local.servers is None:
             raise UnavailableError("storage", "The demonstration needs embedded servers: unset BATCH_DATABASE_URL.")
         with open_system() as system:
-            # So that every number holds, whatever earlier demonstrations left behind.
+            # New ones, so that the numbers don't depend on earlier demonstrations.
             organization = f"demo-{time.strftime('%Y%m%d-%H%M%S')}-{secrets.token_hex(2)}"
             club = f"{organization}-club"
             create_organization(system.engine, organization)
@@ -78,16 +78,16 @@ def demo_system(data_dir: Path) -> Iterator[DemoSystem]:
             try:
                 yield DemoSystem(local, local.servers, system, organization, club)
             except BaseException:
-                local._supervisor.hurry()  # nobody needs the ends of sample runs
+                local.hurry()  # nobody needs the sample batches
                 raise
 
 
 def process_samples(
     demo: DemoSystem, samples: Sequence[Sample], show: Callable[[Sequence[Outcome]], None]
 ) -> list[Outcome]:
-    """Puts the samples into the inbox and waits until all batches have ended; ``show`` is told how far each is.
+    """Puts the samples into the inbox and waits until all batches have ended; calls ``show`` with their progress.
 
-    Raises ServiceEndedError where a part of the system ends by itself, UnavailableError where nothing gets on.
+    Raises ServiceEndedError if a part of the system ends, UnavailableError if no batch makes progress.
     """
     moved_at, progress = time.monotonic(), ""
     waiting = list(samples)
@@ -113,7 +113,7 @@ def process_samples(
 
 
 def differences(demo: DemoSystem, outcome: Outcome) -> list[str]:
-    """What became of the sample otherwise than expected, in words; empty if all is as it should be."""
+    """A sentence part for each number of the sample's batch that is not as expected."""
     expected, batch = outcome.sample.expected, outcome.batch
     if batch is None:
         return ["was never taken in"]
@@ -133,12 +133,12 @@ def differences(demo: DemoSystem, outcome: Outcome) -> list[str]:
 
 
 def errors_file(demo: DemoSystem, batch: Batch) -> Path:
-    """Where the batch's errors.csv lies on this machine."""
+    """The path of the batch's errors.csv on this machine."""
     return demo.servers.storage_folder / keys.errors_csv(batch.id)
 
 
 def _outcomes(demo: DemoSystem, samples: Sequence[Sample]) -> list[Outcome]:
-    """Each sample with its batch: of several under one key, in the order in which they were put there."""
+    """Each sample with its batch. Batches of one key belong to its samples in the order of their creation."""
     by_origin: dict[str | None, list[Batch]] = {}
     for organization in (demo.organization, demo.club):
         for batch in demo.system.ledger.find(organization_id=organization, newest_first=False):
@@ -159,15 +159,15 @@ def _key(demo: DemoSystem, sample: Sample) -> str:
 
 
 def _progress(outcomes: Sequence[Outcome]) -> str:
-    """Where the batches stand that have not ended, in words."""
-    standing = []
+    """The batches that have not ended, with their status, as text."""
+    pending = []
     for outcome in outcomes:
         if outcome.batch is None:
-            standing.append(f"{outcome.sample.title} not taken in")
+            pending.append(f"{outcome.sample.title} not taken in")
         elif not outcome.is_final:
             done = sum(phase.processed for phase in outcome.batch.phases)
-            standing.append(f"{outcome.sample.title} {outcome.batch.status} ({done:,} items seen)")
-    return ", ".join(standing)
+            pending.append(f"{outcome.sample.title} {outcome.batch.status} ({done:,} items seen)")
+    return ", ".join(pending)
 
 
 def _is_due(demo: DemoSystem, sample: Sample, outcomes: Mapping[str, Outcome]) -> bool:
@@ -175,7 +175,7 @@ def _is_due(demo: DemoSystem, sample: Sample, outcomes: Mapping[str, Outcome]) -
         before = outcomes[sample.after]
         if before.batch is None or (sample.once_ended and not before.is_final):
             return False
-    # Its batch is known a moment before a file leaves the inbox; overwriting it in that moment could lose either.
+    # A batch is recorded a moment before its file leaves the inbox; a file copied over it then could be lost.
     if not isinstance(sample.content, RejectedFrom) and (demo.servers.storage_folder / _key(demo, sample)).exists():
         return False
     return sample.made_of is None or outcomes[sample.made_of].is_final
@@ -188,7 +188,7 @@ def _send(demo: DemoSystem, sample: Sample, outcomes: Mapping[str, Outcome]) -> 
         return
     origin = outcomes[sample.content.title].batch
     if origin is None:
-        raise ValueError(f"{sample.title} is made of a batch that there is not")
+        raise ValueError(f"{sample.title} is made from a batch that does not exist")
     if isinstance(sample.content, RejectedFrom):
         create_from_rejected(demo.system, origin.id, starter=Starter.launcher)
         return

@@ -1,52 +1,25 @@
-"""A process that ends what `supervision` started, should the supervising process be killed.
+"""A process that kills what `supervision` started, in case the supervising process is killed.
 
-Told the process groups on its standard input, one number a line, it waits for that to close; then it ends
-the groups that are left. In the ordinary course none are. Children's death signals would not do: they do
-not reach what the children started themselves, such as the processes of runs.
+It reads the ids of process groups from its standard input, one a line. When that closes, it kills the groups that
+still exist; after an orderly stop there are none. Death signals would not do: they reach the services, but not the
+processes of runs that the services started.
+
+It sends SIGKILL because Dagster takes SIGTERM in a run's process as a request to cancel the run, and nobody asked
+for that: a batch whose process was killed is reported as ``worker_lost``.
 """
 
-import os
 import signal
 import sys
-import time
-from collections.abc import Callable, Sequence
-from contextlib import suppress
 
-_POLL_SECONDS = 0.05
-
-
-def end_groups(groups: Sequence[int], patience_seconds: float, *, reap: Callable[[], object] = lambda: None) -> None:
-    """Sends SIGTERM to all processes of the groups, and SIGKILL where they outlast ``patience_seconds``.
-
-    ``reap`` is called meanwhile: to collect the caller's own children, else zombies in their group.
-    """
-    for group in groups:
-        _signal(group, signal.SIGTERM)
-    deadline = time.monotonic() + patience_seconds
-    while True:
-        reap()
-        left = [group for group in groups if _signal(group, 0)]
-        if not left or time.monotonic() >= deadline:
-            break
-        time.sleep(_POLL_SECONDS)
-    for group in left:
-        _signal(group, signal.SIGKILL)
-
-
-def _signal(group: int, number: int) -> bool:
-    """Sends a signal (0: none) to a group. False if it has no process any more."""
-    with suppress(ProcessLookupError):
-        os.killpg(group, number)
-        return True
-    return False
+from batch_pipeline.local.processes import kill_group
 
 
 def main() -> None:
     """Waits for the supervising process to end."""
     for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP):
-        signal.signal(number, signal.SIG_IGN)  # its end is the end of its input
-    groups = [int(line) for line in sys.stdin]
-    end_groups(groups, patience_seconds=10.0)
+        signal.signal(number, signal.SIG_IGN)  # it ends when its input ends
+    for group in [int(line) for line in sys.stdin]:
+        kill_group(group)
 
 
 if __name__ == "__main__":

@@ -1,12 +1,18 @@
-"""The folders of the embedded store's inbox, so that `cp file …/uploads/default/contact/merge/` works at any time."""
+"""The inbox folders of the embedded store, and file names in them that S3 can't have."""
 
+import os
+import re
+import time
 from collections.abc import Iterable
 from pathlib import Path
 
+from batch_pipeline.local.private_files import private_folder, private_opener
 from batch_pipeline.records.registry import RESOURCES
+from batch_pipeline.storage.keys import OPTIONS_SUFFIX
 
-# rclone removes a folder with its last object; names that begin with a dot are no batches.
+# rclone removes a folder with its last object. Names that begin with a dot are no batches.
 _KEEPER = ".keep"
+_UNDECODABLE = re.compile("[\udc80-\udcff]")  # what "surrogateescape" makes of bytes that are not UTF-8
 
 
 def make_inbox_folders(inbox: Path, organizations: Iterable[str]) -> None:
@@ -14,6 +20,34 @@ def make_inbox_folders(inbox: Path, organizations: Iterable[str]) -> None:
     for organization in organizations:
         for resource in RESOURCES.values():
             for action in resource.actions:
-                folder = inbox / organization / resource.name / action.value
-                folder.mkdir(parents=True, exist_ok=True)
-                (folder / _KEEPER).touch()
+                folder = private_folder(inbox / organization / resource.name / action.value)
+                with open(folder / _KEEPER, "ab", opener=private_opener):
+                    pass
+
+
+def rename_undecodable(inbox: Path, *, quiet_seconds: float) -> list[str]:
+    """Renames files and folders in the inbox with names that are not UTF-8; returns a line about each.
+
+    rclone lists such a file with U+FFFD in its name and answers 404 when it is read, so it would stay in the inbox
+    unnoticed. Each byte that is not UTF-8 becomes ``_``. A file changed within ``quiet_seconds`` is left for the next
+    call, as it may still be copied; so is one of which the new name is in use. (Control characters are no problem:
+    rclone lists and reads them as U+2400 and following.)
+    """
+    root = os.fsencode(inbox)
+    quiet_since = time.time() - quiet_seconds
+    lines = []
+    for folder, folders, files in os.walk(root, topdown=False):
+        # Sidecars first: the file that they belong to may be taken in as soon as it has its new name.
+        for name in sorted((*files, *folders), key=lambda each: not each.endswith(os.fsencode(OPTIONS_SUFFIX))):
+            new_name = _UNDECODABLE.sub("_", name.decode("utf-8", "surrogateescape")).encode()
+            old, new = os.path.join(folder, name), os.path.join(folder, new_name)
+            if old == new or os.path.lexists(new):
+                continue
+            shown = os.path.relpath(old, root).decode("utf-8", "backslashreplace")
+            try:
+                if name in folders or os.stat(old).st_mtime <= quiet_since:
+                    os.rename(old, new)
+                    lines.append(f"Inbox: renamed {shown} to {new_name.decode()}, as S3 names are UTF-8")
+            except OSError as error:
+                lines.append(f"Inbox: {shown} is not UTF-8 and can't be renamed ({error.strerror}): rename it")
+    return lines

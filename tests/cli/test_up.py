@@ -21,6 +21,7 @@ def test_up_shows_the_addresses_and_ends_with_zero_when_asked(cli: CommandLine) 
             assert line, process.stderr
             shown += line
         taken = here.process("up", "--data-dir", "other", *ports)
+        second = here.process("up", "--data-dir", "data")
         process.send_signal(signal.SIGTERM)
         ended = finished(process)
 
@@ -30,5 +31,8 @@ def test_up_shows_the_addresses_and_ends_with_zero_when_asked(cli: CommandLine) 
     assert (cli.folder / "data" / "api-key").stat().st_mode & 0o077 == 0
     assert "data/s3/batch/uploads/" in shown
     assert ended.returncode == 0, ended.stderr
-    assert taken.returncode == 3
-    assert "--port" in only_line(taken.stderr.removeprefix("Starting …\n"))
+    assert taken.returncode == 2
+    assert "--port" in only_line(taken.stderr)
+    assert second.returncode == 2
+    for part in ("already running", f"http://127.0.0.1:{port}", f"http://127.0.0.1:{ports[3]}", "--data-dir"):
+        assert part in only_line(second.stderr)

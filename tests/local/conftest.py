@@ -12,7 +12,7 @@ import pytest
 
 @pytest.fixture
 def open_folder() -> Iterator[Path]:
-    """An empty folder that every account may enter. At the end no process may be left that knows it."""
+    """An empty folder that every account may enter. At the end no process may be left that uses it."""
     folder = Path(tempfile.mkdtemp(prefix="batch-pipeline-tests-", dir="/var/tmp"))
     folder.chmod(0o755)
     yield folder
@@ -28,7 +28,7 @@ def data_dir(open_folder: Path) -> Path:
 
 @pytest.fixture
 def processes_of() -> Callable[[Path], list[str]]:
-    """A function that gives the command lines of the processes that work in a folder or were told of it."""
+    """A function that gives the command lines of the processes that work in a folder or have it in their arguments."""
     return _processes_of
 
 

@@ -162,7 +162,7 @@ def test_root_leaves_the_modes_of_folders_alone_and_keeps_the_data_elsewhere(
     try:
         write_row(server.start())
         elsewhere = Path((closed / "data" / "postgres.location").read_text().strip())
-        assert stat.S_IMODE(elsewhere.stat().st_mode) == 0o755
+        assert stat.S_IMODE(elsewhere.stat().st_mode) == 0o711
         server.stop()
         assert [stat.S_IMODE(folder.stat().st_mode) for folder in above] == before
         assert processes_of(elsewhere) == []

@@ -1,27 +1,32 @@
-"""Several commands share a data directory's servers, and the last one to go, however it goes, takes them along."""
+"""Commands share the servers of a data directory; the one that started them stops them, however it ends."""
 
 import json
 import os
 import signal
+import socket
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 
+import psutil
 import psycopg
 import pytest
 import sqlalchemy
+from process_table import command_of
 
 from batch_pipeline.dagster_home import DAGSTER_SCHEMA
-from batch_pipeline.errors import UnavailableError
-from batch_pipeline.local.s3 import free_port
-from batch_pipeline.local.servers import embedded_servers
+from batch_pipeline.errors import SettingError
+from batch_pipeline.local.servers import embedded_servers, owned_servers
 
 USER = """
 import json, sys, pathlib
 from batch_pipeline.local.servers import embedded_servers
-with embedded_servers(pathlib.Path(sys.argv[1])) as servers:
+def report(line):
+    if line.startswith("Waiting"):
+        print(line, file=sys.stderr, flush=True)
+with embedded_servers(pathlib.Path(sys.argv[1]), report=report) as servers:
     print(json.dumps(servers.environment), flush=True)
     sys.stdin.read()
 """
@@ -41,16 +46,26 @@ class OtherProcess:
             self._environment = json.loads(self.process.stdout.readline())
         return self._environment
 
-    def leave(self) -> None:
+    def end(self) -> None:
+        """Lets it go on to its end."""
         assert self.process.stdin is not None
         self.process.stdin.close()
-        assert self.process.wait(120) == 0
+
+    def stderr_line(self) -> str:
+        assert self.process.stderr is not None
+        return self.process.stderr.readline()
 
 
 @contextmanager
-def other_process(data_dir: Path) -> Iterator[OtherProcess]:
+def other_process(data_dir: Path, *, after: OtherProcess | None = None) -> Iterator[OtherProcess]:
+    if after is not None:
+        assert after.environment
     with subprocess.Popen(
-        [sys.executable, "-c", USER, str(data_dir)], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
+        [sys.executable, "-c", USER, str(data_dir)],
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
     ) as process:
         try:
             yield OtherProcess(process)
@@ -63,8 +78,12 @@ def answers(environment: dict[str, str]) -> bool:
         return connection.execute("SELECT true").fetchone() == (True,)
 
 
-def keeper_pid(data_dir: Path) -> int:
-    return int(json.loads((data_dir / "servers.json").read_text())["pid"])
+def pid_of(data_dir: Path, name: str) -> int:
+    """The server's process: the one of that program that has no other of it as parent."""
+    for process in psutil.process_iter(["name"]):
+        if process.info["name"] == name and str(data_dir) in command_of(process):
+            return process.pid
+    raise AssertionError(f"no {name} in {data_dir}")
 
 
 def test_the_environment_names_all_that_the_package_reads(data_dir: Path) -> None:
@@ -85,31 +104,52 @@ def test_the_environment_names_all_that_the_package_reads(data_dir: Path) -> Non
         assert dict(os.environ) == before
 
 
-def test_a_second_process_joins_and_the_last_to_leave_stops_them(
+def test_a_second_command_joins_and_the_first_waits_for_it(
     data_dir: Path, processes_of: Callable[[Path], list[str]]
 ) -> None:
     with other_process(data_dir) as first:
         assert answers(first.environment)
         with embedded_servers(data_dir) as servers:
             assert servers.environment == first.environment
-            first.leave()
-            assert servers.running()
+            first.end()
+            assert "Waiting for other commands" in first.stderr_line()
+            assert first.process.poll() is None
             assert answers(servers.environment)
-        assert not servers.running()
+        first.process.wait(120)
+        assert first.process.returncode == 0
     assert processes_of(data_dir) == []
 
 
-def test_the_first_may_be_killed_while_another_uses_them(data_dir: Path) -> None:
-    with other_process(data_dir) as first:
-        assert answers(first.environment)
-        with embedded_servers(data_dir) as servers:
-            first.process.kill()
-            first.process.wait()
-            assert servers.running()
-            assert answers(servers.environment)
+def test_the_first_waits_for_the_second_also_where_it_fails(data_dir: Path) -> None:
+    second: OtherProcess | None = None
+
+    def let_it_end(line: str) -> None:
+        if line.startswith("Waiting") and second is not None:
+            second.end()
+
+    def fail_while_another_has_joined() -> None:
+        nonlocal second
+        with embedded_servers(data_dir, report=let_it_end) as servers:
+            second = others.enter_context(other_process(data_dir))
+            assert second.environment == servers.environment
+            raise RuntimeError("mine")
+
+    with ExitStack() as others:
+        with pytest.raises(RuntimeError, match="mine"):
+            fail_while_another_has_joined()
+        assert second is not None
+        assert second.process.wait(120) == 0
 
 
-def test_they_stop_when_their_only_user_is_killed_and_start_again(
+def test_a_command_that_joined_may_be_killed(data_dir: Path) -> None:
+    with embedded_servers(data_dir) as servers, other_process(data_dir) as second:
+        assert second.environment == servers.environment
+        second.process.kill()
+        second.process.wait()
+        assert answers(servers.environment)
+
+
+def test_a_killed_owner_leaves_nothing_running_and_the_next_command_starts_with_the_same_data(
     data_dir: Path, processes_of: Callable[[Path], list[str]], eventually: Callable[..., None]
 ) -> None:
     with other_process(data_dir) as first:
@@ -124,60 +164,55 @@ def test_they_stop_when_their_only_user_is_killed_and_start_again(
         assert servers.environment["AWS_SECRET_ACCESS_KEY"] == first.environment["AWS_SECRET_ACCESS_KEY"]
 
 
-def test_a_killed_keeper_takes_both_servers_along_and_the_next_user_gets_new_ones(
-    data_dir: Path, eventually: Callable[..., None]
+def test_the_next_command_starts_while_one_that_had_joined_a_killed_owner_still_lives(data_dir: Path) -> None:
+    with other_process(data_dir) as owner, other_process(data_dir, after=owner) as joined:
+        assert joined.environment == owner.environment
+        owner.process.kill()
+        owner.process.wait()
+        with owned_servers(data_dir, s3_port=None, in_a_hurry=lambda: True) as servers:
+            assert answers(servers.environment)
+            assert joined.process.poll() is None
+
+
+@pytest.mark.parametrize(("name", "called"), [("postgres", "PostgreSQL"), ("rclone", "the S3 server")])
+def test_the_owner_sees_which_server_died(
+    data_dir: Path, eventually: Callable[..., None], name: str, called: str
 ) -> None:
-    with embedded_servers(data_dir) as first:
-        os.kill(keeper_pid(data_dir), signal.SIGKILL)
-        eventually(lambda: not first.running())
-        with embedded_servers(data_dir) as second:
-            assert answers(second.environment)
-
-
-@pytest.mark.parametrize("name", ["postgres", "rclone"])
-def test_if_one_server_dies_the_other_stops_and_users_can_tell(
-    data_dir: Path, eventually: Callable[..., None], name: str
-) -> None:
-    import psutil
-
     with embedded_servers(data_dir) as servers:
-        keeper = psutil.Process(keeper_pid(data_dir))
-        next(child for child in keeper.children() if child.name() == name).kill()
-        eventually(lambda: not servers.running())
-        assert "ended with code -9" in (data_dir / "logs" / "keeper.log").read_text()
+        assert servers.ended() is None
+        os.kill(pid_of(data_dir, name), signal.SIGKILL)
+        eventually(servers.ended)
+        assert str(servers.ended()).startswith(f"{called} was killed by signal 9")
 
 
-def test_processes_that_start_at_once_share_one_pair_of_servers(
+def test_commands_that_start_at_once_share_one_pair_of_servers(
     data_dir: Path, processes_of: Callable[[Path], list[str]]
 ) -> None:
-    with other_process(data_dir) as one, other_process(data_dir) as two:
-        assert one.environment == two.environment
+    with other_process(data_dir) as one, other_process(data_dir) as two, other_process(data_dir) as three:
+        assert one.environment == two.environment == three.environment
         assert sum("serve s3" in command for command in processes_of(data_dir)) == 1
-        one.leave()
-        two.leave()
+        for each in (one, two, three):
+            each.end()
+        for each in (one, two, three):
+            assert each.process.wait(120) == 0
     assert processes_of(data_dir) == []
 
 
-def test_a_port_other_than_the_running_one_is_refused_in_one_line(data_dir: Path) -> None:
-    port = free_port()
+def test_who_must_own_the_servers_is_refused_in_one_line_where_another_command_has_them(data_dir: Path) -> None:
     with (
         embedded_servers(data_dir) as servers,
-        pytest.raises(UnavailableError, match=rf"^the S3 server of \S+ already runs on port \d+, not {port}: "),
-        embedded_servers(data_dir, s3_port=port),
+        pytest.raises(SettingError, match=r"^Another command uses the servers of \S+: wait until .* --data-dir$"),
+        owned_servers(data_dir, s3_port=None),
     ):
         pass
     assert servers.data_dir == data_dir
 
 
-def test_a_taken_port_is_reported_by_whoever_asked_and_nothing_stays(
-    data_dir: Path, processes_of: Callable[[Path], list[str]]
-) -> None:
-    import socket
-
+def test_a_taken_port_is_reported_and_nothing_stays(data_dir: Path, processes_of: Callable[[Path], list[str]]) -> None:
     with socket.create_server(("127.0.0.1", 0)) as other:
         port = other.getsockname()[1]
-        with pytest.raises(UnavailableError, match=f"^port {port}, "), embedded_servers(data_dir, s3_port=port):
+        with pytest.raises(SettingError, match=f"^Port {port} "), owned_servers(data_dir, s3_port=port):
             pass
     assert processes_of(data_dir) == []
-    with embedded_servers(data_dir, s3_port=port) as servers:
+    with owned_servers(data_dir, s3_port=port) as servers:
         assert servers.environment["AWS_ENDPOINT_URL"].endswith(f":{port}")

@@ -1,35 +1,35 @@
 """``up`` as a whole: it answers, watches over its parts, and leaves nothing behind, however it ends."""
 
+import json
 import os
 import signal
 import socket
+import stat
 import subprocess
 import sys
+import threading
+import time
 import urllib.request
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from pathlib import Path
-from typing import IO
 
 import psutil
+import psycopg
 import pytest
 from process_table import command_of
 
-from batch_pipeline.errors import SettingError, UnavailableError
+from batch_pipeline.errors import SettingError
+from batch_pipeline.local.inbox_folders import rename_undecodable
 from batch_pipeline.local.s3 import HOST, free_port
 from batch_pipeline.local.system import connected, local_system
+from batch_pipeline.orchestration.instance import open_instance
+from batch_pipeline.orchestration.reconciling import reconcile
 from batch_pipeline.settings import get_settings
+from batch_pipeline.system import open_system
 
-UP = """
-import sys, pathlib
-from batch_pipeline.local.system import run_up
-ports = [int(port) for port in sys.argv[2:]]
-sys.exit(run_up(
-    pathlib.Path(sys.argv[1]), port=ports[0], api_port=ports[1], s3_port=ports[2],
-    on_ready=lambda system: print("ready", system.dagster_url, flush=True),
-    report=lambda line: print("report", line, flush=True),
-))
-"""
+PROGRAM = Path(sys.executable).with_name("batch-pipeline")
+PATIENCE_SECONDS = 180.0
 
 
 @pytest.fixture(autouse=True)
@@ -41,96 +41,206 @@ def settings_read_anew() -> Iterator[None]:
 
 
 class Up:
-    """A running ``up`` and what it prints."""
+    """A running `batch-pipeline up`, with the lines that it printed."""
 
-    def __init__(self, process: "subprocess.Popen[str]") -> None:
+    def __init__(self, process: "subprocess.Popen[str]", data_dir: Path, port: int) -> None:
         self.process = process
-        assert process.stdout is not None
-        self._output: IO[str] = process.stdout
-        self.word, self.url = self.line().split(" ", 1)
+        self.data_dir = data_dir
+        self.url = f"http://{HOST}:{port}"
+        self.lines: list[str] = []
+        self._reader = threading.Thread(target=self._read, daemon=True)
+        self._reader.start()
 
-    def line(self) -> str:
-        return self._output.readline().strip()
+    def _read(self) -> None:
+        assert self.process.stdout is not None
+        for line in self.process.stdout:
+            self.lines.append(line.strip())
+
+    def wait_for(self, text: str, *, seconds: float = PATIENCE_SECONDS) -> None:
+        deadline = time.monotonic() + seconds
+        while not any(text in line for line in self.lines):
+            assert self.process.poll() is None, self.lines
+            assert time.monotonic() < deadline, self.lines
+            time.sleep(0.02)
+
+    def ended(self) -> int:
+        code = self.process.wait(PATIENCE_SECONDS)
+        self._reader.join(PATIENCE_SECONDS)
+        return code
 
     def child(self, part: str) -> psutil.Process:
         children = psutil.Process(self.process.pid).children(recursive=True)
         return next(child for child in children if part in command_of(child))
 
+    @property
+    def database_url(self) -> str:
+        return str(json.loads((self.data_dir / "servers.json").read_text())["database_url"])
+
 
 @contextmanager
 def up(data_dir: Path) -> Iterator[Up]:
-    ports = [str(free_port()) for _ in range(3)]
-    environment = {name: value for name, value in os.environ.items() if not name.startswith(("BATCH_", "DAGSTER_"))}
+    ports = [free_port() for _ in range(3)]
+    flags = zip(("--port", "--api-port", "--s3-port"), map(str, ports), strict=True)
+    hidden = ("BATCH_", "DAGSTER_", "AWS_")
     with subprocess.Popen(
-        [sys.executable, "-c", UP, str(data_dir), *ports], stdout=subprocess.PIPE, text=True, env=environment
+        [PROGRAM, "up", "--data-dir", str(data_dir), *(word for flag in flags for word in flag)],
+        stdin=subprocess.DEVNULL,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+        env={name: value for name, value in os.environ.items() if not name.startswith(hidden)},
     ) as process:
+        system = Up(process, data_dir, ports[0])
         try:
-            yield Up(process)
+            system.wait_for("Ctrl-C stops it")
+            yield system
         finally:
-            process.terminate()
-            process.wait(120)
+            process.kill()
+            process.wait()
 
 
+@pytest.mark.timeout(600)
 def test_it_answers_lets_no_second_one_in_and_a_signal_ends_all_of_it_with_exit_code_0(
     data_dir: Path, processes_of: Callable[[Path], list[str]]
 ) -> None:
     with up(data_dir) as system:
-        assert system.word == "ready"
         with urllib.request.urlopen(f"{system.url}/server_info", timeout=120) as answer:  # noqa: S310 -- ours
             assert answer.status == 200
         commands = processes_of(data_dir)
         secret = (data_dir / "s3.keys.json").read_text().split('"')[-2]
         assert not any(secret in command for command in commands)
         with (
-            pytest.raises(UnavailableError, match=r"^the local system of \S+ runs already: "),
-            local_system(data_dir, port=free_port(), api_port=free_port(), s3_port=None),
+            pytest.raises(
+                SettingError, match=rf"^The local system of \S+ is already running \(.*{system.url}, .*: end"
+            ),
+            local_system(data_dir),
         ):
             pass
+        undecodable = os.fsencode(data_dir / "s3/batch/uploads/default/contact/merge") + b"/caf\xe9.csv"
+        Path(os.fsdecode(undecodable)).write_text("name\nAda\n")
+        system.wait_for("renamed default/contact/merge/caf\\xe9.csv to caf_.csv")
         system.process.send_signal(signal.SIGINT)
-        assert system.process.wait(120) == 0
+        system.wait_for("Stopping", seconds=2.0)
+        assert system.ended() == 0
+    assert any(line.startswith("Starting the code server … (") for line in system.lines)  # takes more than 2 s
     assert processes_of(data_dir) == []
     assert list(data_dir.glob("socket-*")) == []
 
 
-def test_killed_it_leaves_nothing_running(
-    data_dir: Path, processes_of: Callable[[Path], list[str]], eventually: Callable[..., None]
+@pytest.mark.timeout(600)
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGKILL])
+def test_a_batch_that_dies_with_it_has_lost_its_worker_and_was_not_cancelled(
+    data_dir: Path,
+    processes_of: Callable[[Path], list[str]],
+    eventually: Callable[..., None],
+    monkeypatch: pytest.MonkeyPatch,
+    number: signal.Signals,
 ) -> None:
     with up(data_dir) as system:
-        pids = [child.pid for child in psutil.Process(system.process.pid).children(recursive=True)]
-        system.process.kill()
-        system.process.wait()
+        # Closed, not committed: the server may be gone by then.
+        with closing(psycopg.connect(system.database_url)) as blocking:
+            blocking.execute("LOCK TABLE contacts IN ACCESS EXCLUSIVE MODE")
+            (data_dir / "s3/batch/uploads/default/contact/merge/people.csv").write_text("name\nAda\n")
+            waiting = "SELECT count(*) > 0 FROM pg_locks WHERE NOT granted"
+            with psycopg.connect(system.database_url, autocommit=True) as looking:
+                eventually(lambda: looking.execute(waiting).fetchone() == (True,), seconds=PATIENCE_SECONDS)
+            pids = [child.pid for child in psutil.Process(system.process.pid).children(recursive=True)]
+            system.process.send_signal(number)
+            if number is signal.SIGINT:
+                system.wait_for("running batches have ended")
+                system.process.send_signal(number)  # the batch never ends
+        code = system.ended()
+        assert code == (0 if number is signal.SIGINT else -signal.SIGKILL)
         eventually(lambda: not processes_of(data_dir))
         eventually(lambda: not any(map(alive, pids)))
 
+    for name in ("BATCH_DATABASE_URL", "BATCH_STORAGE_URL"):
+        monkeypatch.delenv(name, raising=False)
+    with connected(data_dir), open_system() as opened:
+        if number is signal.SIGKILL:
+            with open_instance() as instance:
+                reconcile(opened, instance)
+        [batch] = opened.ledger.find()
+    assert batch.reason is not None
+    assert (batch.status, batch.reason.code) == ("failed", "worker_lost")
+    assert readable_by_others(data_dir) == []
 
-def test_a_part_that_dies_is_reported_and_ends_it_with_exit_code_1(
-    data_dir: Path, processes_of: Callable[[Path], list[str]]
+
+def readable_by_others(data_dir: Path) -> list[str]:
+    """What of the data directory others than its owner may read, list or write; who may pass through is no matter."""
+    found = []
+    for path in (data_dir, *data_dir.rglob("*")):
+        mode = path.lstat().st_mode
+        # PostgreSQL makes its socket open to all; its folder is closed.
+        if not stat.S_ISSOCK(mode) and mode & (0o066 if path == data_dir else 0o027 if is_postgres(path) else 0o077):
+            found.append(f"{path} {stat.filemode(mode)}")
+    return found
+
+
+def is_postgres(path: Path) -> bool:
+    """Root's own group may pass through the folder of the server's account."""
+    return os.geteuid() == 0 and path.name == "postgres"
+
+
+@pytest.mark.timeout(600)
+@pytest.mark.parametrize(
+    ("part", "called"), [("dagster_webserver", "the Dagster webserver"), ("/postgres", "PostgreSQL")]
+)
+def test_a_part_that_is_killed_is_noticed_and_the_last_line_says_what_to_do(
+    data_dir: Path, processes_of: Callable[[Path], list[str]], part: str, called: str
 ) -> None:
     with up(data_dir) as system:
-        system.child("dagster_webserver").kill()
-        assert system.line().startswith("report the Dagster webserver was killed by signal 9")
-        assert system.process.wait(120) == 1
+        system.child(part).kill()
+        system.wait_for(f"{called} was killed by signal 9", seconds=10.0)
+        assert system.ended() == 1
+    last = [line for line in system.lines if line][-1]
+    assert last.startswith(f"error: {called} was killed by signal 9")
+    assert last.endswith("start `batch-pipeline up` again")
     assert processes_of(data_dir) == []
 
 
-def test_the_end_of_the_servers_is_reported_too(data_dir: Path) -> None:
-    with up(data_dir) as system:
-        system.child("batch_pipeline.local.keeper").kill()
-        # Whichever notices first: the watch over the servers, or a part of Dagster without its database.
-        assert system.line().startswith("report ")
-        assert system.process.wait(120) == 1
-
-
-@pytest.mark.parametrize(("name", "flag"), [("port", "--port"), ("api_port", "--api-port")])
-def test_a_taken_port_is_found_before_anything_starts(data_dir: Path, name: str, flag: str) -> None:
+@pytest.mark.parametrize(("name", "flag"), [("port", "--port"), ("api_port", "--api-port"), ("s3_port", "--s3-port")])
+def test_a_taken_port_is_found_before_anything_starts(
+    data_dir: Path, name: str, flag: str, processes_of: Callable[[Path], list[str]], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for variable in ("BATCH_DATABASE_URL", "BATCH_STORAGE_URL"):
+        monkeypatch.delenv(variable, raising=False)
     with socket.create_server((HOST, 0)) as other:
-        ports = {"port": free_port(), "api_port": free_port(), name: other.getsockname()[1]}
-        with (
-            pytest.raises(UnavailableError, match=f"^port {ports[name]}, .*{flag}$"),
-            local_system(data_dir, **ports),
-        ):
+        ports = {each: free_port() for each in ("port", "api_port", "s3_port")} | {name: other.getsockname()[1]}
+        with pytest.raises(SettingError, match=f"^Port {ports[name]} .*{flag}$"), local_system(data_dir, **ports):
             pass
-    assert not data_dir.exists()
+    assert processes_of(data_dir) == []
+    assert not (data_dir / "postgres").exists()
+
+
+def test_only_names_that_are_not_utf8_are_renamed_once_their_files_are_quiet(tmp_path: Path) -> None:
+    root = os.fsencode(tmp_path)
+    folder = os.path.join(root, b"contact\xff/merge")
+    os.makedirs(folder)
+    kept = ["plain.csv", "caf\u00e9.csv", "control\x07.csv"]
+    old = [b"caf\xe9.csv", b"caf\xe9.csv.options.json", *map(os.fsencode, kept)]
+    for name in (*old, b"growing\xe9.csv"):
+        with open(os.path.join(folder, name), "wb"):
+            pass
+    for name in old:
+        os.utime(os.path.join(folder, name), (1, 1))
+
+    lines = rename_undecodable(tmp_path, quiet_seconds=60)
+
+    assert len(lines) == 3
+    assert "contact\\xff/merge/caf\\xe9.csv to caf_.csv" in lines[1]
+    left = sorted(os.listdir(tmp_path / "contact_" / "merge"))
+    assert left == sorted([*kept, "caf_.csv", "caf_.csv.options.json", os.fsdecode(b"growing\xe9.csv")])
+    assert rename_undecodable(tmp_path, quiet_seconds=60) == []
+
+
+def test_a_name_that_is_in_use_is_not_overwritten(tmp_path: Path) -> None:
+    (tmp_path / "caf_.csv").write_text("first")
+    Path(os.fsdecode(os.fsencode(tmp_path) + b"/caf\xe9.csv")).write_text("second")
+    assert rename_undecodable(tmp_path, quiet_seconds=0) == []
+    (tmp_path / "caf_.csv").unlink()
+    assert len(rename_undecodable(tmp_path, quiet_seconds=0)) == 1
+    assert (tmp_path / "caf_.csv").read_text() == "second"
 
 
 def test_configured_servers_are_used_and_none_is_started(

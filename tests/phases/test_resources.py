@@ -16,7 +16,7 @@ from batch_pipeline.batches.model import Action, Batch
 from batch_pipeline.errors import RefusedError
 from batch_pipeline.intake.inbox import take_in
 from batch_pipeline.loading import record_checks
-from batch_pipeline.local.samples import make_samples
+from batch_pipeline.local.samples import load_samples
 from batch_pipeline.records.registry import RESOURCES, check_action
 from batch_pipeline.records.resource import Resource
 from batch_pipeline.storage import keys
@@ -353,7 +353,7 @@ def test_every_item_is_counted_and_told_of_once(
 
 
 def test_the_samples_of_every_resource_become_what_the_demonstration_says(run: Runner) -> None:
-    samples = {sample.title: sample for sample in make_samples(1_000)}
+    samples = {sample.title: sample for sample in load_samples(1_000)}
     shown = [name for name in samples if name in ("newsletter.json", "shipments.csv", "trackers.ndjson", "assets.tsv")]
     tried = set()
     for title in (*shown, "groups.json"):  # of readers of the newsletter

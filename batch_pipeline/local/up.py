@@ -1,0 +1,92 @@
+"""`up`: runs the local system until a signal asks it to stop or a part of it ends."""
+
+import signal
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from types import FrameType
+
+from batch_pipeline.local.announcing import Report
+from batch_pipeline.local.inbox_folders import rename_undecodable
+from batch_pipeline.local.supervision import ServiceEndedError
+from batch_pipeline.local.system import LocalSystem, local_system
+from batch_pipeline.settings import get_settings
+
+_WATCH_SECONDS = 0.25
+# How often the inbox is searched for file names that S3 can't have.
+_INBOX_SECONDS = 5.0
+
+
+def run_up(
+    data_dir: Path,
+    *,
+    port: int = 3000,
+    api_port: int = 8000,
+    s3_port: int = 9000,
+    on_ready: Callable[[LocalSystem], None],
+    report: Report,
+) -> None:
+    """Runs the local system until SIGINT, SIGTERM or SIGHUP; ``on_ready`` is called once it answers.
+
+    Running batches get 30 s to end; a second signal kills them at once. Raises ServiceEndedError, after all is
+    stopped, if a part of the system ended; and as `local_system`.
+    """
+    with _stop_signals() as stopping:
+        try:
+            with local_system(data_dir, port=port, api_port=api_port, s3_port=s3_port, report=report) as system:
+                stopping.then = system.hurry
+                on_ready(system)
+                try:
+                    _watch(system, report)
+                except ServiceEndedError as error:
+                    report(error.message)
+                    raise ServiceEndedError(
+                        f"{error.message}. Everything was stopped: start `batch-pipeline up` again"
+                    ) from None
+                finally:
+                    stopping.requested = True  # from now on a signal means haste
+        except _StopRequested:
+            return
+
+
+def _watch(system: LocalSystem, report: Report) -> None:
+    """Returns never: raises ServiceEndedError, or what a signal handler raises."""
+    look_at_inbox = time.monotonic()
+    while True:
+        system.check()
+        if system.servers is not None and time.monotonic() >= look_at_inbox:
+            for line in rename_undecodable(system.servers.inbox, quiet_seconds=get_settings().inbox_quiet_seconds):
+                report(line)
+            look_at_inbox = time.monotonic() + _INBOX_SECONDS
+        time.sleep(_WATCH_SECONDS)
+
+
+class _StopRequested(BaseException):
+    """A signal asks this process to stop. Not an Exception, so that no handler of errors catches it."""
+
+
+class _Stopping:
+    """The signal handler: the first signal raises _StopRequested, each later one calls ``then``."""
+
+    def __init__(self) -> None:
+        self.requested = False
+        self.then: Callable[[], None] = lambda: None
+
+    def __call__(self, _number: int, _frame: FrameType | None) -> None:
+        if self.requested:
+            self.then()
+            return
+        self.requested = True
+        raise _StopRequested
+
+
+@contextmanager
+def _stop_signals() -> Iterator[_Stopping]:
+    stopping = _Stopping()
+    before = {number: signal.signal(number, stopping) for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)}
+    try:
+        yield stopping
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)

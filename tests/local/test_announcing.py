@@ -1,0 +1,22 @@
+"""A step that takes long is reported every two seconds until it ends; a short one is not."""
+
+import time
+from collections.abc import Callable
+
+from batch_pipeline.local.announcing import announced
+
+
+def test_a_step_is_reported_again_and_again_until_it_ends(eventually: Callable[..., None]) -> None:
+    lines: list[str] = []
+    began = time.monotonic()
+    with announced(lines.append, "Waiting for the test"):
+        eventually(lambda: len(lines) == 2)
+        assert time.monotonic() - began >= 4.0
+    assert lines[0].startswith("Waiting for the test … (")
+
+
+def test_a_short_step_is_not_reported() -> None:
+    lines: list[str] = []
+    with announced(lines.append, "Nothing to wait for"):
+        pass
+    assert lines == []
