@@ -1,4 +1,4 @@
-"""The command `demo`: shows the demonstration of `local.demo`, and whether all of it went as it should."""
+"""The command `demo`: runs the demonstration of `local.demo`, prints its results, and fails where one is wrong."""
 
 import os
 import time
@@ -13,7 +13,7 @@ from rich.live import Live
 from rich.table import Table
 from rich.text import Text
 
-from batch_pipeline.cli.console import data_console, one_line, say, say_error, talk_console
+from batch_pipeline.cli.console import data_console, message_console, one_line, say, say_error
 from batch_pipeline.cli.flags import DEFAULT_DATA_DIR, DataDir
 from batch_pipeline.cli.interrupts import stopping_in_order
 from batch_pipeline.cli.session import check_data_dir
@@ -22,7 +22,7 @@ from batch_pipeline.settings import get_settings
 if TYPE_CHECKING:
     from batch_pipeline.local.demo import DemoSystem, Outcome
 
-# Beside what `up` and `run` use, so that a demonstration may go on meanwhile and can be thrown away.
+# Apart from the folder of `up` and `run`: a demo can run at the same time, and its folder can be deleted.
 DEMO_DATA_DIR = DEFAULT_DATA_DIR / "demo"
 _REJECTIONS_SHOWN = 12
 _CONFIGURATION = ("BATCH_", "AWS_", "DAGSTER_")
@@ -35,9 +35,14 @@ def add_to(app: typer.Typer) -> None:
 
 def demo(
     data_dir: DataDir = DEMO_DATA_DIR,
-    rows: Annotated[int, typer.Option(help="Rows of the large sample file.", min=1_000, max=5_000_000)] = 100_000,
+    rows: Annotated[
+        int, typer.Option(metavar="NUMBER", help="Rows of the large sample file.", min=1_000, max=5_000_000)
+    ] = 100_000,
 ) -> None:
-    """Show the whole system at work on sample files, locally, and check every number."""
+    """Run sample files through the local system, and check every number.
+
+    Settings in the environment are ignored.
+    """
     from batch_pipeline.local.demo import demo_system, differences, process_samples
     from batch_pipeline.local.samples import make_samples
     from batch_pipeline.local.supervision import ServiceEndedError
@@ -51,7 +56,7 @@ def demo(
             say(f"Ready after {time.monotonic() - began:.0f} s: Dagster UI at {running.local.dagster_url}")
             say(f"Sample files go into {_short(running.servers.inbox / running.organization)}")
             try:
-                with _shown() as show:
+                with _outcomes_display() as show:
                     outcomes = process_samples(running, samples, show)
             except ServiceEndedError as error:
                 say_error(error.message)
@@ -70,7 +75,7 @@ def demo(
 
 @contextmanager
 def _nothing_configured() -> Iterator[None]:
-    """Hides the environment's deployment: sample data are no business of a database that is in use."""
+    """Hides the environment's settings: sample data must not get into a database that is in use."""
     hidden = {name: os.environ.pop(name) for name in list(os.environ) if name.startswith(_CONFIGURATION)}
     get_settings.cache_clear()
     try:
@@ -81,23 +86,23 @@ def _nothing_configured() -> Iterator[None]:
 
 
 @contextmanager
-def _shown() -> "Iterator[Callable[[Sequence[Outcome]], None]]":
-    """A table that changes on a terminal, else a line for each change of a status."""
-    console = talk_console()
+def _outcomes_display() -> "Iterator[Callable[[Sequence[Outcome]], None]]":
+    """A function that shows the outcomes so far: a table on a terminal, else a line for each change of a status."""
+    console = message_console()
     if console.is_terminal:
         with Live(console=console, transient=True, refresh_per_second=8) as live:
             yield lambda outcomes: live.update(_progress_table(outcomes))
         return
-    told: dict[str, str] = {}
+    printed: dict[str, str] = {}
 
-    def tell(outcomes: "Sequence[Outcome]") -> None:
+    def print_changes(outcomes: "Sequence[Outcome]") -> None:
         for outcome in outcomes:
             status = _stage(outcome)
-            if told.get(outcome.sample.title) != status:
-                told[outcome.sample.title] = status
+            if printed.get(outcome.sample.title) != status:
+                printed[outcome.sample.title] = status
                 say(f"{outcome.sample.title}: {status}")
 
-    yield tell
+    yield print_changes
 
 
 def _progress_table(outcomes: "Sequence[Outcome]") -> Table:

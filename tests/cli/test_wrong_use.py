@@ -67,7 +67,7 @@ def error_of(capsys: pytest.CaptureFixture[str], *arguments: str) -> tuple[int, 
         (["retry", "--status", "failed", "--since", "yesterday"], "2026-03-31"),
         (["retry", "--status", "failed", "--since", "2026-02-30"], "2026-03-31"),
         (["retry", "--status", "failed", "--since", "999999w"], "2026-03-31"),
-        (["retry", "--status", "failed", "--since", "2999-01-01"], "still to come"),
+        (["retry", "--status", "failed", "--since", "2999-01-01"], "in the future"),
         (["cancel"], "ID"),
     ],
 )

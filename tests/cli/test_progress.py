@@ -1,0 +1,121 @@
+"""No command is silent for long: progress on a terminal, lines elsewhere, and a message at once when interrupted."""
+
+import json
+import os
+import pty
+import signal
+import subprocess
+import sys
+import threading
+import time
+from pathlib import Path
+
+import pytest
+from command_line import MERGE, PEOPLE, PROGRAM, CommandLine, batch_that_never_starts, status_of, wait_for
+
+from batch_pipeline.batches.ledger import Ledger
+from batch_pipeline.batches.model import Reason
+from batch_pipeline.batches.states import BatchStatus
+from batch_pipeline.cli import progress
+from batch_pipeline.cli.progress import step
+
+
+class Terminal:
+    """A terminal that is a command's stderr, and what was shown on it."""
+
+    def __init__(self) -> None:
+        self._ours, self.theirs = pty.openpty()
+        self.shown = bytearray()
+        self._reader = threading.Thread(target=self._read)
+        self._reader.start()
+
+    def _read(self) -> None:
+        while True:
+            try:
+                self.shown.extend(os.read(self._ours, 4096))
+            except OSError:  # all writers have closed it
+                return
+
+    def close(self) -> None:
+        os.close(self.theirs)
+        self._reader.join()
+        os.close(self._ours)
+
+
+def test_a_terminal_shows_each_step_and_stdout_holds_json_alone(cli: CommandLine, organization: str) -> None:
+    terminal = Terminal()
+    people = cli.file("people.csv", PEOPLE)
+    arguments = [str(PROGRAM), "run", people, *MERGE, "--organization", organization, "--json"]
+    process = subprocess.Popen(
+        arguments,
+        env={**cli.environment, "TERM": "xterm"},
+        cwd=cli.folder,
+        stdout=subprocess.PIPE,
+        stderr=terminal.theirs,
+    )
+    out, _ = process.communicate(timeout=120)
+    terminal.close()
+
+    assert process.returncode == 0
+    assert json.loads(out)["status"] == "completed"
+    steps = ("connecting to the database", "connecting to storage", "loading Dagster", "uploading people.csv")
+    places = [terminal.shown.find(text.encode()) for text in (*steps, "starting the run")]
+    assert -1 not in places
+    assert places == sorted(places)
+
+
+def test_without_a_terminal_a_long_step_is_on_a_line(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(progress, "_FIRST_LINE_SECONDS", 0.0)
+    with step("loading\x1b[2J it"):
+        deadline = time.monotonic() + 30
+        while not (printed := capsys.readouterr().err):
+            assert time.monotonic() < deadline
+            time.sleep(0.01)
+    assert printed == "loading\\x1b[2J it …\n"
+
+
+def test_an_interrupt_is_answered_while_the_main_thread_can_not_answer(
+    cli: CommandLine, ledger: Ledger, organization: str
+) -> None:
+    first = batch_that_never_starts(ledger, organization)
+    with cli.start("submit", cli.file("people.csv", PEOPLE), *MERGE, "--organization", organization) as waiting:
+        waiting.communicate()
+    with cli.start("run", cli.file("people.csv", PEOPLE), *MERGE, "--organization", organization) as process:
+        wait_for(lambda: status_of(ledger, organization) == "queued", process)
+        process.send_signal(signal.SIGINT)
+        began = time.monotonic()
+        assert process.stderr is not None
+        while "Interrupted: " not in (line := process.stderr.readline()):
+            assert line
+        # A busy machine is allowed more than the 2 s of an idle one.
+        assert time.monotonic() - began < 10
+        process.communicate()
+    ledger.end(first, BatchStatus.failed, Reason("cancelled", "Only there to be waited for."))
+    assert process.returncode == 1
+
+
+def test_ctrl_c_while_the_program_is_imported_ends_in_a_line() -> None:
+    script = (
+        "import sys\n"
+        "class Interrupting:\n"
+        "    def find_spec(self, name, *_):\n"
+        "        if name == 'batch_pipeline.cli.main': raise KeyboardInterrupt\n"
+        "sys.meta_path.insert(0, Interrupting())\n"
+        "from batch_pipeline.__main__ import main\n"
+        "main()\n"
+    )
+    ended = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=False)
+    assert (ended.returncode, ended.stdout) == (1, "")
+    assert ended.stderr == "error: Interrupted before it was done: give the command again.\n"
+
+
+def test_installing_says_what_it_does() -> None:
+    """`make install` prints a line before pip, and what pip does."""
+    root = Path(__file__).parent.parent.parent
+    planned = subprocess.run(
+        ["make", "--dry-run", "--always-make", "install"], cwd=root, capture_output=True, text=True, check=True
+    ).stdout
+    assert "--quiet" not in planned
+    assert planned.index("echo") < planned.index("pip install")
