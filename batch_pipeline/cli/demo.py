@@ -3,7 +3,7 @@
 import os
 import time
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -13,9 +13,10 @@ from rich.live import Live
 from rich.table import Table
 from rich.text import Text
 
-from batch_pipeline.cli.console import data_console, message_console, one_line, say, say_error
+from batch_pipeline.cli.console import data_console, message_console, one_line, say, say_error, seconds_since_message
 from batch_pipeline.cli.flags import DEFAULT_DATA_DIR, DataDir
 from batch_pipeline.cli.interrupts import stopping_in_order
+from batch_pipeline.cli.progress import step
 from batch_pipeline.cli.session import check_data_dir
 from batch_pipeline.settings import get_settings
 
@@ -25,6 +26,7 @@ if TYPE_CHECKING:
 # Apart from the folder of `up` and `run`: a demo can run at the same time, and its folder can be deleted.
 DEMO_DATA_DIR = DEFAULT_DATA_DIR / "demo"
 _REJECTIONS_SHOWN = 12
+_SILENCE_SECONDS = 1.8
 _CONFIGURATION = ("BATCH_", "AWS_", "DAGSTER_")
 
 
@@ -49,23 +51,22 @@ def demo(
 
     check_data_dir(data_dir)
     began = time.monotonic()
-    with stopping_in_order(), _nothing_configured():
-        say("Starting PostgreSQL, S3 and Dagster …")
-        with demo_system(data_dir) as running:
+    with stopping_in_order(), _settings_hidden(), ExitStack() as stack:
+        with step("starting PostgreSQL, S3, Dagster and the API"):
+            running = stack.enter_context(demo_system(data_dir))
             samples = make_samples(rows)
-            say(f"Ready after {time.monotonic() - began:.0f} s: Dagster UI at {running.local.dagster_url}")
-            say(f"Sample files go into {_short(running.servers.inbox / running.organization)}")
-            try:
-                with _outcomes_display() as show:
-                    outcomes = process_samples(running, samples, show)
-            except ServiceEndedError as error:
-                say_error(error.message)
-                raise typer.Exit(1) from None
-            wrong = [
-                f"{outcome.sample.title}: {each}" for outcome in outcomes for each in differences(running, outcome)
-            ]
-            _print_summary(running, outcomes, data_dir)
-            say("Stopping …")
+        say(f"Ready after {time.monotonic() - began:.0f} s: Dagster UI at {running.local.dagster_url}")
+        say(f"Sample files go into {_short(running.servers.inbox / running.organization)}")
+        try:
+            with _outcomes_display() as show:
+                outcomes = process_samples(running, samples, show)
+        except ServiceEndedError as error:
+            say_error(error.message)
+            raise typer.Exit(1) from None
+        wrong = [f"{outcome.sample.title}: {each}" for outcome in outcomes for each in differences(running, outcome)]
+        _print_summary(running, outcomes, data_dir)
+        with step("stopping"):
+            stack.close()
     for line in wrong:
         say_error(line)
     if wrong:
@@ -74,7 +75,7 @@ def demo(
 
 
 @contextmanager
-def _nothing_configured() -> Iterator[None]:
+def _settings_hidden() -> Iterator[None]:
     """Hides the environment's settings: sample data must not get into a database that is in use."""
     hidden = {name: os.environ.pop(name) for name in list(os.environ) if name.startswith(_CONFIGURATION)}
     get_settings.cache_clear()
@@ -101,6 +102,8 @@ def _outcomes_display() -> "Iterator[Callable[[Sequence[Outcome]], None]]":
             if printed.get(outcome.sample.title) != status:
                 printed[outcome.sample.title] = status
                 say(f"{outcome.sample.title}: {status}")
+        if seconds_since_message() >= _SILENCE_SECONDS:
+            say(f"{sum(outcome.is_final for outcome in outcomes):,} of {len(outcomes):,} files are done …")
 
     yield print_changes
 

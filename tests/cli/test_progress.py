@@ -8,15 +8,12 @@ import subprocess
 import sys
 import threading
 import time
-from pathlib import Path
 
 import pytest
-from command_line import MERGE, PEOPLE, PROGRAM, CommandLine, batch_that_never_starts, status_of, wait_for
+from command_line import MERGE, PEOPLE, PROGRAM, CommandLine
 
-from batch_pipeline.batches.ledger import Ledger
-from batch_pipeline.batches.model import Reason
-from batch_pipeline.batches.states import BatchStatus
 from batch_pipeline.cli import progress
+from batch_pipeline.cli.interrupts import stopping_in_order
 from batch_pipeline.cli.progress import step
 
 
@@ -76,24 +73,20 @@ def test_without_a_terminal_a_long_step_is_on_a_line(
     assert printed == "loading\\x1b[2J it …\n"
 
 
-def test_an_interrupt_is_answered_while_the_main_thread_can_not_answer(
-    cli: CommandLine, ledger: Ledger, organization: str
+def test_an_interrupt_is_announced_at_once_whatever_handler_a_library_has_installed(
+    capsys: pytest.CaptureFixture[str],
 ) -> None:
-    first = batch_that_never_starts(ledger, organization)
-    with cli.start("submit", cli.file("people.csv", PEOPLE), *MERGE, "--organization", organization) as waiting:
-        waiting.communicate()
-    with cli.start("run", cli.file("people.csv", PEOPLE), *MERGE, "--organization", organization) as process:
-        wait_for(lambda: status_of(ledger, organization) == "queued", process)
-        process.send_signal(signal.SIGINT)
-        began = time.monotonic()
-        assert process.stderr is not None
-        while "Interrupted: " not in (line := process.stderr.readline()):
-            assert line
-        # A busy machine is allowed more than the 2 s of an idle one.
-        assert time.monotonic() - began < 10
-        process.communicate()
-    ledger.end(first, BatchStatus.failed, Reason("cancelled", "Only there to be waited for."))
-    assert process.returncode == 1
+    before = signal.signal(signal.SIGINT, lambda *_: None)  # as Dagster's, which acts on it later
+    try:
+        with stopping_in_order():
+            signal.raise_signal(signal.SIGINT)
+            deadline = time.monotonic() + 30
+            while not (printed := capsys.readouterr().err):
+                assert time.monotonic() < deadline
+                time.sleep(0.01)
+    finally:
+        signal.signal(signal.SIGINT, before)
+    assert printed.startswith("Interrupted: stopping")
 
 
 def test_ctrl_c_while_the_program_is_imported_ends_in_a_line() -> None:
@@ -109,13 +102,3 @@ def test_ctrl_c_while_the_program_is_imported_ends_in_a_line() -> None:
     ended = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=False)
     assert (ended.returncode, ended.stdout) == (1, "")
     assert ended.stderr == "error: Interrupted before it was done: give the command again.\n"
-
-
-def test_installing_says_what_it_does() -> None:
-    """`make install` prints a line before pip, and what pip does."""
-    root = Path(__file__).parent.parent.parent
-    planned = subprocess.run(
-        ["make", "--dry-run", "--always-make", "install"], cwd=root, capture_output=True, text=True, check=True
-    ).stdout
-    assert "--quiet" not in planned
-    assert planned.index("echo") < planned.index("pip install")

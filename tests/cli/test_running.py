@@ -152,6 +152,7 @@ def test_ctrl_c_cancels_the_batch_which_a_retry_completes(cli: CommandLine, ledg
     assert ended.returncode == 1
     assert (batch["status"], batch["reason"]["code"]) == ("failed", "cancelled")
     assert "cancelled" in only_line(ended.stderr)
+    assert "Interrupted: stopping" in ended.stderr
     ledger.end(first, BatchStatus.failed, Reason("cancelled", "Only there to be waited for."))
 
     again = cli("retry", batch["id"], *mine)
