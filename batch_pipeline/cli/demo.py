@@ -41,9 +41,9 @@ def demo(
         int, typer.Option(metavar="NUMBER", help="Rows of the large sample file.", min=1_000, max=5_000_000)
     ] = 100_000,
 ) -> None:
-    """Run sample files through the local system, and check every number.
+    """Run sample files through the local system.
 
-    Settings in the environment are ignored.
+    It checks every number of their batches. Settings in the environment are ignored.
     """
     from batch_pipeline.local.demo import demo_system, differences, process_samples
     from batch_pipeline.local.samples import make_samples

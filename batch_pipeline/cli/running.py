@@ -57,7 +57,10 @@ def run(
     json: Json = False,
     options: BatchOptions,
 ) -> None:
-    """Run a file's batch here, in this process, and print the batch."""
+    """Run a file's batch in this process.
+
+    It shows progress, and prints the batch and the first rejected items.
+    """
     source = readable_file(file)
     with stopping_in_order():
         check_resource(resource, action)

@@ -1,7 +1,7 @@
-"""The page of a resource in `docs/`, as Markdown made from its description, so that it says what is checked.
+"""Generates a resource's page in `docs/`, Markdown, from its description, so that it states what is checked.
 
-``python -m batch_pipeline.records.describe docs`` writes the pages of all resources. Wording only: a rule belongs in
-`fields` or `rules`, from where it comes here with its code and sentence.
+`GENERATOR` is the command that writes the pages of all resources. Here is wording only: rules belong in `fields` and
+`rules`, which give their codes and sentences.
 """
 
 import sys
@@ -28,6 +28,8 @@ from batch_pipeline.records.resource import NaturalKey, Resource
 from batch_pipeline.records.rules import Complaint, Rule
 from batch_pipeline.records.value_texts import value_text
 
+GENERATOR = "python -m batch_pipeline.records.describe docs"
+
 _KIND_WORDS = {
     CellKind.TEXT: "text",
     CellKind.NUMBER: "number",
@@ -51,7 +53,7 @@ def describe(resource: Resource) -> str:
 
 def _lines(resource: Resource) -> Iterator[str]:
     yield from (
-        "<!-- Made by `python -m batch_pipeline.records.describe docs`: change the resource, not this page. -->",
+        f"<!-- Made by `{GENERATOR}`: change the resource, not this page. -->",
         "",
         f"# {resource.table.capitalize()}",
         "",
@@ -205,7 +207,9 @@ def main(arguments: Sequence[str]) -> int:
         sys.stderr.write("usage: python -m batch_pipeline.records.describe FOLDER (an existing one)\n")
         return 2
     for resource in RESOURCES.values():
-        (Path(arguments[0]) / page_name(resource)).write_text(describe(resource), encoding="utf-8")
+        page = Path(arguments[0]) / page_name(resource)
+        page.write_text(describe(resource), encoding="utf-8")
+        sys.stdout.write(f"{page}\n")
     return 0
 
 
