@@ -1,9 +1,9 @@
-"""The command `demo`: runs the demonstration of `local.demo`, prints its results, and fails where one is wrong."""
+"""The command `demo`: shows the demonstration of `local.demo`, and whether all of it went as it should."""
 
 import os
 import time
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import ExitStack, contextmanager
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -13,20 +13,18 @@ from rich.live import Live
 from rich.table import Table
 from rich.text import Text
 
-from batch_pipeline.cli.console import data_console, message_console, one_line, say, say_error, seconds_since_message
+from batch_pipeline.cli.console import data_console, message_console, one_line, say, say_error
 from batch_pipeline.cli.flags import DEFAULT_DATA_DIR, DataDir
 from batch_pipeline.cli.interrupts import stopping_in_order
-from batch_pipeline.cli.progress import step
 from batch_pipeline.cli.session import check_data_dir
 from batch_pipeline.settings import get_settings
 
 if TYPE_CHECKING:
     from batch_pipeline.local.demo import DemoSystem, Outcome
 
-# Apart from the folder of `up` and `run`: a demo can run at the same time, and its folder can be deleted.
+# Beside what `up` and `run` use, so that a demonstration may go on meanwhile and can be thrown away.
 DEMO_DATA_DIR = DEFAULT_DATA_DIR / "demo"
 _REJECTIONS_SHOWN = 12
-_SILENCE_SECONDS = 1.8
 _CONFIGURATION = ("BATCH_", "AWS_", "DAGSTER_")
 
 
@@ -37,9 +35,7 @@ def add_to(app: typer.Typer) -> None:
 
 def demo(
     data_dir: DataDir = DEMO_DATA_DIR,
-    rows: Annotated[
-        int, typer.Option(metavar="NUMBER", help="Rows of the large sample file.", min=1_000, max=5_000_000)
-    ] = 100_000,
+    rows: Annotated[int, typer.Option(help="Rows of the large sample file.", min=1_000, max=5_000_000)] = 100_000,
 ) -> None:
     """Run sample files through the local system.
 
@@ -51,22 +47,23 @@ def demo(
 
     check_data_dir(data_dir)
     began = time.monotonic()
-    with stopping_in_order(), _settings_hidden(), ExitStack() as stack:
-        with step("starting PostgreSQL, S3, Dagster and the API"):
-            running = stack.enter_context(demo_system(data_dir))
+    with stopping_in_order(), _nothing_configured():
+        say("Starting PostgreSQL, S3 and Dagster …")
+        with demo_system(data_dir) as running:
             samples = make_samples(rows)
-        say(f"Ready after {time.monotonic() - began:.0f} s: Dagster UI at {running.local.dagster_url}")
-        say(f"Sample files go into {_short(running.servers.inbox / running.organization)}")
-        try:
-            with _outcomes_display() as show:
-                outcomes = process_samples(running, samples, show)
-        except ServiceEndedError as error:
-            say_error(error.message)
-            raise typer.Exit(1) from None
-        wrong = [f"{outcome.sample.title}: {each}" for outcome in outcomes for each in differences(running, outcome)]
-        _print_summary(running, outcomes, data_dir)
-        with step("stopping"):
-            stack.close()
+            say(f"Ready after {time.monotonic() - began:.0f} s: Dagster UI at {running.local.dagster_url}")
+            say(f"Sample files go into {_short(running.servers.inbox / running.organization)}")
+            try:
+                with _shown() as show:
+                    outcomes = process_samples(running, samples, show)
+            except ServiceEndedError as error:
+                say_error(error.message)
+                raise typer.Exit(1) from None
+            wrong = [
+                f"{outcome.sample.title}: {each}" for outcome in outcomes for each in differences(running, outcome)
+            ]
+            _print_summary(running, outcomes, data_dir)
+            say("Stopping …")
     for line in wrong:
         say_error(line)
     if wrong:
@@ -75,8 +72,8 @@ def demo(
 
 
 @contextmanager
-def _settings_hidden() -> Iterator[None]:
-    """Hides the environment's settings: sample data must not get into a database that is in use."""
+def _nothing_configured() -> Iterator[None]:
+    """Hides the environment's deployment: sample data are no business of a database that is in use."""
     hidden = {name: os.environ.pop(name) for name in list(os.environ) if name.startswith(_CONFIGURATION)}
     get_settings.cache_clear()
     try:
@@ -87,25 +84,23 @@ def _settings_hidden() -> Iterator[None]:
 
 
 @contextmanager
-def _outcomes_display() -> "Iterator[Callable[[Sequence[Outcome]], None]]":
-    """A function that shows the outcomes so far: a table on a terminal, else a line for each change of a status."""
+def _shown() -> "Iterator[Callable[[Sequence[Outcome]], None]]":
+    """A table that changes on a terminal, else a line for each change of a status."""
     console = message_console()
     if console.is_terminal:
         with Live(console=console, transient=True, refresh_per_second=8) as live:
             yield lambda outcomes: live.update(_progress_table(outcomes))
         return
-    printed: dict[str, str] = {}
+    told: dict[str, str] = {}
 
-    def print_changes(outcomes: "Sequence[Outcome]") -> None:
+    def tell(outcomes: "Sequence[Outcome]") -> None:
         for outcome in outcomes:
             status = _stage(outcome)
-            if printed.get(outcome.sample.title) != status:
-                printed[outcome.sample.title] = status
+            if told.get(outcome.sample.title) != status:
+                told[outcome.sample.title] = status
                 say(f"{outcome.sample.title}: {status}")
-        if seconds_since_message() >= _SILENCE_SECONDS:
-            say(f"{sum(outcome.is_final for outcome in outcomes):,} of {len(outcomes):,} files are done …")
 
-    yield print_changes
+    yield tell
 
 
 def _progress_table(outcomes: "Sequence[Outcome]") -> Table:

@@ -30,7 +30,7 @@ class Step:
     """One thing that the command does or has done.
 
     Attributes:
-        name: as people read it: "parsing", "starting PostgreSQL and S3".
+        name: as people read it: "parsing", "loading Dagster".
         done: items dealt with, of `total`; None where nothing is counted.
         is_running: whether it goes on.
     """

@@ -18,8 +18,8 @@ def add_to(app: typer.Typer) -> None:
 
 
 def api(
-    host: Annotated[str, typer.Option(metavar="ADDRESS", help="Address to listen on.")] = "127.0.0.1",
-    port: Annotated[int, typer.Option(metavar="NUMBER", help="Port to listen on.", min=1, max=65535)] = 8000,
+    host: Annotated[str, typer.Option(help="Address to listen on.")] = "127.0.0.1",
+    port: Annotated[int, typer.Option(help="Port to listen on.", min=1, max=65535)] = 8000,
     data_dir: DataDir = DEFAULT_DATA_DIR,
 ) -> None:
     """Serve the HTTP API until interrupted."""
@@ -28,12 +28,12 @@ def api(
         with step("loading the API"):
             from batch_pipeline.api.app import serve
 
-        say(f"The API listens on http://{host}:{port} (docs at /docs).")
+        say(f"The API listens at http://{host}:{port} (docs at /docs).")
         serve(host=host, port=port)
 
 
 def _require_free(host: str, port: int) -> None:
-    """Raises UnavailableError where the address can't be listened on; before the imports, which take seconds."""
+    """Raises UnavailableError now, rather than after seconds of imports, where the address can't be had."""
     import socket
 
     try:
@@ -43,5 +43,5 @@ def _require_free(host: str, port: int) -> None:
             trial.bind(family[4])
     except OSError as error:
         raise UnavailableError(
-            "api", f"{host}:{port} can't be listened on ({error.strerror}): give another --host or --port"
+            "api", f"{host}:{port} can't be listened at ({error.strerror}): give another --host or --port"
         ) from None

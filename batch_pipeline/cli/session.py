@@ -36,7 +36,7 @@ def servers(data_dir: Path, *, migrate: bool = False) -> "Iterator[LocalServers 
         check_data_dir(data_dir)
     stack = ExitStack()
     try:
-        with step("starting PostgreSQL and S3" if embedded else "connecting to the database"):
+        with step("opening the local PostgreSQL and S3" if embedded else "connecting to the database"):
             from batch_pipeline import migrations
             from batch_pipeline.local.system import connected
 
@@ -47,7 +47,7 @@ def servers(data_dir: Path, *, migrate: bool = False) -> "Iterator[LocalServers 
             yield local
     finally:
         if embedded:
-            with step("stopping PostgreSQL and S3"):
+            with step("closing the local PostgreSQL and S3"):
                 stack.close()
         else:
             stack.close()

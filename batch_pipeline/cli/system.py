@@ -1,6 +1,5 @@
 """Commands on the system itself: `up`, `db upgrade`."""
 
-from contextlib import ExitStack
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -38,14 +37,8 @@ def up(
     from batch_pipeline.local.system import run_up
 
     check_data_dir(data_dir)
-    with ExitStack() as starting:
-        starting.enter_context(step("starting PostgreSQL, S3, Dagster and the API"))
-
-        def show(system: "LocalSystem") -> None:
-            starting.close()
-            _show_addresses(system)
-
-        code = run_up(data_dir, port=port, api_port=api_port, s3_port=s3_port, on_ready=show, report=say_error)
+    say("Starting …")
+    code = run_up(data_dir, port=port, api_port=api_port, s3_port=s3_port, on_ready=_show_addresses, report=say_error)
     raise typer.Exit(code)
 
 

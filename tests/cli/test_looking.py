@@ -72,11 +72,10 @@ def test_show_has_run_attempts_and_seconds(cli: CommandLine, organization: str) 
     rows = {line.split()[0]: line.split()[1:] for line in shown.splitlines() if line.strip()}
     assert (rows["run"], rows["attempts"]) == ([ran["run_id"]], ["1"])
     assert float(rows["duration"][0]) > 0
-    seconds = {
-        cells[1]: cells[-2] for cells in (line.replace("│", "").split() for line in shown.splitlines()) if cells[1:]
-    }
-    assert "errors.csv, errors.json" in shown
-    assert seconds["completed"]
+    table = [line.split("│") for line in shown.splitlines()]
+    seconds = {cells[1].strip(): cells[6].strip() for cells in table if len(cells) > 7 and "completed" in cells[2]}
+    assert list(seconds) == ["parsing", "validation", "processing", "errors.csv, errors.json"]
+    assert all(float(text) >= 0 for text in seconds.values())
 
 
 def test_show_is_about_one_organizations_batch(cli: CommandLine, ledger: Ledger, organization: str) -> None:
