@@ -15,7 +15,7 @@ FORMATS = "{formats}"
 
 
 class HelpWithNames(TyperCommand):
-    """A command in whose help RESOURCES, ACTIONS and FORMATS stand for the names."""
+    """A command that replaces RESOURCES, ACTIONS and FORMATS in its help by the names."""
 
     def get_help(self, *context: Any) -> str:
         """The help text with the names filled in."""

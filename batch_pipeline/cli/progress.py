@@ -94,13 +94,13 @@ class _LineDisplay:
 @contextmanager
 def step(name: str) -> Iterator[None]:
     """Shows for the time of the ``with`` that the command is doing this."""
-    with _shown(lambda: [Step(name)], TextColumn("{task.description} …", markup=False)):
+    with _progress_shown(lambda: [Step(name)], TextColumn("{task.description} …", markup=False)):
         yield
 
 
 @contextmanager
 def batch_progress(ledger: "Ledger", batch_id: str) -> Iterator[None]:
-    """Shows for the time of the ``with`` how far the batch is, as the ledger has it, whoever runs it."""
+    """Shows for the time of the ``with`` how far the batch is, as the ledger has it, whichever process runs it."""
     steps: list[Step] = [Step("starting the run")]
 
     def read() -> Sequence[Step]:
@@ -109,12 +109,12 @@ def batch_progress(ledger: "Ledger", batch_id: str) -> Iterator[None]:
         return steps
 
     bars = (TextColumn("{task.description:<10}", markup=False), BarColumn(), TextColumn("{task.fields[count]}"))
-    with _shown(read, *bars):
+    with _progress_shown(read, *bars):
         yield
 
 
 @contextmanager
-def _shown(read: Callable[[], Sequence[Step]], *columns: ProgressColumn) -> Iterator[None]:
+def _progress_shown(read: Callable[[], Sequence[Step]], *columns: ProgressColumn) -> Iterator[None]:
     with display_console() as console, _display(console, columns) as display:
         done = threading.Event()
 

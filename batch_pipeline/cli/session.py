@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from batch_pipeline.local.servers import LocalServers
     from batch_pipeline.system import System
 
-# SQLSTATEs of a database whose tables are not (yet) those of this version: undefined table, column, schema, function.
+# SQLSTATEs where the tables are those of another version: undefined table, column, schema, function.
 _OTHER_SCHEMA = ("42P01", "42703", "3F000", "42883")
 
 
