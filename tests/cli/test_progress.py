@@ -12,9 +12,13 @@ import time
 import pytest
 from command_line import MERGE, PEOPLE, PROGRAM, CommandLine
 
+from batch_pipeline.batches.ledger import Ledger
+from batch_pipeline.batches.model import Action, ArtifactProgress, Reason, Starter
+from batch_pipeline.batches.options import BatchOptions
+from batch_pipeline.batches.states import BatchStatus
 from batch_pipeline.cli import progress
 from batch_pipeline.cli.interrupts import stopping_in_order
-from batch_pipeline.cli.progress import step
+from batch_pipeline.cli.progress import batch_progress, step
 
 
 class Terminal:
@@ -71,6 +75,27 @@ def test_without_a_terminal_a_long_step_is_on_a_line(
             assert time.monotonic() < deadline
             time.sleep(0.01)
     assert printed == "loading\\x1b[2J it …\n"
+
+
+def test_writing_artifacts_is_a_step_of_its_own(
+    ledger: Ledger, organization: str, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(progress, "_FIRST_LINE_SECONDS", 0.0)
+    batch, _ = ledger.create(
+        organization_id=organization, resource="contact", action=Action.merge, name="people", options=BatchOptions()
+    )
+    ledger.payload_arrived(batch.id, upload_key="none", saved=True, starter=Starter.caller)
+    batch = ledger.begin_attempt(batch.id, f"{batch.id}-run")
+    work = batch.work.with_artifact(ArtifactProgress("errors.csv, errors.json", 2_000, time.time(), done=1_000))
+    ledger.update(batch.id, f"{batch.id}-run", work=work.to_row())
+    with batch_progress(ledger, batch.id):
+        deadline = time.monotonic() + 30
+        printed = ""
+        while "writing errors.csv, errors.json: 1,000 of 2,000 …\n" not in printed:
+            assert time.monotonic() < deadline, printed
+            time.sleep(0.01)
+            printed += capsys.readouterr().err
+    ledger.end(batch.id, BatchStatus.failed, Reason("cancelled", "Only there to be looked at."))
 
 
 def test_an_interrupt_is_announced_at_once_whatever_handler_a_library_has_installed(
