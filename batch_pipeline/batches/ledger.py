@@ -15,7 +15,7 @@ import sqlalchemy as sa
 
 from batch_pipeline.batches.accept import seconds_from_now
 from batch_pipeline.batches.locks import CHUNKS
-from batch_pipeline.batches.model import Batch, Phase, PhaseName, PhaseStatus, Starter
+from batch_pipeline.batches.model import Action, Batch, Phase, PhaseName, PhaseStatus, Starter
 from batch_pipeline.batches.rows import (
     batch_from_row,
     change,

@@ -10,12 +10,12 @@ import threading
 import time
 
 import pytest
+from batch_runs import accepted
 from command_line import MERGE, PEOPLE, PROGRAM, CommandLine
 
 from batch_pipeline.batches.ledger import Ledger
-from batch_pipeline.batches.model import Action, ArtifactProgress, Reason, Starter
-from batch_pipeline.batches.options import BatchOptions
-from batch_pipeline.batches.states import BatchStatus
+from batch_pipeline.batches.model import ArtifactProgress
+from batch_pipeline.batches.states import BatchStatus, Reason
 from batch_pipeline.cli import progress
 from batch_pipeline.cli.interrupts import stopping_in_order
 from batch_pipeline.cli.progress import batch_progress, step
@@ -81,10 +81,7 @@ def test_writing_artifacts_is_a_step_of_its_own(
     ledger: Ledger, organization: str, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(progress, "_FIRST_LINE_SECONDS", 0.0)
-    batch, _ = ledger.create(
-        organization_id=organization, resource="contact", action=Action.merge, name="people", options=BatchOptions()
-    )
-    ledger.payload_arrived(batch.id, upload_key="none", saved=True, starter=Starter.caller)
+    batch = accepted(ledger.engine, organization, key="none")
     batch = ledger.begin_attempt(batch.id, f"{batch.id}-run")
     work = batch.work.with_artifact(ArtifactProgress("errors.csv, errors.json", 2_000, time.time(), done=1_000))
     ledger.update(batch.id, f"{batch.id}-run", work=work.to_row())
