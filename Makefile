@@ -11,9 +11,12 @@ unexport PYTHONDONTWRITEBYTECODE
 install: $(VENV)/.installed
 
 $(VENV)/.installed: pyproject.toml constraints.txt
-	$(PYTHON) -m venv $(VENV)
-	$(BIN)/pip install --quiet --disable-pip-version-check --constraint constraints.txt --editable '.[dev]'
-	touch $@
+	@echo "Installing Python packages into $(VENV). The first time that takes some minutes."
+	@$(PYTHON) -m venv $(VENV)
+	@$(BIN)/pip install --quiet --disable-pip-version-check --constraint constraints.txt --editable '.[dev]' & pip=$$!; \
+	while kill -0 $$pip 2>/dev/null; do printf .; sleep 1; done; wait $$pip
+	@echo " installed."
+	@touch $@
 
 demo: install
 	$(BIN)/batch-pipeline demo

@@ -1,6 +1,17 @@
-"""`python -m batch_pipeline`: the command line."""
+"""`batch-pipeline`, and `python -m batch_pipeline`: the command line."""
 
-from batch_pipeline.cli.main import main
+import sys
+
+
+def main() -> None:
+    """Runs the command line. Ctrl-C while it is imported, which takes a moment, ends as it does later."""
+    try:
+        from batch_pipeline.cli.main import main as run_command
+    except KeyboardInterrupt:
+        sys.stderr.write("error: Interrupted before it was done: give the command again.\n")
+        sys.exit(1)
+    run_command()
+
 
 if __name__ == "__main__":
     main()

@@ -15,7 +15,7 @@ import sqlalchemy as sa
 
 from batch_pipeline.batches.accept import seconds_from_now
 from batch_pipeline.batches.locks import CHUNKS
-from batch_pipeline.batches.model import Batch, Phase, PhaseName, PhaseStatus, Starter
+from batch_pipeline.batches.model import Action, Batch, Phase, PhaseName, PhaseStatus, Starter
 from batch_pipeline.batches.rows import (
     batch_from_row,
     change,
@@ -70,11 +70,13 @@ class Ledger:
         organization_id: str | None = None,
         or_unknown_organization: bool = False,
         resource: str | None = None,
+        action: Action | None = None,
         status: Sequence[str] = (),
+        since: datetime | None = None,
         limit: int = 100,
         newest_first: bool = True,
     ) -> list[Batch]:
-        """Batches by creation time, filtered; `limit` bounds the answer.
+        """Batches by creation time, filtered; `since` is their earliest creation, `limit` the most that are returned.
 
         `or_unknown_organization` adds the failed ones of inbox folders that name no organization: for the operator.
         """
@@ -85,8 +87,12 @@ class Ledger:
             statement = statement.where(sa.or_(its_own, unknown) if or_unknown_organization else its_own)
         if resource is not None:
             statement = statement.where(batches.c.resource == resource)
+        if action is not None:
+            statement = statement.where(batches.c.action == action.value)
         if status:
             statement = statement.where(batches.c.status.in_(list(status)))
+        if since is not None:
+            statement = statement.where(batches.c.created_at >= since)
         order = (batches.c.created_at, batches.c.id)
         statement = statement.order_by(*(column.desc() if newest_first else column for column in order))
         with translating_outages(), self._single.connect() as connection:

@@ -166,6 +166,30 @@ def initial_phases(mode: Mode, via: Via) -> tuple[Phase, ...]:
 
 
 @dataclass(frozen=True)
+class ArtifactProgress:
+    """Progress of writing the files that a batch leaves; it belongs to no phase and has its own time.
+
+    Attributes:
+        files: the files, written together: "errors.csv, errors.json".
+        total: rows to go through; the files hold as many or fewer.
+        done: rows gone through so far.
+        started_at: epoch seconds.
+        ended_at: epoch seconds; None until the files are in storage.
+    """
+
+    files: str
+    total: int
+    started_at: float
+    done: int = 0
+    ended_at: float | None = None
+
+    @property
+    def seconds(self) -> float | None:
+        """Seconds that writing took, or None while it has not ended."""
+        return None if self.ended_at is None else self.ended_at - self.started_at
+
+
+@dataclass(frozen=True)
 class Work:
     """What a batch's phases hand to each other beside their files: facts that a later attempt needs again.
 
@@ -182,6 +206,7 @@ class Work:
         clears: whether any staged item clears a field.
         doomed: overwrite: records that cleanup is to delete.
         unidentified: overwrite: rejected items that carry no readable key, because of which nothing is deleted.
+        artifacts: writing of artifacts by the newest attempt that wrote them, in the order in which it began.
     """
 
     format: str = ""
@@ -196,6 +221,7 @@ class Work:
     clears: bool = False
     doomed: int = 0
     unidentified: int = 0
+    artifacts: tuple[ArtifactProgress, ...] = ()
 
     def to_row(self) -> dict[str, Any]:
         """The facts as stored. The columns go as one JSON text: jsonb can't hold the NUL that a JSON name may have."""
@@ -204,7 +230,8 @@ class Work:
     @classmethod
     def from_row(cls, data: dict[str, Any]) -> Self:
         """The inverse of `to_row`."""
-        data = {**data, "columns": json.loads(data["columns"])}
+        artifacts = tuple(ArtifactProgress(**each) for each in data.get("artifacts", ()))
+        data = {**data, "columns": json.loads(data["columns"]), "artifacts": artifacts}
         known = {item.name for item in fields(cls)}
         values: dict[str, Any] = {k: tuple(v) if isinstance(v, list) else v for k, v in data.items() if k in known}
         return cls(**values)
@@ -212,6 +239,11 @@ class Work:
     def with_(self, **changes: Any) -> Self:
         """A copy with some values changed."""
         return replace(self, **changes)
+
+    def with_artifact(self, progress: ArtifactProgress) -> Self:
+        """A copy with this progress in place of what is known about the same files."""
+        others = (each for each in self.artifacts if each.files != progress.files)
+        return replace(self, artifacts=(*others, progress))
 
 
 @dataclass(frozen=True)

@@ -1,4 +1,4 @@
-"""Commands that look at batches: `show`, `list`, `errors`, `result`."""
+"""Commands that read batches: `show`, `list`, `errors`, `result`."""
 
 import sys
 from enum import StrEnum
@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from batch_pipeline.batches.model import Action
 from batch_pipeline.batches.states import BatchStatus
 from batch_pipeline.cli.console import data_console, print_json, say
 from batch_pipeline.cli.flags import (
@@ -15,9 +16,13 @@ from batch_pipeline.cli.flags import (
     BatchId,
     DataDir,
     Json,
+    OnlyResource,
     OrganizationName,
-    same_place,
+    Since,
+    location_flags,
 )
+from batch_pipeline.cli.help import HelpWithNames
+from batch_pipeline.cli.running import check_resource
 from batch_pipeline.cli.session import open_ledger, open_storage_too
 from batch_pipeline.errors import NotFoundError, RefusedError
 
@@ -37,7 +42,7 @@ class ErrorsFormat(StrEnum):
 def add_to(app: typer.Typer) -> None:
     """Adds the commands."""
     app.command("show")(show)
-    app.command("list")(list_batches)
+    app.command("list", cls=HelpWithNames)(list_batches)
     app.command("errors")(errors)
     app.command("result")(result)
 
@@ -48,7 +53,7 @@ def show(
     data_dir: DataDir = DEFAULT_DATA_DIR,
     json: Json = False,
 ) -> None:
-    """Show a batch."""
+    """Show a batch: status, run, attempts, counts, phases."""
     with open_ledger(data_dir) as (ledger, _):
         batch = find_batch(ledger, batch_id, organization)
     if json:
@@ -58,32 +63,45 @@ def show(
 
     console = data_console()
     console.print(batch_view(batch))
-    of_it = f"{batch.id}{same_place(data_dir, organization)}"
+    arguments = f"{batch.id}{location_flags(data_dir, organization)}"
     if batch.has_errors_file:
-        console.print(f"Rejected items: batch-pipeline errors {of_it}", soft_wrap=True)
+        console.print(f"Rejected items: batch-pipeline errors {arguments}", soft_wrap=True)
     if batch.has_result_file:
-        console.print(f"Outcome of each item: batch-pipeline result {of_it}", soft_wrap=True)
+        console.print(f"Outcome of each item: batch-pipeline result {arguments}", soft_wrap=True)
 
 
 def list_batches(
     *,
     status: Annotated[list[BatchStatus] | None, typer.Option(help="Only of this status (may be repeated).")] = None,
-    resource: Annotated[str | None, typer.Option(help="Only of this resource.")] = None,
-    limit: Annotated[int, typer.Option(help="At most so many.", min=1)] = 25,
+    resource: OnlyResource = None,
+    action: Annotated[Action | None, typer.Option(help="Only of this action.")] = None,
+    since: Since = None,
+    limit: Annotated[int, typer.Option(metavar="NUMBER", help="Most batches to list.", min=1)] = 25,
     organization: OrganizationName = DEFAULT_ORGANIZATION,
+    all_organizations: Annotated[
+        bool, typer.Option("--all-organizations", help="Of all tenants, in place of --organization.")
+    ] = False,
     data_dir: DataDir = DEFAULT_DATA_DIR,
     json: Json = False,
 ) -> None:
-    """List batches, newest first."""
+    """List batches, newest first.
+
+    --since selects by the time at which batches were created.
+    """
+    if resource is not None:
+        check_resource(resource)
     with open_ledger(data_dir) as (ledger, engine):
         from batch_pipeline.batches.organizations import get_organization
 
-        get_organization(engine, organization)
+        if not all_organizations:
+            get_organization(engine, organization)
         found = ledger.find(
-            organization_id=organization,
+            organization_id=None if all_organizations else organization,
             or_unknown_organization=True,
             resource=resource,
+            action=action,
             status=[each.value for each in status or ()],
+            since=since,
             limit=limit,
         )
     if json:
@@ -92,20 +110,24 @@ def list_batches(
     from batch_pipeline.cli.tables import batches_table
 
     console = data_console()
-    console.print(batches_table(found, console.width) if found else "No batches.")
+    table = batches_table(found, console.width, with_organization=all_organizations)
+    console.print(table if found else "No batches.")
 
 
 def errors(
     batch_id: BatchId,
-    form: Annotated[ErrorsFormat, typer.Option("--format", help="As table or as list.")] = ErrorsFormat.csv,
+    form: Annotated[ErrorsFormat, typer.Option("--format", help="Format of the output.")] = ErrorsFormat.csv,
     output: Annotated[Path | None, typer.Option("--output", "-o", help="Write to this file, not to stdout.")] = None,
     organization: OrganizationName = DEFAULT_ORGANIZATION,
     data_dir: DataDir = DEFAULT_DATA_DIR,
 ) -> None:
-    """Write a batch's rejected items; corrected, the CSV can be uploaded again."""
-    from batch_pipeline.storage import keys
+    """Print a batch's rejected items, with what is wrong.
 
+    Corrected, the CSV can be uploaded again.
+    """
     with open_storage_too(data_dir) as system:
+        from batch_pipeline.storage import keys
+
         batch = find_batch(system.ledger, batch_id, organization)
         if not batch.has_errors_file:
             raise NotFoundError("no_errors_file", _no_file(batch, "errors file", "no item was rejected"))
@@ -119,10 +141,13 @@ def result(
     organization: OrganizationName = DEFAULT_ORGANIZATION,
     data_dir: DataDir = DEFAULT_DATA_DIR,
 ) -> None:
-    """Write what became of each item of a batch that has --save-result, as JSON."""
-    from batch_pipeline.storage import keys
+    """Print the outcome of each item, as JSON.
 
+    Only batches run with --save-result have it.
+    """
     with open_storage_too(data_dir) as system:
+        from batch_pipeline.storage import keys
+
         batch = find_batch(system.ledger, batch_id, organization)
         if not batch.has_result_file:
             raise NotFoundError("no_result_file", _no_file(batch, "result file", "it was run without --save-result"))
@@ -130,7 +155,7 @@ def result(
 
 
 def find_batch(ledger: "Ledger", batch_id: str, organization: str) -> "Batch":
-    """The batch, if it is the organization's, or of none that is known. Raises NotFoundError."""
+    """The batch. Raises NotFoundError where it belongs to another organization; one of none belongs to all."""
     batch = ledger.get(batch_id)
     if batch.organization_id not in (organization, None):
         raise NotFoundError(
@@ -140,14 +165,15 @@ def find_batch(ledger: "Ledger", batch_id: str, organization: str) -> "Batch":
     return batch
 
 
-def _no_file(batch: "Batch", what: str, why: str) -> str:
+def _no_file(batch: "Batch", file: str, cause: str) -> str:
+    """Why the batch does not have the file; `cause` is the one for a completed batch."""
     if batch.status == BatchStatus.completed:
-        return f"Batch {batch.id} has no {what}: {why}."
-    return f"Batch {batch.id} has no {what}: it is {batch.status} (see batch-pipeline show {batch.id})."
+        return f"Batch {batch.id} has no {file}: {cause}."
+    return f"Batch {batch.id} has no {file}: it is {batch.status} (see batch-pipeline show {batch.id})."
 
 
 def _write(store: "Store", key: str, output: Path | None) -> None:
-    """Streams the object to stdout, or to a file that is there only once it is whole."""
+    """Streams the object to stdout, or to a file, which appears once it is complete."""
     if output is None:
         for block in store.stream(key):
             sys.stdout.buffer.write(block)

@@ -1,17 +1,37 @@
-"""How commands speak: data on stdout, everything else on stderr, and nothing that could drive a terminal."""
+"""Output of commands: data on stdout, messages on stderr, and no character that could control a terminal."""
 
 import json
 import os
 import re
 import sys
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
 from typing import Any, TextIO
 
 from rich.console import Console
 from rich.text import Text
 
-# Where no terminal tells its width: wide enough that no id or number is cut for whoever reads the file.
+# Output that is no terminal has no width of its own: this one cuts no id and no number.
 _FILE_COLUMNS = 200
 _UNPRINTABLE = re.compile("[\x00-\x1f\x7f-\x9f\u200e\u200f\u2028-\u202e\u2066-\u2069\ud800-\udfff]")
+
+
+@dataclass
+class _Messages:
+    """State of the messages on stderr.
+
+    Attributes:
+        console: of the progress display that is on; a line that went past it would tear the display.
+        last_at: monotonic time of the last message, or of the start.
+    """
+
+    console: Console | None = None
+    last_at: float = field(default_factory=time.monotonic)
+
+
+_messages = _Messages()
 
 
 def _console(stream: TextIO) -> Console:
@@ -20,40 +40,64 @@ def _console(stream: TextIO) -> Console:
 
 
 def data_console() -> Console:
-    """Writes what a command was asked for (stdout)."""
+    """The console for the data that a command was asked for (stdout)."""
     return _console(sys.stdout)
 
 
-def talk_console() -> Console:
-    """Writes everything else (stderr)."""
-    return _console(sys.stderr)
+def message_console() -> Console:
+    """The console for everything else (stderr)."""
+    return _messages.console or _console(sys.stderr)
+
+
+@contextmanager
+def display_console() -> Iterator[Console]:
+    """A console for a progress display; within the ``with``, messages go through it, from all threads.
+
+    It keeps writing to the present stderr, also where a caller redirects stderr meanwhile.
+    """
+    before = _messages.console
+    _messages.console = console = message_console()
+    try:
+        yield console
+    finally:
+        _messages.console = before
 
 
 def print_json(data: Any) -> None:
-    """Writes one JSON text to stdout."""
+    """Prints one JSON text to stdout."""
     sys.stdout.write(json.dumps(data, indent=2, ensure_ascii=False) + "\n")
 
 
 def say(line: str) -> None:
-    """Tells something on one line of stderr."""
-    talk_console().print(Text(one_line(line)), soft_wrap=True)
+    """Prints a message to stderr, on one line."""
+    _print(Text(one_line(line)))
 
 
 def say_error(message: str) -> None:
-    """Tells a failure on one line of stderr."""
-    talk_console().print(Text.assemble(("error: ", "bold red"), one_line(message)), soft_wrap=True)
+    """Prints a failure to stderr, on one line."""
+    _print(Text.assemble(("error: ", "bold red"), one_line(message)))
 
 
-def sentences(first: str, second: str) -> str:
-    """Both, one after the other."""
+def seconds_since_message() -> float:
+    """Seconds since the last message, or since the start where there was none."""
+    return time.monotonic() - _messages.last_at
+
+
+def join_sentences(first: str, second: str) -> str:
+    """Both sentences; the first gets its full stop where it has none."""
     return f"{first} {second}" if first.endswith((".", "?", "!")) else f"{first}. {second}"
 
 
 def one_line(text: str) -> str:
-    """The text on one line, as `printable`."""
+    """The text on one line, printable."""
     return printable(" ".join(text.split()))
 
 
 def printable(text: str) -> str:
-    """The text with control characters and such written out: uploads hold anything, terminals obey it."""
+    """The text with control characters escaped: uploads may hold any, and a terminal would obey them."""
     return _UNPRINTABLE.sub(lambda found: found[0].encode("unicode_escape", "surrogatepass").decode(), text)
+
+
+def _print(text: Text) -> None:
+    message_console().print(text, soft_wrap=True)
+    _messages.last_at = time.monotonic()

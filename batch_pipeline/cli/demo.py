@@ -13,7 +13,7 @@ from rich.live import Live
 from rich.table import Table
 from rich.text import Text
 
-from batch_pipeline.cli.console import data_console, one_line, say, say_error, talk_console
+from batch_pipeline.cli.console import data_console, message_console, one_line, say, say_error
 from batch_pipeline.cli.flags import DEFAULT_DATA_DIR, DataDir
 from batch_pipeline.cli.interrupts import stopping_in_order
 from batch_pipeline.cli.session import check_data_dir
@@ -37,7 +37,10 @@ def demo(
     data_dir: DataDir = DEMO_DATA_DIR,
     rows: Annotated[int, typer.Option(help="Rows of the large sample file.", min=1_000, max=5_000_000)] = 100_000,
 ) -> None:
-    """Show the whole system at work on sample files, locally, and check every number."""
+    """Run sample files through the local system.
+
+    It checks every number of their batches. Settings in the environment are ignored.
+    """
     from batch_pipeline.local.demo import demo_system, differences, process_samples
     from batch_pipeline.local.samples import load_samples
     from batch_pipeline.local.supervision import ServiceEndedError
@@ -77,8 +80,8 @@ def _nothing_configured() -> Iterator[None]:
 
 @contextmanager
 def _shown() -> "Iterator[Callable[[Sequence[Outcome]], None]]":
-    """A live table on a terminal, else a line for each change of a status."""
-    console = talk_console()
+    """A table that changes on a terminal, else a line for each change of a status."""
+    console = message_console()
     if console.is_terminal:
         with Live(console=console, transient=True, refresh_per_second=8) as live:
             yield lambda outcomes: live.update(_progress_table(outcomes))

@@ -1,4 +1,4 @@
-"""How commands run a batch's job in this process, and print what became of it."""
+"""Runs a batch's job in this process, and prints how it ended."""
 
 import io
 from collections.abc import Iterator
@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 import typer
 
-from batch_pipeline.cli.console import data_console, print_json, say_error, sentences
+from batch_pipeline.cli.console import data_console, join_sentences, print_json, say_error
 from batch_pipeline.errors import UnavailableError
 
 if TYPE_CHECKING:
@@ -19,53 +19,55 @@ if TYPE_CHECKING:
 REJECTIONS_SHOWN = 10
 
 
-def execute(system: "System", instance: "DagsterInstance", batch: "Batch", *, go_on: str) -> "tuple[Batch, bool]":
-    """Runs the batch that awaits its caller, with a progress bar; returns it as it ended, and whether by an interrupt.
+def execute(
+    system: "System", instance: "DagsterInstance", batch: "Batch", *, retry_command: str
+) -> "tuple[Batch, bool]":
+    """Runs the batch that awaits its caller, and shows progress; returns it as it ended, and whether interrupted.
 
-    Raises UnavailableError, which then says that `go_on` is the command to go on with.
+    Raises UnavailableError; its message ends with `retry_command`, the command that resumes the batch.
     """
-    from batch_pipeline.cli.progress import shown_progress
+    from batch_pipeline.cli.progress import batch_progress
     from batch_pipeline.orchestration.execute import execute_until_interrupted
 
-    with shown_progress(system.ledger, batch.id), _quiet():
+    with batch_progress(system.ledger, batch.id), _captured_stderr():
         try:
-            # Dagster's own log would repeat what is told below; it is kept with the run.
+            # Dagster's own log would repeat what is printed below; it is kept with the run.
             return execute_until_interrupted(system, instance, batch, log_level="CRITICAL")
         except UnavailableError as error:
-            said = sentences(error.message, f"Once it is back, go on with: {go_on}")
-            raise UnavailableError(error.service, said) from error
+            message = join_sentences(error.message, f"Once it is back, resume with: {retry_command}")
+            raise UnavailableError(error.service, message) from error
 
 
-def execute_and_print(system: "System", instance: "DagsterInstance", batch: "Batch", *, json: bool, place: str) -> None:
+def execute_and_print(system: "System", instance: "DagsterInstance", batch: "Batch", *, json: bool, flags: str) -> None:
     """Runs the batch and prints it; exits with 1 where it does not complete.
 
-    `place` are the flags that lead other commands to it.
+    `flags` are those that lead other commands to the batch (`location_flags`).
     """
     from batch_pipeline.batches.states import BatchStatus
 
-    batch, _ = execute(system, instance, batch, go_on=f"batch-pipeline retry {batch.id}{place}")
+    batch, _ = execute(system, instance, batch, retry_command=f"batch-pipeline retry {batch.id}{flags}")
     if json:
         print_json(batch.to_json())
     else:
-        _print_batch(system, batch, place)
+        _print_batch(system, batch, flags)
     if batch.status != BatchStatus.completed:
-        say_error(how_it_ended(batch))
+        say_error(failure_text(batch))
         raise typer.Exit(1)
 
 
 @contextmanager
-def _quiet() -> Iterator[None]:
-    """Keeps what libraries write to stderr by themselves for the report of a crash, should there be one."""
-    said = io.StringIO()
-    with redirect_stderr(said):
+def _captured_stderr() -> Iterator[None]:
+    """Keeps what libraries print to stderr for the crash report, should there be one."""
+    captured = io.StringIO()
+    with redirect_stderr(captured):
         try:
             yield
         except Exception as error:
-            error.add_note(said.getvalue())
+            error.add_note(captured.getvalue())
             raise
 
 
-def _print_batch(system: "System", batch: "Batch", place: str) -> None:
+def _print_batch(system: "System", batch: "Batch", flags: str) -> None:
     from batch_pipeline.cli.tables import batch_view, read_rejections, rejections_table
     from batch_pipeline.storage import keys
 
@@ -74,15 +76,15 @@ def _print_batch(system: "System", batch: "Batch", place: str) -> None:
     if batch.has_errors_file:
         first = read_rejections(system.store.stream(keys.errors_json(batch.id)), REJECTIONS_SHOWN)
         console.print(rejections_table(first, "First rejected items"))
-        console.print(f"All of them: batch-pipeline errors {batch.id}{place}", soft_wrap=True)
+        console.print(f"All of them: batch-pipeline errors {batch.id}{flags}", soft_wrap=True)
         console.print(f"In storage:  {system.store.uri(keys.errors_csv(batch.id))}", soft_wrap=True)
 
 
-def how_it_ended(batch: "Batch") -> str:
+def failure_text(batch: "Batch") -> str:
     """Why the batch is not completed, in a sentence or two."""
     if batch.reason is None:
         return f"Batch {batch.id} is {batch.status}."
-    told = f"Batch {batch.id} {batch.status} ({batch.reason.code}): {batch.reason.message}"
+    text = f"Batch {batch.id} {batch.status} ({batch.reason.code}): {batch.reason.message}"
     if batch.reason.code == "internal_error" and batch.run_id is not None:
-        told += f" It is run {batch.run_id} in the Dagster UI (batch-pipeline up)."
-    return told
+        text += f" It is run {batch.run_id} in the Dagster UI (batch-pipeline up)."
+    return text

@@ -1,7 +1,8 @@
-"""Flags that several commands share; those of a batch's options are made from `BatchOptions` itself."""
+"""Flags that several commands share. Those of a batch's options are generated from `BatchOptions`."""
 
 import inspect
 from collections.abc import Callable
+from datetime import datetime
 from enum import Enum
 from functools import wraps
 from pathlib import Path
@@ -11,22 +12,42 @@ import typer
 
 from batch_pipeline.batches.model import Action
 from batch_pipeline.batches.options import BatchOptions, parse_options
+from batch_pipeline.cli.help import ACTIONS, FORMATS, RESOURCES
+from batch_pipeline.cli.moments import parse_moment
 from batch_pipeline.errors import RefusedError
 
 DEFAULT_DATA_DIR = Path(".batch-pipeline")
-DEFAULT_ORGANIZATION = "default"  # as batches.organizations has it, whose import is too heavy for `--help`
+DEFAULT_ORGANIZATION = "default"  # that of batches.organizations, which takes too long to import for `--help`
 
 DataDir = Annotated[
     Path,
-    typer.Option("--data-dir", help="Folder of the embedded servers, used unless BATCH_DATABASE_URL is set."),
+    typer.Option(
+        "--data-dir", metavar="FOLDER", help="Folder of the embedded servers; unused where BATCH_DATABASE_URL is set."
+    ),
 ]
 OrganizationName = Annotated[
-    str, typer.Option("--organization", help="The tenant whose records and batches these are.")
+    str, typer.Option("--organization", metavar="NAME", help="Tenant that the records and batches belong to.")
 ]
 Json = Annotated[bool, typer.Option("--json", help="Print JSON, alone on stdout.")]
 BatchId = Annotated[str, typer.Argument(metavar="ID", help="A batch's id: batch_…")]
-ResourceName = Annotated[str, typer.Option("--resource", help="What the items are: contact, …")]
-ActionName = Annotated[Action, typer.Option("--action", help="What to do with them.")]
+UploadFile = Annotated[
+    str,
+    typer.Argument(metavar="FILE", help=f"The upload: {FORMATS}; all but XLSX also compressed with gzip or zstd."),
+]
+ResourceName = Annotated[str, typer.Option("--resource", metavar="NAME", help=f"What the items are: {RESOURCES}.")]
+ActionName = Annotated[Action, typer.Option("--action", help=f"What to do with the items: {ACTIONS}.")]
+OnlyResource = Annotated[
+    str | None, typer.Option("--resource", metavar="NAME", help=f"Only of this resource: {RESOURCES}.")
+]
+Since = Annotated[
+    datetime | None,
+    typer.Option(
+        "--since",
+        parser=parse_moment,
+        metavar="TIME",
+        help="Only since this time: 2026-03-31, 2026-03-31T14:00, epoch seconds, or as long ago as 2h, 3d.",
+    ),
+]
 
 # Options that are a table of names and values: a flag for each pair.
 _PAIR_FLAGS = {
@@ -35,17 +56,17 @@ _PAIR_FLAGS = {
 }
 
 
-def same_place(data_dir: Path, organization: str) -> str:
-    """The flags that lead another command to the same batches, where they aren't the defaults; begins with a blank."""
+def location_flags(data_dir: Path, organization: str) -> str:
+    """Flags by which another command finds the same batches: " --organization acme"; empty for the defaults."""
     flags = f" --organization {organization}" if organization != DEFAULT_ORGANIZATION else ""
     return f"{flags} --data-dir {data_dir}" if data_dir != DEFAULT_DATA_DIR else flags
 
 
 def with_batch_options(command: Callable[..., None]) -> Callable[..., None]:
-    """Gives the command, in place of its parameter ``options: BatchOptions``, one flag per option of a batch.
+    """Replaces the command's parameter ``options: BatchOptions`` by one flag per option of a batch.
 
-    Their names, defaults and help are those of `BatchOptions`, which also checks the values: the command is not
-    called with wrong ones, but RefusedError raised.
+    Names, defaults and help are those of `BatchOptions`, which also checks the values: wrong ones raise RefusedError
+    before the command is called.
     """
     names = list(BatchOptions.model_fields)
     flags = [_flag(name) for name in names]
@@ -54,10 +75,10 @@ def with_batch_options(command: Callable[..., None]) -> Callable[..., None]:
 
     @wraps(command)
     def with_flags(**given: Any) -> None:
-        values = {name: _plain(name, given.pop(name)) for name in names}
+        values = {name: _option_value(name, given.pop(name)) for name in names}
         command(**given, options=parse_options(values))
 
-    # What Typer makes the command's flags from.
+    # Typer generates the command's flags from its signature.
     with_flags.__signature__ = signature.replace(parameters=[*others, *flags])  # type: ignore[attr-defined]
     return with_flags
 
@@ -81,7 +102,8 @@ def _flag(name: str) -> inspect.Parameter:
     return inspect.Parameter(name, inspect.Parameter.KEYWORD_ONLY, default=default, annotation=Annotated[kind, option])
 
 
-def _plain(name: str, value: Any) -> Any:
+def _option_value(name: str, value: Any) -> Any:
+    """The flag's value as `parse_options` takes it."""
     if name in _PAIR_FLAGS:
         return _pairs(_PAIR_FLAGS[name][0], value)
     return value.value if isinstance(value, Enum) else value

@@ -24,7 +24,10 @@ def add_to(app: typer.Typer) -> None:
 def create(
     organization: OrganizationName = DEFAULT_ORGANIZATION, data_dir: DataDir = DEFAULT_DATA_DIR, json: Json = False
 ) -> None:
-    """Make a key of an organization and print it: it can't be shown again."""
+    """Create a key of an organization and print it.
+
+    It can't be shown again: only its hash is stored.
+    """
     from batch_pipeline.batches.api_keys import create_key
 
     with open_ledger(data_dir) as (_, engine):
@@ -38,11 +41,11 @@ def create(
 
 @keys.command("list")
 def list_all(
-    organization: Annotated[str | None, typer.Option(help="Only of this tenant.")] = None,
+    organization: Annotated[str | None, typer.Option(metavar="NAME", help="Only of this tenant.")] = None,
     data_dir: DataDir = DEFAULT_DATA_DIR,
     json: Json = False,
 ) -> None:
-    """List the keys, revoked ones included, without their secrets."""
+    """List the keys, including revoked ones, without secrets."""
     from batch_pipeline.batches.api_keys import list_keys
 
     with open_ledger(data_dir) as (_, engine):
@@ -52,7 +55,7 @@ def list_all(
             get_organization(engine, organization)
         found = list_keys(engine, organization)
     if json:
-        print_json([_described(key) for key in found])
+        print_json([_key_json(key) for key in found])
         return
     table = Table("key", "organization", "created", "revoked")
     for key in found:
@@ -67,18 +70,18 @@ def revoke(
     data_dir: DataDir = DEFAULT_DATA_DIR,
     json: Json = False,
 ) -> None:
-    """End a key at once and for ever."""
+    """Revoke a key, at once and for good."""
     from batch_pipeline.batches.api_keys import revoke_key
 
     with open_ledger(data_dir) as (_, engine):
         revoked = revoke_key(engine, key_id)
     if json:
-        print_json(_described(revoked))
+        print_json(_key_json(revoked))
         return
     data_console().print(f"Key {revoked.id} of organization {revoked.organization_id} is revoked.")
 
 
-def _described(key: "ApiKey") -> dict[str, object]:
+def _key_json(key: "ApiKey") -> dict[str, object]:
     return {
         "id": key.id,
         "organization": key.organization_id,

@@ -1,4 +1,4 @@
-"""The command line's entry: puts the commands together, and turns every failure into one line and an exit code."""
+"""Entry of the command line: all commands, and an exit code and one line for every failure."""
 
 import logging
 import os
@@ -7,6 +7,8 @@ import tempfile
 import traceback
 import warnings
 from collections.abc import Sequence
+from importlib.metadata import version
+from typing import Annotated
 
 import typer
 
@@ -22,15 +24,15 @@ from batch_pipeline.cli import (
     submitting,
     system,
 )
-from batch_pipeline.cli.console import say_error, sentences
+from batch_pipeline.cli.console import join_sentences, say_error
 from batch_pipeline.errors import BatchError, UnavailableError
 
 ENDED_OTHERWISE = 1
 WRONG_USE = 2
 UNREACHABLE = 3
-_TYPERS_INTERRUPTED = 130  # what Typer makes of KeyboardInterrupt
+_TYPERS_INTERRUPTED = 130  # Typer's exit code for KeyboardInterrupt
 
-# What to look at where a configured service can't be reached. Embedded ones say themselves where their logs are.
+# What to check where a configured service can't be reached. Messages about embedded ones name their logs.
 _HINTS = {
     "database": "Check BATCH_DATABASE_URL, and that the server runs.",
     "storage": "Check BATCH_STORAGE_URL and the AWS_ variables, and that the service runs.",
@@ -39,6 +41,8 @@ _HINTS = {
 app = typer.Typer(
     name="batch-pipeline",
     help="Bulk operations on logistics records: a file becomes correct rows in PostgreSQL, or an errors file.",
+    epilog="Exit codes: 0 done; 1 the batch did not complete, or the command was interrupted; 2 wrong flags, file or "
+    "setting; 3 database, storage or Dagster can't be reached.",
     no_args_is_help=True,
     pretty_exceptions_enable=False,
     rich_markup_mode=None,
@@ -56,12 +60,31 @@ pruning.add_to(app)
 system.add_to(app)
 
 
+def _print_version(wanted: bool) -> None:
+    if wanted:
+        typer.echo(f"batch-pipeline {version('batch-pipeline')}")
+        raise typer.Exit
+
+
+@app.callback()
+def _flags(
+    _version: Annotated[
+        bool, typer.Option("--version", is_eager=True, callback=_print_version, help="Print the version and exit.")
+    ] = False,
+) -> None:
+    pass  # `--version` is done by its callback
+
+
 def main(arguments: Sequence[str] | None = None) -> None:
-    """Runs a command and exits: 0 done, 1 the batch ended otherwise, 2 wrong use, 3 something can't be reached."""
-    # Libraries log what they retry, and what they raise as well: the latter is told below, in one line.
+    """Runs a command and exits.
+
+    Exit codes: 0 done; 1 the batch did not complete, or the command was interrupted; 2 wrong use; 3 a service can't be
+    reached.
+    """
+    # Libraries log what they retry and what they raise; the latter is printed below, in one line.
     logging.getLogger().addHandler(logging.NullHandler())
     if not sys.warnoptions:
-        warnings.filterwarnings("ignore", module=r"dagster(\.|_|$)")  # its notes on its own beta features
+        warnings.filterwarnings("ignore", module=r"dagster(\.|_|$)")  # about its own beta features
     sys.exit(_run(arguments))
 
 
@@ -77,13 +100,13 @@ def _run(arguments: Sequence[str] | None) -> int:
         return WRONG_USE
     except BatchError as error:
         hint = _hint(error)
-        say_error(sentences(error.message, hint) if hint else error.message)
+        say_error(join_sentences(error.message, hint) if hint else error.message)
         return UNREACHABLE if isinstance(error, UnavailableError) else WRONG_USE
     except (KeyboardInterrupt, typer.Abort):
         say_error("Interrupted before it was done: give the command again.")
         return ENDED_OTHERWISE
     except BrokenPipeError:
-        # Whoever read the output has had enough; what is still in the buffer has nowhere to go.
+        # The reader closed the pipe (`… | head`): drop what is still in the buffer.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 0
     except Exception as error:

@@ -19,8 +19,8 @@ def add_to(app: typer.Typer) -> None:
 
 @organizations.command("create")
 def create(
-    name: Annotated[str, typer.Argument(help="Lower-case letters, digits, - and _; it is the tenant's id as well.")],
-    region: Annotated[str, typer.Option(help="Region of national phone numbers: US, DE, …")] = "US",
+    name: Annotated[str, typer.Argument(help="Lower-case letters, digits, - and _. It is the tenant's id.")],
+    region: Annotated[str, typer.Option(metavar="CODE", help="Region of national phone numbers: US, DE, …")] = "US",
     data_dir: DataDir = DEFAULT_DATA_DIR,
     json: Json = False,
 ) -> None:

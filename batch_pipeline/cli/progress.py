@@ -1,38 +1,129 @@
-"""A progress bar for a batch that runs in this process, fed from the ledger."""
+"""What a command is doing, on stderr: no command is silent for long.
+
+A terminal shows a spinner and bars, which leave no trace. Any other stderr gets a line where nothing was printed for
+a while.
+"""
 
 import threading
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Protocol
 
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, SpinnerColumn, TaskID, TextColumn, TimeElapsedColumn
+from rich.console import Console
+from rich.progress import BarColumn, Progress, ProgressColumn, SpinnerColumn, TaskID, TextColumn, TimeElapsedColumn
 
-from batch_pipeline.batches.ledger import Ledger
-from batch_pipeline.batches.model import Batch, PhaseStatus
-from batch_pipeline.cli.console import say, talk_console
+from batch_pipeline.cli.console import display_console, say, seconds_since_message
 from batch_pipeline.errors import UnavailableError
 
+if TYPE_CHECKING:
+    from batch_pipeline.batches.ledger import Ledger
+    from batch_pipeline.batches.model import Batch
+
 _POLL_SECONDS = 0.2
+_FIRST_LINE_SECONDS = 1.5
+_LAST_LINE_SECONDS = 30.0  # between two lines about the same step; the pause doubles up to here
+
+
+@dataclass(frozen=True)
+class Step:
+    """One thing that the command does or has done.
+
+    Attributes:
+        name: as people read it: "parsing", "loading Dagster".
+        done: items dealt with, of `total`; None where nothing is counted.
+        is_running: whether it goes on.
+    """
+
+    name: str
+    done: int = 0
+    total: int | None = None
+    is_running: bool = True
+
+    @property
+    def count_text(self) -> str:
+        """How far it is: "1,000 of 2,000"; empty where nothing is counted."""
+        if self.total is None:
+            return f"{self.done:,}" if self.done else ""
+        return f"{self.done:,} of {self.total:,}"
+
+
+class _Display(Protocol):
+    def show(self, steps: Sequence[Step]) -> None:
+        """Called several times a second with all steps so far."""
+
+
+class _TerminalDisplay:
+    """A line for each step: spinner, name, bar where items are counted, time."""
+
+    def __init__(self, progress: Progress) -> None:
+        self._progress = progress
+        self._tasks: dict[str, TaskID] = {}
+
+    def show(self, steps: Sequence[Step]) -> None:
+        for step in steps:
+            if step.name not in self._tasks:
+                self._tasks[step.name] = self._progress.add_task(step.name, total=None, count="")
+            task = self._tasks[step.name]
+            self._progress.update(task, completed=step.done, total=step.total, count=step.count_text)
+            if not step.is_running:
+                self._progress.stop_task(task)
+        for name in [name for name in self._tasks if name not in {step.name for step in steps}]:
+            self._progress.remove_task(self._tasks.pop(name))
+
+
+class _LineDisplay:
+    """A line about the running step after a silence; the longer a step takes, the fewer lines."""
+
+    def __init__(self) -> None:
+        self._name = ""
+        self._pause_seconds = _FIRST_LINE_SECONDS
+
+    def show(self, steps: Sequence[Step]) -> None:
+        running = [step for step in steps if step.is_running]
+        if not running:
+            return
+        step = running[-1]
+        if step.name != self._name:
+            self._name, self._pause_seconds = step.name, _FIRST_LINE_SECONDS
+        if seconds_since_message() >= self._pause_seconds:
+            say(f"{step.name}: {step.count_text} …" if step.count_text else f"{step.name} …")
+            self._pause_seconds = min(self._pause_seconds * 2, _LAST_LINE_SECONDS)
 
 
 @contextmanager
-def shown_progress(ledger: Ledger, batch_id: str) -> Iterator[None]:
-    """Shows how far the batch's phases are, on stderr if that is a terminal, for the time of the ``with``."""
-    console = talk_console()
-    if not console.is_terminal:
+def step(name: str) -> Iterator[None]:
+    """Shows for the time of the ``with`` that the command is doing this."""
+    with _progress_shown(lambda: [Step(name)], TextColumn("{task.description} …", markup=False)):
         yield
-        return
-    bar = Progress(
-        SpinnerColumn(),
-        TextColumn("{task.description:<10}"),
-        BarColumn(),
-        MofNCompleteColumn(),
-        TimeElapsedColumn(),
-        console=console,
-        transient=True,
-    )
-    done = threading.Event()
-    with bar:
-        watcher = threading.Thread(target=_watch, args=(ledger, batch_id, bar, done), daemon=True)
+
+
+@contextmanager
+def batch_progress(ledger: "Ledger", batch_id: str) -> Iterator[None]:
+    """Shows for the time of the ``with`` how far the batch is, as the ledger has it, whichever process runs it."""
+    steps: list[Step] = [Step("starting the run")]
+
+    def read() -> Sequence[Step]:
+        with suppress(UnavailableError):  # the run meets the same outage, and reports it
+            steps[:] = _steps(ledger.get(batch_id))
+        return steps
+
+    bars = (TextColumn("{task.description:<10}", markup=False), BarColumn(), TextColumn("{task.fields[count]}"))
+    with _progress_shown(read, *bars):
+        yield
+
+
+@contextmanager
+def _progress_shown(read: Callable[[], Sequence[Step]], *columns: ProgressColumn) -> Iterator[None]:
+    with display_console() as console, _display(console, columns) as display:
+        done = threading.Event()
+
+        def watch() -> None:
+            display.show(read())
+            while not done.wait(_POLL_SECONDS):
+                display.show(read())
+
+        watcher = threading.Thread(target=watch, daemon=True)
         watcher.start()
         try:
             yield
@@ -42,37 +133,38 @@ def shown_progress(ledger: Ledger, batch_id: str) -> Iterator[None]:
 
 
 @contextmanager
-def told_progress() -> Iterator[Callable[[Batch], None]]:
-    """A function that tells the end of each phase on a line of stderr, where there is no terminal for a bar."""
-    ended: set[str] = set()
-    is_terminal = talk_console().is_terminal
-
-    def tell(batch: Batch) -> None:
-        for phase in batch.phases:
-            if phase.status in (PhaseStatus.pending, PhaseStatus.running) or phase.name in ended or is_terminal:
-                continue
-            ended.add(phase.name)
-            say(f"{phase.name.value}: {phase.status.value}, {phase.success:,} items, {phase.error:,} rejected")
-
-    yield tell
-
-
-def _watch(ledger: Ledger, batch_id: str, bar: Progress, done: threading.Event) -> None:
-    tasks: dict[str, TaskID] = {}
-    while not done.wait(_POLL_SECONDS):
-        try:
-            batch = ledger.get(batch_id)
-        except UnavailableError:
-            return  # the run finds out as well, and what it says counts
-        _update(bar, tasks, batch)
+def _display(console: Console, columns: Sequence[ProgressColumn]) -> Iterator[_Display]:
+    if not console.is_terminal:
+        yield _LineDisplay()
+        return
+    # Stdout is left alone: JSON must not end up on stderr.
+    with Progress(
+        SpinnerColumn(finished_text=" "),
+        *columns,
+        TimeElapsedColumn(),
+        console=console,
+        transient=True,
+        redirect_stdout=False,
+    ) as progress:
+        yield _TerminalDisplay(progress)
 
 
-def _update(bar: Progress, tasks: dict[str, TaskID], batch: Batch) -> None:
-    for phase in batch.phases:
-        if phase.status is PhaseStatus.pending:
-            continue
-        if phase.name not in tasks:
-            tasks[phase.name] = bar.add_task(phase.name.value, total=None)
-        bar.update(tasks[phase.name], completed=phase.processed, total=phase.total)
-        if phase.status is not PhaseStatus.running:
-            bar.stop_task(tasks[phase.name])
+def _steps(batch: "Batch") -> list[Step]:
+    """The batch's phases that have begun, the writing of its artifacts, and what it does between them."""
+    from batch_pipeline.batches.model import PhaseStatus
+    from batch_pipeline.batches.states import BatchStatus
+
+    steps = [
+        Step(phase.name.value, phase.processed, phase.total, phase.status is PhaseStatus.running)
+        for phase in batch.phases
+        if phase.status not in (PhaseStatus.pending, PhaseStatus.skipped)
+    ]
+    steps += [
+        Step(f"writing {artifact.files}", artifact.done, artifact.total, artifact.ended_at is None)
+        for artifact in batch.work.artifacts
+    ]
+    if any(step.is_running for step in steps):
+        return steps
+    if batch.status == BatchStatus.queued:
+        return [*steps, Step("waiting for its turn")]
+    return [*steps, Step("finishing" if steps else "starting the run")]

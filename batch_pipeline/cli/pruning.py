@@ -1,4 +1,4 @@
-"""The command `prune`: retention, at once instead of when its sensor comes to it."""
+"""The command `prune`: retention, run at once instead of by its sensor."""
 
 import time
 from typing import TYPE_CHECKING, Annotated
@@ -8,6 +8,7 @@ import typer
 from batch_pipeline.cli.console import data_console, print_json, say
 from batch_pipeline.cli.flags import DEFAULT_DATA_DIR, DataDir, Json
 from batch_pipeline.cli.interrupts import stopping_in_order
+from batch_pipeline.cli.progress import step
 from batch_pipeline.cli.session import open_for_retention
 from batch_pipeline.settings import get_settings
 
@@ -23,19 +24,20 @@ def add_to(app: typer.Typer) -> None:
 
 
 def prune(
-    dry_run: Annotated[bool, typer.Option("--dry-run", help="Only tell what would go.")] = False,
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Only print what would be removed.")] = False,
     data_dir: DataDir = DEFAULT_DATA_DIR,
     json: Json = False,
 ) -> None:
-    """Remove the files of batches that ended long ago, and Dagster's old runs with their events.
+    """Remove files of old batches, and Dagster's old runs.
 
-    How old is set by BATCH_RETENTION_DAYS and BATCH_RUN_RETENTION_DAYS. What the ledger says of the batches stays, and
-    so do the runs of a failed or timed-out batch that still has its files: Dagster can re-execute them.
+    BATCH_RETENTION_DAYS and BATCH_RUN_RETENTION_DAYS set the ages. The batches stay in the ledger. Runs of a failed or
+    timed-out batch stay as long as its files: Dagster can re-execute them.
     """
     with stopping_in_order(), open_for_retention(data_dir) as (system, instance):
         from batch_pipeline.orchestration.retention import prune as prune_all
 
-        pruned = prune_all(system, instance, dry_run=dry_run, report=_Reporter())
+        with step("looking for what is old"):
+            pruned = prune_all(system, instance, dry_run=dry_run, report=_Reporter())
     if json:
         print_json({"dry_run": dry_run, **pruned.to_json()})
         return
@@ -49,12 +51,12 @@ def prune(
 
 
 class _Reporter:
-    """Tells now and then how far it is."""
+    """Prints progress every few seconds."""
 
     def __init__(self) -> None:
-        self._told = time.monotonic()
+        self._reported_at = time.monotonic()
 
     def __call__(self, so_far: "Pruned") -> None:
-        if time.monotonic() - self._told >= REPORT_SECONDS:
-            self._told = time.monotonic()
+        if time.monotonic() - self._reported_at >= REPORT_SECONDS:
+            self._reported_at = time.monotonic()
             say(f"{so_far.batches:,} batches, {so_far.files.number:,} files, {so_far.runs:,} runs …")

@@ -1,6 +1,5 @@
-"""Commands on batches that there are already: `retry`, `cancel`."""
+"""Commands on existing batches: `retry`, `cancel`."""
 
-from datetime import datetime
 from enum import StrEnum
 from typing import TYPE_CHECKING, Annotated
 
@@ -8,18 +7,22 @@ import typer
 
 from batch_pipeline.batches.states import BatchStatus
 from batch_pipeline.cli.console import data_console, print_json, say, say_error
-from batch_pipeline.cli.executing import execute, execute_and_print, how_it_ended
+from batch_pipeline.cli.executing import execute, execute_and_print, failure_text
 from batch_pipeline.cli.flags import (
     DEFAULT_DATA_DIR,
     DEFAULT_ORGANIZATION,
     BatchId,
     DataDir,
     Json,
+    OnlyResource,
     OrganizationName,
-    same_place,
+    Since,
+    location_flags,
 )
+from batch_pipeline.cli.help import HelpWithNames
 from batch_pipeline.cli.interrupts import stopping_in_order
-from batch_pipeline.cli.moments import parse_moment
+from batch_pipeline.cli.progress import step
+from batch_pipeline.cli.running import check_resource
 from batch_pipeline.cli.session import open_workplace
 from batch_pipeline.errors import RefusedError, StateError
 
@@ -31,7 +34,7 @@ if TYPE_CHECKING:
 
 
 class RetriedStatus(StrEnum):
-    """The statuses that a re-run leads out of."""
+    """The statuses that a batch leaves by a re-run."""
 
     failed = "failed"
     timed_out = "timed_out"
@@ -39,7 +42,7 @@ class RetriedStatus(StrEnum):
 
 def add_to(app: typer.Typer) -> None:
     """Adds the commands."""
-    app.command("retry")(retry)
+    app.command("retry", cls=HelpWithNames)(retry)
     app.command("cancel")(cancel)
 
 
@@ -51,23 +54,22 @@ def retry(
     ] = False,
     status: Annotated[
         RetriedStatus | None,
-        typer.Option(help="Instead of ID: all batches of this status, cancelled ones too, oldest payload first."),
-    ] = None,
-    since: Annotated[
-        datetime | None,
         typer.Option(
-            parser=parse_moment,
-            metavar="TIME",
-            help="With --status: that ended so since then (2026-03-31, 2026-03-31T14:00, epoch seconds, or 2h, 3d).",
+            help="Instead of ID: all batches of this status, cancelled ones too, oldest payload first. "
+            "--since selects those that reached it since then."
         ),
     ] = None,
-    resource: Annotated[str | None, typer.Option(help="With --status: only of this resource.")] = None,
+    since: Since = None,
+    resource: OnlyResource = None,
     organization: OrganizationName = DEFAULT_ORGANIZATION,
     data_dir: DataDir = DEFAULT_DATA_DIR,
     json: Json = False,
 ) -> None:
-    """Run failed or timed-out batches again, here, and print them; what was done is not done again."""
-    place = same_place(data_dir, organization)
+    """Run failed or timed-out batches again.
+
+    They run in this process and are printed. Finished phases and chunks are not repeated.
+    """
+    flags = location_flags(data_dir, organization)
     if (batch_id is None) == (status is None):
         raise RefusedError("invalid_options", "Give either the ID of a batch, or --status for all that failed.")
     if status is None and (since is not None or resource is not None):
@@ -75,23 +77,22 @@ def retry(
     if status is not None and failed_rows:
         raise RefusedError("invalid_options", "--failed-rows is about one batch: give its ID.")
     if resource is not None:
-        from batch_pipeline.records.registry import get_resource
-
-        get_resource(resource)
+        check_resource(resource)
     with stopping_in_order(), open_workplace(data_dir) as (system, instance):
         if batch_id is not None:
-            batch = _awaiting(system, batch_id, organization, failed_rows=failed_rows)
-            execute_and_print(system, instance, batch, json=json, place=place)
+            batch = _request_run(system, batch_id, organization, failed_rows=failed_rows)
+            execute_and_print(system, instance, batch, json=json, flags=flags)
             return
         from batch_pipeline.batches.organizations import get_organization
         from batch_pipeline.batches.queries import find_rerunnable
 
         get_organization(system.engine, organization)
-        reached = BatchStatus(str(status))
+        final_status = BatchStatus(str(status))
         found = find_rerunnable(
-            system.engine, organization_id=organization, status=reached, resource=resource, since=since
+            system.engine, organization_id=organization, status=final_status, resource=resource, since=since
         )
-        ended = _rerun_all(system, instance, found, go_on=f"batch-pipeline retry --status {reached}{place}")
+        command = f"batch-pipeline retry --status {final_status}{flags}"
+        ended = _rerun_all(system, instance, found, retry_command=command)
     if json:
         print_json([batch.to_json() for batch in ended])
     else:
@@ -108,13 +109,17 @@ def cancel(
     data_dir: DataDir = DEFAULT_DATA_DIR,
     json: Json = False,
 ) -> None:
-    """Cancel a batch, wherever it runs or waits, and print it; what it has written stays, and a retry does the rest."""
+    """Cancel a batch, wherever it runs or waits.
+
+    What it has written stays; a retry does the rest.
+    """
     with stopping_in_order(), open_workplace(data_dir) as (system, instance):
         from batch_pipeline.cli.batches import find_batch
         from batch_pipeline.orchestration.reconciling import cancel_batch
 
         find_batch(system.ledger, batch_id, organization)
-        batch = cancel_batch(system, instance, batch_id)
+        with step("cancelling, once the chunk at work is done"):
+            batch = cancel_batch(system, instance, batch_id)
     if json:
         print_json(batch.to_json())
         return
@@ -123,8 +128,8 @@ def cancel(
     data_console().print(batch_view(batch))
 
 
-def _awaiting(system: "System", batch_id: str, organization: str, *, failed_rows: bool) -> "Batch":
-    """The batch, or the new one of its rejected items: it awaits its run from this process."""
+def _request_run(system: "System", batch_id: str, organization: str, *, failed_rows: bool) -> "Batch":
+    """The batch, or the new one of its rejected items; this process is the one to run it."""
     from batch_pipeline.batches.model import Starter
     from batch_pipeline.cli.batches import find_batch
 
@@ -136,22 +141,22 @@ def _awaiting(system: "System", batch_id: str, organization: str, *, failed_rows
     return create_from_rejected(system, batch_id, starter=Starter.caller)
 
 
-def _rerun_all(system: "System", instance: "DagsterInstance", ids: list[str], *, go_on: str) -> "list[Batch]":
-    """The batches as they ended, one after the other; an interrupt ends the one at work, and no other begins."""
+def _rerun_all(system: "System", instance: "DagsterInstance", ids: list[str], *, retry_command: str) -> "list[Batch]":
+    """Runs the batches one after the other and returns them; after an interrupt, those that were run."""
     from batch_pipeline.batches.model import Starter
 
     ended = []
     for number, batch_id in enumerate(ids, start=1):
         try:
             batch = system.ledger.request_rerun(batch_id, Starter.caller)
-        except StateError as error:  # somebody else has run it again meanwhile
+        except StateError as error:  # another process has requested its re-run
             say(error.message)
             ended.append(system.ledger.get(batch_id))
             continue
-        batch, interrupted = execute(system, instance, batch, go_on=go_on)
+        batch, interrupted = execute(system, instance, batch, retry_command=retry_command)
         ended.append(batch)
-        told = f"Batch {batch.id} completed." if batch.status == BatchStatus.completed else how_it_ended(batch)
-        say(f"{number:,} of {len(ids):,}: {told}")
+        outcome = f"Batch {batch.id} completed." if batch.status == BatchStatus.completed else failure_text(batch)
+        say(f"{number:,} of {len(ids):,}: {outcome}")
         if interrupted:
             break
     return ended

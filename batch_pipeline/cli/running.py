@@ -2,12 +2,13 @@
 
 from contextlib import suppress
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
 import typer
 
 from batch_pipeline.batches.model import Action, Starter
 from batch_pipeline.batches.options import BatchOptions
+from batch_pipeline.cli.console import one_line
 from batch_pipeline.cli.executing import execute_and_print
 from batch_pipeline.cli.flags import (
     DEFAULT_DATA_DIR,
@@ -17,10 +18,13 @@ from batch_pipeline.cli.flags import (
     Json,
     OrganizationName,
     ResourceName,
-    same_place,
+    UploadFile,
+    location_flags,
     with_batch_options,
 )
+from batch_pipeline.cli.help import HelpWithNames
 from batch_pipeline.cli.interrupts import stopping_in_order
+from batch_pipeline.cli.progress import step
 from batch_pipeline.cli.session import open_workplace
 from batch_pipeline.errors import RefusedError
 
@@ -29,8 +33,8 @@ if TYPE_CHECKING:
     from batch_pipeline.system import System
 
 
-class Place(NamedTuple):
-    """Whose records a batch changes, which, and how."""
+class Target(NamedTuple):
+    """The records that a batch changes, and how."""
 
     organization: str
     resource: str
@@ -39,13 +43,13 @@ class Place(NamedTuple):
 
 def add_to(app: typer.Typer) -> None:
     """Adds the commands."""
-    app.command("run")(run)
+    app.command("run", cls=HelpWithNames)(run)
 
 
 @with_batch_options
 def run(
     *,
-    file: Annotated[str, typer.Argument(metavar="FILE", help="The upload: CSV, JSON array or NDJSON.")],
+    file: UploadFile,
     resource: ResourceName,
     action: ActionName,
     organization: OrganizationName = DEFAULT_ORGANIZATION,
@@ -53,17 +57,20 @@ def run(
     json: Json = False,
     options: BatchOptions,
 ) -> None:
-    """Run a file's batch here, in this process, and print the batch."""
+    """Run a file's batch in this process.
+
+    It shows progress, and prints the batch and the first rejected items.
+    """
     source = readable_file(file)
     with stopping_in_order():
         check_resource(resource, action)
         with open_workplace(data_dir) as (system, instance):
-            batch = accept_file(system, source, Place(organization, resource, action), options, Starter.caller)
-            execute_and_print(system, instance, batch, json=json, place=same_place(data_dir, organization))
+            batch = accept_file(system, source, Target(organization, resource, action), options, Starter.caller)
+            execute_and_print(system, instance, batch, json=json, flags=location_flags(data_dir, organization))
 
 
 def readable_file(name: str) -> Path:
-    """The file. Raises RefusedError (`no_such_file`) unless it is one that can be read."""
+    """The file's path. Raises RefusedError (`no_such_file`) unless it is a regular file that can be read."""
     path = Path(name)
     if not name:
         raise RefusedError("no_such_file", "The name of FILE is empty: name a file.")
@@ -71,25 +78,27 @@ def readable_file(name: str) -> Path:
         if path.is_dir():
             raise RefusedError("no_such_file", f"{name} is a folder: name a file in it.")
         if not path.is_file():
-            there = path.exists()
-            what = f"{name} is no regular file" if there else f"There is no file {name}"
-            raise RefusedError("no_such_file", f"{what}: name an existing file.")
+            fault = f"{name} is no regular file" if path.exists() else f"There is no file {name}"
+            raise RefusedError("no_such_file", f"{fault}: name an existing file.")
         with path.open("rb"):
             pass
     except (OSError, ValueError) as error:  # ValueError: a NUL in the name
-        said = error.strerror if isinstance(error, OSError) else str(error)
-        raise RefusedError("no_such_file", f"{name} can't be read ({said}): check its name and permissions.") from None
+        cause = error.strerror if isinstance(error, OSError) else str(error)
+        raise RefusedError("no_such_file", f"{name} can't be read ({cause}): check its name and permissions.") from None
     return path
 
 
-def check_resource(resource: str, action: Action) -> None:
+def check_resource(resource: str, action: Action | None = None) -> None:
     """Raises RefusedError where there is no such resource, or it does not have the action."""
-    from batch_pipeline.records.registry import check_action, get_resource
+    with step("checking the resource"):
+        from batch_pipeline.records.registry import check_action, get_resource
 
-    check_action(get_resource(resource), action)
+        found = get_resource(resource)
+        if action is not None:
+            check_action(found, action)
 
 
-def accept_file(system: "System", source: Path, place: Place, options: BatchOptions, starter: Starter) -> "Batch":
+def accept_file(system: "System", source: Path, target: Target, options: BatchOptions, starter: Starter) -> "Batch":
     """Uploads first, then records the batch: a process that ends in between leaves no batch that waits for ever."""
     from batch_pipeline.batches.accept import ArrivedPayload, NewBatch, accept
     from batch_pipeline.batches.ids import new_batch_id
@@ -97,16 +106,17 @@ def accept_file(system: "System", source: Path, place: Place, options: BatchOpti
     from batch_pipeline.batches.organizations import get_organization
     from batch_pipeline.storage import keys
 
-    get_organization(system.engine, place.organization)
+    get_organization(system.engine, target.organization)
     batch_id = new_batch_id()
     key = keys.upload(batch_id, source.name, saved=options.save_upload)
     try:
-        system.store.upload(source, key)
+        with step(f"uploading {one_line(source.name)}"):
+            system.store.upload(source, key)
         new = NewBatch(
             id=batch_id,
-            organization_id=place.organization,
-            resource=place.resource,
-            action=place.action,
+            organization_id=target.organization,
+            resource=target.resource,
+            action=target.action,
             name=options.name or label_from_file_name(source.name),
             options=options,
             source_key=source.name,

@@ -7,6 +7,7 @@ import typer
 from batch_pipeline.cli.console import say
 from batch_pipeline.cli.flags import DEFAULT_DATA_DIR, DataDir
 from batch_pipeline.cli.interrupts import stopping_in_order
+from batch_pipeline.cli.progress import step
 from batch_pipeline.cli.session import servers
 from batch_pipeline.errors import SettingError
 
@@ -17,14 +18,15 @@ def add_to(app: typer.Typer) -> None:
 
 
 def api(
-    host: Annotated[str, typer.Option(help="Address to listen at.")] = "127.0.0.1",
-    port: Annotated[int, typer.Option(help="Port to listen at.", min=1, max=65535)] = 8000,
+    host: Annotated[str, typer.Option(help="Address to listen on.")] = "127.0.0.1",
+    port: Annotated[int, typer.Option(help="Port to listen on.", min=1, max=65535)] = 8000,
     data_dir: DataDir = DEFAULT_DATA_DIR,
 ) -> None:
     """Serve the HTTP API until interrupted."""
     with stopping_in_order(), servers(data_dir):
         _require_free(host, port)
-        from batch_pipeline.api.app import serve
+        with step("loading the API"):
+            from batch_pipeline.api.app import serve
 
         say(f"The API listens at http://{host}:{port} (docs at /docs).")
         serve(host=host, port=port)

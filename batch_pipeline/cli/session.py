@@ -1,15 +1,16 @@
-"""What commands work with: servers (configured or embedded), ledger, storage, and Dagster where they run batches.
+"""Opens what commands work with: servers (configured or embedded), ledger, storage, and Dagster where it is needed.
 
-Every import of something heavy is inside a function, so that no command pays for what it does not use.
+Heavy imports are inside functions, so that no command waits for what it does not use.
 """
 
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from batch_pipeline.cli.console import say
+from batch_pipeline.cli.progress import step
 from batch_pipeline.errors import SettingError, UnavailableError
 from batch_pipeline.settings import get_settings
 
@@ -21,7 +22,7 @@ if TYPE_CHECKING:
     from batch_pipeline.local.servers import LocalServers
     from batch_pipeline.system import System
 
-# SQLSTATEs of a database whose tables are not (yet) those of this version: undefined table, column, schema, function.
+# SQLSTATEs where the tables are those of another version: undefined table, column, schema, function.
 _OTHER_SCHEMA = ("42P01", "42703", "3F000", "42883")
 
 
@@ -29,18 +30,19 @@ _OTHER_SCHEMA = ("42P01", "42703", "3F000", "42883")
 def servers(data_dir: Path, *, migrate: bool = False) -> "Iterator[LocalServers | None]":
     """The servers that the settings name, else the embedded ones of ``data_dir``; with the newest schema.
 
-    A configured database is brought to the newest schema only where ``migrate``: its operator decides when.
+    The schema of a configured database is upgraded only where ``migrate``: its operator decides when.
     Raises SettingError and UnavailableError.
     """
-    from batch_pipeline import migrations
-    from batch_pipeline.local.servers import embedded_servers
-    from batch_pipeline.local.system import connected
-
     if get_settings().database_url is None:
         check_data_dir(data_dir)
+    with step("loading the local servers' programs"):
+        from batch_pipeline import migrations
+        from batch_pipeline.local.servers import embedded_servers
+        from batch_pipeline.local.system import connected
     with connected(data_dir, start=partial(embedded_servers, report=say)) as local:
         if migrate or local is not None:
-            migrations.upgrade(get_settings().require_database_url())
+            with step("checking the database's schema"):
+                migrations.upgrade(get_settings().require_database_url())
         with _schema_checked():
             yield local
 
@@ -48,10 +50,10 @@ def servers(data_dir: Path, *, migrate: bool = False) -> "Iterator[LocalServers 
 @contextmanager
 def open_ledger(data_dir: Path) -> "Iterator[tuple[Ledger, sa.Engine]]":
     """The ledger and its engine, for commands that need no storage."""
-    from batch_pipeline.batches.ledger import Ledger
-    from batch_pipeline.database import create_engine
-
     with servers(data_dir):
+        from batch_pipeline.batches.ledger import Ledger
+        from batch_pipeline.database import create_engine
+
         engine = create_engine(get_settings().require_database_url())
         try:
             yield Ledger(engine), engine
@@ -62,54 +64,61 @@ def open_ledger(data_dir: Path) -> "Iterator[tuple[Ledger, sa.Engine]]":
 @contextmanager
 def open_storage_too(data_dir: Path) -> "Iterator[System]":
     """The system without Dagster."""
-    from batch_pipeline.system import open_system
-
-    with servers(data_dir), open_system() as system:
+    with servers(data_dir), _system() as system:
         yield system
 
 
 @contextmanager
 def open_workplace(data_dir: Path) -> "Iterator[tuple[System, DagsterInstance]]":
-    """All that it takes to run batches in this process, reachable and up to date.
+    """The system and Dagster, to run batches in this process; reachable, and with the newest schema.
 
-    Batches whose process was killed are failed on the way: on a machine without a daemon nobody else would.
+    Batches whose process was killed are failed first: on a machine without a daemon nothing else would do so.
     """
-    from batch_pipeline.system import open_system
+    with servers(data_dir, migrate=True), ExitStack() as stack:
+        system = stack.enter_context(_system())
+        # After the checks: Dagster takes seconds to import, and an outage should be reported before.
+        with step("loading Dagster"):
+            from batch_pipeline.orchestration.instance import open_instance, upgrade_dagster
+            from batch_pipeline.orchestration.reconciling import reconcile
 
-    with servers(data_dir, migrate=True), open_system() as system:
-        system.store.check()
-        # Only now: it takes seconds to import, which nobody should wait for to hear that something is away.
-        from batch_pipeline.orchestration.instance import open_instance, upgrade_dagster
-        from batch_pipeline.orchestration.reconciling import reconcile
-
-        upgrade_dagster()
-        with open_instance(in_process=True) as instance:
+            upgrade_dagster()
+            instance = stack.enter_context(open_instance(in_process=True))
             reconcile(system, instance)
-            yield system, instance
+        yield system, instance
 
 
 @contextmanager
 def open_for_retention(data_dir: Path) -> "Iterator[tuple[System, DagsterInstance]]":
-    """The system and Dagster's instance as its other processes have it, with what runs printed.
+    """The system and Dagster's instance as its other processes have it, including the output of runs.
 
-    Nothing is changed on the way: configured databases that have another schema raise SettingError.
+    It migrates no configured database. Raises SettingError where its schema is another version's.
     """
-    from batch_pipeline.system import open_system
-
-    with servers(data_dir) as local, open_system() as system:
-        system.store.check()
+    with servers(data_dir) as local, ExitStack() as stack:
+        system = stack.enter_context(_system())
         check_tables(system.engine)
-        # Only now: see `open_workplace`.
-        from batch_pipeline.orchestration.instance import open_migrated_instance, upgrade_dagster
+        with step("loading Dagster"):
+            from batch_pipeline.orchestration.instance import open_migrated_instance, upgrade_dagster
 
-        if local is not None:
-            upgrade_dagster()
-        with open_migrated_instance() as instance:
-            yield system, instance
+            if local is not None:
+                upgrade_dagster()
+            instance = stack.enter_context(open_migrated_instance())
+        yield system, instance
+
+
+@contextmanager
+def _system() -> "Iterator[System]":
+    """The system, with its storage checked. Raises UnavailableError."""
+    with ExitStack() as stack:
+        with step("connecting to storage"):
+            from batch_pipeline.system import open_system
+
+            system = stack.enter_context(open_system())
+            system.store.check()
+        yield system
 
 
 def check_tables(engine: "sa.Engine") -> None:
-    """Fails in a `servers` block, as any query would, where the ledger's tables are not those of this version."""
+    """Queries the ledger's tables: within `servers`, SettingError is raised where they are another version's."""
     import sqlalchemy as sa
 
     from batch_pipeline.batches.tables import attempts, batches
@@ -121,9 +130,9 @@ def check_tables(engine: "sa.Engine") -> None:
 
 
 def require_running_system(data_dir: Path) -> None:
-    """Raises UnavailableError where the embedded servers are to be used and no `up` runs that would start batches.
+    """Raises UnavailableError where the servers are embedded and no `up` runs, so that nothing would start a batch.
 
-    With configured servers a batch is accepted all the same, and starts when Dagster is back.
+    With configured servers the batch is accepted, and starts once Dagster is back.
     """
     from batch_pipeline.local.system import is_up
 
@@ -134,7 +143,7 @@ def require_running_system(data_dir: Path) -> None:
 
 
 def check_data_dir(data_dir: Path) -> None:
-    """Makes the folder. Raises SettingError where that is not possible."""
+    """Makes the folder. Raises SettingError where that fails."""
     from batch_pipeline.local.private_files import data_folder
 
     try:

@@ -8,7 +8,7 @@ import typer
 from batch_pipeline.batches.model import Starter
 from batch_pipeline.batches.options import BatchOptions
 from batch_pipeline.cli.console import data_console, print_json, say, say_error
-from batch_pipeline.cli.executing import how_it_ended
+from batch_pipeline.cli.executing import failure_text
 from batch_pipeline.cli.flags import (
     DEFAULT_DATA_DIR,
     DEFAULT_ORGANIZATION,
@@ -17,11 +17,13 @@ from batch_pipeline.cli.flags import (
     Json,
     OrganizationName,
     ResourceName,
-    same_place,
+    UploadFile,
+    location_flags,
     with_batch_options,
 )
+from batch_pipeline.cli.help import HelpWithNames
 from batch_pipeline.cli.interrupts import stopping_in_order
-from batch_pipeline.cli.running import Place, accept_file, check_resource, readable_file
+from batch_pipeline.cli.running import Target, accept_file, check_resource, readable_file
 from batch_pipeline.cli.session import open_storage_too, require_running_system
 
 if TYPE_CHECKING:
@@ -33,13 +35,13 @@ _POLL_SECONDS = 0.3
 
 def add_to(app: typer.Typer) -> None:
     """Adds the command."""
-    app.command("submit")(submit)
+    app.command("submit", cls=HelpWithNames)(submit)
 
 
 @with_batch_options
 def submit(
     *,
-    file: Annotated[str, typer.Argument(metavar="FILE", help="The upload: CSV, JSON array or NDJSON.")],
+    file: UploadFile,
     resource: ResourceName,
     action: ActionName,
     wait: Annotated[bool, typer.Option("--wait", help="Show progress until the batch ends.")] = False,
@@ -48,18 +50,17 @@ def submit(
     json: Json = False,
     options: BatchOptions,
 ) -> None:
-    """Upload a file and queue its batch in the running system; with --wait, see it through."""
+    """Queue a file's batch in the running system."""
     source = readable_file(file)
-    place = same_place(data_dir, organization)
+    flags = location_flags(data_dir, organization)
     with stopping_in_order():
         check_resource(resource, action)
         require_running_system(data_dir)
         with open_storage_too(data_dir) as system:
-            system.store.check()
-            batch = accept_file(system, source, Place(organization, resource, action), options, Starter.launcher)
-            say(f"Batch {batch.id} is queued: batch-pipeline show {batch.id}{place}")
+            batch = accept_file(system, source, Target(organization, resource, action), options, Starter.launcher)
+            say(f"Batch {batch.id} is queued: batch-pipeline show {batch.id}{flags}")
             if wait:
-                batch = _watch(system.ledger, batch, place)
+                batch = _wait(system.ledger, batch, flags)
     if json:
         print_json(batch.to_json())
     elif wait:
@@ -69,22 +70,21 @@ def submit(
     else:
         data_console().print(batch.id)
     if wait and batch.status != "completed":
-        say_error(how_it_ended(batch))
+        say_error(failure_text(batch))
         raise typer.Exit(1)
 
 
-def _watch(ledger: "Ledger", batch: "Batch", place: str) -> "Batch":
-    """The batch as it ends; an interrupt ends the watching, and not the batch."""
+def _wait(ledger: "Ledger", batch: "Batch", flags: str) -> "Batch":
+    """The batch once it has ended. An interrupt ends the waiting, but not the batch: it exits with 1."""
     from batch_pipeline.batches.states import FINAL
-    from batch_pipeline.cli.progress import shown_progress, told_progress
+    from batch_pipeline.cli.progress import batch_progress
 
     try:
-        with shown_progress(ledger, batch.id), told_progress() as tell:
+        with batch_progress(ledger, batch.id):
             while batch.status not in FINAL:
                 time.sleep(_POLL_SECONDS)
                 batch = ledger.get(batch.id)
-                tell(batch)
     except KeyboardInterrupt:
-        say_error(f"Interrupted; the batch goes on: batch-pipeline show {batch.id}{place}")
+        say_error(f"Interrupted; the batch goes on: batch-pipeline show {batch.id}{flags}")
         raise typer.Exit(1) from None
     return batch

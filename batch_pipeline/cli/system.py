@@ -1,4 +1,4 @@
-"""Commands on the system itself: `up`, `demo`, `db upgrade`."""
+"""Commands on the system itself: `up`, `db upgrade`."""
 
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -9,6 +9,7 @@ from rich.table import Table
 
 from batch_pipeline.cli.console import data_console, say, say_error
 from batch_pipeline.cli.flags import DEFAULT_DATA_DIR, DataDir
+from batch_pipeline.cli.progress import step
 from batch_pipeline.cli.session import check_data_dir, servers
 
 if TYPE_CHECKING:
@@ -29,7 +30,10 @@ def up(
     api_port: Annotated[int, typer.Option(help="Port of the API.", min=1, max=65535)] = 8000,
     s3_port: Annotated[int, typer.Option(help="Port of the embedded S3 server.", min=1, max=65535)] = 9000,
 ) -> None:
-    """Run the local system (Dagster, and embedded servers unless others are configured) until interrupted."""
+    """Run the local system until interrupted.
+
+    It consists of Dagster, the HTTP API, and the embedded PostgreSQL and S3 servers unless others are configured.
+    """
     from batch_pipeline.local.supervision import ServiceEndedError
     from batch_pipeline.local.up import run_up
 
@@ -43,8 +47,8 @@ def up(
 
 @database.command("upgrade")
 def upgrade(data_dir: DataDir = DEFAULT_DATA_DIR) -> None:
-    """Bring the database to this version's schema, Dagster's tables included."""
-    with servers(data_dir, migrate=True):
+    """Upgrade the database's schema, including Dagster's tables."""
+    with servers(data_dir, migrate=True), step("upgrading Dagster's tables"):
         from batch_pipeline.orchestration.instance import upgrade_dagster
 
         upgrade_dagster()

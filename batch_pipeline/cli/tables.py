@@ -1,16 +1,17 @@
-"""Batches and their rejected items as tables that people read."""
+"""Tables of batches and of their rejected items."""
 
 import json
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, fields
-from datetime import datetime
+from datetime import UTC, datetime, timedelta
 from typing import Any
 
+from rich.box import SIMPLE
 from rich.console import Group, RenderableType
 from rich.table import Table
 from rich.text import Text
 
-from batch_pipeline.batches.model import Batch, Stats
+from batch_pipeline.batches.model import Batch, PhaseStatus, Stats
 from batch_pipeline.cli.console import one_line, printable
 
 STATUS_STYLES = {
@@ -24,7 +25,7 @@ STATUS_STYLES = {
     "pending": "dim",
 }
 _CELL_CHARACTERS = 120
-_WIDE = 120  # columns of a terminal that show all there is about a batch on one line
+_WIDE = 130  # columns of a terminal in which a batch's name and counts fit, too
 
 
 @dataclass(frozen=True)
@@ -38,47 +39,81 @@ class Rejection:
 
 
 def status_text(status: str) -> Text:
-    """A batch's or a phase's status in its colour."""
+    """A status, of a batch or a phase, in its colour."""
     return Text(status, style=STATUS_STYLES.get(status, ""))
 
 
 def batch_view(batch: Batch, *, with_reason: bool = True) -> RenderableType:
-    """A batch with its counts and phases."""
+    """A batch with its run, counts and phases."""
     parts: list[RenderableType] = [_heading(batch)]
     if with_reason and batch.reason is not None:
         parts.append(Text(f"{batch.reason.code}: {one_line(batch.reason.message)}", style="red"))
     return Group(*parts, "", _stats_table(batch.stats), _phases_table(batch))
 
 
-def batches_table(batches: Iterable[Batch], width: int) -> Table:
-    """One line per batch; the id is always whole, and what does not fit into `width` characters is left out."""
+def batches_table(batches: Iterable[Batch], width: int, *, with_organization: bool = False) -> Table:
+    """One line per batch; a terminal of less than `_WIDE` columns has no room for name and counts."""
     wide = width >= _WIDE
-    table = Table()
+    table = Table(box=SIMPLE, pad_edge=False)
     table.add_column("batch", no_wrap=True, min_width=28)
-    table.add_column("name", no_wrap=True, overflow="ellipsis")
+    if with_organization:
+        table.add_column("organization", overflow="fold")
     if wide:
-        for name in ("what", "created"):
-            table.add_column(name, no_wrap=True)
+        table.add_column("name", no_wrap=True, overflow="ellipsis")
+    for name in ("resource", "action"):
+        table.add_column(name, no_wrap=True)
     table.add_column("status")
-    for name in ("items", "rejected"):
-        table.add_column(name, justify="right")
+    for name in ("age", "duration", *(("items", "rejected") if wide else ())):
+        table.add_column(name, justify="right", no_wrap=True)
     for batch in batches:
         status = status_text(batch.status)
         if batch.reason is not None:
             status.append(f" {batch.reason.code}", style="default")
-        table.add_row(
-            batch.id,
-            Text(one_line(batch.name)),
-            *((_what(batch), _time(batch.created_at)) if wide else ()),
-            status,
-            f"{batch.stats.items_read:,}",
-            f"{batch.stats.rejected:,}",
-        )
+        cells: list[str | Text] = [batch.id]
+        if with_organization:
+            cells.append(batch.organization_id or "?")
+        if wide:
+            cells.append(Text(one_line(batch.name)))
+        cells += [batch.resource or "?", _action_text(batch), status]
+        cells += [age_text(datetime.now(UTC) - batch.created_at), duration_text(duration_seconds(batch))]
+        if wide:
+            cells += [f"{batch.stats.items_read:,}", f"{batch.stats.rejected:,}"]
+        table.add_row(*cells)
     return table
 
 
+def duration_seconds(batch: Batch) -> float:
+    """Seconds that the batch's phases and the writing of its artifacts took so far; waiting for its turn excluded."""
+    now = datetime.now(UTC).timestamp()
+    running = [
+        now - phase.started_at
+        for phase in batch.phases
+        if phase.status is PhaseStatus.running and phase.started_at is not None
+    ]
+    phases = sum(phase.seconds or 0.0 for phase in batch.phases if phase.status is not PhaseStatus.running)
+    return phases + sum(running) + sum(artifact.seconds or 0.0 for artifact in batch.work.artifacts)
+
+
+def age_text(age: timedelta) -> str:
+    """An age in its largest unit, as `--since` takes it: "5m", "3h", "12d"."""
+    seconds = max(int(age.total_seconds()), 0)
+    for unit, length in (("d", 86_400), ("h", 3_600), ("m", 60)):
+        if seconds >= length:
+            return f"{seconds // length}{unit}"
+    return f"{seconds}s"
+
+
+def duration_text(seconds: float) -> str:
+    """A duration: "0.42 s", "12.3 s", "2:05", "1:02:05"."""
+    if seconds < 60:
+        return f"{seconds:.2f} s" if seconds < 10 else f"{seconds:.1f} s"
+    minutes, rest = divmod(round(seconds), 60)
+    hours, minutes = divmod(minutes, 60)
+    return f"{hours}:{minutes:02}:{rest:02}" if hours else f"{minutes}:{rest:02}"
+
+
 def rejections_table(rejections: Sequence[Rejection], title: str) -> Table:
-    """Rejected items' errors: row, field, code, message."""
+    """The errors of rejected items: row, field, code, message."""
     table = Table(title=title, title_justify="left")
     table.add_column("row", justify="right")
     for name in ("field", "code", "message"):
@@ -92,7 +127,7 @@ def rejections_table(rejections: Sequence[Rejection], title: str) -> Table:
 
 
 def read_rejections(blocks: Iterable[bytes], limit: int) -> list[Rejection]:
-    """The first `limit` errors of an errors.json, which has one item per line; reads no more blocks than it takes."""
+    """The first `limit` errors of an errors.json, which has one item per line; reads only the blocks that hold them."""
     found: list[Rejection] = []
     for entry in _entries(blocks):
         for error in entry["errors"]:
@@ -116,11 +151,14 @@ def _heading(batch: Batch) -> Table:
     grid = Table.grid(padding=(0, 2))
     grid.add_row("batch", batch.id)
     grid.add_row("name", Text(one_line(batch.name)))
-    grid.add_row("what", f"{_what(batch)}, organization {batch.organization_id or '?'}")
-    grid.add_row("created", _time(batch.created_at))
+    grid.add_row("organization", batch.organization_id or "?")
+    grid.add_row("action", f"{_action_text(batch)} {batch.resource or '?'}")
+    age = age_text(datetime.now(UTC) - batch.created_at)
+    grid.add_row("created", f"{batch.created_at.astimezone():%Y-%m-%d %H:%M:%S} ({age} ago)")
     grid.add_row("status", status_text(batch.status))
-    if batch.attempts > 1:
-        grid.add_row("attempts", str(batch.attempts))
+    grid.add_row("attempts", f"{batch.attempts:,}")
+    grid.add_row("run", batch.run_id or "none yet")
+    grid.add_row("duration", duration_text(duration_seconds(batch)))
     return grid
 
 
@@ -139,8 +177,8 @@ def _phases_table(batch: Batch) -> Table:
     table = Table("phase", "status")
     for name in ("total", "success", "error", "seconds"):
         table.add_column(name, justify="right")
-    told = None if batch.reason is None else batch.reason.message
-    reasons = [None if phase.reason == told else phase.reason for phase in batch.phases]
+    batch_reason = None if batch.reason is None else batch.reason.message
+    reasons = [None if phase.reason == batch_reason else phase.reason for phase in batch.phases]
     if any(reasons):
         table.add_column("reason")
     for phase, reason in zip(batch.phases, reasons, strict=True):
@@ -153,12 +191,13 @@ def _phases_table(batch: Batch) -> Table:
             "" if phase.seconds is None else f"{phase.seconds:.2f}",
         ]
         table.add_row(*cells, *([Text(one_line(reason or ""))] if any(reasons) else []))
+    for artifact in batch.work.artifacts:
+        ended = artifact.seconds is not None
+        seconds = "" if artifact.seconds is None else f"{artifact.seconds:.2f}"
+        status = status_text("completed" if ended else "running" if batch.status == "processing" else batch.status)
+        table.add_row(artifact.files, status, f"{artifact.total:,}", "", "", seconds)
     return table
 
 
-def _what(batch: Batch) -> str:
-    return f"{'?' if batch.action is None else batch.action.value} {batch.resource or '?'}"
-
-
-def _time(moment: datetime) -> str:
-    return moment.astimezone().strftime("%Y-%m-%d %H:%M:%S")
+def _action_text(batch: Batch) -> str:
+    return "?" if batch.action is None else batch.action.value

@@ -75,9 +75,12 @@ def progress_metadata(progress: Progress) -> Metadata:
     """How far a phase is while it works."""
     values: Metadata = {"phase": MetadataValue.text(progress.phase.value)}
     if progress.note:
-        return values
-    of_chunks = "" if progress.chunks is None else f" of {progress.chunks:,}"
-    values["chunk"] = MetadataValue.text(f"{progress.chunk:,}{of_chunks}")
+        values["step"] = MetadataValue.text(progress.note)
+        if progress.total is None:
+            return values
+    else:
+        of_chunks = "" if progress.chunks is None else f" of {progress.chunks:,}"
+        values["chunk"] = MetadataValue.text(f"{progress.chunk:,}{of_chunks}")
     values["rows"] = MetadataValue.int(progress.done)
     if progress.total is not None:
         values["of rows"] = MetadataValue.int(progress.total)
@@ -134,14 +137,20 @@ def failure_metadata(system: System, batch: Batch) -> Metadata:
 
 
 def artifact_metadata(system: System, batch: Batch) -> Metadata:
-    """Where the batch's files are."""
+    """Where the batch's files are, and how long writing the artifacts took, which no phase's seconds include."""
     files: Mapping[str, tuple[bool, str]] = {
         "upload": (batch.has_upload_file, batch.upload_key or ""),
         "errors.csv": (batch.has_errors_file, keys.errors_csv(batch.id)),
         "errors.json": (batch.has_errors_file, keys.errors_json(batch.id)),
         "result.json": (batch.has_result_file, keys.result_json(batch.id)),
     }
-    return {name: MetadataValue.path(system.store.uri(key)) for name, (exists, key) in files.items() if exists}
+    values: Metadata = {
+        name: MetadataValue.path(system.store.uri(key)) for name, (exists, key) in files.items() if exists
+    }
+    seconds = [artifact.seconds for artifact in batch.work.artifacts if artifact.seconds is not None]
+    if seconds:
+        values["artifact seconds"] = MetadataValue.float(round(sum(seconds), 3))
+    return values
 
 
 def stats_metadata(batch: Batch) -> Metadata:
@@ -200,7 +209,8 @@ class ProgressEvents:
 
     def report(self, progress: Progress) -> None:
         """Tells of the progress, unless it is too soon."""
-        pause = STANDSTILL_SECONDS if progress == self._told else 0.0 if progress.note else EVENT_SECONDS
+        is_new_step = progress.note and (self._told is None or self._told.note != progress.note)
+        pause = 0.0 if is_new_step else STANDSTILL_SECONDS if progress == self._told else EVENT_SECONDS
         if time.monotonic() - self._told_at < pause:
             return
         self._told, self._told_at = progress, time.monotonic()

@@ -18,19 +18,23 @@ from batch_pipeline.payloads.artifacts import (
 )
 from batch_pipeline.payloads.model import PayloadFormat, RawChunk
 from batch_pipeline.payloads.parsed import from_table, select
-from batch_pipeline.phases.attempt import MANY_ITEMS, Attempt
+from batch_pipeline.phases.attempt import Attempt
 from batch_pipeline.records.errors import ERRORS_SCHEMA
 from batch_pipeline.storage import keys
+
+Rejected = tuple[RejectedChunk, int]  # with the last row of the stretch of the upload that it comes from
 
 
 def write_errors(attempt: Attempt, phase: PhaseName) -> None:
     """Writes errors.csv and errors.json, in a phase, from the parsed items and the staged errors."""
     batch, store = attempt.batch, attempt.system.store
-    _announce(attempt, phase, "errors.csv and errors.json")
     columns = list(batch.work.columns)
-    with borrowed(attempt.system.engine) as connection:
+    with (
+        attempt.writing(phase, "errors.csv, errors.json", total=batch.work.items) as advance,
+        borrowed(attempt.system.engine) as connection,
+    ):
         if not PayloadFormat(batch.work.format).is_flat:
-            rejected = (chunk.items for chunk in _rejected(attempt, connection))
+            rejected = (chunk.items for chunk, _ in _rejected(attempt, connection))
             columns = flattened_columns(columns, rejected, max_columns=attempt.system.settings.max_columns)
         csv_path, json_path = attempt.scratch / "errors.csv", attempt.scratch / "errors.json"
         with (
@@ -38,19 +42,14 @@ def write_errors(attempt: Attempt, phase: PhaseName) -> None:
             json_path.open("wb") as json_file,
             ErrorsWriter(csv_file, json_file, columns=columns, has_unreadable=batch.work.unreadable > 0) as writer,
         ):
-            for chunk in _ahead(_rejected(attempt, connection)):
+            for chunk, last_row in _ahead(_rejected(attempt, connection)):
                 writer.write(chunk)
-                attempt.check_seldom()
-    store.upload(csv_path, keys.errors_csv(batch.id))
-    store.upload(json_path, keys.errors_json(batch.id))
+                advance(last_row)
+        store.upload(csv_path, keys.errors_csv(batch.id))
+        store.upload(json_path, keys.errors_json(batch.id))
 
 
-def _announce(attempt: Attempt, phase: PhaseName, artifact: str) -> None:
-    if attempt.batch.work.items > MANY_ITEMS:
-        attempt.announce(phase, f"writing {artifact}")
-
-
-def _ahead(chunks: Iterator[RejectedChunk]) -> Iterator[RejectedChunk]:
+def _ahead(chunks: Iterator[Rejected]) -> Iterator[Rejected]:
     """The same chunks, the next one being fetched while the last one is worked on."""
     with ThreadPoolExecutor(1) as fetching:
         coming = fetching.submit(next, chunks, None)
@@ -70,7 +69,7 @@ def _chunks(attempt: Attempt) -> Iterator[tuple[RawChunk, int, int]]:
         first = last + 1
 
 
-def _rejected(attempt: Attempt, connection: Connection) -> Iterator[RejectedChunk]:
+def _rejected(attempt: Attempt, connection: Connection) -> Iterator[Rejected]:
     """The rejected items, as uploaded, with their errors, in the order of the upload."""
     query = sql.SQL(
         "SELECT row, code, field, message, value FROM {} WHERE row BETWEEN %(first)s AND %(last)s"
@@ -79,30 +78,28 @@ def _rejected(attempt: Attempt, connection: Connection) -> Iterator[RejectedChun
     for chunk, first, last in _chunks(attempt):
         found = fetch_table(connection, query, {"first": first, "last": last}, ERRORS_SCHEMA)
         if found.num_rows:
-            yield RejectedChunk(select(chunk, pc.is_in(chunk.rows, value_set=found["row"].combine_chunks())), found)
+            items = select(chunk, pc.is_in(chunk.rows, value_set=found["row"].combine_chunks()))
+            yield RejectedChunk(items, found), last
 
 
 def write_result(attempt: Attempt) -> None:
     """Writes result.json: the outcome of each row of the upload, in its order, then what cleanup deleted."""
-    _announce(attempt, PhaseName.cleanup, "result.json")
+    items, doomed = attempt.batch.work.items, attempt.batch.work.doomed
     query, overwritten = _result_query(attempt), _overwritten_query(attempt)
     path = attempt.scratch / "result.json"
-    with borrowed(attempt.system.engine) as connection, path.open("wb") as file, ResultWriter(file) as writer:
-        step = attempt.system.settings.chunk_rows
-        items = attempt.batch.work.items
-        for first in range(1, items + 1, step):
-            parameters = {
-                "first": first,
-                "last": min(first + step - 1, items),
-                "organization": attempt.organization_id,
-            }
-            writer.write(fetch_table(connection, query, parameters, RESULT_SCHEMA))
-            attempt.check_seldom()
-        for first in range(1, attempt.batch.work.doomed + 1, step):
-            parameters = {"first": first, "last": first + step - 1}
-            writer.write(fetch_table(connection, overwritten, parameters, RESULT_SCHEMA))
-            attempt.check_seldom()
-    attempt.system.store.upload(path, keys.result_json(attempt.batch.id))
+    step = attempt.system.settings.chunk_rows
+    with attempt.writing(PhaseName.cleanup, "result.json", total=items + doomed) as advance:
+        with borrowed(attempt.system.engine) as connection, path.open("wb") as file, ResultWriter(file) as writer:
+            for first in range(1, items + 1, step):
+                last = min(first + step - 1, items)
+                parameters = {"first": first, "last": last, "organization": attempt.organization_id}
+                writer.write(fetch_table(connection, query, parameters, RESULT_SCHEMA))
+                advance(last)
+            for first in range(1, doomed + 1, step):
+                last = min(first + step - 1, doomed)
+                writer.write(fetch_table(connection, overwritten, {"first": first, "last": last}, RESULT_SCHEMA))
+                advance(items + last)
+        attempt.system.store.upload(path, keys.result_json(attempt.batch.id))
 
 
 def _result_query(attempt: Attempt) -> sql.Composed:

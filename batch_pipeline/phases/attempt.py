@@ -1,13 +1,13 @@
 """One attempt at a batch, as its phases see it: what they work on, where they report to, when they must stop."""
 
 import time
-from collections.abc import Callable
-from contextlib import AbstractContextManager
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
-from batch_pipeline.batches.model import Action, Batch, BlankCells, Phase, PhaseName, PhaseStatus
+from batch_pipeline.batches.model import Action, ArtifactProgress, Batch, BlankCells, Phase, PhaseName, PhaseStatus
 from batch_pipeline.batches.options import BatchOptions
 from batch_pipeline.batches.states import BatchStatus
 from batch_pipeline.database import borrowed, set_in_session
@@ -28,8 +28,8 @@ class Progress:
     """How far a phase is, for people.
 
     Attributes:
-        note: what it is at while there is nothing to count; the other numbers are unknown then.
-        done: items dealt with, by this and earlier attempts, of `total` (None: not known yet).
+        note: the step that is not counted in chunks: "planning …", "writing errors.csv, errors.json".
+        done: items dealt with, by this and earlier attempts, of `total` (None: unknown, or the step counts nothing).
         per_second: items that this attempt deals with in a second.
         chunk: chunks dealt with, of `chunks` (None: not known yet).
     """
@@ -50,13 +50,13 @@ class Progress:
         return round(max(self.total - self.done, 0) / self.per_second)
 
     def __str__(self) -> str:
-        if self.note:
+        if self.note and self.total is None:
             return f"{self.phase.value}: {self.note}"
         chunks = "" if self.chunks is None else f" of {self.chunks:,}"
         total = "" if self.total is None else f" of {self.total:,}"
         left = "" if self.seconds_left is None else f", about {self.seconds_left:,} s left"
         return (
-            f"{self.phase.value}: chunk {self.chunk:,}{chunks}, {self.done:,}{total} rows, "
+            f"{self.phase.value}: {self.note or f'chunk {self.chunk:,}{chunks}'}, {self.done:,}{total} rows, "
             f"{self.per_second:,.0f} a second{left}"
         )
 
@@ -167,6 +167,36 @@ class Attempt:
     def announce(self, name: PhaseName, note: str) -> None:
         """Tells what the phase is at, where that takes long and nothing can be counted meanwhile."""
         self.report(Progress(name, note))
+
+    @contextmanager
+    def writing(self, phase: PhaseName, files: str, *, total: int) -> "Iterator[Callable[[int], None]]":
+        """Stores and reports how far the writing of artifacts is, in rows, and the seconds that it takes.
+
+        The function that it yields takes the number of rows gone through. It stores that number once a second at most,
+        and then raises as `check` does.
+        """
+        artifact = ArtifactProgress(files, total, started_at=time.time())
+        self._store_artifact(artifact)
+        if total > MANY_ITEMS:
+            self.report(Progress(phase, f"writing {files}", total=total))
+        self._checked_at = time.monotonic()
+
+        def advance(done: int) -> None:
+            now = time.monotonic()
+            if now - self._checked_at < 1:
+                return
+            self._checked_at = now
+            self._require_time()
+            self._store_artifact(replace(artifact, done=done))
+            per_second = done / max(time.time() - artifact.started_at, 1e-6)
+            self.report(Progress(phase, f"writing {files}", done=done, total=total, per_second=per_second))
+
+        yield advance
+        self._store_artifact(replace(artifact, done=total, ended_at=time.time()))
+
+    def _store_artifact(self, artifact: ArtifactProgress) -> None:
+        work = self.batch.work.with_artifact(artifact)
+        self.batch = self.system.ledger.update(self.batch.id, self.run_id, work=work.to_row())
 
     def begin(self, name: PhaseName, total: int | None = None, *, already: int = 0) -> None:
         """Marks the phase as running; `already` items of it were dealt with before. Raises as `check` does."""

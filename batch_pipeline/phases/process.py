@@ -56,7 +56,7 @@ def _final_plan(attempt: Attempt, turn: Turn) -> int:
             work = make_plan(connection, attempt, attempt.batch.work, PhaseName.processing).work
             connection.commit()
             attempt.limit_transactions(connection)
-            attempt.system.ledger.update(attempt.batch.id, attempt.run_id, work=work.to_row())
+            attempt.batch = attempt.system.ledger.update(attempt.batch.id, attempt.run_id, work=work.to_row())
         accepted = _accepted(connection, attempt)
         failed = done_outcome(connection, attempt.batch.id, PhaseName.processing).failed
         connection.rollback()

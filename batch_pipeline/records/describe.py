@@ -1,7 +1,7 @@
 """The pages in `docs/` that say what is checked: one for each resource, and one for the carriers of tracking numbers.
 
-``python -m batch_pipeline.records.describe docs`` writes them from the resources' descriptions. Only wording belongs
-here. A rule belongs in `fields` or `rules`; its code and sentence come from there.
+`GENERATOR` is the command that writes them. Only wording belongs here. A rule belongs in `fields` or `rules`; its code
+and sentence come from there.
 """
 
 import sys
@@ -29,6 +29,8 @@ from batch_pipeline.records.rules import Complaint, Rule
 from batch_pipeline.records.value_texts import value_text
 from batch_pipeline.values.carriers import Format, carriers
 
+GENERATOR = "python -m batch_pipeline.records.describe docs"
+
 _KIND_WORDS = {
     CellKind.TEXT: "text",
     CellKind.NUMBER: "number",
@@ -46,6 +48,12 @@ def page_name(resource: Resource) -> str:
     return f"{resource.table}.md"
 
 
+def pages() -> dict[str, str]:
+    """The text of each generated page, by its name."""
+    texts = {page_name(resource): describe(resource) for resource in RESOURCES.values()}
+    return texts | {CARRIERS_PAGE: describe_carriers()}
+
+
 def describe(resource: Resource) -> str:
     """The resource's page. Raises TypeError for a kind of field that `value_text` does not describe."""
     return "\n".join(_lines(resource)) + "\n"
@@ -58,7 +66,7 @@ def describe_carriers() -> str:
 
 def _carrier_lines() -> Iterator[str]:
     yield from (
-        "<!-- Made by `python -m batch_pipeline.records.describe docs`: change carriers.toml, not this page. -->",
+        f"<!-- Made by `{GENERATOR}`: change carriers.toml, not this page. -->",
         "",
         "# Tracking numbers",
         "",
@@ -96,7 +104,7 @@ def _check_digit_text(known: Format) -> str:
 
 def _lines(resource: Resource) -> Iterator[str]:
     yield from (
-        "<!-- Made by `python -m batch_pipeline.records.describe docs`: change the resource, not this page. -->",
+        f"<!-- Made by `{GENERATOR}`: change the resource, not this page. -->",
         "",
         f"# {resource.table.capitalize()}",
         "",
@@ -249,9 +257,10 @@ def main(arguments: Sequence[str]) -> int:
     if len(arguments) != 1 or not Path(arguments[0]).is_dir():
         sys.stderr.write("usage: python -m batch_pipeline.records.describe FOLDER (an existing one)\n")
         return 2
-    for resource in RESOURCES.values():
-        (Path(arguments[0]) / page_name(resource)).write_text(describe(resource), encoding="utf-8")
-    (Path(arguments[0]) / CARRIERS_PAGE).write_text(describe_carriers(), encoding="utf-8")
+    for name, text in pages().items():
+        page = Path(arguments[0]) / name
+        page.write_text(text, encoding="utf-8")
+        sys.stdout.write(f"{page}\n")
     return 0
 
 

@@ -2,8 +2,9 @@
 
 import json
 
+import psycopg
 from batch_runs import accepted
-from command_line import CommandLine, only_line
+from command_line import MERGE, PEOPLE, CommandLine, only_line, without_progress
 
 from batch_pipeline.batches.ledger import Ledger
 from batch_pipeline.batches.model import Action, Batch
@@ -32,11 +33,49 @@ def test_list_shows_the_organizations_batches_newest_first_and_those_of_no_known
     assert other.id not in ids
 
     shown = cli("list", "--organization", organization, "--status", "requested", "--resource", "contact")
-    assert (shown.returncode, shown.stderr) == (0, "")
+    assert (shown.returncode, without_progress(shown.stderr)) == (0, [])
     assert mine[0].id in shown.stdout
     assert nobodys.id not in shown.stdout
     assert "\x1b" not in shown.stdout
     assert "odd\\x1b[2J name.csv" in shown.stdout
+
+
+def test_list_selects_by_action_time_and_organization_and_shows_age_and_duration(
+    cli: CommandLine, ledger: Ledger, organization: str
+) -> None:
+    old, mine = new_batch(ledger, organization), new_batch(ledger, organization)
+    other = new_batch(ledger, create_organization(ledger.engine, f"{organization}-other").id)
+    with psycopg.connect(cli.environment["BATCH_DATABASE_URL"]) as connection:
+        connection.execute("UPDATE batches SET created_at = now() - interval '3 hours' WHERE id = %s", (old.id,))
+
+    def ids(*flags: str) -> list[str]:
+        found = [batch["id"] for batch in json.loads(cli("list", *flags, "--json").stdout)]
+        return [each for each in found if each in (old.id, mine.id, other.id)]
+
+    mine_only = ("--organization", organization)
+    assert ids(*mine_only) == [mine.id, old.id]
+    assert ids(*mine_only, "--since", "2h") == [mine.id]
+    assert ids(*mine_only, "--action", "merge", "--since", "4h") == [mine.id, old.id]
+    assert ids(*mine_only, "--action", "delete") == []
+    assert ids("--all-organizations", "--since", "2h", "--limit", "1000") == [other.id, mine.id]
+
+    shown = cli("list", "--all-organizations").stdout
+    line = next(line for line in shown.splitlines() if old.id in line)
+    for text in (organization, "contact", "merge", "requested", "3h", "0.00 s"):
+        assert text in line
+
+
+def test_show_has_run_attempts_and_seconds(cli: CommandLine, organization: str) -> None:
+    mine = ("--organization", organization)
+    ran = json.loads(cli("run", cli.file("people.csv", PEOPLE), *MERGE, *mine, "--json").stdout)
+    shown = cli("show", ran["id"], *mine).stdout
+    rows = {line.split()[0]: line.split()[1:] for line in shown.splitlines() if line.strip()}
+    assert (rows["run"], rows["attempts"]) == ([ran["run_id"]], ["1"])
+    assert float(rows["duration"][0]) > 0
+    table = [line.split("│") for line in shown.splitlines()]
+    seconds = {cells[1].strip(): cells[6].strip() for cells in table if len(cells) > 7 and "completed" in cells[2]}
+    assert list(seconds) == ["parsing", "validation", "processing", "errors.csv, errors.json"]
+    assert all(float(text) >= 0 for text in seconds.values())
 
 
 def test_show_is_about_one_organizations_batch(cli: CommandLine, ledger: Ledger, organization: str) -> None:

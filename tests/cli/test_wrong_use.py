@@ -1,16 +1,21 @@
 """Wrong flags, settings and files, and services that are away: one line, an exit code, nothing on stdout."""
 
 import os
+import re
 import subprocess
 import sys
+from importlib.metadata import version
 from pathlib import Path
 
 import pytest
 from command_line import CommandLine, only_line
 
 from batch_pipeline.batches.ledger import Ledger
+from batch_pipeline.batches.model import Action
 from batch_pipeline.cli.main import main
 from batch_pipeline.local.s3 import free_port
+from batch_pipeline.payloads.model import PayloadFormat
+from batch_pipeline.records.registry import RESOURCES
 from batch_pipeline.settings import get_settings
 
 MERGE = ("--resource", "contact", "--action", "merge")
@@ -55,6 +60,9 @@ def error_of(capsys: pytest.CaptureFixture[str], *arguments: str) -> tuple[int, 
         (["run", "x" * 300, *MERGE], "too long"),
         (["list", "--status", "done"], "timed_out"),
         (["list", "--limit", "0"], "--limit"),
+        (["list", "--resource", "person"], "contact"),
+        (["list", "--action", "upsert"], "overwrite"),
+        (["list", "--since", "yesterday"], "2026-03-31"),
         (["errors", "batch_1", "--format", "xml"], "--format"),
         (["organizations", "create"], "'name'"),
         (["retry"], "--status"),
@@ -67,7 +75,7 @@ def error_of(capsys: pytest.CaptureFixture[str], *arguments: str) -> tuple[int, 
         (["retry", "--status", "failed", "--since", "yesterday"], "2026-03-31"),
         (["retry", "--status", "failed", "--since", "2026-02-30"], "2026-03-31"),
         (["retry", "--status", "failed", "--since", "999999w"], "2026-03-31"),
-        (["retry", "--status", "failed", "--since", "2999-01-01"], "still to come"),
+        (["retry", "--status", "failed", "--since", "2999-01-01"], "in the future"),
         (["cancel"], "ID"),
     ],
 )
@@ -183,6 +191,25 @@ def test_storage_that_is_away_is_told_in_one_line_and_leaves_no_batch(
     assert (ended.returncode, ended.stdout) == (3, "")
     assert "BATCH_STORAGE_URL" in only_line(ended.stderr)
     assert ledger.find(organization_id=organization) == []
+
+
+def test_help_names_every_resource_action_and_format(capsys: pytest.CaptureFixture[str]) -> None:
+    for command in ("run", "submit"):
+        with pytest.raises(SystemExit) as ended:
+            main([command, "--help"])
+        assert ended.value.code == 0
+        words = re.findall(r"\w+", capsys.readouterr().out)
+        for name in (*RESOURCES, *Action, *(each.upper() for each in PayloadFormat), "gzip", "zstd"):
+            assert name in words
+
+
+def test_help_tells_the_exit_codes_and_version_prints_the_version(capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit):
+        main(["--help"])
+    assert "Exit codes: 0 done; 1 " in capsys.readouterr().out
+    with pytest.raises(SystemExit) as ended:
+        main(["--version"])
+    assert (ended.value.code, capsys.readouterr().out) == (0, f"batch-pipeline {version('batch-pipeline')}\n")
 
 
 def test_help_and_list_import_neither_dagster_nor_pandas(cli: CommandLine) -> None:

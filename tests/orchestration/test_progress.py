@@ -12,7 +12,7 @@ from batch_pipeline.batches.model import Action, Starter
 from batch_pipeline.orchestration import run_page
 from batch_pipeline.orchestration.execute import execute_batch
 from batch_pipeline.orchestration.reconciling import cancel_batch
-from batch_pipeline.phases import planning, writing
+from batch_pipeline.phases import attempt, planning, writing
 from batch_pipeline.system import System
 
 PATIENCE_SECONDS = 60.0
@@ -78,6 +78,28 @@ def test_each_phase_says_how_far_it_is(
             chunk = int(str(metadata["chunk"]).removesuffix(f" of {chunks}"))
             assert (metadata["rows"], metadata["of rows"]) == (50 * chunk, rows)
             assert {type(metadata[name]) for name in ("rows per second", "seconds left")} == {int}
+
+
+def test_writing_artifacts_has_progress_and_seconds_of_its_own(
+    module_system: System, module_instance: DagsterInstance, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(run_page, "EVENT_SECONDS", 0.0)
+    monkeypatch.setattr(attempt, "MANY_ITEMS", 100)
+    rows: list[Row] = [*PEOPLE, {"external_id": "bad", "name": ""}]
+    batch = arrived(module_system, new_organization(module_system), as_csv(rows), save_result=True)
+    batch = execute_batch(module_system, module_instance, batch)
+    assert (batch.status, batch.stats.rejected) == ("completed", 1)
+
+    written = [(each.files, each.done, each.total) for each in batch.work.artifacts]
+    assert written == [("errors.csv, errors.json", 251, 251), ("result.json", 251, 251)]
+    assert all(each.seconds is not None and each.seconds > 0 for each in batch.work.artifacts)
+    steps = [
+        (op, metadata["step"], metadata["rows"], metadata["of rows"])
+        for op, _, metadata in told(module_instance, batch.run_id)
+        if str(metadata.get("step")).startswith("writing")
+    ]
+    assert ("cleanup", "writing errors.csv, errors.json", 0, 251) in steps
+    assert ("cleanup", "writing result.json", 0, 251) in steps
 
 
 def test_what_comes_too_soon_is_not_told(
