@@ -7,7 +7,6 @@ So does an item over a limit, because its end can only be found by decoding it.
 import re
 from collections.abc import Iterator
 from json import JSONDecodeError
-from typing import Any
 
 from batch_pipeline.errors import RefusedError
 from batch_pipeline.payloads.chunking import CHUNK_BYTES, check_item_count, cut_text
