@@ -15,14 +15,20 @@ from batch_pipeline.errors import RefusedError
 from batch_pipeline.payloads.chunking import Piece, Unreadable, check_item_count, cut_text, rechunk
 from batch_pipeline.payloads.csv_blocks import Block, data_parts, row_blocks
 from batch_pipeline.payloads.csv_header import Header, read_header
-from batch_pipeline.payloads.csv_structure import Flags, Rows
+from batch_pipeline.payloads.csv_quotes import Flags, RowFault
+from batch_pipeline.payloads.csv_structure import Rows
 from batch_pipeline.payloads.encoding import TextFile
 from batch_pipeline.payloads.flat_rows import size_fault, width_fault
 from batch_pipeline.payloads.model import Payload, PayloadFormat, RawChunk, ReadLimits
 
-_BROKEN = (
+_UNCLOSED = (
     "a quote that opens a cell is not closed before a delimiter or line end: close it, or double the quotes "
     "within the cell"
+)
+_STRAY_QUOTES = (
+    "a quote stands within an unquoted cell and a later cell ends in a quote that nothing opened, as if a delimiter "
+    "before a quoted cell was lost: put the delimiter back, or enclose these cells in quotes and double the quotes "
+    "within them"
 )
 
 
@@ -95,7 +101,7 @@ def _read_block(block: Block, header: Header, limits: ReadLimits, rows_before: i
     too_large: Flags = sizes > limits.max_item_bytes
     if block.oversize_head is not None:
         is_row[0] = too_large[0] = True
-    bad: Flags = is_row & ((rows.cells != len(header.flat.names)) | rows.broken | rows.oversize | too_large)
+    bad: Flags = is_row & ((rows.cells != len(header.flat.names)) | (rows.faults != RowFault.NONE) | too_large)
     numbers = np.cumsum(is_row) + rows_before
     for start in range(0, len(is_row), limits.chunk_rows):
         part = slice(start, start + limits.chunk_rows)
@@ -119,11 +125,19 @@ def _read_block(block: Block, header: Header, limits: ReadLimits, rows_before: i
 def _fault(rows: Rows, index: int, header: Header, limits: ReadLimits, *, is_too_large: bool) -> str:
     if is_too_large:
         return size_fault(limits, item=True)
-    if rows.broken[index]:
-        return _BROKEN
-    if rows.oversize[index]:
+    fault = RowFault(int(rows.faults[index]))
+    if fault is RowFault.OVERSIZE:
         return size_fault(limits, item=False)
-    return width_fault(int(rows.cells[index]), len(header.flat.names))
+    if fault is RowFault.UNCLOSED_WITHIN_LIMIT:
+        return (
+            f"a quote that opens a cell is not closed within {limits.max_cell_bytes:,} bytes, the most that a cell may "
+            "have (setting BATCH_MAX_CELL_BYTES): close it, or shorten the cell"
+        )
+    if fault is RowFault.UNCLOSED:
+        return _UNCLOSED
+    if rows.cells[index] != len(header.flat.names):
+        return width_fault(int(rows.cells[index]), len(header.flat.names))
+    return _STRAY_QUOTES
 
 
 def _select(data: bytes, rows: Rows, part: slice, good: Flags, *, has_bad: bool) -> bytes | memoryview:

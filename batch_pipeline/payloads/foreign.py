@@ -75,6 +75,8 @@ _PATTERNS = (
 )
 _FIRST_LINE = re.compile(rb"\s*([^\r\n]*)")
 _BINARY = re.compile(rb"[\x00-\x08\x0e-\x1a\x1c-\x1f]")
+# A control character in JSON is an error of its grammar. A NUL right after the bracket is UTF-16.
+_JSON = re.compile(rb"(?:\xef\xbb\xbf)?[ \t\r\n]*[\[{][^\x00]")
 _TEXT_MARKS = (b"\xff\xfe", b"\xfe\xff")
 
 
@@ -88,7 +90,8 @@ def name_foreign(path: Path, head: bytes) -> str | None:
     if found is None:
         found = next((meaning for pattern, meaning in _PATTERNS if pattern.match(head)), None)
     first_line = _FIRST_LINE.match(head)
-    if found is None and not head.startswith(_TEXT_MARKS) and first_line and _BINARY.search(first_line[1]):
+    is_text = head.startswith(_TEXT_MARKS) or _JSON.match(head)
+    if found is None and not is_text and first_line and _BINARY.search(first_line[1]):
         found = "binary data, or UTF-16 without a byte order mark: save it as UTF-8"
     return found
 

@@ -1,11 +1,12 @@
-"""JSON items to columns: the fast decoder of one item, what rejects an item alone, and the cells of items.
+"""JSON items: decoding one item, what rejects an item alone, and items as columns.
 
-Shared by the readers of JSON arrays and NDJSON. Numbers stay the text they were: a float would change them.
+Shared by the readers of JSON arrays and NDJSON. Numbers keep their text: a float would change them.
 """
 
 import json
+import re
 from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from itertools import chain
 from json.encoder import encode_basestring
 from typing import Any
@@ -16,11 +17,19 @@ from batch_pipeline.errors import RefusedError
 from batch_pipeline.payloads.chunking import Unreadable
 from batch_pipeline.payloads.model import CellKind, RawChunk, ReadLimits
 
-# Raised by the fast decoder where `json_grammar` must tell why: ValueError includes JSONDecodeError.
-DECODER_ERRORS = (StopIteration, ValueError, RecursionError)
-
 # Nested values are written by a recursive function; beyond this a setting could exhaust Python's stack.
 DEEPEST = 200
+
+# The decoder reports NaN and Infinity without a position: strings are matched too, so that text in them is skipped.
+_STRING_OR_CONSTANT = re.compile(r'"(?:[^"\\]|\\.)*+"|(NaN|-?Infinity)')
+
+
+class ItemLimitError(Exception):
+    """An item is larger or nested deeper than the limits allow. The text names the limit and its setting."""
+
+
+class _ConstantError(Exception):
+    """The text has a constant that RFC 8259 does not have: NaN, Infinity or -Infinity."""
 
 
 class JsonNumber(str):
@@ -46,21 +55,35 @@ _KINDS: dict[type, int | None] = {
 
 
 class ItemDecoder:
-    """Decodes items and says what rejects one alone."""
+    """Decodes items and finds what rejects one alone."""
 
     def __init__(self, limits: ReadLimits) -> None:
         self._limits = limits
         self._repeated: list[str] = []
         self._max_depth = min(limits.max_json_depth, DEEPEST)
-        decoder = json.JSONDecoder(
+        self._raw_decode = json.JSONDecoder(
             object_pairs_hook=self._object,
             parse_float=JsonNumber,
             parse_int=JsonNumber,
             parse_constant=_refuse_constant,
-        )
-        self.scan: Callable[[str, int], tuple[Any, int]] = decoder.scan_once  # type: ignore[attr-defined]
+        ).raw_decode
         # Shorter texts can break no limit on size, whatever their characters.
-        self.harmless_characters = min(limits.max_cell_bytes, limits.max_item_bytes) // 4
+        self._harmless_characters = min(limits.max_cell_bytes, limits.max_item_bytes) // 4
+
+    def decode(self, text: str, start: int) -> tuple[Any, int]:
+        """The value that begins at ``start``, which is no blank, and where it ends.
+
+        Raises JSONDecodeError, with the position and what was expected there, where the text breaks RFC 8259 or ends;
+        ItemLimitError where the decoder can't follow the nesting, which is far over the limit.
+        """
+        self._repeated.clear()
+        try:
+            return self._raw_decode(text, start)
+        except _ConstantError:
+            found = (match for match in _STRING_OR_CONSTANT.finditer(text, start) if match[1])
+            raise json.JSONDecodeError("Expecting value", text, next(found).start()) from None
+        except RecursionError:
+            raise ItemLimitError(self._depth_fault()) from None
 
     def _object(self, pairs: list[tuple[str, Any]]) -> dict[str, Any]:
         item = dict(pairs)
@@ -68,44 +91,40 @@ class ItemDecoder:
             self._repeated += [key for key, count in Counter(key for key, _ in pairs).items() if count > 1]
         return item
 
-    def forget(self) -> None:
-        """Drops what was noted of an item whose decoding failed."""
-        self._repeated.clear()
-
     def fault(self, item: Any, text: str, start: int, end: int, *, may_have_surrogates: bool) -> str | None:
-        """What rejects the item just decoded from ``text[start:end]``, or None."""
+        """What rejects the item just decoded from ``text[start:end]`` alone, or None.
+
+        Raises ItemLimitError.
+        """
+        brackets = text.count("{", start, end) + text.count("[", start, end)
+        if brackets > self._max_depth and depth_of(item) > self._max_depth:
+            raise ItemLimitError(self._depth_fault())
+        is_large = end - start > self._harmless_characters
+        if is_large and utf8_size(text[start:end]) > self._limits.max_item_bytes:
+            raise ItemLimitError(self.size_fault())
         if self._repeated:
             names = ", ".join(dict.fromkeys(json.dumps(name) for name in self._repeated))
-            self._repeated.clear()
             return f"the item has a field more than once: {names}; keep one"
         if type(item) is not dict:
             return f'the item is {_name(item)}, not an object: write it as {{"field": value, …}}'
-        brackets = text.count("{", start, end) + text.count("[", start, end)
-        if brackets > self._max_depth and depth_of(item) > self._max_depth:
-            return self.depth_fault()
         if may_have_surrogates and (fault := _surrogate_fault(item)):
             return fault
-        if end - start > self.harmless_characters:
-            return self._size_fault(item, text[start:end])
-        return None
+        return self._cell_fault(item) if is_large else None
 
-    def depth_fault(self) -> str:
-        """The fault of an item that is nested too deep."""
+    def _depth_fault(self) -> str:
         return (
-            f"the item is nested deeper than {self._max_depth} levels, the most that may be "
+            f"the item is nested deeper than {self._max_depth} levels, the most that an item may have "
             f"(setting BATCH_MAX_JSON_DEPTH, up to {DEEPEST})"
         )
 
-    def item_size_fault(self) -> str:
+    def size_fault(self) -> str:
         """The fault of an item that is too large."""
         return (
             f"the item is larger than {self._limits.max_item_bytes:,} bytes, the most that an item may have "
             "(setting BATCH_MAX_ITEM_BYTES)"
         )
 
-    def _size_fault(self, item: dict[str, Any], raw: str) -> str | None:
-        if utf8_size(raw) > self._limits.max_item_bytes:
-            return self.item_size_fault()
+    def _cell_fault(self, item: dict[str, Any]) -> str | None:
         for name, value in item.items():
             if utf8_size(cell_text(value)) > self._limits.max_cell_bytes:
                 return (
@@ -116,7 +135,7 @@ class ItemDecoder:
 
 
 def _refuse_constant(name: str) -> None:
-    raise ValueError(f"{name} is no value of JSON")
+    raise _ConstantError(name)
 
 
 def _name(value: Any) -> str:

@@ -1,18 +1,16 @@
 """NDJSON uploads: one JSON value per line; a line that can't be read is an unreadable row by itself."""
 
-import re
 from collections.abc import Iterator
+from json import JSONDecodeError
 from typing import Any
 
 from batch_pipeline.errors import RefusedError
 from batch_pipeline.payloads.chunking import CHUNK_BYTES, check_item_count, cut_text
 from batch_pipeline.payloads.encoding import TextFile
-from batch_pipeline.payloads.json_grammar import GrammarError, ValueScanner
-from batch_pipeline.payloads.json_items import DECODER_ERRORS, ChunkBuilder, ItemDecoder
+from batch_pipeline.payloads.json_items import ChunkBuilder, ItemDecoder, ItemLimitError
 from batch_pipeline.payloads.model import Payload, PayloadFormat, RawChunk, ReadLimits
 
 _BLANK_CHARACTERS = " \t\r"
-_BLANKS = re.compile(r"[ \t\r\n]*+")
 
 
 class NdjsonPayload(Payload):
@@ -29,7 +27,7 @@ class NdjsonPayload(Payload):
         """See `Payload.chunks`. Only ``too_large`` refuses the file."""
         limits = self._limits
         decoder, builder = ItemDecoder(limits), ChunkBuilder(limits)
-        too_large = decoder.item_size_fault()
+        too_large = decoder.size_fault()
         row = room_used = characters = 0
         for lines, first_is_cut in _line_blocks(self._text.texts(self._block_bytes), limits.max_item_bytes):
             for index, line in enumerate(lines):
@@ -85,24 +83,15 @@ def _read_line(decoder: ItemDecoder, line: str) -> tuple[Any, str | None]:
     """The line's value and None, or what is wrong with it."""
     start = 0 if line[0] == "{" else len(line) - len(line.lstrip(_BLANK_CHARACTERS))
     try:
-        item, end = decoder.scan(line, start)
-    except DECODER_ERRORS:
-        decoder.forget()
-        return None, _grammar_fault(decoder, line)
-    if end < len(line) and (trailing := line[end:].lstrip(_BLANK_CHARACTERS)):
-        decoder.forget()
-        column = len(line) - len(trailing) + 1
-        return None, f"the line is not valid JSON: column {column}: nothing may follow the value"
-    surrogates = "\\ud" in line or "\\uD" in line
-    return item, decoder.fault(item, line, start, end, may_have_surrogates=surrogates)
-
-
-def _grammar_fault(decoder: ItemDecoder, line: str) -> str:
-    try:
-        ValueScanner().feed(line, 0, final=True)
-    except GrammarError as error:
-        return f"the line is not valid JSON: column {error.position + 1}: {error.message}"
-    return decoder.depth_fault()
+        item, end = decoder.decode(line, start)
+        if end < len(line) and (trailing := line[end:].lstrip(_BLANK_CHARACTERS)):
+            raise JSONDecodeError("Extra data", line, len(line) - len(trailing))
+        surrogates = "\\ud" in line or "\\uD" in line
+        return item, decoder.fault(item, line, start, end, may_have_surrogates=surrogates)
+    except JSONDecodeError as error:
+        return None, f"the line is not valid JSON: column {error.pos + 1}: {error.msg}"
+    except ItemLimitError as error:
+        return None, str(error)
 
 
 def refuse_single_object(text: TextFile, limits: ReadLimits, *, is_named_json: bool, is_named_lines: bool) -> None:
@@ -119,15 +108,16 @@ def refuse_single_object(text: TextFile, limits: ReadLimits, *, is_named_json: b
         if len(head) > limits.max_item_bytes:
             break
     head = head.lstrip()
-    scanner = ValueScanner()
-    try:
-        end = scanner.feed(head, 0, final=False)
-    except GrammarError as error:
-        end = error.position
     first_line, _, _ = head.partition("\n")
-    is_broken_line = not scanner.done and first_line.rstrip().endswith("}")
-    is_one_line = scanner.done and end <= len(first_line)
-    is_alone = is_one_line and not head[end:].strip()
+    try:
+        _, end = ItemDecoder(limits).decode(head, 0)
+    except (JSONDecodeError, ItemLimitError):
+        is_one_line = is_alone = False
+        is_broken_line = first_line.rstrip().endswith("}")
+    else:
+        is_one_line = end <= len(first_line)
+        is_alone = is_one_line and not head[end:].strip()
+        is_broken_line = False
     if is_broken_line or (is_one_line and not (is_alone and is_named_json)):
         return
     raise RefusedError(

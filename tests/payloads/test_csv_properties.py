@@ -91,6 +91,14 @@ def quoted_cell(text: str, start: int, max_cell: int) -> tuple[str, int] | None:
     return None
 
 
+def has_lost_delimiter(unquoted: list[str]) -> bool:
+    """Whether a quote stands within the text of an unquoted cell, and a later one ends in a quote."""
+    return any(
+        '"' in cell.rstrip('"') and any(later.endswith('"') for later in unquoted[place + 1 :])
+        for place, cell in enumerate(unquoted)
+    )
+
+
 def read_by_the_rules(text: str, *, width: int, max_cell: int, max_item: int) -> Expected:
     """The rules as an exact machine over ASCII text with commas: slow, plain, and independent of the reader."""
 
@@ -104,11 +112,13 @@ def read_by_the_rules(text: str, *, width: int, max_cell: int, max_item: int) ->
     while position < len(text):
         start = position
         cells: list[str] = []
+        unquoted: list[str] = []
         good = True
         while True:
             if text[position : position + 1] != '"':
                 end = end_of(",\r\n", position)
                 cells.append(text[position:end])
+                unquoted.append(cells[-1])
                 good = good and end - position <= max_cell
             elif quoted := quoted_cell(text, position, max_cell):
                 cells.append(quoted[0])
@@ -125,6 +135,7 @@ def read_by_the_rules(text: str, *, width: int, max_cell: int, max_item: int) ->
         if not raw:
             continue
         row += 1
+        good = good and not has_lost_delimiter(unquoted)
         if good and len(raw) <= max_item and len(cells) == width:
             expected.items[row] = cells
         else:
@@ -132,10 +143,17 @@ def read_by_the_rules(text: str, *, width: int, max_cell: int, max_item: int) ->
     return expected
 
 
-CSV_LIKE = st.text('a",\r\n', max_size=60) | st.lists(
-    st.sampled_from(["a", '"', '""', ",", "\n", "\r\n", '"a"', ',"', '",', '\n"', '"\n', "a,a\n", '"a\na",a\n']),
-    max_size=40,
+STRAY_QUOTES = st.lists(
+    st.sampled_from([*'a",\n', 'a"a', 'a"', ',a"', '"a,"', '",\n"', '"",', "\r\n", "\r"]), max_size=20
 ).map("".join)
+CSV_LIKE = (
+    STRAY_QUOTES
+    | st.text('a",\r\n', max_size=60)
+    | st.lists(
+        st.sampled_from(["a", '"', '""', ",", "\n", "\r\n", '"a"', ',"', '",', '\n"', '"\n', "a,a\n", '"a\na",a\n']),
+        max_size=40,
+    ).map("".join)
+)
 
 
 @given(CSV_LIKE, st.integers(1, 3), BLOCK_BYTES)

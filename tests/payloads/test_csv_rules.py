@@ -24,6 +24,13 @@ BLOCK_SIZES = pytest.mark.parametrize("block_bytes", [1, 2, 3, 7, 1 << 20])
         pytest.param('"a\nb","c\r\nd,"\n1,2\n', {1: ["a\nb", "c\r\nd,"], 2: "12"}, {}, id="line ends in quotes"),
         pytest.param('5" pipe,a"b"c\n1,2\n', {1: ['5" pipe', 'a"b"c'], 2: "12"}, {}, id="quotes as text"),
         pytest.param('a",b"\nc"",d\n', {1: ['a"', 'b"'], 2: ['c""', "d"]}, {}, id="quotes end text"),
+        pytest.param('5",10"\n5"",10""\n', {1: ['5"', '10"'], 2: ['5""', '10""']}, {}, id="inches"),
+        pytest.param('5",10" pipe\n', {1: ['5"', '10" pipe']}, {}, id="inches, then a quote within"),
+        pytest.param('a"b"c"\n1,2\n', {2: "12"}, {1: 'a"b"c"'}, id="one cell of quotes too few"),
+        pytest.param('5" pipe,"10"""\n', {1: ['5" pipe', '10"']}, {}, id="a quote within, then a quoted cell"),
+        pytest.param('5" pipe,10"\n1,2\n', {2: "12"}, {1: '5" pipe,10"'}, id="as if a delimiter were lost"),
+        pytest.param('5" pipe,1\n1,10"\n', {1: ['5" pipe', "1"], 2: ["1", '10"']}, {}, id="stray quotes in two rows"),
+        pytest.param('"a\nb",c"d\n1,2"\n', {1: ["a\nb", 'c"d'], 2: ["1", '2"']}, {}, id="stray, after quoted"),
         pytest.param('1,"x,y\n2,3\n', {2: "23"}, {1: '1,"x,y'}, id="unclosed to the end"),
         pytest.param('1,"x,y\n2,"p"\n3,4\n', {2: "2p", 3: "34"}, {1: '1,"x,y'}, id="unclosed, then quoted"),
         pytest.param('1,"x,y\r\n2,"p",q\r\n3,4', {3: "34"}, {1: '1,"x,y', 2: '2,"p",q'}, id="unclosed, CRLF"),
@@ -120,6 +127,67 @@ def test_a_row_beyond_a_limit_is_unreadable_alone(read_upload, row, setting, blo
     assert reading.items == {1: {"a": "1", "b": "2"}, 3: {"a": "3", "b": "4"}}
     assert setting in reading.messages[2]
     assert row.startswith(reading.raws[2])
+
+
+@BLOCK_SIZES
+@pytest.mark.parametrize("line_end", ["\n", "\r\n", "\r"])
+@pytest.mark.parametrize(
+    ("row", "cells"),
+    [
+        pytest.param('a"b, c",d', 3, id="plain"),
+        pytest.param('"x",a"b, c"', 3, id="after a quoted cell, at the end"),
+        pytest.param('a"b, c","d"', 3, id="before a quoted cell"),
+        pytest.param('a"b,"c",d"', 3, id="around a quoted cell"),
+        pytest.param('a"b, ""c"",d', 3, id="with doubled quotes"),
+        pytest.param('éa"b,é, c"', 3, id="over three cells"),
+    ],
+)
+def test_a_delimiter_lost_before_a_quoted_cell_makes_the_row_unreadable(
+    read_upload, *, row, cells, line_end, block_bytes
+):
+    header = ",".join("abc"[:cells])
+    rows = [header, "1,2,3", row, '4,"5",6', ""]
+    reading = read_upload(line_end.join(rows), "x.csv", block_bytes=block_bytes)
+    assert reading.items == {1: {"a": "1", "b": "2", "c": "3"}, 3: {"a": "4", "b": "5", "c": "6"}}
+    assert reading.raws == {2: row}
+    assert "a delimiter before a quoted cell was lost" in reading.messages[2]
+
+
+@BLOCK_SIZES
+@pytest.mark.parametrize(
+    ("row", "message"),
+    [
+        pytest.param('"123456",1', "a cell is larger than 5 bytes", id="quoted"),
+        pytest.param('1,"123456"', "a cell is larger than 5 bytes", id="quoted, last"),
+        pytest.param('"""""""""",1', "a cell is larger than 5 bytes", id="only quotes"),
+        pytest.param('""""""""""""""""""""""x,1', "a cell is larger than 5 bytes", id="quotes, then text"),
+        pytest.param('"12,34,",1', "not closed within 5 bytes", id="quoted, with delimiters"),
+        pytest.param('1,"12', "not closed within 5 bytes", id="not closed for longer"),
+    ],
+)
+def test_a_quoted_cell_beyond_the_limit_is_reported_as_that(read_upload, row, message, block_bytes):
+    rows = ["a,b", "1,2", row, "3,4", "5,6", "7,8", ""]
+    reading = read_upload("\n".join(rows), max_cell_bytes=5, max_item_bytes=100, block_bytes=block_bytes)
+    assert sorted(reading.items) == [1, 3, 4, 5]
+    assert reading.raws == {2: row}
+    assert message in reading.messages[2]
+    assert "BATCH_MAX_CELL_BYTES" in reading.messages[2]
+
+
+@BLOCK_SIZES
+def test_an_unclosed_quote_within_the_limit_is_reported_as_that(read_upload, block_bytes):
+    limits = {"max_cell_bytes": 12, "block_bytes": block_bytes}
+    assert "BATCH" not in read_upload('a,b\n1,"2\n3,4\n', **limits).messages[1]
+    assert "BATCH" not in read_upload('a,b\n1,"2"x\n3,4\n3,4\n3,4\n3,4\n', **limits).messages[1]
+
+
+@BLOCK_SIZES
+def test_quotes_closed_beyond_the_cell_limit_break_only_their_line(read_upload, block_bytes):
+    data = 'a,b\n"""""""","\nx"\n1,2\n'
+    assert read_upload(data, max_cell_bytes=6).items == {1: {"a": '"""', "b": "\nx"}, 2: {"a": "1", "b": "2"}}
+    reading = read_upload(data, max_cell_bytes=5, block_bytes=block_bytes)
+    assert reading.raws == {1: '"""""""","', 2: 'x"'}
+    assert reading.items == {3: {"a": "1", "b": "2"}}
 
 
 @BLOCK_SIZES

@@ -3,11 +3,13 @@
 Compared with a recogniser that is written from the grammar alone (`rfc8259`), on texts made from the grammar.
 """
 
+import json
 import re
 
+import pytest
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
-from rfc8259 import ARRAYS, NUMBERS, VALUES, Recogniser
+from rfc8259 import ARRAYS, BLANK, NUMBERS, VALUES, Recogniser
 
 from batch_pipeline.errors import RefusedError
 
@@ -51,17 +53,43 @@ def place(text: str, message: str) -> int:
     return sum(len(line) + 1 for line in lines[: int(found[1]) - 1]) + int(found[2]) - 1
 
 
-@given(text=ARRAYS, block_bytes=BLOCK_BYTES, max_item_bytes=st.integers(1, 30) | st.just(1 << 20))
-@example(text="[{},10.5]", block_bytes=7, max_item_bytes=1)
-@example(text="[{},10e+5]", block_bytes=8, max_item_bytes=1)
+LIMITS = st.integers(1, 30) | st.just(1 << 20)
+
+
+def item_sizes(text: str) -> list[int]:
+    """The size of each item of an array, in bytes, as far as the standard library can decode them."""
+    decoder, sizes = json.JSONDecoder(parse_constant=refuse_constant), []
+    position = text.index("[") + 1
+    while True:
+        position += len(text[position:]) - len(text[position:].lstrip(BLANK + ","))
+        try:
+            _, end = decoder.raw_decode(text, position)
+        except ValueError:
+            return sizes
+        sizes.append(len(text[position:end].encode()))
+        position = end
+
+
+def refuse_constant(name: str) -> None:
+    raise ValueError(name)
+
+
+@given(text=ARRAYS, block_bytes=BLOCK_BYTES, max_item_bytes=LIMITS)
+@example(text="[{},10.5]", block_bytes=7, max_item_bytes=4)
+@example(text="[{},10e+5]", block_bytes=8, max_item_bytes=5)
 @settings(max_examples=250)
 def test_whatever_the_grammar_allows_is_accepted(read_upload, text, block_bytes, max_item_bytes):
     assert Recogniser(text).accepts()
-    reading = read_upload(text, "x.json", block_bytes=block_bytes, max_item_bytes=max_item_bytes)
-    assert sorted([*reading.items, *reading.raws]) == list(range(1, len(reading.items) + len(reading.raws) + 1))
+    sizes = item_sizes(text)
+    if max(sizes, default=0) > max_item_bytes:
+        with pytest.raises(RefusedError, match="BATCH_MAX_ITEM_BYTES"):
+            read_upload(text, "x.json", block_bytes=block_bytes, max_item_bytes=max_item_bytes)
+    else:
+        reading = read_upload(text, "x.json", block_bytes=block_bytes, max_item_bytes=max_item_bytes)
+        assert sorted([*reading.items, *reading.raws]) == list(range(1, len(sizes) + 1))
 
 
-@given(text=damaged_arrays(), block_bytes=BLOCK_BYTES, max_item_bytes=st.integers(1, 30) | st.just(1 << 20))
+@given(text=damaged_arrays(), block_bytes=BLOCK_BYTES, max_item_bytes=LIMITS)
 @settings(max_examples=250)
 def test_whatever_the_grammar_forbids_is_refused_where_it_is_broken(read_upload, text, block_bytes, max_item_bytes):
     expected = Recogniser(text)
@@ -74,10 +102,28 @@ def test_whatever_the_grammar_forbids_is_refused_where_it_is_broken(read_upload,
         read_upload(text, "x.json", block_bytes=block_bytes, max_item_bytes=max_item_bytes)
     except RefusedError as error:
         refusal = error
+    if refusal is not None and refusal.code == "too_large":
+        assert "BATCH_MAX_ITEM_BYTES" in refusal.message
+        where = place(text, refusal.message)
+        assert len(text[where : expected.furthest].encode()) > max_item_bytes
+        return
     assert (refusal is None) == accepted
     if refusal is not None:
         assert refusal.code == "unreadable_file"
         assert expected.token <= place(text, refusal.message) <= expected.furthest
+
+
+@given(text=damaged_arrays(), max_item_bytes=LIMITS)
+@settings(max_examples=150)
+def test_the_size_of_blocks_changes_nothing(read_upload, text, max_item_bytes):
+    outcomes = []
+    for block_bytes in (1, 3, 16, 1 << 20):
+        try:
+            reading = read_upload(text, "x.json", block_bytes=block_bytes, max_item_bytes=max_item_bytes)
+            outcomes.append((reading.items, reading.raws, reading.messages))
+        except RefusedError as error:
+            outcomes.append((error.code, error.message))
+    assert all(outcome == outcomes[0] for outcome in outcomes)
 
 
 def is_one_value(line: str) -> bool:

@@ -1,7 +1,6 @@
 """JSON: properties over open inputs, compared with the standard library's decoder, with tiny blocks."""
 
 import json
-import re
 from typing import Any
 
 import pytest
@@ -9,7 +8,6 @@ from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 
 from batch_pipeline.errors import RefusedError
-from batch_pipeline.payloads.json_grammar import GrammarError, ValueScanner
 from batch_pipeline.payloads.model import CellKind
 
 BLOCK_BYTES = st.integers(1, 40) | st.just(1 << 20)
@@ -93,47 +91,20 @@ def decode_strictly(text: str) -> Any:
     return json.loads(text, parse_constant=refuse)
 
 
-@given(JSON_LIKE.map(lambda text: f"[{text}") | damaged_documents(), BLOCK_BYTES, st.sampled_from([4, 1 << 22]))
+@given(JSON_LIKE.map(lambda text: f"[{text}") | damaged_documents(), BLOCK_BYTES)
 @settings(max_examples=500)
-def test_a_document_is_refused_exactly_if_the_grammar_forbids_it(read_upload, text, block_bytes, max_item_bytes):
+def test_a_document_is_refused_exactly_if_the_grammar_forbids_it(read_upload, text, block_bytes):
     try:
         items = decode_strictly(text)
     except ValueError:
         with pytest.raises(RefusedError, match=r"line \d+, column \d+: .") as caught:
-            read_upload(text, "x.json", block_bytes=block_bytes, max_item_bytes=max_item_bytes)
+            read_upload(text, "x.json", block_bytes=block_bytes)
         assert caught.value.code == "unreadable_file"
     else:
-        reading = read_upload(text, "x.json", block_bytes=block_bytes, max_item_bytes=max_item_bytes)
+        reading = read_upload(text, "x.json", block_bytes=block_bytes)
         assert sorted([*reading.items, *reading.raws]) == list(range(1, len(items) + 1))
         for row, item in reading.items.items():
             assert reading.items[row].keys() == items[row - 1].keys()
             assert isinstance(item, dict)
         for row, raw in reading.raws.items():
-            was_cut = len(raw.encode()) > max_item_bytes - 4
-            assert was_cut or decode_strictly(raw) == items[row - 1]
-
-
-@given(JSON_LIKE | VALUES.map(json.dumps), st.integers(1, 9))
-@settings(max_examples=500)
-def test_the_scanner_finds_the_end_of_a_value_wherever_its_pieces_are_cut(text, piece_size):
-    scanner = ValueScanner()
-    start = len(text) - len(text.lstrip(" \t\n\r"))
-    try:
-        _, expected_end = json.JSONDecoder(parse_constant=int).raw_decode(text, start)
-    except ValueError:
-        expected_end = None
-    pieces = [text[position : position + piece_size] for position in range(0, len(text), piece_size)] or [""]
-    kept, consumed = "", 0
-    try:
-        for number, piece in enumerate(pieces):
-            kept += piece
-            end = scanner.feed(kept, 0, final=number == len(pieces) - 1)
-            kept, consumed = kept[end:], consumed + end
-            if scanner.done:
-                break
-    except GrammarError:
-        # What can't be told apart from the value is taken as part of it, since nothing of the kind may follow.
-        assert expected_end is None or re.match(r"[-+.\w]", text[expected_end:])
-    else:
-        assert scanner.done
-        assert consumed == expected_end
+            assert decode_strictly(raw) == items[row - 1]

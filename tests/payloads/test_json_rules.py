@@ -1,10 +1,14 @@
 """JSON arrays and NDJSON: each rule of reading, as cases."""
 
+import time
+
 import pytest
 
 from batch_pipeline.payloads.model import CellKind
 
 BLOCK_SIZES = pytest.mark.parametrize("block_bytes", [1, 2, 3, 7, 1 << 20])
+
+BLANKS = " \n\t\r" * 50
 
 # As JSON text of one item: its cells, and the kinds of those that are not JSON strings.
 ITEMS = [
@@ -76,16 +80,10 @@ def test_a_field_that_an_item_does_not_carry_is_null(read_upload, layout):
         ('{"a":"\\uDC00x"}', "surrogate"),
         ('{"a":["\\ud83d \\ude00"]}', "surrogate"),
         ('{"\\ud800":1}', "surrogate"),
-        ('{"a":[[[1]]]}', "BATCH_MAX_JSON_DEPTH"),
-        ('{"a":{"b":{"c":{}}}}', "BATCH_MAX_JSON_DEPTH"),
-        ("[" * 3000 + "]" * 3000, "BATCH_MAX_"),
         ('{"a":"' + "x" * 21 + '"}', "BATCH_MAX_CELL_BYTES"),
         ('{"a":"' + "é" * 11 + '"}', "BATCH_MAX_CELL_BYTES"),
         ('{"a":[' + "10," * 7 + "1]}", "BATCH_MAX_CELL_BYTES"),
         ('{"a":' + "1" * 21 + "}", "BATCH_MAX_CELL_BYTES"),
-        ("{" + ",".join(f'"{n}":1' for n in range(20)) + "}", "BATCH_MAX_ITEM_BYTES"),
-        ('{"a":"' + "x" * 5000 + '"}', "BATCH_MAX_ITEM_BYTES"),
-        ('{"a":"' + "\\n" * 5000 + '"}', "BATCH_MAX_ITEM_BYTES"),
         ("7", "not an object"),
         ("-1.5e3", "not an object"),
         ('"x"', "not an object"),
@@ -97,18 +95,81 @@ def test_a_field_that_an_item_does_not_carry_is_null(read_upload, layout):
 def test_a_bad_item_is_rejected_alone(read_upload, layout, bad, named, block_bytes):
     separator = "," if layout.startswith("[") else "\n"
     data = layout % separator.join(['{"a":"1"}', bad, '{"a":"3"}'])
-    reading = read_upload(
-        data,
-        "x",
-        block_bytes=block_bytes,
-        max_json_depth=3,
-        max_cell_bytes=20,
-        max_item_bytes=100,
-    )
+    reading = read_upload(data, "x", block_bytes=block_bytes, max_cell_bytes=20)
     assert reading.items == {1: {"a": "1"}, 3: {"a": "3"}}
-    assert list(reading.raws) == [2]
-    assert bad.startswith(reading.raws[2])
+    assert reading.raws == {2: bad}
     assert named in reading.messages[2]
+
+
+@BLOCK_SIZES
+@pytest.mark.parametrize(
+    ("over", "setting"),
+    [
+        ('{"a":[[[1]]]}', "BATCH_MAX_JSON_DEPTH"),
+        ('{"a":{"b":{"c":{}}}}', "BATCH_MAX_JSON_DEPTH"),
+        ("[" * 45 + "]" * 45, "BATCH_MAX_JSON_DEPTH"),
+        ("[" * 3000 + "]" * 3000, "BATCH_MAX_"),
+        ("{" + ",".join(f'"{n}":1' for n in range(20)) + "}", "BATCH_MAX_ITEM_BYTES"),
+        ('{"a":"' + "é" * 50 + '"}', "BATCH_MAX_ITEM_BYTES"),
+        ('{"a":"' + "x" * 5000 + '"}', "BATCH_MAX_ITEM_BYTES"),
+        ('{"a":"' + "\\n" * 5000 + '"}', "BATCH_MAX_ITEM_BYTES"),
+        ('{"a":"1","a":"' + "x" * 5000 + '"}', "BATCH_MAX_ITEM_BYTES"),
+        ("1" * 101, "BATCH_MAX_ITEM_BYTES"),
+    ],
+)
+def test_an_item_over_a_limit_refuses_an_array_with_line_and_column(refusal_of, over, setting, block_bytes):
+    for rest in (f',\n{{"a":"3"}}]{BLANKS}', f"{BLANKS},{{}}]", f"{BLANKS}]"):
+        data = f'[{{"a":"1"}},\n {over}{rest}'
+        refusal = refusal_of(data, "x", block_bytes=block_bytes, max_json_depth=3, max_item_bytes=100)
+        assert refusal.code == "too_large"
+        assert setting in refusal.message
+        assert "line 2, column 2:" in refusal.message
+
+
+@BLOCK_SIZES
+@pytest.mark.parametrize(
+    ("over", "setting"),
+    [
+        ('{"a":[[[1]]]}', "BATCH_MAX_JSON_DEPTH"),
+        ("[" * 3000 + "]" * 3000, "BATCH_MAX_"),
+        ("{" + ",".join(f'"{n}":1' for n in range(20)) + "}", "BATCH_MAX_ITEM_BYTES"),
+        ('{"a":"' + "é" * 50 + '"}', "BATCH_MAX_ITEM_BYTES"),
+        ('{"a":"' + "x" * 5000 + '"}', "BATCH_MAX_ITEM_BYTES"),
+    ],
+)
+def test_a_line_over_a_limit_is_rejected_alone(read_upload, over, setting, block_bytes):
+    data = f'{{"a":"1"}}\n{over}\n{{"a":"3"}}'
+    reading = read_upload(data, "x", block_bytes=block_bytes, max_json_depth=3, max_item_bytes=100)
+    assert reading.items == {1: {"a": "1"}, 3: {"a": "3"}}
+    assert over.startswith(reading.raws[2])
+    assert setting in reading.messages[2]
+
+
+@BLOCK_SIZES
+def test_blanks_between_items_count_for_no_limit(read_upload, block_bytes):
+    data = f'[{BLANKS}{{"a":"1"}}{BLANKS},{BLANKS}{{"a":"2"}}{BLANKS},7{BLANKS}]{BLANKS}'
+    reading = read_upload(data, "x.json", block_bytes=block_bytes, max_item_bytes=9)
+    assert reading.items == {1: {"a": "1"}, 2: {"a": "2"}}
+    assert reading.raws == {3: "7"}
+
+
+@pytest.mark.parametrize("opening", ["[", '{"a":'])
+def test_nesting_far_over_the_limit_is_refused_where_it_begins(refusal_of, opening):
+    before = time.process_time()
+    refusal = refusal_of("[\n" + opening * (24 << 20), "x.json")
+    assert refusal.code == "too_large"
+    assert "line 2, column 1: the item is nested deeper than 32 levels" in refusal.message
+    assert time.process_time() - before < 20  # it took 69 s where it was read to its end
+
+
+@pytest.mark.parametrize("block_bytes", [1 << 10, 1 << 20])
+def test_a_raw_nul_breaks_the_grammar(read_upload, refusal_of, block_bytes):
+    refusal = refusal_of('[{"a":"x\0y"}]', "x.json", block_bytes=block_bytes)
+    assert refusal.code == "unreadable_file"
+    assert "line 1, column 9:" in refusal.message
+    reading = read_upload('{"a":"x\0y"}\n{"a":"2"}\n', "x.ndjson", block_bytes=block_bytes)
+    assert "column 8:" in reading.messages[1]
+    assert reading.items == {2: {"a": "2"}}
 
 
 def test_exactly_the_limits_are_allowed(read_upload):
@@ -131,15 +192,15 @@ def test_exactly_the_limits_are_allowed(read_upload):
         pytest.param('[\n  // x\n{"a":1}]', 2, 3, id="comment"),
         pytest.param('[{"a":1} /* x */]', 1, 10, id="comment after an item"),
         pytest.param('[{"a":"\\x41"}]', 1, 8, id="bad escape"),
-        pytest.param('[{"a":"\\u12g4"}]', 1, 8, id="bad hexadecimal"),
+        pytest.param('[{"a":"\\u12g4"}]', 1, 9, id="bad hexadecimal"),
         pytest.param('[{"a":"é\tb"}]', 1, 9, id="tab in a string"),
         pytest.param('[{"a":"x\ny"}]', 1, 9, id="line end in a string"),
-        pytest.param('[\r\n\r\n {"é":01}]', 3, 7, id="leading zero"),
-        pytest.param('[{"a":1.}]', 1, 7, id="no digits after the point"),
+        pytest.param('[\r\n\r\n {"é":01}]', 3, 8, id="leading zero"),
+        pytest.param('[{"a":1.}]', 1, 8, id="no digits after the point"),
         pytest.param('[{"a":.5}]', 1, 7, id="no digits before the point"),
         pytest.param('[{"a":+1}]', 1, 7, id="plus"),
-        pytest.param('[{"a":1e}]', 1, 7, id="no exponent"),
-        pytest.param('[{"a":0x1F}]', 1, 7, id="hexadecimal"),
+        pytest.param('[{"a":1e}]', 1, 8, id="no exponent"),
+        pytest.param('[{"a":0x1F}]', 1, 8, id="hexadecimal"),
         pytest.param('[{"a":\u0661}]', 1, 7, id="digits of another script"),
         pytest.param('[{"a":True}]', 1, 7, id="True"),
         pytest.param("[{'a':1}]", 1, 3, id="single quotes"),
@@ -158,17 +219,16 @@ def test_exactly_the_limits_are_allowed(read_upload):
         pytest.param('[{"a":1}', 1, 9, id="no end"),
         pytest.param('[{"a":1},\n', 2, 1, id="no end after a comma"),
         pytest.param('[{"a":"xyz', 1, 11, id="ends within a string"),
-        pytest.param('[{"a":"\\u00', 1, 8, id="ends within an escape"),
+        pytest.param('[{"a":"\\u00', 1, 9, id="ends within an escape"),
         pytest.param('[{"a":tr', 1, 7, id="ends within a word"),
         pytest.param("[\u00a0{}]", 1, 2, id="a blank that is none of JSON's"),
         pytest.param('[{}, \ufeff{"a":1}]', 1, 6, id="a byte order mark within"),
     ],
 )
 def test_what_the_grammar_forbids_refuses_the_file_with_line_and_column(refusal_of, text, line, column, block_bytes):
-    for limits in ({}, {"max_item_bytes": 3}):
-        refusal = refusal_of(text, "x.json", block_bytes=block_bytes, **limits)
-        assert refusal.code == "unreadable_file"
-        assert f"line {line}, column {column}:" in refusal.message
+    refusal = refusal_of(text, "x.json", block_bytes=block_bytes)
+    assert refusal.code == "unreadable_file"
+    assert f"line {line}, column {column}:" in refusal.message
 
 
 @BLOCK_SIZES
@@ -187,7 +247,7 @@ def test_an_empty_array_has_no_items(read_upload, data, block_bytes):
         ('{"a":1,}', 8),
         ('{"a":1} x', 9),
         ('{"a":1}{"a":2}', 8),
-        (' {"a":01}', 7),
+        (' {"a":01}', 8),
         ('{"a":"x', 8),
         ("oops", 1),
         ("1,2", 2),
