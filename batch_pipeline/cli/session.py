@@ -33,9 +33,10 @@ def servers(data_dir: Path, *, migrate: bool = False) -> "Iterator[LocalServers 
     The schema of a configured database is upgraded only where ``migrate``: its operator decides when.
     Raises SettingError and UnavailableError.
     """
-    if get_settings().database_url is None:
+    embedded = get_settings().database_url is None
+    if embedded:
         check_data_dir(data_dir)
-    with step("loading the local servers' programs"):
+    with step("opening the local PostgreSQL and S3" if embedded else "connecting to the database"):
         from batch_pipeline import migrations
         from batch_pipeline.local.servers import embedded_servers
         from batch_pipeline.local.system import connected

@@ -7,7 +7,6 @@ from collections.abc import Iterable
 from pathlib import Path
 
 from batch_pipeline.local.private_files import private_folder, private_opener
-from batch_pipeline.records.registry import RESOURCES
 from batch_pipeline.storage.keys import OPTIONS_SUFFIX
 
 # rclone removes a folder with its last object. Names that begin with a dot are no batches.
@@ -17,6 +16,8 @@ _UNDECODABLE = re.compile("[\udc80-\udcff]")  # what "surrogateescape" makes of 
 
 def make_inbox_folders(inbox: Path, organizations: Iterable[str]) -> None:
     """Makes a folder for every action of every resource of the organizations, which stays when it is empty."""
+    from batch_pipeline.records.registry import RESOURCES  # imports pandas and pandera, which most commands don't need
+
     for organization in organizations:
         for resource in RESOURCES.values():
             for action in resource.actions:

@@ -199,7 +199,8 @@ def test_a_file_that_is_refused_at_intake_is_a_failed_run_in_dagster_too(
     assert (run.status, run.tags[tags.BATCH_ID]) == (DagsterRunStatus.FAILURE, batch.id)
     (failure,) = instance.all_logs(run.run_id, of_type=DagsterEventType.RUN_FAILURE)
     assert batch.reason is not None
-    assert batch.reason.message in failure.user_message
+    assert failure.dagster_event is not None
+    assert failure.dagster_event.message == batch.reason.message
     assert reconcile(system, instance) == []
 
 
