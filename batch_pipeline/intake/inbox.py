@@ -6,11 +6,13 @@ an object. One that was accepted is only removed again; one that was not is take
 """
 
 import json
+import logging
 from collections import defaultdict
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
+from functools import lru_cache
 from itertools import zip_longest
 from typing import Any
 
@@ -31,6 +33,10 @@ from batch_pipeline.records.registry import RESOURCES, check_action
 from batch_pipeline.storage import keys
 from batch_pipeline.storage.store import StoredObject
 from batch_pipeline.system import System
+
+logger = logging.getLogger(__name__)
+
+_REPLACEMENT = "\ufffd"  # what servers that keep files list for bytes that are not UTF-8
 
 
 @dataclass(frozen=True)
@@ -108,8 +114,15 @@ def take_in_one(
     with exclusive_intake(system, found.key):
         current = system.store.confirm(found)
         if current is None:
+            if _REPLACEMENT in found.key:
+                _warn_of_name(found.key)
             return None
         return _take_in(system, current, organizations, starter=starter, options_override=options_override)
+
+
+@lru_cache(maxsize=1000)  # once a process: the object is listed at every tick
+def _warn_of_name(key: str) -> None:
+    logger.warning("%s is listed but can't be read: its name may not be UTF-8. Rename the file.", ascii(key))
 
 
 @contextmanager

@@ -327,6 +327,24 @@ def test_a_file_overwritten_while_it_is_taken_in_is_not_lost_nor_are_its_options
     assert list(inbox_folder.parent.rglob("*.*")) == []
 
 
+def test_a_file_with_a_name_that_is_not_utf_8_is_reported_once_and_kept(
+    system: System, inbox_folder: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    """The server lists it under a name by which it can't be read."""
+    file = Path(os.fsdecode(os.fsencode(inbox_folder) + b"/caf\xe9.csv"))
+    file.write_bytes(b"name\nAda\n")
+    deadline = time.monotonic() + WAIT_SECONDS
+    while not caplog.messages:  # the server lists it after a second
+        inbox.take_in(system, limit=10)
+        assert time.monotonic() < deadline
+    inbox.take_in(system, limit=10)
+    (message,) = caplog.messages
+    assert "caf\\ufffd.csv" in message
+    assert "Rename the file" in message
+    assert file.exists()
+    assert _batches(system) == []
+
+
 # ---- the Launchpad ---------------------------------------------------------------------------------------------
 
 
