@@ -42,5 +42,5 @@ def run_attempt(
             process(attempt)
             cleanup(attempt)
         except BatchError as error:
-            system.ledger.end_attempt(batch.id, run_id, BatchStatus.failed, Reason(error.code, error.message))
+            system.ledger.end_attempt(batch.id, run_id, BatchStatus.failed, Reason.of(error))
     return system.ledger.get(batch.id)

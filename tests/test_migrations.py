@@ -1,5 +1,6 @@
 """The migrated database: what the package's own tables say of it, and migrating again or at once."""
 
+import json
 import os
 import secrets
 import subprocess
@@ -201,6 +202,35 @@ def test_migrating_again_changes_nothing_and_loses_nothing(database_url: str) ->
 
         assert connection.execute("SELECT name FROM contacts").fetchall() == [("Ann",)]
     assert _schema(database_url) == before
+
+
+def test_batches_of_the_release_before_are_as_this_one_expects_them(empty_database_url: str) -> None:
+    """A batch that awaited its re-run was `failed`; whether a payload was refused followed from the reason's code."""
+    migrations.upgrade(empty_database_url, "0013")
+    rows = {
+        "waits": ("failed", "launcher", "pending", "worker_lost"),
+        "validated": ("timed_out", "launcher", "completed", "timed_out"),
+        "refused": ("failed", None, "pending", "unknown_columns"),
+        "lost": ("failed", None, "completed", "worker_lost"),
+    }
+    with connect(empty_database_url, autocommit=True) as connection:
+        for name, (status, awaits_run, validation, code) in rows.items():
+            phases = [{"status": "completed"}, {"status": validation}]
+            connection.execute(
+                "INSERT INTO batches (id, name, mode, via, options, stats, work, status, awaits_run, phases, reason)"
+                " VALUES (%s, 'n', 'mixed', 'file', '{}', '{}', '{}', %s, %s, %s, %s)",
+                (name, status, awaits_run, json.dumps(phases), json.dumps({"code": code, "message": "m"})),
+            )
+        migrations.upgrade(empty_database_url)
+        found = connection.execute("SELECT id, status, reason -> 'is_refusal' FROM batches").fetchall()
+        moved = connection.execute("SELECT batch_id, before, after FROM batch_transitions").fetchall()
+    assert {row[0]: row[1:] for row in found} == {
+        "waits": ("requested", None),
+        "validated": ("queued", None),
+        "refused": ("failed", True),
+        "lost": ("failed", False),
+    }
+    assert sorted(moved) == [("validated", "timed_out", "queued"), ("waits", "failed", "requested")]
 
 
 def test_processes_that_migrate_at_once_all_succeed(empty_database_url: str, database_url: str) -> None:

@@ -6,7 +6,7 @@ otherwise SupersededError is raised, and it must write nothing more.
 """
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from datetime import datetime
 from types import MappingProxyType
 from typing import Any
@@ -272,7 +272,7 @@ class Ledger:
         with translating_outages(), self.engine.begin() as connection:
             batch = batch_from_row(get_row(connection, batch_id, lock=True))
             if batch.reason is not None and sentence not in batch.reason.message:
-                reason = Reason(batch.reason.code, f"{batch.reason.message} {sentence}")
+                reason = replace(batch.reason, message=f"{batch.reason.message} {sentence}")
                 change(connection, batch_id, {"reason": asdict(reason)})
 
 

@@ -9,7 +9,7 @@ from datetime import datetime
 from enum import StrEnum
 from typing import Any, Self
 
-from batch_pipeline.batches.states import NOT_ABOUT_THE_PAYLOAD, BatchStatus, Reason
+from batch_pipeline.batches.states import BatchStatus, Reason
 from batch_pipeline.errors import StateError
 
 
@@ -322,11 +322,7 @@ class Batch:
     @property
     def is_refused(self) -> bool:
         """Whether the batch failed because its payload is refused as a whole."""
-        return (
-            self.status is BatchStatus.failed
-            and self.reason is not None
-            and self.reason.code not in NOT_ABOUT_THE_PAYLOAD
-        )
+        return self.status is BatchStatus.failed and self.reason is not None and self.reason.is_refusal
 
     def to_json(self) -> dict[str, Any]:
         """The batch object of the specification: times in whole epoch seconds."""
@@ -340,7 +336,7 @@ class Batch:
             "mode": self.mode.value,
             "via": self.via.value,
             "status": self.status.value,
-            "reason": None if self.reason is None else asdict(self.reason),
+            "reason": None if self.reason is None else self.reason.to_json(),
             "duplicate_handling": self.options["duplicate_handling"],
             "phases": [phase.to_json() for phase in self.phases],
             "stats": asdict(self.stats),

@@ -2,8 +2,9 @@
 
 from dataclasses import dataclass
 from enum import StrEnum
+from typing import Self
 
-from batch_pipeline.errors import StateError
+from batch_pipeline.errors import BatchError, RefusedError, StateError
 
 
 class BatchStatus(StrEnum):
@@ -46,25 +47,20 @@ def check_transition(batch_id: str, before: BatchStatus, after: BatchStatus) -> 
 
 @dataclass(frozen=True)
 class Reason:
-    """Why a batch ended badly: a stable snake_case code, and a sentence that a user can act on."""
+    """Why a batch ended badly: a stable snake_case code, and a sentence that a user can act on.
+
+    `is_refusal`: the payload as a whole is refused, so that the batch fails again until its sender corrects it.
+    """
 
     code: str
     message: str
+    is_refusal: bool = False
 
+    @classmethod
+    def of(cls, error: BatchError) -> Self:
+        """The reason of a batch that ended with this error."""
+        return cls(error.code, error.message, isinstance(error, RefusedError))
 
-# Codes that say nothing about the payload: it may succeed as it is. Each other code refuses the payload as a whole.
-NOT_ABOUT_THE_PAYLOAD = frozenset(
-    {
-        "cancelled",
-        "database_unavailable",
-        "disk_full",
-        "storage_unavailable",
-        "internal_error",
-        "never_started",
-        "object_not_found",
-        "run_deleted",
-        "run_failed",
-        "superseded",
-        "worker_lost",
-    }
-)
+    def to_json(self) -> dict[str, str]:
+        """The reason as the batch object shows it."""
+        return {"code": self.code, "message": self.message}

@@ -73,12 +73,13 @@ def read_address(key: str, organizations: set[str]) -> InboxAddress:
             "unknown_folder",
             f"The folder names {', '.join(wrong)}, which is not known: "
             f"put files in {keys.INBOX}/{{organization}}/{{resource}}/{{action}}/.",
+            is_refusal=True,
         )
     else:
         try:
             check_action(RESOURCES[known_resource], known_action)
         except RefusedError as error:
-            problem = Reason(error.code, error.message)
+            problem = Reason.of(error)
     return InboxAddress(known_organization, known_resource, known_action, file_name, problem)
 
 
@@ -217,13 +218,13 @@ def _options(system: System, sidecar: StoredObject | None) -> tuple[BatchOptions
     limit = system.settings.max_sidecar_bytes
     if sidecar.size > limit:
         message = f"{name} has {sidecar.size:,} bytes, the limit is {limit:,} (BATCH_MAX_SIDECAR_BYTES)."
-        return BatchOptions(), Reason("invalid_options", message)
+        return BatchOptions(), Reason("invalid_options", message, is_refusal=True)
     try:
         return parse_options(_from_json(name, system.store.read(sidecar.key))), None
     except NotFoundError:
         return BatchOptions(), None  # taken away meanwhile
     except RefusedError as error:
-        return BatchOptions(), Reason(error.code, error.message)
+        return BatchOptions(), Reason.of(error)
 
 
 def _from_json(name: str, text: bytes) -> Any:

@@ -15,8 +15,8 @@ MINIMUM_VERSION = 170_000  # as server_version_num: the collation pg_c_utf8, by 
 _MIGRATION_LOCK = 4_021_962_775_312
 
 
-def upgrade(database_url: str) -> None:
-    """Brings the database to the newest schema. Safe to call at once from several processes, and again.
+def upgrade(database_url: str, revision: str = "head") -> None:
+    """Brings the database to the newest schema, or to an earlier revision of it. Safe to call at once from several processes, and again.
 
     Raises UnavailableError where the database can't be reached, SettingError where its PostgreSQL is too old.
     """
@@ -31,7 +31,7 @@ def upgrade(database_url: str) -> None:
                 _check_version(connection)
                 connection.commit()  # Alembic commits only a transaction that it began itself
                 config.attributes["connection"] = connection
-                command.upgrade(config, "head")
+                command.upgrade(config, revision)
             finally:
                 connection.rollback()
                 connection.exec_driver_sql("SELECT pg_advisory_unlock(%s)", (_MIGRATION_LOCK,))

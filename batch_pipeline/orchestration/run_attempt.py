@@ -76,14 +76,13 @@ def running_attempt(
 def _ending(error: Exception, attempt: Attempt | None) -> tuple[BatchStatus, Reason]:
     """How the error ends the batch. Reasons hold no words of a database or library: they may quote values."""
     if isinstance(error, TimedOutError):
-        return BatchStatus.timed_out, Reason(error.code, error.message)
+        return BatchStatus.timed_out, Reason.of(error)
     if isinstance(error, BatchError):
-        return BatchStatus.failed, Reason(error.code, error.message)
+        return BatchStatus.failed, Reason.of(error)
     if isinstance(error, psycopg.Error | DBAPIError):
         return _ending_by_database(error, attempt)
     if is_disk_full(error):
-        full = DiskFullError()
-        return BatchStatus.failed, Reason(full.code, full.message)
+        return BatchStatus.failed, Reason.of(DiskFullError())
     kind = type(error).__name__
     message = f"An unexpected error ({kind}) ended the batch: its run's log says more."
     return BatchStatus.failed, Reason("internal_error", message)
@@ -93,8 +92,7 @@ def _ending_by_database(error: psycopg.Error | DBAPIError, attempt: Attempt | No
     cause = error.orig if isinstance(error, DBAPIError) else error
     state = getattr(cause, "sqlstate", None)
     if state == TRANSACTION_TIMEOUT and attempt is not None:
-        timed_out = attempt.out_of_time()
-        return BatchStatus.timed_out, Reason(timed_out.code, timed_out.message)
+        return BatchStatus.timed_out, Reason.of(attempt.out_of_time())
     if state is None or state.startswith(("08", "57P")):
         message = "The database went away while the batch ran: retry the batch."
         return BatchStatus.failed, Reason("database_unavailable", message)

@@ -184,7 +184,9 @@ def test_what_an_earlier_attempt_did_does_not_count_as_this_ones_speed(
 def test_what_to_do_depends_on_why_the_run_ended(runner: Runner, code: str, says: str) -> None:
     batch = arrived(runner.system, runner.organization_id, b"name\nAda\n")
     if code not in ("gave_way", "superseded", "pruned"):
-        batch = runner.system.ledger.end(batch.id, BatchStatus.failed, Reason(code, "So it ended."))
+        batch = runner.system.ledger.end(
+            batch.id, BatchStatus.failed, Reason(code, "So it ended.", is_refusal=code == "unknown_columns")
+        )
     assert says in what_to_do(batch, code)
 
 

@@ -25,6 +25,14 @@ STATEMENTS = (
     CREATE INDEX batches_without_payload ON batches (created_at)
     WHERE status = 'requested' AND arrival IS NULL AND upload_expires_at IS NULL
     """,
+    # Whether a reason refuses the payload followed from its code; now it follows from the error's class.
+    """
+    UPDATE batches SET reason = reason || jsonb_build_object(
+        'is_refusal', status = 'failed' AND reason ->> 'code' <> ALL (
+        '{cancelled,database_unavailable,storage_unavailable,internal_error,never_started,object_not_found,run_deleted,
+          run_failed,superseded,worker_lost,batch_busy,batch_expired,pruned}'))
+    WHERE reason IS NOT NULL
+    """,
     # Counting one organization's batches in an index takes 0.1 s for a million: counters cost a row for each change.
     "DROP TRIGGER count_added ON batches",
     "DROP TRIGGER count_removed ON batches",
