@@ -16,7 +16,9 @@ _MIGRATION_LOCK = 4_021_962_775_312
 
 
 def upgrade(database_url: str, revision: str = "head") -> None:
-    """Brings the database to the newest schema, or to an earlier revision of it. Safe to call at once from several processes, and again.
+    """Brings the database to the newest schema, or to an earlier revision of it.
+
+    Safe to call at once from several processes, and again.
 
     Raises UnavailableError where the database can't be reached, SettingError where its PostgreSQL is too old.
     """
