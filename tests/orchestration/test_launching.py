@@ -204,6 +204,31 @@ def test_a_file_that_is_refused_at_intake_is_a_failed_run_in_dagster_too(
     assert reconcile(system, instance) == []
 
 
+def test_a_runs_config_and_tags_hold_nothing_of_what_its_batch_contains(
+    system: System, instance: DagsterInstance
+) -> None:
+    """They stand in Dagster's tables and ticks, which more people read than may read customers' values."""
+    batch = arrived(
+        system,
+        new_organization(system),
+        b"Full name\nAda\n",
+        starter=Starter.launcher,
+        name="secret-name.csv",
+        properties={"notes": "secret-value"},
+        column_mapping={"name": "Full name"},
+        save_result=True,
+    )
+    (request,) = _tick(instance)
+    assert "secret" not in repr((request.run_config, request.tags))
+    assert "Full name" not in repr(request.run_config)
+    assert request.run_config["ops"]["parse"]["config"]["save_result"] is True
+    done = execute_batch(system, instance, batch)
+    assert done.status == "completed", done.reason
+    assert [(row["name"], row["notes"]) for row in contacts(system, str(batch.organization_id))] == [
+        ("Ada", "secret-value")
+    ]
+
+
 class CrashError(Exception):
     """The process dies here."""
 
