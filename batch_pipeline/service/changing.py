@@ -35,7 +35,7 @@ async def retry(service: Service, caller: Caller, batch_id: str) -> Batch:
     Raises NotFoundError and StateError (`not_rerunnable`, `nothing_to_rerun`).
     """
     batch = await find_batch(service, caller, batch_id)
-    if batch.awaits_run is not None and batch.attempts > 0:
+    if batch.awaits_run is not None and batch.arrival != batch.first_arrival:  # a re-run, requested already
         return batch
     batch = await service.in_thread(
         service.system.ledger.request_rerun,
