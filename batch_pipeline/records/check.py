@@ -15,7 +15,7 @@ from batch_pipeline.records import errors
 from batch_pipeline.records.cells import Cells, ReadingOptions, apply_properties, constant, read_cells
 from batch_pipeline.records.fields import RuleContext, Text
 from batch_pipeline.records.nested import Nested
-from batch_pipeline.records.resource import Resource
+from batch_pipeline.records.resource import WHOLE_ITEM_BIT, Resource
 from batch_pipeline.records.scalars import ScalarRules, of_kinds
 
 
@@ -35,9 +35,6 @@ class CheckedChunk:
     cleared: npt.NDArray[np.int64]
     invalid: npt.NDArray[np.int64]
     errors: pa.Table
-
-
-WHOLE_ITEM_BIT = 62
 
 
 class RowRules:
@@ -82,7 +79,7 @@ class RowRules:
         masks = {name: cells[name].cleared for name in values if name in self.bits}
         for field in self._nested if not self._only_ids else ():
             if field.name in cells or any(field.key_of(name) is not None for name in cells):
-                parts, masks[field.name] = field.gather(cells, values, len(chunk.rows), self.context, found.add)
+                parts, masks[field.name] = field.assemble(cells, values, len(chunk.rows), self.context, found.add)
                 if parts is not None:
                     values[field.name] = parts
         cleared = np.zeros(len(chunk.rows), np.int64)
@@ -107,7 +104,7 @@ class RowRules:
         """Makes the cells that the upload gives in other ways: those in objects, derived ones, and defaults."""
         count = len(found.rows)
         for field in self._nested:
-            field.spread(cells, count, found.add)
+            field.expand(cells, count, found.add)
         if self.resource.derive is not None:
             for error in self.resource.derive(cells):
                 found.add(error.items, error.code, error.field, error.expectation, None)

@@ -43,6 +43,10 @@ class DerivationError:
     expectation: str
 
 
+# The masks `cleared` and `invalid` of staged items are stored as bigint. Bits 0 to 61 are for the fields, by position;
+# bit 62 is for errors that concern no single field; bit 63 is the sign.
+WHOLE_ITEM_BIT = 62
+
 Derivation = Callable[[dict[str, Cells]], Iterable[DerivationError]]
 
 
@@ -74,9 +78,16 @@ class Resource:
     record_rules: tuple[RecordRule, ...] = ()
     arrow_rules: tuple[ArrowRule, ...] = ()
 
+    def __post_init__(self) -> None:
+        if len(self.fields) > WHOLE_ITEM_BIT:
+            raise ValueError(
+                f"the resource {self.name} has {len(self.fields)} fields, and the masks of staged items have bits for "
+                f"{WHOLE_ITEM_BIT}"
+            )
+
     @property
     def fields(self) -> tuple[Field, ...]:
-        """All fields an item may carry; a field's position is its bit in staged masks."""
+        """All fields that an item may carry, at most 62; a field's position is its bit in staged masks."""
         return (
             RecordId("id", prefix=self.id_prefix),
             Text("external_id", max_length=255),

@@ -10,9 +10,9 @@ from hypothesis import strategies as st
 from record_samples import ID, contact_rules, csv_chunk, json_chunk, rules_of
 
 from batch_pipeline.payloads.model import RawChunk
-from batch_pipeline.records.check import WHOLE_ITEM_BIT, CheckedChunk, RowRules
+from batch_pipeline.records.check import CheckedChunk, RowRules
 from batch_pipeline.records.registry import RESOURCES
-from batch_pipeline.records.resource import Resource
+from batch_pipeline.records.resource import WHOLE_ITEM_BIT, Resource
 
 TEXTS = (
     st.text(st.characters(exclude_categories=["Cs"]), max_size=8)
