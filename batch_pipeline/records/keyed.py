@@ -61,7 +61,7 @@ class KeyedText(Nested):
         """Rules on each value."""
         return (rules.at_most(self.max_value_length), rules.no_control_characters())
 
-    def gather(
+    def assemble(
         self,
         cells: Mapping[str, Cells],
         values: Mapping[str, pa.Array],

@@ -1,7 +1,12 @@
-"""How records of two resources are linked: which records are meant, by which texts, and the table that says so."""
+"""How records of two resources are linked: the link table, the records that a text can name, and the fields for it."""
 
 from dataclasses import dataclass
+from typing import ClassVar
 
+from batch_pipeline.payloads.model import CellKind
+from batch_pipeline.records import rules
+from batch_pipeline.records.nested import Nested
+from batch_pipeline.records.rules import Rule
 from batch_pipeline.values.identifier import REFERENCE_ID_MAX_CHARACTERS
 
 QUALIFIER = ":::"  # between the two values of a text that names a record by both
@@ -88,3 +93,37 @@ class Elsewhere:
             f"is no such id: where {self.field} is {self.value}, give {self.prefix} and 1 to "
             f"{REFERENCE_ID_MAX_CHARACTERS} letters, digits, - or _"
         )
+
+
+@dataclass(frozen=True)
+class ReferenceField(Nested):
+    """A list of references to records of another resource, stored in a link table.
+
+    Staged as a JSON object of lists of texts by operation: `add`, `remove`, `set` (the record has these links and no
+    others) and `mark` (of its links, these and no others are marked). A cleared field removes all links first.
+
+    Attributes:
+        target: the records that its texts can name.
+        link: the table that stores the links.
+        plain: the operation of a list that names none.
+        operations: what an object of lists may name, and a dotted header.
+    """
+
+    target: Target
+    link: Link
+
+    is_column: ClassVar[bool] = False
+    has_dotted_headers: ClassVar[bool] = False
+    kinds: ClassVar[frozenset[CellKind]] = frozenset({CellKind.TEXT, CellKind.ARRAY})
+    type_expectation: ClassVar[str] = "must be a list of texts"
+    plain: ClassVar[str] = SET
+    operations: ClassVar[tuple[str, ...]] = ()
+
+    def key_of(self, header: str) -> str | None:
+        """The operation that a dotted header names."""
+        field, _, operation = header.partition(".")
+        return operation if field == self.name and operation in self.operations else None
+
+    def element_rules(self) -> tuple[Rule, ...]:
+        """Rules on each reference."""
+        return (rules.no_control_characters(),)

@@ -151,7 +151,7 @@ class ScalarList(ListField):
         split = self.place_in(header)
         return str(split[0]) if split is not None and not split[1] else None
 
-    def gather(
+    def assemble(
         self,
         cells: Mapping[str, Cells],
         values: Mapping[str, pa.Array],

@@ -35,12 +35,12 @@ class Nested(Field):
         """The parts that are judged together with the item's fields of one value, by their dotted headers."""
         return {}
 
-    def spread(self, cells: dict[str, Cells], count: int, add_errors: AddErrors) -> None:
+    def expand(self, cells: dict[str, Cells], count: int, add_errors: AddErrors) -> None:
         """Makes the cells of `scalars` that items give within the whole, in place."""
         del cells, count, add_errors
 
     @abstractmethod
-    def gather(
+    def assemble(
         self,
         cells: Mapping[str, Cells],
         values: Mapping[str, pa.Array],

@@ -45,7 +45,7 @@ class ObjectList(ListField):
         """Never: it would add an element to every list."""
         return False
 
-    def gather(
+    def assemble(
         self,
         cells: Mapping[str, Cells],
         values: Mapping[str, pa.Array],

@@ -48,7 +48,7 @@ class KeyedObject(Nested):
         """The keys' fields."""
         return {f"{self.name}.{key.name}": key for key in self.keys}
 
-    def spread(self, cells: dict[str, Cells], count: int, add_errors: AddErrors) -> None:
+    def expand(self, cells: dict[str, Cells], count: int, add_errors: AddErrors) -> None:
         """The keys of the items that give the field as one JSON object."""
         whole = cells.get(self.name)
         if whole is None:
@@ -71,7 +71,7 @@ class KeyedObject(Nested):
             shown,
         )
 
-    def gather(
+    def assemble(
         self,
         cells: Mapping[str, Cells],
         values: Mapping[str, pa.Array],

@@ -5,7 +5,7 @@ JSON and dotted headers obey the same rules.
 """
 
 from collections.abc import Mapping
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 import orjson
@@ -17,13 +17,10 @@ from batch_pipeline.payloads.model import CellKind
 from batch_pipeline.records import rules
 from batch_pipeline.records.cells import AddErrors, Cells, constant
 from batch_pipeline.records.json_text import escaped
-from batch_pipeline.records.links import ADD, MARK, QUALIFIER, REMOVE, SET, Target
+from batch_pipeline.records.links import ADD, MARK, QUALIFIER, REMOVE, SET, ReferenceField, Target
 from batch_pipeline.values.email import canonical_emails
 from batch_pipeline.values.masks import matches, replace
 from batch_pipeline.values.text import clean_texts
-
-if TYPE_CHECKING:
-    from batch_pipeline.records.references import References
 
 SET_WITH_OTHERS = "has set together with add or remove: set alone says which there are to be"
 
@@ -36,7 +33,7 @@ _ARRAY_OF_ONE = rf'^\{{"(?P<operation>[a-z]+)":(?P<list>\[(?:{_TEXT}(?:,{_TEXT})
 
 
 def read_references(
-    field: "References", cells: Mapping[str, Cells], count: int, add_errors: AddErrors
+    field: ReferenceField, cells: Mapping[str, Cells], count: int, add_errors: AddErrors
 ) -> tuple[pa.StringArray | None, pa.BooleanArray]:
     """The references of each item of a chunk, as staged, and where all that the record has are taken away first.
 
@@ -70,7 +67,7 @@ def _lists(items: pa.Array, operation: str | pa.Array, texts: pa.Array) -> pa.Ta
     return pa.table({"item": items.cast(pa.int64()), "operation": codes.cast(pa.int64()), "text": texts})
 
 
-def _whole(field: "References", column: Cells, add_errors: AddErrors) -> pa.Table:
+def _whole(field: ReferenceField, column: Cells, add_errors: AddErrors) -> pa.Table:
     """The lists of the items that give the field as one cell: a list, or an object of lists."""
     items = pc.indices_nonzero(pc.is_valid(column.values))
     texts = column.values.take(items)
@@ -90,7 +87,7 @@ def _whole(field: "References", column: Cells, add_errors: AddErrors) -> pa.Tabl
     return pa.concat_tables(found)
 
 
-def _objects(field: "References", items: pa.Array, texts: pa.Array, column: Cells, add_errors: AddErrors) -> pa.Table:
+def _objects(field: ReferenceField, items: pa.Array, texts: pa.Array, column: Cells, add_errors: AddErrors) -> pa.Table:
     """The lists of objects that are not of the simplest form."""
     found: list[tuple[int, str, str]] = []
     unknown: dict[str, list[tuple[int, str]]] = {}
@@ -127,14 +124,14 @@ def _json_text(value: Any, *, otherwise: str) -> str:
         return otherwise
 
 
-def _refuse_set_with_others(field: "References", lists: pa.Table, add_errors: AddErrors) -> None:
+def _refuse_set_with_others(field: ReferenceField, lists: pa.Table, add_errors: AddErrors) -> None:
     is_set = lists["operation"].to_numpy() == _OPERATIONS.index(SET)
     items = lists["item"].to_numpy()
     both = np.intersect1d(items[is_set], items[~is_set])
     add_errors(pa.array(both), "conflict", field.name, SET_WITH_OTHERS, None)
 
 
-def _elements(field: "References", lists: pa.Table, add_errors: AddErrors) -> pa.Table:
+def _elements(field: ReferenceField, lists: pa.Table, add_errors: AddErrors) -> pa.Table:
     """The single references; columns as those of the lists, in their order."""
     texts = lists["text"].combine_chunks()
     is_array = matches(texts, r"^\[")
@@ -168,7 +165,7 @@ def _split(lists: pa.Table, separator: str) -> pa.Table:
     )
 
 
-def _arrays(field: "References", lists: pa.Table, add_errors: AddErrors) -> pa.Table:
+def _arrays(field: ReferenceField, lists: pa.Table, add_errors: AddErrors) -> pa.Table:
     """The elements of arrays that are not of the plainest form."""
     items: list[int] = []
     operations: list[int] = []
@@ -207,14 +204,14 @@ def _canonical(target: Target, texts: pa.StringArray) -> pa.StringArray:
     return replace(texts, is_encoded, pc.binary_join_element_wise(names, decoded, ""))
 
 
-def element_schema(field: "References") -> pandera.DataFrameSchema:
+def element_schema(field: ReferenceField) -> pandera.DataFrameSchema:
     """The rules of a field's single references; column `text`, Arrow string."""
     return pandera.DataFrameSchema(
         {"text": pandera.Column(rules.TEXT, [rule.check() for rule in field.element_rules()])}, strict=True
     )
 
 
-def _check(field: "References", elements: pa.Table, add_errors: AddErrors) -> None:
+def _check(field: ReferenceField, elements: pa.Table, add_errors: AddErrors) -> None:
     expectations = {rule.code: rule.expectation for rule in field.element_rules()}
     texts, items = elements["text"].combine_chunks(), elements["item"].combine_chunks()
     for _, code, places in rules.failures(element_schema(field), {"text": texts}):
