@@ -204,7 +204,7 @@ class Work:
         chunks: number of parsed chunk files.
         fields: record columns that validation staged.
         clears: whether any staged item clears a field.
-        doomed: overwrite: records that cleanup is to delete.
+        to_delete: overwrite: number of records that cleanup is to delete.
         unidentified: overwrite: rejected items that carry no readable key, because of which nothing is deleted.
         artifacts: writing of artifacts by the newest attempt that wrote them, in the order in which it began.
     """
@@ -219,7 +219,7 @@ class Work:
     chunks: int = 0
     fields: tuple[str, ...] = ()
     clears: bool = False
-    doomed: int = 0
+    to_delete: int = 0
     unidentified: int = 0
     artifacts: tuple[ArtifactProgress, ...] = ()
 

@@ -1,1 +1,1 @@
-"""From checked items to records: staging, identity, and writing in chunks, set-based on PostgreSQL."""
+"""From checked items to records, set-based in PostgreSQL: staging, identity, plan, and writing in chunks."""

@@ -1,7 +1,7 @@
-"""Writing in chunks: each chunk's records, outcome and errors in one transaction.
+"""Writes in chunks: each chunk's records, outcome and errors in one transaction.
 
-A chunk is a range of rows: of the upload, or in cleanup of the list of records to delete. What the database refuses is
-narrowed down to single rows by halving, under savepoints, so that one bad item costs only itself.
+A chunk is a range of rows of the upload, or in cleanup of the list of records to delete. If the database refuses a
+range, it is halved, under savepoints, until single rows are found: one bad item costs only itself.
 """
 
 from abc import ABC, abstractmethod
@@ -16,7 +16,7 @@ from batch_pipeline.batches.locks import Turn, check_fence
 from batch_pipeline.batches.model import PhaseName
 from batch_pipeline.loading.staging import STEP_WRITE, Connection, Staging
 
-# What a table, its constraints or triggers say about particular values; anything else is no item's fault.
+# Errors about the values of a row: of a type, a constraint or a trigger. No other error is the fault of an item.
 REFUSALS = (
     psycopg.DataError,
     psycopg.IntegrityError,
@@ -38,7 +38,7 @@ class Chunk:
 
 @dataclass(frozen=True)
 class ChunkOutcome:
-    """What a chunk did to the records, in items."""
+    """The number of items by what the chunk did with their records."""
 
     created: int = 0
     updated: int = 0
@@ -48,7 +48,7 @@ class ChunkOutcome:
 
     @property
     def written(self) -> int:
-        """Items (in cleanup: records) that were dealt with as planned."""
+        """Items (in cleanup: records) that were handled as planned."""
         return self.created + self.updated + self.unchanged + self.deleted
 
     def __add__(self, other: "ChunkOutcome") -> "ChunkOutcome":
@@ -62,7 +62,7 @@ class ChunkOutcome:
 
 
 def chunk_ranges(items: int, chunk_rows: int) -> list[Chunk]:
-    """The boundaries of the chunks of rows 1 to `items`."""
+    """The chunks of rows 1 to `items`, in order."""
     return [
         Chunk(number, first, min(first + chunk_rows - 1, items))
         for number, first in enumerate(range(1, items + 1, chunk_rows))
@@ -70,7 +70,7 @@ def chunk_ranges(items: int, chunk_rows: int) -> list[Chunk]:
 
 
 def store_chunks(connection: Connection, batch_id: str, phase: PhaseName, chunks: list[Chunk]) -> None:
-    """Stores the chunk boundaries of a phase; earlier ones, from before its plan was complete, are dropped."""
+    """Stores the chunk boundaries of a phase; replaces those of an attempt that did not complete its plan."""
     connection.execute("DELETE FROM batch_chunks WHERE batch_id = %s AND phase = %s", (batch_id, phase.value))
     with connection.cursor() as cursor:
         cursor.executemany(
@@ -80,7 +80,7 @@ def store_chunks(connection: Connection, batch_id: str, phase: PhaseName, chunks
 
 
 def count_chunks(connection: Connection, batch_id: str, phase: PhaseName) -> int:
-    """The number of the phase's chunks; 0 before their boundaries have been stored."""
+    """The number of the phase's chunks; 0 if their boundaries are not stored yet."""
     row = connection.execute(
         "SELECT count(*) FROM batch_chunks WHERE batch_id = %s AND phase = %s", (batch_id, phase.value)
     ).fetchone()
@@ -88,7 +88,7 @@ def count_chunks(connection: Connection, batch_id: str, phase: PhaseName) -> int
 
 
 def open_chunks(connection: Connection, batch_id: str, phase: PhaseName) -> list[Chunk]:
-    """The phase's chunks that are not done yet, in order."""
+    """The phase's unfinished chunks, in order."""
     rows = connection.execute(
         "SELECT number, first_row, last_row FROM batch_chunks"
         " WHERE batch_id = %s AND phase = %s AND done_at IS NULL ORDER BY number",
@@ -98,7 +98,7 @@ def open_chunks(connection: Connection, batch_id: str, phase: PhaseName) -> list
 
 
 def done_rows(connection: Connection, batch_id: str) -> str:
-    """The rows of the upload that finished chunks have dealt with, as a multirange's text."""
+    """The rows of the upload in finished chunks, as the text of an int8multirange."""
     row = connection.execute(
         "SELECT coalesce(range_agg(int8range(first_row, last_row, '[]')), '{}')::text FROM batch_chunks"
         " WHERE batch_id = %s AND phase = %s AND done_at IS NOT NULL",
@@ -108,7 +108,7 @@ def done_rows(connection: Connection, batch_id: str) -> str:
 
 
 def done_outcome(connection: Connection, batch_id: str, phase: PhaseName) -> ChunkOutcome:
-    """The sum of what the phase's finished chunks did."""
+    """The sum of the outcomes of the phase's finished chunks."""
     row = connection.execute(
         "SELECT coalesce(sum(created), 0)::bigint, coalesce(sum(updated), 0)::bigint,"
         " coalesce(sum(unchanged), 0)::bigint, coalesce(sum(deleted), 0)::bigint, coalesce(sum(failed), 0)::bigint"
@@ -119,7 +119,7 @@ def done_outcome(connection: Connection, batch_id: str, phase: PhaseName) -> Chu
 
 
 class ChunkWriter(ABC):
-    """Writes chunks of one phase of one batch over one connection, which must be in autocommit."""
+    """Writes chunks of one phase of one batch over one connection, which must be in autocommit mode."""
 
     phase: ClassVar[PhaseName]
 
@@ -136,7 +136,7 @@ class ChunkWriter(ABC):
         reraise=True,
     )
     def write(self, chunk: Chunk) -> ChunkOutcome:
-        """Writes a chunk and commits it with its outcome. Raises SupersededError where the turn is lost."""
+        """Writes a chunk and commits it with its outcome. Raises SupersededError if the batch has lost its turn."""
         with self._connection.transaction():
             check_fence(self._connection, self._turn)
             outcome = self._write_rows(chunk.first_row, chunk.last_row)
@@ -156,7 +156,7 @@ class ChunkWriter(ABC):
 
     @abstractmethod
     def reject(self, row: int, refusal: psycopg.Error) -> ChunkOutcome:
-        """Notes that the database refused what was to be done for this one row."""
+        """Handles a single row that the database refused."""
 
     def _write_rows(self, first: int, last: int) -> ChunkOutcome:
         try:
@@ -173,18 +173,18 @@ class ChunkWriter(ABC):
 
 
 class ItemWriter(ChunkWriter):
-    """Writes items; one that the database refuses becomes a rejected one."""
+    """Writes items; an item that the database refuses becomes a rejected one."""
 
     phase = PhaseName.processing
 
     def reject(self, row: int, refusal: psycopg.Error) -> ChunkOutcome:
-        """Its own words may quote the customer's data: they go to the item's error only."""
-        said = " ".join((refusal.diag.message_primary or type(refusal).__name__).split())
+        """Rejects the item. The database's message may quote customers' data, so it goes to the item's error only."""
+        error_text = " ".join((refusal.diag.message_primary or type(refusal).__name__).split())
         self._connection.execute(
             sql.SQL("INSERT INTO {} (row, step, code, field, message) VALUES (%s, %s, 'write_failed', %s, %s)").format(
                 self._staging.errors
             ),
-            (row, STEP_WRITE, refusal.diag.column_name, f"the database refused the item: {said}"),
+            (row, STEP_WRITE, refusal.diag.column_name, f"the database refused the item: {error_text}"),
         )
         changed = self._connection.execute(
             sql.SQL("UPDATE {} SET verdict = 'r' WHERE row = %s AND verdict = 'a'").format(self._staging.plan), (row,)

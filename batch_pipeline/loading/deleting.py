@@ -1,4 +1,4 @@
-"""Deleting records: those that items name, and in cleanup those that an overwrite did not find."""
+"""The DELETE of a chunk: of the records that a delete's items name, and of those that an overwrite did not find."""
 
 import psycopg
 from psycopg import sql
@@ -8,47 +8,78 @@ from batch_pipeline.batches.model import PhaseName
 from batch_pipeline.loading.chunks import ChunkOutcome, ChunkWriter, ItemWriter
 from batch_pipeline.loading.memberships import LinkRemover
 from batch_pipeline.loading.staging import Connection, Staging
+from batch_pipeline.loading.statements import indented, records_table
 from batch_pipeline.records.resource import Resource
+
+_DELETE = """\
+DELETE FROM {records} r USING {plan} p
+WHERE p.row BETWEEN %(first)s AND %(last)s
+  AND p.verdict = 'a'
+  AND r.organization_id = %(organization)s
+  AND r.id = p.record_id"""
+
+_DELETE_AND_NOTE = """\
+WITH done AS (
+    {delete}
+    RETURNING p.row, r.external_id
+)
+INSERT INTO {changes} (row, external_id)
+SELECT row, external_id FROM done"""
+
+_NAMED = """\
+SELECT record_id FROM {plan} WHERE row BETWEEN %(first)s AND %(last)s AND verdict = 'a'"""
+
+_COUNT_NAMED = """\
+SELECT count(*) FROM {plan} WHERE row BETWEEN %(first)s AND %(last)s AND verdict = 'a'"""
+
+_DELETE_LISTED = """\
+WITH done AS (
+    DELETE FROM {records} r USING {to_delete} d
+    WHERE d.number BETWEEN %(first)s AND %(last)s
+      AND r.organization_id = %(organization)s
+      AND r.id = d.id
+      AND (r.batch_id IS NULL OR r.batch_id <> ALL(%(newer)s))
+    RETURNING d.number
+), kept AS (
+    DELETE FROM {to_delete} d
+    WHERE d.number BETWEEN %(first)s AND %(last)s
+      AND NOT EXISTS (SELECT FROM done WHERE done.number = d.number)
+)
+SELECT count(*) FROM done"""
+
+_LISTED = """\
+SELECT id FROM {to_delete} WHERE number BETWEEN %(first)s AND %(last)s"""
 
 
 class DeleteWriter(ItemWriter):
-    """Deletes the records of a chunk's items; `keep_changes` notes which, for the result file."""
+    """Deletes the records that a chunk's items name.
+
+    `keep_changes`: the rows and external ids of deleted records are noted in `Staging.changes`, for the result file.
+    """
 
     def __init__(
         self, connection: Connection, resource: Resource, staging: Staging, turn: Turn, *, keep_changes: bool
     ) -> None:
         super().__init__(connection, staging, turn)
-        self._delete = sql.SQL(
-            "DELETE FROM {records} r USING {plan} p"
-            " WHERE p.row BETWEEN %(first)s AND %(last)s AND p.verdict = 'a'"
-            " AND r.organization_id = %(organization)s AND r.id = p.record_id"
-        ).format(records=sql.Identifier("public", resource.table), plan=staging.plan)
-        if keep_changes:
-            self._delete = sql.SQL(
-                "WITH done AS ({} RETURNING p.row, r.external_id)"
-                " INSERT INTO {} (row, external_id) SELECT row, external_id FROM done"
-            ).format(self._delete, staging.changes)
-        self._count_meant = sql.SQL(
-            "SELECT count(*) FROM {} WHERE row BETWEEN %(first)s AND %(last)s AND verdict = 'a'"
-        ).format(staging.plan)
-        gone = sql.SQL("SELECT record_id FROM {} WHERE row BETWEEN %(first)s AND %(last)s AND verdict = 'a'")
-        self._links = LinkRemover(connection, resource, gone.format(staging.plan))
+        self._delete = delete_statement(resource, staging, keep_changes=keep_changes)
+        self._count_named = sql.SQL(_COUNT_NAMED).format(plan=staging.plan)
+        self._links = LinkRemover(connection, resource, named_ids(staging))
 
     def apply(self, first: int, last: int) -> ChunkOutcome:
-        """Deletes; a record that someone else deleted since the plan counts as unchanged."""
+        """Deletes; a record that another batch or tool deleted since the plan counts as unchanged."""
         parameters = self._range(first, last)
         deleted = self._connection.execute(self._delete, parameters).rowcount
         self._links.remove(parameters)
-        row = self._connection.execute(self._count_meant, parameters).fetchone()
-        meant = 0 if row is None else int(row[0])
-        return ChunkOutcome(deleted=deleted, unchanged=meant - deleted)
+        row = self._connection.execute(self._count_named, parameters).fetchone()
+        named = 0 if row is None else int(row[0])
+        return ChunkOutcome(deleted=deleted, unchanged=named - deleted)
 
 
 class CleanupWriter(ChunkWriter):
-    """Deletes the records of the list that an overwrite made.
+    """Deletes the records in `Staging.to_delete`, which an overwrite's plan lists.
 
-    One that a later-arrived batch has written since then survives, and so does one that the database refuses to
-    delete; they leave the list, which in the end is what was deleted.
+    A record is kept if a batch that arrived later (one of `newer`) has written it since, or if the database refuses to
+    delete it. The list loses the kept records, so at the end it has exactly the deleted ones.
     """
 
     phase = PhaseName.cleanup
@@ -58,30 +89,43 @@ class CleanupWriter(ChunkWriter):
     ) -> None:
         super().__init__(connection, staging, turn)
         self._parameters["newer"] = newer
-        self._delete = sql.SQL(
-            "WITH done AS (DELETE FROM {records} r USING {doomed} d"
-            " WHERE d.number BETWEEN %(first)s AND %(last)s"
-            " AND r.organization_id = %(organization)s AND r.id = d.id"
-            " AND (r.batch_id IS NULL OR r.batch_id <> ALL(%(newer)s))"
-            " RETURNING d.number),"
-            " spared AS (DELETE FROM {doomed} d WHERE d.number BETWEEN %(first)s AND %(last)s"
-            " AND NOT EXISTS (SELECT FROM done WHERE done.number = d.number))"
-            " SELECT count(*) FROM done"
-        ).format(records=sql.Identifier("public", resource.table), doomed=staging.doomed)
-        gone = sql.SQL("SELECT id FROM {} WHERE number BETWEEN %(first)s AND %(last)s").format(staging.doomed)
-        self._links = LinkRemover(connection, resource, gone)
+        self._delete = cleanup_statement(resource, staging)
+        self._links = LinkRemover(connection, resource, listed_ids(staging))
 
     def apply(self, first: int, last: int) -> ChunkOutcome:
-        """Deletes a stretch of the list."""
+        """Deletes the records with the numbers `first` to `last` in the list."""
         parameters = self._range(first, last)
         row = self._connection.execute(self._delete, parameters).fetchone()
         self._links.remove(parameters)
         return ChunkOutcome(deleted=0 if row is None else int(row[0]))
 
     def reject(self, row: int, refusal: psycopg.Error) -> ChunkOutcome:
-        """The record stays."""
+        """Takes the record out of the list, so it is kept."""
         del refusal
-        spared = self._connection.execute(
-            sql.SQL("DELETE FROM {} WHERE number = %s").format(self._staging.doomed), (row,)
+        kept = self._connection.execute(
+            sql.SQL("DELETE FROM {} WHERE number = %s").format(self._staging.to_delete), (row,)
         )
-        return ChunkOutcome(failed=spared.rowcount)
+        return ChunkOutcome(failed=kept.rowcount)
+
+
+def delete_statement(resource: Resource, staging: Staging, *, keep_changes: bool) -> sql.Composed:
+    """The statement that deletes the records named by the items of rows `first` to `last`."""
+    delete = sql.SQL(_DELETE).format(records=records_table(resource), plan=staging.plan)
+    if not keep_changes:
+        return delete
+    return sql.SQL(_DELETE_AND_NOTE).format(delete=indented(delete), changes=staging.changes)
+
+
+def named_ids(staging: Staging) -> sql.Composed:
+    """The query for the ids of those records."""
+    return sql.SQL(_NAMED).format(plan=staging.plan)
+
+
+def cleanup_statement(resource: Resource, staging: Staging) -> sql.Composed:
+    """The statement that deletes the listed records with the numbers `first` to `last`, and returns their number."""
+    return sql.SQL(_DELETE_LISTED).format(records=records_table(resource), to_delete=staging.to_delete)
+
+
+def listed_ids(staging: Staging) -> sql.Composed:
+    """The query for the ids that are left in that part of the list: the deleted records."""
+    return sql.SQL(_LISTED).format(to_delete=staging.to_delete)

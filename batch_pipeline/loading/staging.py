@@ -1,6 +1,6 @@
-"""A batch's tables in schema `staging`: its items after the row rules, the plan of what happens to each, the errors.
+"""A batch's tables in schema `staging`: its items after the row rules, the plan for each item, the errors.
 
-They are ordinary, logged tables: the plan must survive a crash of the server, because a retry repeats it exactly.
+They are logged tables: the plan must survive a crash of the server, because a retry repeats it exactly.
 """
 
 from dataclasses import dataclass
@@ -15,22 +15,22 @@ from batch_pipeline.records.resource import Resource
 
 Connection = psycopg.Connection[tuple[Any, ...]]
 
-# A table of so few rows is read as fast without an index, and planned for well enough without statistics.
+# A table with at most this many rows needs no index, and no statistics for a good query plan.
 FEW_ROWS = 200
 
-MAX_BLOCK_BYTES = 2**31 - 1  # pyarrow's bound on what its CSV reader takes at once
+MAX_BLOCK_BYTES = 2**31 - 1  # pyarrow's limit for a block of its CSV reader
 
-# Columns of the items table before the resource's own fields; an action leaves null what it does not need.
+# Columns of the items table before the resource's fields. A column that the action does not need is null.
 FIXED_COLUMNS = (
-    ("row", "bigint"),  # position in the upload
-    ("kind", "smallint"),  # which key decides the item's identity (see `identity`); null: none can
+    ("row", "bigint"),  # position in the upload, from 1
+    ("kind", "smallint"),  # of the key that decides the item's identity (see `identity`); null: no key can decide
     ("cleared", "bigint"),  # bit i: the item clears the resource's i-th field
     ("invalid", "bigint"),  # bit i: the i-th field broke rules; 0: the item is valid so far
-    ("new_id", "text"),  # the id it gets if it makes a new record
-    ("identified", "boolean"),  # it carries a readable key, so that its record can be spared if it is rejected
+    ("new_id", "text"),  # the id of its record, if it creates one
+    ("identified", "boolean"),  # it has a readable key: an overwrite can keep its record if the item is rejected
 )
 
-# In which step an error was found; the errors of an item are reported in this order.
+# The step that found an error. The errors of an item are reported in this order.
 STEP_RULES = 0
 STEP_PLAN = 1
 STEP_WRITE = 2
@@ -40,15 +40,16 @@ STEP_WRITE = 2
 class Staging:
     """The names of one batch's tables.
 
-    - items: one row per item that could be read and is no mere repetition; `FIXED_COLUMNS` and the staged fields. A
-      delete has none: its plan says all.
-    - plan: one row per item: `verdict` a(ccepted), d(uplicate) or r(ejected), and the `record_id` it means; null for a
-      new record, and for an item of a delete that gives no readable id.
-    - errors: every error of every item: row, step, code, field, message, value.
-    - changes: rows whose records were updated (kept only where a result file is wanted) or deleted.
-    - members: what the references of items mean (see `references`): row, role a(dd), r(emove) or m(ark), target,
-      is_elsewhere; there is none where items have no references.
-    - doomed: overwrite: the records that cleanup deletes, numbered: number, id, external_id.
+    - items: one row for each readable item, without equal ones: `FIXED_COLUMNS` and the staged fields. A delete has no
+      such table; its plan has all facts.
+    - plan: one row for each item: row bigint, verdict "char" (a accepted, d duplicate, r rejected), record_id text.
+      The id is null for a new record, and for an item of a delete without a readable id.
+    - errors: one row for each error: number, row, step, code, field, message, value.
+    - changes: the rows whose records were updated or deleted, and the external ids of deleted ones: row, external_id.
+      Only for batches with a result file.
+    - members: one row for each resolved reference (see `references`): row, role "char" (a add, r remove, m mark),
+      target, is_elsewhere. Only for batches whose items have references.
+    - to_delete: the records that an overwrite's cleanup deletes: number (from 1), id, external_id.
     """
 
     batch_id: str
@@ -72,9 +73,9 @@ class Staging:
         return self._name("errors")
 
     @property
-    def doomed(self) -> sql.Identifier:
+    def to_delete(self) -> sql.Identifier:
         """Table of records to delete."""
-        return self._name("doomed")
+        return self._name("to_delete")
 
     @property
     def members(self) -> sql.Identifier:
@@ -89,7 +90,7 @@ class Staging:
     def create(
         self, connection: Connection, resource: Resource, fields: tuple[str, ...], *, keep_changes: bool = False
     ) -> None:
-        """Makes the tables of a merge or overwrite anew, empty; an earlier attempt's are dropped."""
+        """Creates the empty tables of a merge or overwrite; drops those of an earlier attempt."""
         columns = [sql.SQL("{} {}").format(sql.Identifier(name), sql.SQL(kind)) for name, kind in FIXED_COLUMNS] + [
             sql.SQL("{} {}").format(sql.Identifier(name), sql.SQL(resource.field(name).sql_type)) for name in fields
         ]
@@ -97,7 +98,7 @@ class Staging:
         connection.execute(sql.SQL("CREATE TABLE {} ({})").format(self.items, sql.SQL(", ").join(columns)))
 
     def create_for_delete(self, connection: Connection, *, keep_changes: bool = False) -> None:
-        """Makes the tables of a delete anew, empty; an earlier attempt's are dropped."""
+        """Creates the empty tables of a delete; drops those of an earlier attempt."""
         self.drop(connection)
         statements = [
             sql.SQL('CREATE TABLE {} (row bigint, verdict "char", record_id text COLLATE "C")').format(self.plan),
@@ -113,20 +114,20 @@ class Staging:
         connection.execute(sql.SQL("; ").join(statements))  # in one round trip
 
     def index(self, connection: Connection, *tables: sql.Identifier) -> None:
-        """Makes ranges of rows cheap to find in these tables, once they are filled in the order of the upload."""
+        """Indexes the rows of these tables. Call it after they were filled in the order of the upload."""
         for table in tables:
             _index(connection, table, "row")
 
     def replace_plan(self, connection: Connection, query: sql.Composed, parameters: dict[str, Any]) -> None:
-        """Replaces the plan by the query's answer (row, verdict, record_id), in the order of rows."""
+        """Replaces the plan by the query's result (row, verdict, record_id), which must be in the order of rows."""
         self._replace(connection, "plan", "row", query, parameters)
 
-    def replace_doomed(self, connection: Connection, query: sql.Composed, parameters: dict[str, Any]) -> None:
-        """Replaces the list of records to delete by the query's answer (number, id, external_id), in order."""
-        self._replace(connection, "doomed", "number", query, parameters)
+    def replace_to_delete(self, connection: Connection, query: sql.Composed, parameters: dict[str, Any]) -> None:
+        """Replaces the list of records to delete by the query's result (number, id, external_id), in that order."""
+        self._replace(connection, "to_delete", "number", query, parameters)
 
     def replace_members(self, connection: Connection, query: sql.Composed, parameters: dict[str, Any]) -> None:
-        """Replaces the resolved references by the query's answer, in the order of rows."""
+        """Replaces the resolved references by the query's result, which must be in the order of rows."""
         self._replace(connection, "members", "row", query, parameters)
 
     def _replace(
@@ -142,18 +143,18 @@ class Staging:
             _index(connection, table, order)
 
     def drop(self, connection: Connection) -> None:
-        """Drops the tables that exist."""
-        tables = (self.items, self.plan, self.errors, self.changes, self.members, self.doomed)
+        """Drops those of the tables that exist."""
+        tables = (self.items, self.plan, self.errors, self.changes, self.members, self.to_delete)
         connection.execute(sql.SQL("DROP TABLE IF EXISTS {}").format(sql.SQL(", ").join(tables)))
 
     def exists(self, connection: Connection) -> bool:
-        """Whether the batch has been staged."""
+        """Whether the tables exist."""
         row = connection.execute("SELECT to_regclass(%s) IS NOT NULL", (self.plan.as_string(connection),)).fetchone()
         return row is not None and bool(row[0])
 
 
 def _index(connection: Connection, table: sql.Identifier, column: str) -> None:
-    """A BRIN index is a thousandth of a B-tree's size and work, and as good where rows lie in order."""
+    """Makes a BRIN index: a thousandth of a B-tree's size and cost, and as good for rows that are stored in order."""
     connection.execute(
         sql.SQL("CREATE INDEX ON {} USING brin ({}) WITH (pages_per_range = 16)").format(table, sql.Identifier(column))
     )
@@ -161,10 +162,10 @@ def _index(connection: Connection, table: sql.Identifier, column: str) -> None:
 
 
 def copy_table(connection: Connection, target: sql.Identifier, table: pa.Table, *, is_new: bool = True) -> None:
-    """COPYs an Arrow table into the database table's columns of the same names; null becomes NULL.
+    """COPYs an Arrow table into the columns of the same names; null becomes NULL.
 
-    A table that is new was made in this transaction: its rows are written frozen, which saves the first reader from
-    marking each page.
+    `is_new`: the target was created in this transaction, so its rows are written frozen; the first reader then need not
+    mark each page.
     """
     if table.num_rows == 0:
         return
@@ -178,7 +179,7 @@ def copy_table(connection: Connection, target: sql.Identifier, table: pa.Table, 
 
 
 def fetch_table(connection: Connection, query: sql.Composed, parameters: dict[str, Any], schema: pa.Schema) -> pa.Table:
-    """A query's answer as an Arrow table of the given schema, by COPY; texts keep the difference of '' and NULL."""
+    """A query's result as an Arrow table of the given schema, by COPY. An empty text stays different from NULL."""
     with connection.cursor() as cursor:
         statement = sql.SQL("COPY ({}) TO STDOUT (FORMAT csv, FORCE_QUOTE *)").format(query)
         with cursor.copy(statement, parameters) as copy:
@@ -187,11 +188,11 @@ def fetch_table(connection: Connection, query: sql.Composed, parameters: dict[st
         return schema.empty_table()
     return pacsv.read_csv(
         pa.py_buffer(data),
-        # One block: a row that is larger than a block can't be read.
+        # One block, because a row that is larger than its block can't be read.
         read_options=pacsv.ReadOptions(
             column_names=schema.names, use_threads=False, block_size=min(len(data) + 1, MAX_BLOCK_BYTES)
         ),
-        # An empty line is a NULL where there is one column.
+        # If there is one column, an empty line is a NULL.
         parse_options=pacsv.ParseOptions(newlines_in_values=True, ignore_empty_lines=False),
         convert_options=pacsv.ConvertOptions(
             column_types=schema,

@@ -84,19 +84,19 @@ def _rejected(attempt: Attempt, connection: Connection) -> Iterator[Rejected]:
 
 def write_result(attempt: Attempt) -> None:
     """Writes result.json: the outcome of each row of the upload, in its order, then what cleanup deleted."""
-    items, doomed = attempt.batch.work.items, attempt.batch.work.doomed
+    items, to_delete = attempt.batch.work.items, attempt.batch.work.to_delete
     query, overwritten = _result_query(attempt), _overwritten_query(attempt)
     path = attempt.scratch / "result.json"
     step = attempt.system.settings.chunk_rows
-    with attempt.writing(PhaseName.cleanup, "result.json", total=items + doomed) as advance:
+    with attempt.writing(PhaseName.cleanup, "result.json", total=items + to_delete) as advance:
         with borrowed(attempt.system.engine) as connection, path.open("wb") as file, ResultWriter(file) as writer:
             for first in range(1, items + 1, step):
                 last = min(first + step - 1, items)
                 parameters = {"first": first, "last": last, "organization": attempt.organization_id}
                 writer.write(fetch_table(connection, query, parameters, RESULT_SCHEMA))
                 advance(last)
-            for first in range(1, doomed + 1, step):
-                last = min(first + step - 1, doomed)
+            for first in range(1, to_delete + 1, step):
+                last = min(first + step - 1, to_delete)
                 writer.write(fetch_table(connection, overwritten, {"first": first, "last": last}, RESULT_SCHEMA))
                 advance(items + last)
         attempt.system.store.upload(path, keys.result_json(attempt.batch.id))
@@ -140,4 +140,4 @@ def _overwritten_query(attempt: Attempt) -> sql.Composed:
     return sql.SQL(
         "SELECT NULL::bigint, 'overwritten', id, external_id FROM {}"
         " WHERE number BETWEEN %(first)s AND %(last)s ORDER BY number"
-    ).format(Staging(attempt.batch.id).doomed)
+    ).format(Staging(attempt.batch.id).to_delete)

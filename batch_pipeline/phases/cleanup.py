@@ -53,11 +53,11 @@ def _nothing_to_do(attempt: Attempt) -> str | None:
 
 def _delete_others(attempt: Attempt, turn: Turn) -> None:
     """Deletes what the plan lists; a record that a later-arrived batch has written meanwhile survives."""
-    doomed = attempt.batch.work.doomed
+    to_delete = attempt.batch.work.to_delete
     with borrowed(attempt.system.engine) as connection:
         newer = newer_writers(connection, attempt.batch)
         if count_chunks(connection, attempt.batch.id, PhaseName.cleanup) == 0:
-            chunks = chunk_ranges(doomed, attempt.system.settings.chunk_rows)
+            chunks = chunk_ranges(to_delete, attempt.system.settings.chunk_rows)
             store_chunks(connection, attempt.batch.id, PhaseName.cleanup, chunks)
         claim_version(connection, turn)
         connection.commit()
@@ -65,7 +65,7 @@ def _delete_others(attempt: Attempt, turn: Turn) -> None:
         attempt,
         PhaseName.cleanup,
         lambda connection: CleanupWriter(connection, attempt.resource, Staging(attempt.batch.id), turn, newer=newer),
-        total=doomed,
+        total=to_delete,
     )
 
 

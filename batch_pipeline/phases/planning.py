@@ -8,7 +8,7 @@ from batch_pipeline.errors import RefusedError
 from batch_pipeline.loading.chunks import done_outcome
 from batch_pipeline.loading.delete_planner import DeletePlanner
 from batch_pipeline.loading.limits import check_delete_limit, has_limit
-from batch_pipeline.loading.memberships import referred_resources
+from batch_pipeline.loading.reference_fields import referred_resources
 from batch_pipeline.loading.plan import PlanCounts, count_records
 from batch_pipeline.loading.planner import Planner
 from batch_pipeline.loading.staging import Connection, Staging
@@ -41,19 +41,19 @@ def make_plan(connection: Connection, attempt: Attempt, work: Work, phase: Phase
     counts = _planner(connection, attempt, work).plan()
     unidentified = counts.unidentified + unreadable(attempt)
     if unidentified:  # then cleanup deletes nothing
-        counts = replace(counts, doomed=0)
+        counts = replace(counts, to_delete=0)
     if has_limit(attempt.options.delete_limit, attempt.action):
         done = done_outcome(connection, attempt.batch.id, PhaseName.processing)
         if not _none_is_valid(attempt, counts.accepted + done.failed):  # which deletes nothing, and has its own reason
             check_delete_limit(
                 attempt.options.delete_limit,
-                doomed=counts.accepted if attempt.action is Action.delete else counts.doomed,
+                to_delete=counts.accepted if attempt.action is Action.delete else counts.to_delete,
                 # as they were before this batch
                 records=count_records(connection, attempt.resource.table, attempt.organization_id)
                 + done.deleted
                 - done.created,
             )
-    return Plan(counts, work.with_(doomed=counts.doomed, unidentified=unidentified))
+    return Plan(counts, work.with_(to_delete=counts.to_delete, unidentified=unidentified))
 
 
 def _planner(connection: Connection, attempt: Attempt, work: Work) -> Planner | DeletePlanner:

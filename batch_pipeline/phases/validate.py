@@ -16,7 +16,7 @@ from batch_pipeline.batches.states import BatchStatus
 from batch_pipeline.errors import RefusedError
 from batch_pipeline.loading.chunks import chunk_ranges, store_chunks
 from batch_pipeline.loading.identity import deciding_keys
-from batch_pipeline.loading.memberships import referred_resources
+from batch_pipeline.loading.reference_fields import referred_resources
 from batch_pipeline.loading.staging import FEW_ROWS, STEP_RULES, Connection, Staging, copy_table
 from batch_pipeline.payloads.equality import RowReader, without_rows
 from batch_pipeline.payloads.model import PayloadFormat, RawChunk

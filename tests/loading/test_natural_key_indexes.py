@@ -4,7 +4,7 @@ import pytest
 from psycopg import sql
 
 from batch_pipeline.database import connect
-from batch_pipeline.loading.identity import BY_NATURAL_KEY, Matching
+from batch_pipeline.loading.identity import Matching
 from batch_pipeline.loading.staging import Connection, Staging
 from batch_pipeline.records.registry import RESOURCES
 from batch_pipeline.records.resource import NaturalKey, Resource
@@ -43,6 +43,6 @@ def _plan(connection: Connection, resource: Resource, place: int, key: NaturalKe
     connection.execute("SET LOCAL enable_seqscan = off")
     connection.execute("SET LOCAL enable_hashjoin = off")
     connection.execute("SET LOCAL enable_mergejoin = off")
-    query = Matching(resource, staging, key.columns)._by_natural_key(BY_NATURAL_KEY + place, key)
+    query = Matching(resource, staging, key.columns).by_natural_key(place)
     rows = connection.execute(sql.SQL("EXPLAIN {}").format(query), {"organization": "default", "done": "{}"})
     return [str(row[0]) for row in rows]

@@ -195,14 +195,14 @@ class MembersModel:
             if not expected.fails:
                 self.members, self.kinds = members, kinds
             if upload.action == "overwrite" and not expected.fails:
-                expected.removed = there - {item.key for item in upload.items} - self._spared(upload, expected)
+                expected.removed = there - {item.key for item in upload.items} - self._kept(upload, expected)
         for key in expected.removed:
             del self.ids[key]
             self.kinds.pop(key, None)
             self.members = {pair: primary for pair, primary in self.members.items() if key not in pair}
         return expected
 
-    def _spared(self, upload: Upload, expected: Expected) -> set[str]:
+    def _kept(self, upload: Upload, expected: Expected) -> set[str]:
         """The records that share a natural key with a rejected item; of these groups, no two have the same."""
         if upload.resource == "group":
             return set()

@@ -88,12 +88,12 @@ def test_a_member_added_while_it_is_deleted_goes_along(
     world.insert("contacts", *({"external_id": name, "name": name} for name in ("ada", "bob")))
     world.insert("groups", *({"external_id": name, "name": name} for name in ("vip", "staff")))
     table = f"{resource}s"
-    doomed, spared = {"contacts": ("ada", "bob"), "groups": ("vip", "staff")}[table]
-    listed = {"id": record_id(table, doomed if action == "delete" else spared), "name": spared}
+    deleted, kept = {"contacts": ("ada", "bob"), "groups": ("vip", "staff")}[table]
+    listed = {"id": record_id(table, deleted if action == "delete" else kept), "name": kept}
     with psycopg.connect(world.system.database_url) as adding:
         adding.execute(
             sql.SQL("SELECT FROM {} WHERE id = %s FOR KEY SHARE").format(sql.Identifier(table)),
-            (record_id(table, doomed),),
+            (record_id(table, deleted),),
         )
         adding.execute(
             "INSERT INTO group_members (organization_id, group_id, member_id) VALUES (%s, %s, %s)",

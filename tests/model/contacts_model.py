@@ -120,27 +120,27 @@ class ContactsModel:
             return "no_valid_items"
         if not upload.items and upload.action == "overwrite" and not upload.allow_empty:
             return "no_items"
-        doomed = 0
+        to_delete = 0
         if upload.action == "delete":
-            doomed = len(accepted)
+            to_delete = len(accepted)
         elif upload.action == "overwrite":
             unreadable = any(isinstance(item, UnreadableRow) for item in upload.items)
             result.unidentified = unreadable or not all(all_keys(item) for item in rejected)
             if not result.unidentified:
                 result.overwritten = self._not_found(accepted, rejected)
-            doomed = len(result.overwritten)
-        return "delete_limit_exceeded" if self._is_over(upload, doomed) else None
+            to_delete = len(result.overwritten)
+        return "delete_limit_exceeded" if self._is_over(upload, to_delete) else None
 
-    def _is_over(self, upload: Upload, doomed: int) -> bool:
+    def _is_over(self, upload: Upload, to_delete: int) -> bool:
         limit = upload.delete_limit
         if upload.action == "merge" or limit == "none":
             return False
-        percent = 100 * doomed / len(self.records) if self.records else 0
+        percent = 100 * to_delete / len(self.records) if self.records else 0
         if limit is None:
-            return upload.action == "overwrite" and doomed > 500 and percent > 50
+            return upload.action == "overwrite" and to_delete > 500 and percent > 50
         if limit.endswith("%"):
             return percent > float(limit.removesuffix("%"))
-        return doomed > int(limit)
+        return to_delete > int(limit)
 
     # ---- parsing ---------------------------------------------------------------------------------------------
 

@@ -80,7 +80,7 @@ def test_of_equal_ids_the_one_that_the_handling_names_is_deleted_and_the_others_
         ({"external_id": "e5", "name": "Bob", "phone": "12"}, False),  # a phone that can't be read is no missing one
     ],
 )
-def test_a_rejected_item_spares_the_records_whose_keys_it_carries(
+def test_a_rejected_item_keeps_the_records_whose_keys_it_carries(
     module_system: System, rejected: dict[str, str], survives: bool
 ) -> None:
     organization_id = new_organization(module_system)

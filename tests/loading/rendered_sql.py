@@ -1,0 +1,95 @@
+"""The statements by which each action of each resource changes records, as PostgreSQL gets them.
+
+`python tests/loading/rendered_sql.py` writes them to `tests/loading/sql`, one file for each resource and action.
+They are rendered for an upload that has every field of the resource.
+"""
+
+from collections.abc import Iterator
+from pathlib import Path
+
+from psycopg import sql
+
+from batch_pipeline.batches.model import Action, DuplicateHandling
+from batch_pipeline.loading.deleting import cleanup_statement, delete_statement, listed_ids, named_ids
+from batch_pipeline.loading.identity import Matching
+from batch_pipeline.loading.link_statements import CREATE_LINK_CHANGES, link_removals, link_statements
+from batch_pipeline.loading.merging import insert_statement, update_statement
+from batch_pipeline.loading.overwriting import to_delete_query
+from batch_pipeline.loading.planner import verdicts_query
+from batch_pipeline.loading.reference_fields import references_of
+from batch_pipeline.loading.staging import Staging
+from batch_pipeline.loading.statements import Composer
+from batch_pipeline.records.registry import RESOURCES
+from batch_pipeline.records.resource import Resource
+
+FOLDER = Path(__file__).parent / "sql"
+COMMAND = "python tests/loading/rendered_sql.py"
+STAGING = Staging("batch_1")
+
+Part = tuple[str, sql.Composed | None]
+
+
+def rendered(resource: Resource, action: Action) -> str:
+    """The action's statements in their order, each below a comment that says what it does."""
+    parts = {Action.merge: merge_parts, Action.overwrite: overwrite_parts, Action.delete: delete_parts}[action]
+    statements = [
+        f"-- {purpose}.\n{statement.as_string(None)};\n"
+        for purpose, statement in parts(resource)
+        if statement is not None
+    ]
+    return "\n".join([f"-- Made by `{COMMAND}`: change batch_pipeline/loading, not this file.\n", *statements])
+
+
+def merge_parts(resource: Resource) -> Iterator[Part]:
+    fields = tuple(field.name for field in resource.fields)
+    yield "Plan: the record of each item, by the item's deciding key", Matching(resource, STAGING, fields).query()
+    verdicts = verdicts_query(Composer(resource, STAGING), DuplicateHandling.use_first)
+    yield "Plan: the verdict on each item (here with duplicate_handling use_first)", verdicts
+    yield "Chunk: create records", insert_statement(resource, STAGING, fields)
+    if references_of(resource, fields):
+        links = link_statements(resource, STAGING, fields)
+        yield "Once per connection: a table for the links that change", sql.SQL(CREATE_LINK_CHANGES).format()
+        yield "Chunk: find the links that change", links.find
+        yield "Chunk: lock the records of new links", links.lock_others
+        yield "Chunk, if one of them is gone: leave its links out", links.leave_out
+        for purpose, statement in zip(("remove", "mark", "add"), links.write, strict=True):
+            yield f"Chunk: {purpose} links", statement
+    plain = update_statement(resource, STAGING, fields, clears=False, keep_changes=False)
+    yield "Chunk: update records that change", plain
+    full = update_statement(resource, STAGING, fields, clears=True, keep_changes=True)
+    yield "The same if some item clears a field and the batch has a result file", full
+
+
+def overwrite_parts(resource: Resource) -> Iterator[Part]:
+    fields = tuple(field.name for field in resource.fields)
+    to_delete = to_delete_query(
+        Composer(resource, STAGING), Matching(resource, STAGING, fields), has_rejected=True, is_allowed=True
+    )
+    yield f"An overwrite writes items as {resource.name}_merge.sql does.\n-- Plan: list the other records", to_delete
+    yield "Cleanup chunk: delete listed records", cleanup_statement(resource, STAGING)
+    yield from removal_parts(resource, listed_ids(STAGING))
+
+
+def delete_parts(resource: Resource) -> Iterator[Part]:
+    yield "Chunk: delete records", delete_statement(resource, STAGING, keep_changes=False)
+    yield "The same if the batch has a result file", delete_statement(resource, STAGING, keep_changes=True)
+    yield from removal_parts(resource, named_ids(STAGING))
+
+
+def removal_parts(resource: Resource, deleted: sql.Composed) -> Iterator[Part]:
+    for has_links, removal in link_removals(resource, deleted):
+        yield "Then: whether the organization has any links", has_links
+        yield "If so: remove those of the deleted records", removal
+
+
+def main() -> None:
+    FOLDER.mkdir(exist_ok=True)
+    for path in FOLDER.glob("*.sql"):
+        path.unlink()
+    for resource in RESOURCES.values():
+        for action in sorted(resource.actions):
+            (FOLDER / f"{resource.name}_{action.value}.sql").write_text(rendered(resource, action), encoding="utf-8")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,222 @@
+-- Made by `python tests/loading/rendered_sql.py`: change batch_pipeline/loading, not this file.
+
+-- Plan: the record of each item, by the item's deciding key.
+SELECT s.row, NULL::text COLLATE "C" AS record_id, 0 AS matches, s.kind, NULL::text COLLATE "C" AS target, s.invalid
+FROM "staging"."items_batch_1" s
+WHERE s.kind IS NULL AND NOT s.row <@ %(done)s::int8multirange
+UNION ALL
+SELECT s.row, r.id, CASE WHEN r.id IS NULL THEN 0 ELSE 1 END, s.kind,
+       coalesce('r' || r.id, 'k0' || s."id") COLLATE "C", s.invalid
+FROM "staging"."items_batch_1" s
+LEFT JOIN "public"."groups" r ON r.organization_id = %(organization)s AND r."id" = s."id"
+WHERE s.kind = 0 AND NOT s.row <@ %(done)s::int8multirange
+UNION ALL
+SELECT s.row, r.id, CASE WHEN r.id IS NULL THEN 0 ELSE 1 END, s.kind,
+       coalesce('r' || r.id, 'k1' || s."external_id") COLLATE "C", s.invalid
+FROM "staging"."items_batch_1" s
+LEFT JOIN "public"."groups" r ON r.organization_id = %(organization)s AND r."external_id" = s."external_id"
+WHERE s.kind = 1 AND NOT s.row <@ %(done)s::int8multirange
+UNION ALL
+SELECT s.row, min(r.id), count(r.id)::integer, s.kind,
+       coalesce('r' || min(r.id) COLLATE "C", concat_ws(E'\x1f', 'k2', (coalesce(s."name", '') COLLATE "C"), (coalesce(s."resource", 'contact') COLLATE "C"), (coalesce(s."location_id", '') COLLATE "C")) COLLATE "C"), s.invalid
+FROM "staging"."items_batch_1" s
+LEFT JOIN "public"."groups" r ON r.organization_id = %(organization)s
+    AND (coalesce(r."name", '') COLLATE "C") = (coalesce(s."name", '') COLLATE "C")
+    AND (coalesce(r."resource", 'contact') COLLATE "C") = (coalesce(s."resource", 'contact') COLLATE "C")
+    AND (coalesce(r."location_id", '') COLLATE "C") = (coalesce(s."location_id", '') COLLATE "C")
+    AND s."name" IS NOT NULL
+WHERE s.kind = 2 AND NOT s.row <@ %(done)s::int8multirange
+GROUP BY s.row, s.kind, s.invalid, (coalesce(s."name", '') COLLATE "C"), (coalesce(s."resource", 'contact') COLLATE "C"), (coalesce(s."location_id", '') COLLATE "C");
+
+-- Plan: the verdict on each item (here with duplicate_handling use_first).
+SELECT m.row,
+       CASE WHEN m.kind IS NULL OR m.invalid <> 0
+                 OR EXISTS (SELECT FROM "staging"."errors_batch_1" e WHERE e.row = m.row) THEN 'r'
+            WHEN d.row IS NOT NULL THEN 'd'
+            ELSE 'a' END::"char" AS verdict,
+       m.record_id
+FROM matched m
+LEFT JOIN repeated d ON d.row = m.row AND d.row <> d.first
+WHERE NOT m.row <@ %(done)s::int8multirange
+UNION ALL
+SELECT row, verdict, record_id FROM "staging"."plan_batch_1" WHERE row <@ %(done)s::int8multirange
+ORDER BY row;
+
+-- Chunk: create records.
+INSERT INTO "public"."groups" (
+    organization_id, id, batch_id,
+    "external_id",
+    "name",
+    "resource",
+    "location_id",
+    "metadata"
+)
+SELECT
+    %(organization)s, s.new_id, %(batch)s,
+    s."external_id",
+    s."name",
+    coalesce(s."resource", 'contact'::text),
+    s."location_id",
+    jsonb_strip_nulls(coalesce(s."metadata", '{}'::jsonb))
+FROM "staging"."items_batch_1" s
+JOIN "staging"."plan_batch_1" p ON p.row = s.row
+WHERE s.row BETWEEN %(first)s AND %(last)s
+  AND p.row BETWEEN %(first)s AND %(last)s
+  AND p.verdict = 'a'
+  AND p.record_id IS NULL;
+
+-- Once per connection: a table for the links that change.
+CREATE TEMPORARY TABLE IF NOT EXISTS link_changes (
+    row bigint,
+    own text COLLATE "C",
+    other text COLLATE "C",
+    change text,
+    mark boolean,
+    is_elsewhere boolean
+) ON COMMIT DELETE ROWS;
+
+-- Chunk: find the links that change.
+INSERT INTO "pg_temp"."link_changes"
+WITH meant AS MATERIALIZED (
+    SELECT s.row, coalesce(p.record_id, s.new_id) COLLATE "C" AS own,
+           ((s.cleared >> 5) & 1 = 1 OR coalesce(jsonb_exists(s."children", 'set'), false)) AS replaces,
+           ((s.cleared >> 6) & 1 = 1 OR coalesce(jsonb_exists(s."primary", 'mark'), false)) AS marks
+    FROM "staging"."items_batch_1" s
+    JOIN "staging"."plan_batch_1" p ON p.row = s.row
+    WHERE s.row BETWEEN %(first)s AND %(last)s
+      AND p.row BETWEEN %(first)s AND %(last)s
+      AND p.verdict = 'a'
+      AND (s."children" IS NOT NULL OR (s.cleared >> 5) & 1 = 1 OR s."primary" IS NOT NULL OR (s.cleared >> 6) & 1 = 1)
+), sides AS (
+    SELECT t.row, t.own, g."member_id" AS other, t.replaces, t.marks, true AS is_there, g."is_primary" AS was_marked,
+           false AS joins, false AS leaves, false AS is_marked, false AS is_elsewhere
+    FROM meant t
+    JOIN "public"."group_members" g ON g.organization_id = %(organization)s AND g."group_id" = t.own
+    UNION ALL
+    SELECT t.row, t.own, w.target, t.replaces, t.marks, false, false,
+           w.role = 'a', w.role = 'r', w.role = 'm', w.is_elsewhere
+    FROM meant t
+    JOIN "staging"."members_batch_1" w ON w.row = t.row AND w.row BETWEEN %(first)s AND %(last)s
+), compared AS (
+    SELECT row, own, other, bool_or(replaces) AND NOT bool_or(joins) OR bool_or(leaves) AS goes,
+           bool_or(marks) AS marks, bool_or(is_there) AS is_there, bool_or(was_marked) AS was_marked,
+           bool_or(joins) AS joins, bool_or(is_marked) AS is_marked, bool_or(is_elsewhere) AS is_elsewhere
+    FROM sides
+    GROUP BY row, own, other
+)
+SELECT row, own, other, CASE WHEN NOT is_there THEN '+' WHEN goes THEN '-' ELSE '*' END AS change,
+       is_marked AS mark, is_elsewhere
+FROM compared
+WHERE CASE WHEN is_there THEN goes OR marks AND was_marked <> is_marked ELSE joins END;
+
+-- Chunk: lock the records of new links.
+WITH asked AS MATERIALIZED (
+    SELECT DISTINCT other FROM "pg_temp"."link_changes" WHERE change = '+' AND NOT is_elsewhere
+), there AS MATERIALIZED (
+    SELECT o.id FROM "public"."contacts" o
+    WHERE o.organization_id = %(organization)s AND o.id IN (SELECT other FROM asked)
+    ORDER BY o.id
+    FOR KEY SHARE
+)
+SELECT (SELECT count(*) FROM asked) = (SELECT count(*) FROM there);
+
+-- Chunk, if one of them is gone: leave its links out.
+UPDATE "pg_temp"."link_changes" c SET change = ''
+WHERE change = '+' AND NOT is_elsewhere
+  AND NOT EXISTS (SELECT FROM "public"."contacts" o WHERE o.organization_id = %(organization)s AND o.id = c.other);
+
+-- Chunk: remove links.
+DELETE FROM "public"."group_members" g USING (
+    SELECT l."group_id", l."member_id" FROM "public"."group_members" l
+    JOIN "pg_temp"."link_changes" c ON c.change = '-' AND c.own = l."group_id" AND c.other = l."member_id"
+    WHERE l.organization_id = %(organization)s
+    ORDER BY "l"."group_id", "l"."member_id"
+    FOR UPDATE OF l
+) AS gone
+WHERE g.organization_id = %(organization)s AND g."group_id" = gone."group_id" AND g."member_id" = gone."member_id";
+
+-- Chunk: mark links.
+UPDATE "public"."group_members" g SET "is_primary" = c.mark
+FROM "pg_temp"."link_changes" c
+WHERE c.change = '*' AND g.organization_id = %(organization)s AND g."group_id" = c.own AND g."member_id" = c.other;
+
+-- Chunk: add links.
+INSERT INTO "public"."group_members" (organization_id, "group_id", "member_id", "is_primary")
+SELECT %(organization)s, l.* FROM (
+    SELECT own AS "group_id", other AS "member_id", mark FROM "pg_temp"."link_changes" WHERE change = '+'
+) AS l
+ORDER BY "l"."group_id", "l"."member_id"
+ON CONFLICT (organization_id, "group_id", "member_id") DO UPDATE SET "is_primary" = true WHERE excluded."is_primary";
+
+-- Chunk: update records that change.
+UPDATE "public"."groups" r
+SET "external_id" = coalesce(s."external_id", r."external_id"),
+    "name" = coalesce(s."name", r."name"),
+    "resource" = coalesce(s."resource", r."resource"),
+    "location_id" = coalesce(s."location_id", r."location_id"),
+    "metadata" = jsonb_strip_nulls((coalesce(r."metadata", '{}'::jsonb)) || coalesce(s."metadata", '{}')),
+    updated_at = now(),
+    batch_id = %(batch)s
+FROM "staging"."items_batch_1" s
+JOIN "staging"."plan_batch_1" p ON p.row = s.row
+LEFT JOIN (SELECT DISTINCT own FROM "pg_temp"."link_changes") AS linked ON linked.own = p.record_id
+WHERE s.row BETWEEN %(first)s AND %(last)s
+  AND p.row BETWEEN %(first)s AND %(last)s
+  AND p.verdict = 'a'
+  AND r.organization_id = %(organization)s
+  AND r.id = p.record_id
+  AND (
+    linked.own IS NOT NULL
+    OR (
+        r."external_id",
+        r."name",
+        r."resource",
+        r."location_id",
+        r."metadata"
+    ) IS DISTINCT FROM (
+        coalesce(s."external_id", r."external_id"),
+        coalesce(s."name", r."name"),
+        coalesce(s."resource", r."resource"),
+        coalesce(s."location_id", r."location_id"),
+        jsonb_strip_nulls((coalesce(r."metadata", '{}'::jsonb)) || coalesce(s."metadata", '{}'))
+    )
+  );
+
+-- The same if some item clears a field and the batch has a result file.
+WITH done AS (
+    UPDATE "public"."groups" r
+    SET "external_id" = CASE WHEN (s.cleared >> 1) & 1 = 1 THEN NULL::text ELSE coalesce(s."external_id", r."external_id") END,
+        "name" = CASE WHEN (s.cleared >> 2) & 1 = 1 THEN NULL::text ELSE coalesce(s."name", r."name") END,
+        "resource" = CASE WHEN (s.cleared >> 3) & 1 = 1 THEN 'contact'::text ELSE coalesce(s."resource", r."resource") END,
+        "location_id" = CASE WHEN (s.cleared >> 4) & 1 = 1 THEN NULL::text ELSE coalesce(s."location_id", r."location_id") END,
+        "metadata" = jsonb_strip_nulls((CASE WHEN (s.cleared >> 7) & 1 = 1 THEN '{}'::jsonb ELSE coalesce(r."metadata", '{}'::jsonb) END) || coalesce(s."metadata", '{}')),
+        updated_at = now(),
+        batch_id = %(batch)s
+    FROM "staging"."items_batch_1" s
+    JOIN "staging"."plan_batch_1" p ON p.row = s.row
+    LEFT JOIN (SELECT DISTINCT own FROM "pg_temp"."link_changes") AS linked ON linked.own = p.record_id
+    WHERE s.row BETWEEN %(first)s AND %(last)s
+      AND p.row BETWEEN %(first)s AND %(last)s
+      AND p.verdict = 'a'
+      AND r.organization_id = %(organization)s
+      AND r.id = p.record_id
+      AND (
+        linked.own IS NOT NULL
+        OR (
+            r."external_id",
+            r."name",
+            r."resource",
+            r."location_id",
+            r."metadata"
+        ) IS DISTINCT FROM (
+            CASE WHEN (s.cleared >> 1) & 1 = 1 THEN NULL::text ELSE coalesce(s."external_id", r."external_id") END,
+            CASE WHEN (s.cleared >> 2) & 1 = 1 THEN NULL::text ELSE coalesce(s."name", r."name") END,
+            CASE WHEN (s.cleared >> 3) & 1 = 1 THEN 'contact'::text ELSE coalesce(s."resource", r."resource") END,
+            CASE WHEN (s.cleared >> 4) & 1 = 1 THEN NULL::text ELSE coalesce(s."location_id", r."location_id") END,
+            jsonb_strip_nulls((CASE WHEN (s.cleared >> 7) & 1 = 1 THEN '{}'::jsonb ELSE coalesce(r."metadata", '{}'::jsonb) END) || coalesce(s."metadata", '{}'))
+        )
+      )
+    RETURNING s.row
+)
+INSERT INTO "staging"."changes_batch_1" (row)
+SELECT row FROM done;
