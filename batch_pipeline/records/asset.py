@@ -1,4 +1,4 @@
-"""Assets: single things of value, each at a place."""
+"""Assets: single things of value, each at a location."""
 
 from batch_pipeline.batches.model import Action
 from batch_pipeline.records.fields import Choice, ForeignId, Text

@@ -1,6 +1,6 @@
-"""From the columns of an upload to the cells of a record's fields: cleaned text, and what an empty one means.
+"""From the columns of an upload to the cells of fields: cleaned texts, and what an empty text means.
 
-What belongs here is how values are read for every field and format alike; what a value may be is for `fields`.
+Here is what all fields and formats have in common. `fields` decides which values a field accepts.
 """
 
 from collections.abc import Callable, Mapping
@@ -12,8 +12,8 @@ import pyarrow.compute as pc
 from batch_pipeline.payloads.model import CellKind, RawChunk
 from batch_pipeline.values.text import clean_texts
 
-# Called with (items, code, field, expectation, values); items are positions in the chunk. Instead of one field for all,
-# each item may have its own path within the same field.
+# Called with (items, code, field, expectation, values); items are positions in the chunk. `field` is one name for all
+# items, or a path within the same field for each item.
 AddErrors = Callable[[pa.Array, str, str | pa.StringArray, str, pa.StringArray | None], None]
 
 
@@ -22,10 +22,10 @@ class Cells:
     """One column's cells, aligned with the items of a chunk.
 
     Attributes:
-        values: string; cleaned text, null where the item gives no value.
-        cleared: bool; true where the item asks to clear the field.
-        kinds: uint8 of `CellKind`, null where there is no value; None where all values are text.
-        raw: string; the text as uploaded, for messages.
+        values: string, the cleaned text; null if the item gives no value.
+        cleared: bool, the item clears the field.
+        kinds: uint8 of `CellKind`, null if there is no value; None if all values are texts.
+        raw: string, the text as uploaded, for messages.
     """
 
     values: pa.StringArray
@@ -34,16 +34,16 @@ class Cells:
     raw: pa.StringArray
 
     def take_valid(self, valid: pa.BooleanArray) -> "Cells":
-        """The same with values only where `valid`."""
+        """The same cells; values are null where `valid` is false."""
         return Cells(pc.if_else(valid, self.values, pa.scalar(None, pa.string())), self.cleared, self.kinds, self.raw)
 
     def take(self, items: pa.IntegerArray) -> "Cells":
-        """The cells of some items, in their order."""
+        """The cells of these items, in this order."""
         kinds = None if self.kinds is None else self.kinds.take(items)
         return Cells(self.values.take(items), self.cleared.take(items), kinds, self.raw.take(items))
 
     def all_kinds(self) -> pa.UInt8Array:
-        """The kinds, also where all are texts."""
+        """The kinds as a column, even if all values are texts."""
         if self.kinds is not None:
             return self.kinds
         text, none = pa.scalar(int(CellKind.TEXT), pa.uint8()), pa.scalar(None, pa.uint8())
@@ -52,12 +52,12 @@ class Cells:
 
 @dataclass(frozen=True)
 class ReadingOptions:
-    """What of a batch's options and payload decides how its cells are read.
+    """The options of a batch, and facts of its payload, that decide how cells are read.
 
     Attributes:
         mapping: upload column -> field name, for mapped columns only.
         properties: field name -> default text.
-        blank_clears: whether an empty text clears the field; otherwise it leaves the field as it is.
+        blank_clears: an empty text clears the field; otherwise the field keeps its value.
     """
 
     mapping: Mapping[str, str]
@@ -65,14 +65,15 @@ class ReadingOptions:
     blank_clears: bool
 
     def field_of(self, column: str) -> str:
-        """The name under which an upload's column is known."""
+        """The field name of an upload's column."""
         return self.mapping.get(column, column)
 
 
 def read_cells(chunk: RawChunk, options: ReadingOptions, add_errors: AddErrors) -> dict[str, Cells]:
-    """The chunk's cells by field name (dotted for nested ones), as the upload gives them.
+    """The chunk's cells by field name (dotted for parts of nested fields), as the upload gives them.
 
-    JSON items may carry a mapped field under either of its names, which a flat file's header is refused for.
+    JSON items may use both names of a mapped field, one item the one and another item the other. Flat files with both
+    names in the header were refused before.
     """
     cells: dict[str, Cells] = {}
     for column, text in chunk.columns.items():
@@ -87,15 +88,15 @@ def read_cells(chunk: RawChunk, options: ReadingOptions, add_errors: AddErrors) 
 
 
 def apply_properties(cells: dict[str, Cells], options: ReadingOptions, count: int) -> None:
-    """Gives the default values to the items that do not define the field or leave it blank, in place."""
+    """Gives the default values to items that lack the field or leave it blank. Changes `cells`."""
     for field_name, default in options.properties.items():
         text = clean_texts(pa.array([default], pa.string()))[0].as_py()
-        if text:  # a blank default is none: an empty text is a missing value everywhere
+        if text:  # an empty text is a missing value, also as a default
             cells[field_name] = _with_default(cells.get(field_name), text, count)
 
 
 def either(first: Cells, second: Cells) -> Cells:
-    """The cells of the first where it is carried, else of the second."""
+    """For each item the cell of the first column if the item has one, else that of the second."""
     carried = pc.is_valid(first.raw)
     kinds = None
     if first.kinds is not None or second.kinds is not None:
@@ -109,7 +110,7 @@ def either(first: Cells, second: Cells) -> Cells:
 
 
 def column_cells(raw: pa.StringArray, kinds: pa.UInt8Array | None, *, blank_clears: bool) -> Cells:
-    """The cells of a column of texts as uploaded (`RawChunk.columns` and `kinds`)."""
+    """The cells of an uploaded column (`RawChunk.columns` and `kinds`)."""
     cleaned = clean_texts(raw)
     is_blank = pc.equal(cleaned, "")
     if kinds is not None:

@@ -1,6 +1,6 @@
 """Applies a resource's row rules to a chunk of items: typed columns for the database, and every item's errors.
 
-The rules themselves are the pandera schema that `ScalarRules` builds from the resource's fields.
+`ScalarRules` builds the rules, a pandera schema, from the resource's fields.
 """
 
 from dataclasses import dataclass
@@ -24,10 +24,11 @@ class CheckedChunk:
     """Items after the row rules.
 
     Attributes:
-        fields: field name -> values to store, typed, null where not given or not valid.
-        cleared: int64; bit i set where the item clears the resource's i-th field.
-        invalid: int64; bit i set where the i-th field has errors, the highest bit for errors of no one field.
-        errors: `ERRORS_SCHEMA`, by row.
+        rows: int64, the places of the items in the upload.
+        fields: field name -> values to store, of the field's `arrow_type`; null if not given or not valid.
+        cleared: int64, bit i is set if the item clears the resource's i-th field.
+        invalid: int64, bit i is set if the i-th field has errors, `WHOLE_ITEM_BIT` for errors of no one field.
+        errors: `ERRORS_SCHEMA`, sorted by row.
     """
 
     rows: pa.Int64Array
@@ -38,7 +39,7 @@ class CheckedChunk:
 
 
 class RowRules:
-    """The row rules of one resource for one batch; `only_ids` for delete, of whose items only the id counts."""
+    """The row rules of one resource for one batch. `only_ids`: the batch is a delete, so only the items' ids count."""
 
     def __init__(
         self, resource: Resource, options: ReadingOptions, context: RuleContext, *, only_ids: bool = False
@@ -53,13 +54,13 @@ class RowRules:
         for field in self._nested:
             scalars |= field.scalars()
         self._scalars = ScalarRules(scalars, context)
-        # What an upload may have beside these: wholes of nested fields, and a resource's further headers as texts.
+        # Other columns that an upload may have: nested fields as a whole, and the resource's further headers.
         self._others = {field.name: field for field in self._nested} | {
             header: Text(header) for header in resource.file_headers
         }
 
     def check(self, chunk: RawChunk) -> CheckedChunk:
-        """Applies all rules to all items; reports every error of every item."""
+        """Applies all rules to all items; finds every error of every item."""
         found = _Findings(chunk.rows, self.bits)
         cells = read_cells(chunk, self.options, found.add)
         self._reject_unknown(cells, found)
@@ -71,7 +72,7 @@ class RowRules:
         else:
             self._complete(cells, found)
         values = self._scalars.read(cells, found.add)
-        for rule in self.resource.arrow_rules:  # items that carry both fields; the plan sees to those that carry one
+        for rule in self.resource.arrow_rules:  # for items with both fields; the plan judges items with one of them
             if rule.field in values and rule.depends_on in values:
                 for complaint, items in rule.failures(values[rule.field], values[rule.depends_on]):
                     raw = cells[rule.field].raw.take(items)
@@ -92,7 +93,7 @@ class RowRules:
         )
 
     def _without_wrong(self, values: dict[str, pa.Array], found: "_Findings") -> dict[str, pa.Array]:
-        """The fields' own values, null where the field has errors."""
+        """The values of the resource's fields; null where the field has errors."""
         columns = {name: column for name, column in values.items() if name in self.bits}
         for name, column in columns.items():
             wrong = (found.invalid >> self.bits[name]) & 1 == 1
@@ -101,7 +102,7 @@ class RowRules:
         return columns
 
     def _complete(self, cells: dict[str, Cells], found: "_Findings") -> None:
-        """Makes the cells that the upload gives in other ways: those in objects, derived ones, and defaults."""
+        """Adds the cells that no column of the upload gives directly: parts of objects, derived cells, and defaults."""
         count = len(found.rows)
         for field in self._nested:
             field.expand(cells, count, found.add)
@@ -117,7 +118,7 @@ class RowRules:
         found.add(pc.indices_nonzero(missing), "required", "id", expectation, None)
 
     def _reject_unknown(self, cells: dict[str, Cells], found: "_Findings") -> None:
-        """Unknown columns of a flat file refuse it earlier; here they are fields that only some JSON items carry."""
+        """Rejects items with unknown fields. Only JSON gets here: an unknown header refuses a flat file earlier."""
         for name in [name for name in cells if not self.resource.knows(name)]:
             column = cells.pop(name)
             carried = pc.indices_nonzero(pc.is_valid(column.raw))
@@ -126,11 +127,11 @@ class RowRules:
 
     def _of_right_kind(self, name: str, cells: Cells, found: "_Findings") -> Cells:
         field = self._scalars.fields.get(name) or self._others.get(name)
-        return cells if field is None else of_kinds(field, name, cells, found.add)  # None: parts of objects and lists
+        return cells if field is None else of_kinds(field, name, cells, found.add)  # None: a part of an object or list
 
 
 class _Findings:
-    """Collects the errors of a chunk's items and which fields they are of."""
+    """Collects the errors of a chunk's items, and the mask of their fields."""
 
     def __init__(self, rows: pa.Int64Array, bits: dict[str, int]) -> None:
         self.rows = rows
@@ -146,7 +147,7 @@ class _Findings:
         expectation: str,
         values: pa.StringArray | None,
     ) -> None:
-        """One error for each of `items` (positions in the chunk); see `AddErrors`."""
+        """Adds an error for each of `items` (positions in the chunk); see `AddErrors`."""
         if len(items) == 0:
             return
         name = field if isinstance(field, str) else field[0].as_py()

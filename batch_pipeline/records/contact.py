@@ -18,7 +18,7 @@ from batch_pipeline.records.resource import DerivationError, NaturalKey, Resourc
 
 
 def _name_from_parts(cells: dict[str, Cells]) -> list[DerivationError]:
-    """`first_name` and `last_name`, joined by a blank, give `name`; an item may use the one way or the other."""
+    """Joins `first_name` and `last_name` with a blank into `name`. An item may use either way, not both."""
     parts = [part for part in (cells.pop("first_name", None), cells.pop("last_name", None)) if part is not None]
     if not parts:
         return []
@@ -55,7 +55,7 @@ _ADDRESS_KEYS = tuple(key for name in _ADDRESSES for key in (name, f"{name}_line
 
 
 def _has_equal_addresses(values: Mapping[str, sql.Composable]) -> sql.Composable:
-    """Whether two of a contact's addresses are the same, both lines together, upper and lower case being the same."""
+    """Condition: two addresses of a contact are equal. Both lines are compared together, case-insensitively."""
     return sql.SQL(
         """
         {alternate_addresses} <> '{{}}' AND (

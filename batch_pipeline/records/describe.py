@@ -183,12 +183,14 @@ def _rule_rows(resource: Resource) -> Iterator[tuple[str, str, str]]:
 
 
 def _rules_of(field: Field) -> Iterator[tuple[str, str, str]]:
-    """(where, code, what is said) of each rule of a field."""
+    """(where, code, error text) of each rule of a field."""
     name = f"`{field.name}`"
     if field.required:
         yield name, "required", "is missing from a new record, or would be cleared"
     complaints = field.complaints(_ANY_REGION).values()
-    if all(complaint.code != "invalid_type" for complaint in complaints):  # else it is said once for every format
+    if all(
+        complaint.code != "invalid_type" for complaint in complaints
+    ):  # else that error has the text for all formats
         yield name, "invalid_type", f"{field.type_expectation} (in JSON)"
     yield from _each(name, (*complaints, *field.rules()))
     if isinstance(field, KeyedText):

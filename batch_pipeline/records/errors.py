@@ -1,11 +1,11 @@
-"""Item errors as a table: what was wrong with which item, in words that a person can act on."""
+"""Item errors as a table, with messages for the people who upload."""
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-VALUE_CHARACTERS = 200  # of a value in a message or report; the whole item stands beside it
-NUL, NUL_SHOWN = "\x00", "\ufffd"  # PostgreSQL, where reports are kept until they are written, has no text with a NUL
+VALUE_CHARACTERS = 200  # of a value in a message; the errors file also has the whole item
+NUL, NUL_SHOWN = "\x00", "\ufffd"  # errors are staged in PostgreSQL, whose text can't hold a NUL
 
 ERRORS_SCHEMA = pa.schema(
     [
@@ -28,14 +28,14 @@ def item_errors(
 ) -> pa.Table:
     """One error for each of `rows` (`ERRORS_SCHEMA`); the message is `field "value" expectation`.
 
-    The field is one for all, or one for each of the rows. Values, and names of fields, longer than 200 characters are
-    cut, and a NUL in them is shown as U+FFFD. Where `values` is None, or a value is, the message goes without.
+    `field` is one name for all rows, or a name for each row. Values and names are cut after 200 characters, and a NUL
+    in them becomes U+FFFD. The message has no value if `values` is None or the row's value is null.
     """
     count = len(rows)
     if field is None or isinstance(field, str):
         field = pa.repeat(pa.scalar(field, pa.string()), count)
-    field = _shown(field)
-    shown = pa.nulls(count, pa.string()) if values is None else _shown(values)
+    field = _shortened(field)
+    shown = pa.nulls(count, pa.string()) if values is None else _shortened(values)
     subject = pc.if_else(pc.equal(pc.fill_null(field, ""), ""), "the item", field)
     quoted = pc.binary_join_element_wise(subject, ' "', shown, f'" {expectation}', "")
     messages = pc.coalesce(quoted, pc.binary_join_element_wise(subject, expectation, " "))
@@ -52,7 +52,7 @@ def item_errors(
 
 
 def combine(tables: list[pa.Table]) -> pa.Table:
-    """All errors in one table, by row; those of one row stay in the order in which they were found."""
+    """All errors in one table, sorted by row; the errors of one row keep their order."""
     if not tables:
         return ERRORS_SCHEMA.empty_table()
     table = pa.concat_tables(tables)
@@ -62,7 +62,7 @@ def combine(tables: list[pa.Table]) -> pa.Table:
     return table.take(pa.array(order))
 
 
-def _shown(values: pa.StringArray) -> pa.StringArray:
+def _shortened(values: pa.StringArray) -> pa.StringArray:
     if len(values) == 0:
         return values
     longest = pc.max(pc.utf8_length(values)).as_py() or 0

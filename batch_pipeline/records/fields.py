@@ -1,4 +1,4 @@
-"""Kinds of fields: how a cell becomes a value, which rules it obeys, and the column that stores it."""
+"""Kinds of fields: how a text becomes a value, the rules on the value, and the column that stores it."""
 
 from abc import ABC
 from collections.abc import Mapping
@@ -20,10 +20,10 @@ from batch_pipeline.values.phone import canonical_phones
 
 @dataclass(frozen=True)
 class RuleContext:
-    """What rules depend on beside the value.
+    """What rules need to know beside the value.
 
     Attributes:
-        region: ISO 3166 code by which national phone numbers are read.
+        region: ISO 3166 code of the region of national phone numbers.
     """
 
     region: str
@@ -34,17 +34,17 @@ class Field(ABC):
     """A field of a record.
 
     Attributes:
-        name: the field's name, which is also its column's.
-        required: a record can't be without it.
-        default: canonical text of the value that a new record gets, and one whose field is cleared; the column's
-            default in PostgreSQL as well.
-        sql_type: its column's type in PostgreSQL, as staged and stored.
-        arrow_type: type of the values that `read` gives, which PostgreSQL takes for `sql_type` as text.
-        is_number: within an object or list its values are numbers, not texts.
-        is_column: the record's table has it as a column; otherwise it is kept in other tables.
-        merges_by_key: what an item gives is a JSON object of the keys to change, null for those to remove.
-        kinds: kinds of JSON values it may be given as.
-        type_expectation: ends the sentence `field "value" …` where the kind is another.
+        name: name of the field and of its column.
+        required: every record must have a value.
+        default: canonical text of the value of a new record, and of a record whose field is cleared. It is also the
+            column's default in PostgreSQL.
+        sql_type: type of the column in PostgreSQL, staged and stored.
+        arrow_type: type of the values that `read` returns. PostgreSQL reads their text as `sql_type`.
+        is_number: the values are numbers in JSON objects and lists, not texts.
+        is_column: the resource's table has a column for it; otherwise another table stores it.
+        merges_by_key: an item gives a JSON object with the keys to change; null removes a key.
+        kinds: kinds of JSON values that are accepted.
+        type_expectation: ends the message `field "value" …` for another kind.
     """
 
     name: str
@@ -61,16 +61,16 @@ class Field(ABC):
 
     @property
     def initial(self) -> str | None:
-        """Text of what a record has in the field that was never given, or was cleared; None: nothing."""
+        """Text of the stored value if the field was never given, or was cleared; None: null."""
         return self.default
 
     def read(self, texts: pa.StringArray, context: RuleContext) -> Judged:
-        """Cleaned texts -> the values to store, in their canonical form, and which texts are refused, and why."""
+        """Cleaned texts -> the canonical values to store (`arrow_type`), and for each reason the refused texts."""
         del context
         return Judged(texts, {})
 
     def complaints(self, context: RuleContext) -> Mapping[Refusal, Complaint]:
-        """What is said of a refused text, for each reason that `read` can have."""
+        """The error for each reason for which `read` can refuse a text."""
         del context
         return {}
 
@@ -79,7 +79,7 @@ class Field(ABC):
         return ()
 
     def key_of(self, header: str) -> str | None:
-        """What a dotted header names within this field; None where it names nothing in it."""
+        """The part of this field that a dotted header names; None if it names none."""
         del header
         return None
 
@@ -101,7 +101,7 @@ class Text(Field):
 
 @dataclass(frozen=True)
 class RecordId(Field):
-    """The record's own id, of the resource's prefix."""
+    """The record's own id, with the resource's prefix."""
 
     prefix: str = ""
 
@@ -112,14 +112,14 @@ class RecordId(Field):
 
 @dataclass(frozen=True)
 class Email(Field):
-    """A mailbox by RFC 5321/5322, as email-validator accepts it without looking it up; domain in lower case."""
+    """A mailbox by RFC 5321/5322, as email-validator accepts it without DNS look-ups; domain in lower case."""
 
     def read(self, texts: pa.StringArray, context: RuleContext) -> Judged:
         """The address with its domain in lower case."""
         return refused_for_format(texts, canonical_emails(texts).values)
 
     def complaints(self, context: RuleContext) -> Mapping[Refusal, Complaint]:
-        """An address that is none."""
+        """Not an address."""
         expectation = "is no valid email address: write it as name@example.com"
         return {Refusal.FORMAT: Complaint("invalid_format", expectation)}
 
@@ -133,7 +133,7 @@ class Phone(Field):
         return refused_for_format(texts, canonical_phones(texts, context.region).values)
 
     def complaints(self, context: RuleContext) -> Mapping[Refusal, Complaint]:
-        """A number that can't be dialled."""
+        """Not a valid number."""
         expectation = f"is no valid phone number: write it as +14155550132, or as it is dialled within {context.region}"
         return {Refusal.FORMAT: Complaint("invalid_format", expectation)}
 
@@ -148,29 +148,29 @@ class Boolean(Field):
     type_expectation: ClassVar[str] = "must be true or false"
 
     def read(self, texts: pa.StringArray, context: RuleContext) -> Judged:
-        """What the word means."""
+        """The boolean that the word means."""
         return refused_for_format(texts, canonical_booleans(texts))
 
     def complaints(self, context: RuleContext) -> Mapping[Refusal, Complaint]:
-        """A word that is no boolean."""
+        """Not a boolean."""
         expectation = "must be true or false (yes/no and 1/0 are read as well)"
         return {Refusal.FORMAT: Complaint("invalid_type", expectation)}
 
 
 @dataclass(frozen=True)
 class Choice(Field):
-    """One of some words, written exactly like that."""
+    """One of some words, in exactly this spelling."""
 
     values: tuple[str, ...] = ()
 
     def rules(self) -> tuple[Rule, ...]:
-        """Being one of them."""
+        """One of the words."""
         return (rules.one_of(self.values),)
 
 
 @dataclass(frozen=True)
 class ForeignId(Field):
-    """The id of a thing that is kept elsewhere, of which only the format is checked."""
+    """The id of a thing that this system does not keep. Only its format is checked."""
 
     prefix: str = ""
 
@@ -180,5 +180,5 @@ class ForeignId(Field):
 
 
 def refused_for_format(texts: pa.StringArray, values: pa.Array) -> Judged:
-    """For kernels whose only reason to refuse a text is that it is none of theirs."""
+    """Texts without a value are refused for their format. For kernels that have no other reason."""
     return Judged(values, {Refusal.FORMAT: as_mask(pc.and_(pc.is_valid(texts), pc.is_null(values)))})

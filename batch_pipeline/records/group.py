@@ -1,4 +1,4 @@
-"""Groups: of contacts, or of locations, which are not kept here."""
+"""Groups of contacts, or of locations, which this system does not keep."""
 
 from batch_pipeline.batches.model import Action
 from batch_pipeline.records.fields import Choice, ForeignId, Text

@@ -1,4 +1,4 @@
-"""Columns of JSON texts, composed a whole column at a time, and JSON texts read with their numbers as written."""
+"""Composes whole columns of JSON texts, and reads JSON texts with their numbers as written."""
 
 import json
 from collections.abc import Callable
@@ -20,8 +20,8 @@ _WITHOUT_NUMBERS = (str, bool, type(None))
 
 
 def decode(text: str) -> Any:
-    """The value of a trimmed JSON text, numbers as `JsonNumber`. Raises ValueError for what is no JSON."""
-    value = orjson.loads(text)  # refuses NaN and halves of surrogate pairs, which the decoder below lets pass
+    """The value of a trimmed JSON text, numbers as `JsonNumber`. Raises ValueError if it is not JSON."""
+    value = orjson.loads(text)  # refuses NaN and lone surrogates, which the decoder below accepts
     parts = value.values() if type(value) is dict else value if type(value) is list else (value,)
     if all(type(part) in _WITHOUT_NUMBERS for part in parts):
         return value
@@ -32,24 +32,24 @@ def decode(text: str) -> Any:
 
 
 def escaped(texts: pa.StringArray) -> pa.StringArray:
-    """Texts as they stand within a JSON string. Other control characters are rejected before they could get here."""
+    """Texts as the contents of JSON strings. Rules have rejected other control characters before."""
     for character, escape in _ESCAPES:
         texts = pc.replace_substring(texts, character, escape)
     return texts
 
 
 def json_values(values: pa.Array, *, are_numbers: bool = False) -> pa.StringArray:
-    """Each value's JSON: texts quoted unless they are numbers, true and false; null where there is none."""
+    """Each value as JSON (string): quoted texts, numbers, true or false; null for null."""
     if pa.types.is_string(values.type) and not are_numbers:
         return pc.binary_join_element_wise('"', escaped(values), '"', "")
     return values.cast(pa.string())
 
 
 def json_objects(members: dict[str, pa.StringArray]) -> pa.StringArray:
-    """One object for each place, of those of the named JSON values that are not null there; null where none is."""
+    """One JSON object for each place, without the names whose value is null; null if all are."""
     if not members:
         raise ValueError("objects need at least one name that they may have")
-    # Not by null_handling="skip", which in pyarrow 26 leaves out the rows in which all are null.
+    # null_handling="skip" of pyarrow 26 would leave out the rows in which all values are null.
     parts = [
         pc.fill_null(pc.binary_join_element_wise(f"{json.dumps(name)}: ", member, ", ", ""), "")
         for name, member in members.items()
@@ -60,9 +60,9 @@ def json_objects(members: dict[str, pa.StringArray]) -> pa.StringArray:
 
 
 def json_arrays(items: npt.NDArray[np.int64], elements: pa.StringArray, count: int) -> pa.StringArray:
-    """One array for each of `count` items, of the elements that belong to it; null where none does.
+    """One JSON array for each of `count` items; null if it has no elements.
 
-    `items` are the elements' items, ascending.
+    `items` has the item of each element, ascending.
     """
     return grouped(items, elements, count, "[", "]")
 
@@ -70,7 +70,7 @@ def json_arrays(items: npt.NDArray[np.int64], elements: pa.StringArray, count: i
 def grouped(
     items: npt.NDArray[np.int64], parts: pa.StringArray, count: int, opening: str, closing: str
 ) -> pa.StringArray:
-    """The parts of each item, joined by commas between brackets; null where an item has none."""
+    """The parts of each item, joined by commas, in brackets; null if the item has none. `items` is ascending."""
     if len(parts) == 0:
         return pa.nulls(count, pa.string())
     starts = np.flatnonzero(np.concatenate(([True], items[1:] != items[:-1])))

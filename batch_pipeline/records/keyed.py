@@ -1,6 +1,6 @@
-"""Objects of named texts (`metadata`): dotted columns and JSON objects alike become one JSON patch per item.
+"""Objects of named texts (`metadata`): dotted columns and JSON objects become one JSON patch for each item.
 
-Pairs are handled in a long table (item, key, value), one row a pair, so that both forms obey the same rules.
+All pairs are in one long table (item int64, key string, value string), so both forms have the same rules.
 """
 
 from collections.abc import Mapping
@@ -45,7 +45,7 @@ class KeyedText(Nested):
         return "{}"
 
     def key_of(self, header: str) -> str | None:
-        """The key that a dotted header names, or None where the header is not of this field."""
+        """The key that a dotted header names; None if the header belongs to another field."""
         prefix = f"{self.name}."
         return header.removeprefix(prefix) if header.startswith(prefix) and header != prefix else None
 
@@ -69,7 +69,7 @@ class KeyedText(Nested):
         context: RuleContext,
         add_errors: AddErrors,
     ) -> tuple[pa.StringArray | None, pa.BooleanArray]:
-        """The field's patch of each item: a null value removes a key."""
+        """The field's patch for each item: a null value removes a key."""
         del values, context
         return _read_keyed(self, cells, count, add_errors)
 
@@ -99,13 +99,13 @@ def _pairs(items: pa.Array, keys: pa.Array, values: pa.Array) -> pa.Table:
 
 
 def _column_pairs(key: str, cells: Cells) -> pa.Table:
-    """The pairs of one dotted column; a cleared cell is a pair without value."""
+    """The pairs of one dotted column; a cleared cell is a pair with a null value."""
     given = pc.indices_nonzero(pc.or_(pc.is_valid(cells.values), cells.cleared))
     return _pairs(given, pa.repeat(pa.scalar(key, pa.string()), len(given)), cells.values.take(given))
 
 
 def _object_pairs(field: KeyedText, cells: Cells, add_errors: AddErrors) -> pa.Table:
-    """The pairs of the items that give the field as one JSON object."""
+    """The pairs of items that give the field as one JSON object."""
     given = pc.indices_nonzero(pc.is_valid(cells.values))
     items: list[int] = []
     keys: list[str] = []
@@ -116,7 +116,7 @@ def _object_pairs(field: KeyedText, cells: Cells, add_errors: AddErrors) -> pa.T
         try:
             pairs = orjson.loads(text)
         except orjson.JSONDecodeError:
-            pairs = None  # a flat file's cell that is no JSON
+            pairs = None  # a flat file's cell may hold anything
         if not isinstance(pairs, dict):
             not_objects.append(item)
             continue
@@ -140,7 +140,7 @@ def _object_pairs(field: KeyedText, cells: Cells, add_errors: AddErrors) -> pa.T
 def _json_text(value: Any, *, otherwise: str) -> str:
     try:
         return orjson.dumps(value).decode()
-    except orjson.JSONEncodeError:  # nested deeper than orjson writes, though it reads it
+    except orjson.JSONEncodeError:  # orjson reads deeper nesting than it writes
         return otherwise
 
 
@@ -185,7 +185,7 @@ def _check(field: KeyedText, table: pa.Table, add_errors: AddErrors) -> None:
 
 
 def _patches(table: pa.Table, count: int) -> pa.StringArray:
-    """One JSON object text per item from its pairs; a later pair of the same key wins, as in PostgreSQL's jsonb."""
+    """One JSON object for each item. Of pairs with the same key PostgreSQL's jsonb keeps the last."""
     if table.num_rows == 0:
         return pa.nulls(count, pa.string())
     order = np.argsort(table["item"].to_numpy(), kind="stable")

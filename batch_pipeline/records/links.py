@@ -9,25 +9,24 @@ from batch_pipeline.records.nested import Nested
 from batch_pipeline.records.rules import Rule
 from batch_pipeline.values.identifier import REFERENCE_ID_MAX_CHARACTERS
 
-QUALIFIER = ":::"  # between the two values of a text that names a record by both
+QUALIFIER = ":::"  # separates the two values of a text that names a record by both
 
-# What an item can say of a record's links: these too, these no longer, these and no others; of the marked ones: these
-# and no others.
+# Operations on a record's links: add these, remove these, have exactly these, mark exactly these.
 ADD, REMOVE, SET, MARK = "add", "remove", "set", "mark"
 
 
 @dataclass(frozen=True)
 class Target:
-    """The records that references mean, and by which texts: an id, an external id, else what `by` says.
+    """The records that a reference can name: by id, by external id, or by the column `by`.
 
     Attributes:
-        resource: their resource's name.
-        table: its table.
-        id_prefix: of their ids.
-        by: the column by which a text names a record that has no such external id.
-        fold_case: whether that compares without regard to case.
-        qualified_by: `qualified_by:::by` names a record by the values of both columns.
-        among: column and value: only records with it are meant; null counts as the value.
+        resource: name of their resource.
+        table: its table, in schema public.
+        id_prefix: prefix of their ids.
+        by: column whose value names a record, if no record has the text as its external id.
+        fold_case: `by` is compared case-insensitively.
+        qualified_by: a second column: `qualified_by:::by` names a record by the values of both.
+        among: column and value: only records with this value can be named; null counts as the value.
     """
 
     resource: str
@@ -40,7 +39,7 @@ class Target:
 
     @property
     def ways(self) -> str:
-        """What a reference may be, for people."""
+        """The ways to name a record, for messages."""
         ways = ["id", "external id", self.by]
         if self.qualified_by is not None:
             ways.append(f"{self.qualified_by}{QUALIFIER}{self.by}")
@@ -48,24 +47,24 @@ class Target:
 
     @property
     def not_found(self) -> str:
-        """What is said of a text that names none of them."""
+        """Error text for a text that names no record."""
         return f"names no {self.resource} of this organization: give its {self.ways}"
 
     @property
     def ambiguous(self) -> str:
-        """What is said of a text that names several."""
+        """Error text for a text that names several records."""
         return f"names several {self.table}: give the id or external id of one"
 
 
 @dataclass(frozen=True)
 class Link:
-    """The table that holds who belongs to what, and its columns from one side.
+    """The table that links two resources, and its columns as seen from one side.
 
     Attributes:
         table: in schema public; its key is `organization_id` and the two columns.
-        own: the column of the record that has the field.
-        other: the column of the record that is referred to.
-        mark: boolean, false by default.
+        own: the column with the id of the record that has the field.
+        other: the column with the id of the named record.
+        mark: the boolean column of marked links, false by default.
     """
 
     table: str
@@ -76,10 +75,10 @@ class Link:
 
 @dataclass(frozen=True)
 class Elsewhere:
-    """References are ids of things that are kept elsewhere where the record's `field` has the value.
+    """If the record's `field` has the value, references are ids of things that this system does not keep.
 
     Attributes:
-        prefix: of those ids.
+        prefix: prefix of these ids.
     """
 
     field: str
@@ -88,7 +87,7 @@ class Elsewhere:
 
     @property
     def malformed(self) -> str:
-        """What is said of a text that is no such id."""
+        """Error text for a text that has not the form of these ids."""
         return (
             f"is no such id: where {self.field} is {self.value}, give {self.prefix} and 1 to "
             f"{REFERENCE_ID_MAX_CHARACTERS} letters, digits, - or _"

@@ -1,7 +1,7 @@
-"""Lists of texts or numbers (`tags`, `coordinates`). What an item gives replaces the list.
+"""Lists of texts or numbers (`tags`, `coordinates`). An item's list replaces the stored list.
 
-Elements are handled in a long table, one row an element, so that a cell (`a,b` or `["a","b"]`), a JSON list and dotted
-headers (`tags.0`) obey the same rules.
+All elements are in one long table, so a cell (`a,b` or `["a","b"]`), a JSON list and dotted headers (`tags.0`) have
+the same rules.
 """
 
 from collections.abc import Iterable, Iterator, Mapping
@@ -22,7 +22,7 @@ from batch_pipeline.records.json_text import json_arrays, json_values
 from batch_pipeline.records.nested import TWICE, Nested, add_wrong_type, decode_cells
 from batch_pipeline.records.scalars import ScalarRules, of_kinds
 
-# No list is longer, whatever its field allows: an item of some megabytes could hold a million wrong elements.
+# The limit for every list, whatever its field allows: a large item could have a million wrong elements.
 MOST_ELEMENTS = 1_000
 
 Ints = npt.NDArray[np.int64]
@@ -30,12 +30,12 @@ Ints = npt.NDArray[np.int64]
 
 @dataclass(frozen=True)
 class Elements:
-    """Elements of a chunk's lists, one after another.
+    """The elements of a chunk's lists, one after another.
 
     Attributes:
-        items: whose they are.
-        places: where in the list.
-        raw: their texts as uploaded.
+        items: int64, the element's item.
+        places: int64, its place in the list, from 0.
+        raw: string, its text as uploaded.
         kinds: uint8 of `CellKind`.
     """
 
@@ -50,10 +50,10 @@ class GivenLists:
     """The cells in which a list field is given.
 
     Attributes:
-        whole: each list in one cell; null where it isn't given like that.
-        parts: the cells of dotted headers, by what these name within the field.
-        given: which items give a list.
-        cleared: which items clear it.
+        whole: each list in one cell; null if the item does not give it so.
+        parts: the cells of dotted headers, by the named part of the field.
+        given: bool, the item gives a list.
+        cleared: bool, the item clears the field.
     """
 
     whole: Cells
@@ -62,7 +62,7 @@ class GivenLists:
     cleared: pa.BooleanArray
 
     def stored(self, lists: pa.StringArray) -> pa.StringArray:
-        """The lists that are not empty, and the empty ones."""
+        """The lists to stage: `lists`, and `[]` for items whose list is empty."""
         return pc.coalesce(lists, pc.if_else(self.given, "[]", pa.scalar(None, pa.string())))
 
 
@@ -71,7 +71,7 @@ class ListField(Nested):
     """What lists have in common.
 
     Attributes:
-        max_items: most elements of a list.
+        max_items: maximum number of elements.
     """
 
     max_items: int = MOST_ELEMENTS
@@ -82,7 +82,7 @@ class ListField(Nested):
         return "[]"
 
     def place_in(self, header: str) -> tuple[int, str] | None:
-        """The place that a dotted header names, and what follows it (`''` where nothing does)."""
+        """The place that a dotted header names, and the rest of the header (`''` if nothing follows)."""
         prefix = f"{self.name}."
         place, dot, rest = header.removeprefix(prefix).partition(".")
         is_index = place.isascii() and place.isdecimal() and (place == "0" or place[0] != "0")
@@ -92,11 +92,11 @@ class ListField(Nested):
 
     @property
     def most(self) -> str:
-        """What a list is told that is too long."""
+        """Error text for a list that is too long."""
         return f"has more than {self.max_items:,} elements"
 
     def given(self, cells: Mapping[str, Cells], count: int, add_errors: AddErrors) -> "GivenLists":
-        """The cells in which the field is given. Giving it both ways is an error."""
+        """The cells in which the field is given. Adds an error for items that use both ways."""
         nothing = constant(False, count)
         whole = cells.get(self.name, Cells(pa.nulls(count, pa.string()), nothing, None, pa.nulls(count, pa.string())))
         parts = {key: cells[name] for name in cells if (key := self.key_of(name)) is not None}
@@ -108,7 +108,7 @@ class ListField(Nested):
         return GivenLists(whole, parts, given, pc.and_not(cleared, given))
 
     def decoded_lists(self, cells: Cells, add_errors: AddErrors) -> Iterator[tuple[int, list[Any]]]:
-        """The items whose cell is a JSON list, with it; without those so long that it would be idle to judge them."""
+        """Yields the items whose cell is a JSON list, with the list. A list over `MOST_ELEMENTS` is only an error."""
         others: list[int] = []
         long: list[int] = []
         for item, elements in decode_cells(cells, list, others):
@@ -120,7 +120,7 @@ class ListField(Nested):
         self.too_many(long, add_errors)
 
     def too_many(self, items: Iterable[int], add_errors: AddErrors) -> None:
-        """An error for each of the items."""
+        """Adds an error for each of the items: its list is too long."""
         add_errors(pa.array(items, pa.int64()), "too_many", self.name, self.most, None)
 
 
@@ -129,9 +129,9 @@ class ScalarList(ListField):
     """A list of values of one kind each: one cell comma-separated or a JSON array, a JSON list, or dotted headers.
 
     Attributes:
-        elements: the fields that judge the elements by their places, the last one all further ones too.
-        min_items: fewest elements of a list.
-        distinct: keep only the first of equal elements.
+        elements: the fields of the elements, by place; the last one is for all further elements as well.
+        min_items: minimum number of elements.
+        distinct: only the first of equal elements is kept.
     """
 
     elements: tuple[Field, ...] = ()
@@ -143,7 +143,7 @@ class ScalarList(ListField):
 
     @property
     def initial(self) -> str | None:
-        """No elements, where that is a list that may be."""
+        """No elements, if an empty list is allowed."""
         return "[]" if self.min_items == 0 else None
 
     def key_of(self, header: str) -> str | None:
@@ -159,7 +159,7 @@ class ScalarList(ListField):
         context: RuleContext,
         add_errors: AddErrors,
     ) -> tuple[pa.StringArray | None, pa.BooleanArray]:
-        """The list of each item, as a JSON array."""
+        """Each item's list, as a JSON array."""
         del values
         found = self.given(cells, count, add_errors)
         is_json = pc.fill_null(pc.starts_with(found.whole.values, "["), False)
@@ -171,7 +171,7 @@ class ScalarList(ListField):
         return found.stored(self._judged([in_json, in_text, *parts], judged, context, add_errors)), found.cleared
 
     def _of_lists(self, cells: Cells, add_errors: AddErrors) -> tuple[Elements, Ints]:
-        """The elements of JSON lists, and the items that have such a list."""
+        """The elements of JSON lists, and the items that have a JSON list."""
         items: list[int] = []
         lengths: list[int] = []
         values: list[Any] = []
@@ -186,7 +186,7 @@ class ScalarList(ListField):
         return Elements(readable[of], places, raw, _texts(len(raw)) if kinds is None else kinds), readable
 
     def _of_texts(self, texts: pa.StringArray, add_errors: AddErrors) -> Elements:
-        """The elements of texts with commas between them."""
+        """The elements of comma-separated texts."""
         items = pc.indices_nonzero(pc.is_valid(texts)).cast(pa.int64())
         texts = texts.take(items)
         is_short = pc.less(pc.count_substring(texts, ","), MOST_ELEMENTS)
@@ -199,7 +199,7 @@ class ScalarList(ListField):
     def _judged(
         self, parts: list[Elements], given: npt.NDArray[np.bool_], context: RuleContext, add_errors: AddErrors
     ) -> pa.StringArray:
-        """The lists of the valid elements; null where an item has none. `given` says which items give a list at all."""
+        """The lists of valid elements; null if an item has none. `given`: the items that give a list."""
         count = len(given)
         elements = _sorted(parts)
         items, places = elements.items, elements.places
@@ -230,7 +230,7 @@ class ScalarList(ListField):
 
 
 def at_elements(name: str, items: Ints, places: Ints, add_errors: AddErrors) -> AddErrors:
-    """For rules on a table of elements: adds their errors to their items, under dotted paths (`tags.1`)."""
+    """An `AddErrors` for a table of elements: adds the errors to the items, with dotted paths (`tags.1`)."""
 
     def add(
         elements: pa.Array, code: str, field: str | pa.StringArray, expectation: str, values: pa.StringArray | None
@@ -256,7 +256,7 @@ def _of_part(place: int, cells: Cells) -> Elements:
 
 
 def _sorted(parts: list[Elements]) -> Elements:
-    """The elements that have a value, by item and place."""
+    """The elements that have a value, sorted by item and place."""
     items = np.concatenate([part.items for part in parts])
     places = np.concatenate([part.places for part in parts])
     raw = pa.concat_arrays([part.raw for part in parts])
@@ -269,7 +269,7 @@ def _sorted(parts: list[Elements]) -> Elements:
 
 
 def _first_of_equals(items: Ints, texts: pa.StringArray) -> npt.NDArray[np.bool_]:
-    """Which elements are the first of those that are equal within an item."""
+    """Mask of the elements that have no equal before them in the same item."""
     codes = pc.fill_null(texts.dictionary_encode().indices, -1).to_numpy()
     first = np.zeros(len(items), np.bool_)
     first[np.unique(np.stack([items, codes]), axis=1, return_index=True)[1]] = True

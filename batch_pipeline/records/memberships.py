@@ -1,4 +1,4 @@
-"""Who belongs to which group, from both sides: what contacts and groups say of each other."""
+"""The membership of contacts in groups, as seen from both sides."""
 
 from batch_pipeline.records.links import Link, Target
 

@@ -1,7 +1,7 @@
-"""What kinds of fields have in common whose value is an object or a list, stored as `jsonb`.
+"""What fields have in common whose value is an object or a list, stored as `jsonb`.
 
-An upload gives such a field as JSON (a whole), or by dotted headers (parts: `sender.email`, `tags.0`). Each item may
-use the one way or the other, and both obey the same rules, whose errors name the part.
+An upload gives the field as a whole, in JSON, or in parts, with dotted headers (`sender.email`, `tags.0`). Each item
+may use either way. The same rules apply to both, and their errors name the part.
 """
 
 from abc import abstractmethod
@@ -25,18 +25,18 @@ class Nested(Field):
     """A field whose value is an object or a list.
 
     Attributes:
-        has_dotted_headers: whether flat files can give parts of it.
+        has_dotted_headers: flat files can give parts of the field.
     """
 
     has_dotted_headers: ClassVar[bool] = True
     sql_type: ClassVar[str] = "jsonb"
 
     def scalars(self) -> Mapping[str, Field]:
-        """The parts that are judged together with the item's fields of one value, by their dotted headers."""
+        """The parts that are checked together with the item's scalar fields, by their dotted headers."""
         return {}
 
     def expand(self, cells: dict[str, Cells], count: int, add_errors: AddErrors) -> None:
-        """Makes the cells of `scalars` that items give within the whole, in place."""
+        """Adds to `cells` the parts (`scalars`) that items give within the whole."""
         del cells, count, add_errors
 
     @abstractmethod
@@ -48,17 +48,17 @@ class Nested(Field):
         context: RuleContext,
         add_errors: AddErrors,
     ) -> tuple[pa.StringArray | None, pa.BooleanArray]:
-        """The field's value to stage of each item, as JSON text, and where the whole field is cleared.
+        """The field's values to stage (string, JSON) and the items that clear the whole field (bool).
 
-        `values` are those of `scalars`, after the rules. The value is null where the item says nothing of the field,
-        and None where none does.
+        `values` has the values of `scalars`, after the rules. A value is null if the item does not give the field.
+        Instead of a column of nulls only, None is returned.
         """
 
 
 def decode_cells(cells: Cells, wanted: type, others: list[int]) -> Iterator[tuple[int, Any]]:
-    """The items whose cell is JSON of the wanted type, with its value; those where it is something else into `others`.
+    """Yields the items whose cell is JSON of the wanted type, with the value; appends the other items to `others`.
 
-    One at a time: the garbage collector visits again and again what is kept.
+    One at a time: the garbage collector would visit a kept list of values again and again.
     """
     given = pc.indices_nonzero(pc.is_valid(cells.values))
     for item, text in zip(given.to_pylist(), cells.values.take(given).to_pylist(), strict=True):
@@ -73,20 +73,20 @@ def decode_cells(cells: Cells, wanted: type, others: list[int]) -> Iterator[tupl
 
 
 def add_wrong_type(field: Field, cells: Cells, items: list[int], add_errors: AddErrors) -> None:
-    """An error for each of the items, whose cell is not what the field can be."""
+    """Adds an error for each of the items: their cells have a wrong type."""
     wrong = pa.array(items, pa.int64())
     add_errors(wrong, "invalid_type", field.name, field.type_expectation, cells.raw.take(wrong))
 
 
 class KeyColumns:
-    """Collects decoded objects of fixed keys, one after another, and gives them as a column for each key."""
+    """Collects decoded objects with fixed keys, and returns a column for each key."""
 
     def __init__(self, keys: Iterable[str]) -> None:
         self._values: dict[str, dict[int, Any]] = {key: {} for key in keys}
         self._unknown: list[tuple[int, str, Any]] = []
 
     def add(self, place: int, pairs: Mapping[str, Any]) -> None:
-        """Takes in the object at a place."""
+        """Adds the object at a place."""
         for key, value in pairs.items():
             name = key.strip()
             if name in self._values:
@@ -95,11 +95,11 @@ class KeyColumns:
                 self._unknown.append((place, name, value))
 
     def cells(self, count: int) -> dict[str, Cells]:
-        """Cells of each key that any object has, as long as `count`; an empty text or null clears."""
+        """The cells of each key that some object has, `count` long; an empty text or null clears."""
         return {key: _scattered(values, count) for key, values in self._values.items() if values}
 
     def unknown(self) -> tuple[pa.Int64Array, pa.StringArray, pa.StringArray]:
-        """The other keys that objects have: places, names and values' texts."""
+        """The other keys in the objects: places (int64), names (string) and the values' texts (string)."""
         places, names, values = zip(*self._unknown, strict=True) if self._unknown else ((), (), ())
         return pa.array(places, pa.int64()), pa.array(names, pa.string()), value_column(values)[0]
 
@@ -113,7 +113,7 @@ def _scattered(values: dict[int, Any], count: int) -> Cells:
 
 
 def merge_cells(cells: dict[str, Cells], name: str, more: Cells, add_errors: AddErrors) -> None:
-    """Adds further cells under a name; an item that has a value both ways contradicts itself."""
+    """Adds cells under a name that may have cells already. An item with a value in both gets an error."""
     if name in cells:
         both = pc.indices_nonzero(pc.and_(pc.is_valid(cells[name].values), pc.is_valid(more.values)))
         add_errors(both, "conflict", name, TWICE, None)

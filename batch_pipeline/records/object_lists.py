@@ -1,4 +1,4 @@
-"""Lists of objects of fixed keys (`parcels`). What an item gives replaces the list."""
+"""Lists of objects with fixed keys (`parcels`). An item's list replaces the stored list."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -23,10 +23,10 @@ from batch_pipeline.records.scalars import ScalarRules, of_kinds
 class ObjectList(ListField):
     """A list of objects: a JSON list (also in a cell), or dotted headers (`parcels.0.weight`).
 
-    An element without any value is left out.
+    Elements without values are left out.
 
     Attributes:
-        keys: the fields that each element is made of, by their names within it.
+        keys: the fields of each element, named by their keys.
     """
 
     keys: tuple[Field, ...] = ()
@@ -42,7 +42,7 @@ class ObjectList(ListField):
         return header.removeprefix(f"{self.name}.")
 
     def takes_default(self, header: str) -> bool:
-        """Never: it would add an element to every list."""
+        """No: a default would add an element to every list."""
         return False
 
     def assemble(
@@ -53,7 +53,7 @@ class ObjectList(ListField):
         context: RuleContext,
         add_errors: AddErrors,
     ) -> tuple[pa.StringArray | None, pa.BooleanArray]:
-        """The list of each item, as a JSON array."""
+        """Each item's list, as a JSON array."""
         del values
         found = self.given(cells, count, add_errors)
         lists = [self._of_whole(found.whole, count, context, add_errors)]
@@ -90,7 +90,7 @@ class ObjectList(ListField):
     def _of_parts(
         self, dotted: Mapping[str, Cells], count: int, context: RuleContext, add_errors: AddErrors
     ) -> pa.StringArray:
-        """Every item has as many elements here as headers name; those without values are left out."""
+        """Every item first gets as many elements as headers name; elements without values are left out later."""
         headers = [(int(key.split(".")[0]), key.split(".")[1], column) for key, column in dotted.items()]
         numbers = sorted({place for place, _, _ in headers})
         absent = value_column([ABSENT] * count)[0]
@@ -99,7 +99,7 @@ class ObjectList(ListField):
             by_place = {place: column for place, name, column in headers if name == key}
             none = Cells(absent, constant(False, count), None, absent)
             columns[key] = _one_after_another([by_place.get(place, none) for place in numbers])
-        # Place by place as the columns come, then item by item as lists need them.
+        # The columns are in the order of places, and lists need the order of items.
         order = np.arange(count * len(numbers)).reshape(len(numbers), count).T.ravel()
         chosen = pa.array(order)
         where = np.repeat(np.arange(count), len(numbers)), np.tile(np.array(numbers, np.int64), count)
@@ -113,7 +113,7 @@ class ObjectList(ListField):
         context: RuleContext,
         add_errors: AddErrors,
     ) -> pa.StringArray:
-        """The lists of the elements, which are in the order of items; null where an item has none with a value."""
+        """The lists of the elements, which must be in the order of items; null if no element of an item has a value."""
         if not columns:
             return pa.nulls(count, pa.string())
         add = at_elements(self.name, *where, add_errors)

@@ -1,4 +1,4 @@
-"""Objects of fixed keys, each a field of one value with rules of its own (`sender`, `alternate_emails`)."""
+"""Objects with fixed keys, each a scalar field with its own rules (`sender`, `alternate_emails`)."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -17,12 +17,12 @@ from batch_pipeline.records.scalars import of_kinds
 
 @dataclass(frozen=True)
 class KeyedObject(Nested):
-    """An object of fixed keys, merged key by key; a null value removes a key.
+    """An object with fixed keys, merged key by key; a null value removes a key.
 
     Flat files give its keys as dotted headers (`sender.email`).
 
     Attributes:
-        keys: the fields that it is made of, by their names within it.
+        keys: the fields of the object, named by their keys.
     """
 
     keys: tuple[Field, ...] = ()
@@ -37,7 +37,7 @@ class KeyedObject(Nested):
         return "{}"
 
     def key_of(self, header: str) -> str | None:
-        """The key that a dotted header names, or None where it names none."""
+        """The key that a dotted header names; None if it names none."""
         return next((key.name for key in self.keys if header == f"{self.name}.{key.name}"), None)
 
     def takes_default(self, header: str) -> bool:
@@ -49,7 +49,7 @@ class KeyedObject(Nested):
         return {f"{self.name}.{key.name}": key for key in self.keys}
 
     def expand(self, cells: dict[str, Cells], count: int, add_errors: AddErrors) -> None:
-        """The keys of the items that give the field as one JSON object."""
+        """Adds the keys of items that give the field as one JSON object."""
         whole = cells.get(self.name)
         if whole is None:
             return
@@ -79,7 +79,7 @@ class KeyedObject(Nested):
         context: RuleContext,
         add_errors: AddErrors,
     ) -> tuple[pa.StringArray | None, pa.BooleanArray]:
-        """The field's patch of each item: a null value removes a key."""
+        """The field's patch for each item: a null value removes a key."""
         del context, add_errors
         cleared = cells[self.name].cleared if self.name in cells else constant(False, count)
         members = {

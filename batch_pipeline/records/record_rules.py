@@ -1,4 +1,4 @@
-"""Rules between the fields of a record. They hold for the record as it would be stored, not for the item alone."""
+"""Rules between the fields of a record. They apply to the record as it would be stored, not to the item alone."""
 
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass

@@ -1,7 +1,7 @@
-"""From the cells of a field of references to what is staged: an object of lists of texts for each item.
+"""From the cells of a field of references to the staged value: an object of lists of texts for each item.
 
-Lists are handled in a long table, one row a list and then one row a reference, so that a cell (`a,b` or `["a","b"]`),
-JSON and dotted headers obey the same rules.
+All lists are in one long table, and then all references in another, so a cell (`a,b` or `["a","b"]`), JSON and dotted
+headers have the same rules. Columns of both tables: item int64, operation int64 (place in `_OPERATIONS`), text string.
 """
 
 from collections.abc import Mapping
@@ -26,7 +26,7 @@ SET_WITH_OTHERS = "has set together with add or remove: set alone says which the
 
 _OPERATIONS = (ADD, REMOVE, SET, MARK)
 
-# JSON arrays of texts without escapes or blanks between them, as the readers write them.
+# JSON arrays of texts, without escapes, and without blanks between the texts: as the readers write them.
 _TEXT = r'"[^"\\\x00-\x1f]*"'
 _PLAIN_ARRAY = rf"^\[{_TEXT}(?:,{_TEXT})*\]$"
 _ARRAY_OF_ONE = rf'^\{{"(?P<operation>[a-z]+)":(?P<list>\[(?:{_TEXT}(?:,{_TEXT})*)?\])\}}$'
@@ -35,9 +35,9 @@ _ARRAY_OF_ONE = rf'^\{{"(?P<operation>[a-z]+)":(?P<list>\[(?:{_TEXT}(?:,{_TEXT})
 def read_references(
     field: ReferenceField, cells: Mapping[str, Cells], count: int, add_errors: AddErrors
 ) -> tuple[pa.StringArray | None, pa.BooleanArray]:
-    """The references of each item of a chunk, as staged, and where all that the record has are taken away first.
+    """The staged value of each item (string, a JSON object), and the items that remove all links first (bool).
 
-    They are a JSON object text, null where the item says nothing of the field; None where no item can.
+    The value is null if the item does not give the field. Instead of a column of nulls only, None is returned.
     """
     given: list[pa.Table] = []
     cleared = constant(False, count)
@@ -68,7 +68,7 @@ def _lists(items: pa.Array, operation: str | pa.Array, texts: pa.Array) -> pa.Ta
 
 
 def _whole(field: ReferenceField, column: Cells, add_errors: AddErrors) -> pa.Table:
-    """The lists of the items that give the field as one cell: a list, or an object of lists."""
+    """The lists of items that give the field as one cell: a list, or an object of lists."""
     items = pc.indices_nonzero(pc.is_valid(column.values))
     texts = column.values.take(items)
     is_object = matches(texts, r"^\{") if CellKind.OBJECT in field.kinds else np.zeros(len(texts), np.bool_)
@@ -88,20 +88,20 @@ def _whole(field: ReferenceField, column: Cells, add_errors: AddErrors) -> pa.Ta
 
 
 def _objects(field: ReferenceField, items: pa.Array, texts: pa.Array, column: Cells, add_errors: AddErrors) -> pa.Table:
-    """The lists of objects that are not of the simplest form."""
+    """The lists of objects that `_ARRAY_OF_ONE` does not match."""
     found: list[tuple[int, str, str]] = []
     unknown: dict[str, list[tuple[int, str]]] = {}
     wrong: list[int] = []
     for item, text in zip(items.to_pylist(), texts.to_pylist(), strict=True):
         try:
             lists = orjson.loads(text)
-        except orjson.JSONDecodeError:  # a flat file's cell that is no JSON
+        except orjson.JSONDecodeError:  # a flat file's cell may hold anything
             wrong.append(item)
             continue
         for operation, value in lists.items():
             if operation not in field.operations:
                 unknown.setdefault(operation, []).append((item, _json_text(value, otherwise=text)))
-            elif value is not None and value != "":  # neither says anything: an empty list does
+            elif value is not None and value != "":  # null and "" are missing values; an empty list is not
                 shown = value if isinstance(value, str) else _json_text(value, otherwise=text)
                 found.append((item, operation, shown))
     refused = pa.array(wrong, pa.int64())
@@ -120,7 +120,7 @@ def _objects(field: ReferenceField, items: pa.Array, texts: pa.Array, column: Ce
 def _json_text(value: Any, *, otherwise: str) -> str:
     try:
         return orjson.dumps(value).decode()
-    except orjson.JSONEncodeError:  # nested deeper than orjson writes, though it reads it
+    except orjson.JSONEncodeError:  # orjson reads deeper nesting than it writes
         return otherwise
 
 
@@ -132,7 +132,7 @@ def _refuse_set_with_others(field: ReferenceField, lists: pa.Table, add_errors: 
 
 
 def _elements(field: ReferenceField, lists: pa.Table, add_errors: AddErrors) -> pa.Table:
-    """The single references; columns as those of the lists, in their order."""
+    """The single references, in the order of the lists."""
     texts = lists["text"].combine_chunks()
     is_array = matches(texts, r"^\[")
     is_plain = is_array & matches(texts, _PLAIN_ARRAY)
@@ -166,7 +166,7 @@ def _split(lists: pa.Table, separator: str) -> pa.Table:
 
 
 def _arrays(field: ReferenceField, lists: pa.Table, add_errors: AddErrors) -> pa.Table:
-    """The elements of arrays that are not of the plainest form."""
+    """The elements of arrays that `_PLAIN_ARRAY` does not match."""
     items: list[int] = []
     operations: list[int] = []
     texts: list[str] = []
@@ -191,7 +191,7 @@ def _arrays(field: ReferenceField, lists: pa.Table, add_errors: AddErrors) -> pa
 
 
 def _canonical(target: Target, texts: pa.StringArray) -> pa.StringArray:
-    """Addresses with an internationalised domain in the form in which records have it."""
+    """Email addresses with an encoded international domain (`xn--`) in the form that records have."""
     if not target.fold_case:
         return texts
     is_encoded = matches(texts, r"(?i)@(?:.*\.)?xn--")
@@ -219,7 +219,7 @@ def _check(field: ReferenceField, elements: pa.Table, add_errors: AddErrors) -> 
 
 
 def _staged(lists: pa.Table, elements: pa.Table, count: int) -> pa.StringArray:
-    """One JSON object text per item: each operation that it gives, with its references, be there none."""
+    """One JSON object for each item: every operation that the item gives, with its references or an empty list."""
     if lists.num_rows == 0:
         return pa.nulls(count, pa.string())
     width = len(_OPERATIONS)

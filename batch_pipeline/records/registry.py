@@ -1,4 +1,4 @@
-"""The resources that batches can be about. A further one is one more line here, one module and one migration."""
+"""All resources. A new one needs a line here, a module and a migration."""
 
 from batch_pipeline.batches.model import Action
 from batch_pipeline.errors import RefusedError
@@ -23,7 +23,7 @@ def get_resource(name: str) -> Resource:
 
 
 def check_action(resource: Resource, action: Action) -> None:
-    """Raises RefusedError (`action_not_available`) where the resource does not have the action."""
+    """Raises RefusedError (`action_not_available`) if the resource does not have the action."""
     if action not in resource.actions:
         raise RefusedError(
             "action_not_available",

@@ -1,6 +1,6 @@
-"""What a resource is: its fields, keys and table. Each resource is one module that makes one `Resource`.
+"""The description of a resource: its fields, keys and table. Each resource is a module that makes one `Resource`.
 
-Everything outside `records/` works from this description and knows no resource by name.
+Code outside `records/` works from this description and knows no resource by name.
 """
 
 from collections.abc import Callable, Iterable, Mapping
@@ -18,13 +18,13 @@ from batch_pipeline.records.record_rules import ArrowRule, RecordRule
 
 @dataclass(frozen=True)
 class NaturalKey:
-    """Columns that together identify a record where an item carries neither `id` nor `external_id`.
+    """Columns that together identify the record of an item without `id` and `external_id`.
 
     Attributes:
-        columns: compared in full; null equals null, but the first must have a value.
-        when: used for items that carry this field; None: for all the rest.
-        fold_case: compare without regard to case.
-        only_records_without: only records in which this column is null are matched.
+        columns: all are compared; null equals null, but the first column must have a value.
+        when: the key is for items that give this field; None: for all other items.
+        fold_case: the comparison is case-insensitive.
+        only_records_without: only records whose value in this column is null are matched.
     """
 
     columns: tuple[str, ...]
@@ -35,7 +35,7 @@ class NaturalKey:
 
 @dataclass(frozen=True)
 class DerivationError:
-    """An error found while deriving cells: `item` are positions in the chunk."""
+    """An error found while deriving cells. `items` are positions in the chunk."""
 
     items: pa.Int64Array
     code: str
@@ -55,16 +55,16 @@ class Resource:
     """One resource.
 
     Attributes:
-        name: the spec's word, in the singular.
+        name: the specification's name, in the singular.
         table: its table, in schema public.
-        id_prefix: of its records' ids.
-        actions: what batches may do with it.
-        own_fields: its fields, in the order of the specification, without those that every record has.
-        natural_keys: in order; the last one has no `when`.
-        file_headers: further headers that an upload may use, each with the field that it feeds.
-        derive: makes cells of own fields from those headers, in place.
-        record_rules: rules between fields of the record as it would be stored.
-        arrow_rules: rules between fields that need a function of Python.
+        id_prefix: prefix of its records' ids.
+        actions: the actions that batches may use.
+        own_fields: its fields, in the order of the specification, without those that all resources have.
+        natural_keys: in the order in which they decide; the last one has no `when`.
+        file_headers: further headers that an upload may use -> the field that gets their values.
+        derive: replaces the cells of these headers by cells of fields, in the given dict.
+        record_rules: rules between fields that the database checks.
+        arrow_rules: rules between fields that a Python function checks.
     """
 
     name: str
@@ -106,10 +106,10 @@ class Resource:
         )
 
     def takes_default(self, name: str) -> bool:
-        """Whether a batch may give a default value for this name: a field of one value, or one key of an object."""
+        """Whether a batch may give a default value for this name: a scalar field, or a key of an object."""
         return any(field.takes_default(name) for field in self.fields)
 
     def header_help(self) -> str:
-        """The headers that are known, for messages."""
+        """The known headers, for messages."""
         names = [f"{f.name}.…" if isinstance(f, Nested) and f.has_dotted_headers else f.name for f in self.fields]
         return ", ".join((*names, *self.file_headers))

@@ -1,4 +1,4 @@
-"""Row rules: vectorised pandera checks of values, each with an error code and a sentence.
+"""Row rules: vectorised pandera checks of values, each with an error code and an error text.
 
 A rule checks whole Arrow columns. Null means "no value" and always passes.
 """

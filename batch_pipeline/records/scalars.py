@@ -1,6 +1,6 @@
-"""Reads fields of one value and lets a pandera schema judge them, all in one frame.
+"""Reads scalar fields, and checks all of them in one frame with a pandera schema.
 
-Used for the fields of an item, and for those of the elements of its lists.
+Used for the fields of items, and for the fields of their lists' elements.
 """
 
 from collections.abc import Mapping
@@ -17,10 +17,10 @@ from batch_pipeline.values.judged import Refusal
 
 
 class ScalarRules:
-    """The row rules of fields of one value, each by the header under which it is known.
+    """The row rules of scalar fields, by their headers.
 
-    `schema` has a column for each field with rules on its values, and one of flags, `{header}:{reason}`, for each
-    reason for which a field's reading refuses texts. An upload need not have all of them.
+    `schema` has a column for each field that has rules, of the field's `arrow_type`, and a bool column
+    `{header}:{reason}` for each reason for which the field refuses texts. A frame need not have all columns.
     """
 
     def __init__(self, fields: Mapping[str, Field], context: RuleContext) -> None:
@@ -44,7 +44,7 @@ class ScalarRules:
         self.schema = pandera.DataFrameSchema(columns, strict=True)
 
     def read(self, cells: Mapping[str, Cells], add_errors: AddErrors) -> dict[str, pa.Array]:
-        """The values to store of the fields that have cells; null where there is none or none that can be stored."""
+        """The values to store, for the fields that have cells; null if there is no value or it is refused."""
         values: dict[str, pa.Array] = {}
         columns: dict[str, pa.Array] = {}
         for name, field in self.fields.items():
@@ -56,7 +56,7 @@ class ScalarRules:
                 columns[name] = judged.values
             for reason, mask in judged.refused.items():
                 flag = _flag(name, reason)
-                if flag in self._headers or mask.any():  # a reason that the field has no complaint for fails loudly
+                if flag in self._headers or mask.any():  # pandera raises for a reason without a complaint
                     columns[flag] = pa.array(mask)
         for column, code, places in rules.failures(self.schema, columns):
             name = self._headers[column]
@@ -65,7 +65,7 @@ class ScalarRules:
 
 
 def of_kinds(field: Field, name: str, cells: Cells, add_errors: AddErrors) -> Cells:
-    """The cells without the values of a kind that the field can't be given as, each of which is an error."""
+    """The cells without values of a wrong kind; adds an error for each of those."""
     if cells.kinds is None:
         return cells
     allowed = pa.array([int(kind) for kind in field.kinds], pa.uint8())

@@ -1,4 +1,4 @@
-"""Kinds of fields whose values are amounts, times, measures, addresses on the web or tracking numbers."""
+"""Kinds of fields for amounts of money, currencies, times, numbers, URLs and tracking numbers."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -26,7 +26,7 @@ _TEXT_OR_NUMBER = frozenset({CellKind.TEXT, CellKind.NUMBER})
 
 @dataclass(frozen=True)
 class Money(Field):
-    """An amount of money: a decimal, never below zero, of at most two places."""
+    """An amount of money: a decimal of at least 0, with at most two places."""
 
     sql_type: ClassVar[str] = "numeric(17,2)"
     kinds: ClassVar[frozenset[CellKind]] = _TEXT_OR_NUMBER
@@ -37,7 +37,7 @@ class Money(Field):
         return canonical_money(texts)
 
     def complaints(self, context: RuleContext) -> Mapping[Refusal, Complaint]:
-        """What is no amount."""
+        """Not an amount, or one that can't be stored."""
         return {
             Refusal.FORMAT: Complaint("invalid_format", "is no amount: write it as 1250.00"),
             Refusal.PLACES: Complaint("invalid_format", "has more than two decimal places"),
@@ -47,14 +47,14 @@ class Money(Field):
 
 @dataclass(frozen=True)
 class Currency(Field):
-    """A currency by its code of ISO 4217, stored in lower case."""
+    """A currency code of ISO 4217, stored in lower case."""
 
     def read(self, texts: pa.StringArray, context: RuleContext) -> Judged:
         """The code in lower case."""
         return refused_for_format(texts, canonical_currencies(texts))
 
     def complaints(self, context: RuleContext) -> Mapping[Refusal, Complaint]:
-        """A code that no currency has."""
+        """Not a currency code."""
         expectation = "is no currency: give a code of ISO 4217, such as usd"
         return {Refusal.FORMAT: Complaint("not_allowed", expectation)}
 
@@ -72,7 +72,7 @@ class Moment(Field):
         return canonical_moments(texts)
 
     def complaints(self, context: RuleContext) -> Mapping[Refusal, Complaint]:
-        """What is no time."""
+        """Not a time, or one that can't be stored."""
         expectation = "is no time: write it as 2026-01-31T12:30:00Z, with another offset, or as epoch seconds"
         return {
             Refusal.FORMAT: Complaint("invalid_format", expectation),
@@ -90,7 +90,7 @@ class Url(Field):
         return canonical_urls(texts)
 
     def complaints(self, context: RuleContext) -> Mapping[Refusal, Complaint]:
-        """What is no URL."""
+        """Not a URL, or too long."""
         return {
             Refusal.TOO_LONG: Complaint("too_long", f"is longer than {URL_MAX_CHARACTERS:,} characters"),
             Refusal.FORMAT: Complaint("invalid_format", "is no URL: write it as https://example.com/path"),
@@ -99,7 +99,7 @@ class Url(Field):
 
 @dataclass(frozen=True)
 class _Number(Field):
-    """A number within an object or list, kept exactly as a decimal."""
+    """A number in an object or list, kept exactly, as a decimal."""
 
     is_number: ClassVar[bool] = True
     kinds: ClassVar[frozenset[CellKind]] = _TEXT_OR_NUMBER
@@ -107,7 +107,7 @@ class _Number(Field):
     range_expectation: ClassVar[str]
 
     def complaints(self, context: RuleContext) -> Mapping[Refusal, Complaint]:
-        """What is no such number."""
+        """Not a number, or out of range."""
         return {
             Refusal.FORMAT: Complaint("invalid_format", "is no number: write it as 12.5"),
             Refusal.PLACES: Complaint("invalid_format", "has more than 20 decimal places"),
@@ -122,7 +122,7 @@ class Measure(_Number):
     range_expectation: ClassVar[str] = "must be more than 0, and less than 10^15"
 
     def read(self, texts: pa.StringArray, context: RuleContext) -> Judged:
-        """The number without zeros at its ends."""
+        """The number without leading and trailing zeros."""
         return positive_numbers(texts)
 
 
@@ -133,7 +133,7 @@ class Latitude(_Number):
     range_expectation: ClassVar[str] = "must be a latitude, from -90 to 90"
 
     def read(self, texts: pa.StringArray, context: RuleContext) -> Judged:
-        """The number without zeros at its ends."""
+        """The number without leading and trailing zeros."""
         return latitudes(texts)
 
 
@@ -144,7 +144,7 @@ class Longitude(_Number):
     range_expectation: ClassVar[str] = "must be a longitude, from -180 to 180"
 
     def read(self, texts: pa.StringArray, context: RuleContext) -> Judged:
-        """The number without zeros at its ends."""
+        """The number without leading and trailing zeros."""
         return longitudes(texts)
 
 
@@ -165,7 +165,7 @@ class TrackingNumber(Field):
         return canonical_tracking_numbers(texts, pa.nulls(len(texts), pa.string()), sandbox=self.sandbox)
 
     def complaints(self, context: RuleContext) -> Mapping[Refusal, Complaint]:
-        """What is no tracking number."""
+        """Not a tracking number."""
         bounds = f"must have {TRACKING_MIN_CHARACTERS} to {TRACKING_MAX_CHARACTERS} letters and digits"
         return {
             Refusal.FORMAT: Complaint("invalid_format", "may have letters, digits, blanks and dashes only"),

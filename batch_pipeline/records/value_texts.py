@@ -1,4 +1,4 @@
-"""What a value of each kind of field is and how it is stored, in the words of the resources' pages."""
+"""For the resources' pages: which values each kind of field accepts, and how they are stored."""
 
 from functools import singledispatch
 
@@ -22,7 +22,7 @@ from batch_pipeline.records.typed_fields import (
 
 @singledispatch
 def value_text(field: Field) -> str:
-    """What a value of the field is and how it is stored; a kind of field more is one more registered function."""
+    """The accepted values and how they are stored. A new kind of field needs one more registered function."""
     raise TypeError(f"no description of the kind {type(field).__name__}: register one with value_text")
 
 
