@@ -8,9 +8,9 @@ from batch_pipeline.errors import RefusedError
 from batch_pipeline.loading.chunks import done_outcome
 from batch_pipeline.loading.delete_planner import DeletePlanner
 from batch_pipeline.loading.limits import check_delete_limit, has_limit
-from batch_pipeline.loading.reference_fields import referred_resources
-from batch_pipeline.loading.plan import PlanCounts, count_records
+from batch_pipeline.loading.plan import BatchPlanner, PlanCounts, count_records
 from batch_pipeline.loading.planner import Planner
+from batch_pipeline.loading.reference_fields import referred_resources
 from batch_pipeline.loading.staging import Connection, Staging
 from batch_pipeline.phases.artifacts import write_errors
 from batch_pipeline.phases.attempt import MANY_ITEMS, Attempt
@@ -56,7 +56,7 @@ def make_plan(connection: Connection, attempt: Attempt, work: Work, phase: Phase
     return Plan(counts, work.with_(to_delete=counts.to_delete, unidentified=unidentified))
 
 
-def _planner(connection: Connection, attempt: Attempt, work: Work) -> Planner | DeletePlanner:
+def _planner(connection: Connection, attempt: Attempt, work: Work) -> BatchPlanner:
     staging, handling = Staging(attempt.batch.id), attempt.options.duplicate_handling
     newer = newer_writers(connection, attempt.batch, referred_resources(attempt.resource, work.fields))
     if attempt.action is Action.delete:
