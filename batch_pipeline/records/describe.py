@@ -1,4 +1,4 @@
-"""The pages in `docs/` that say what is checked: one for each resource, and one for the carriers of tracking numbers.
+"""The pages in `docs/` about the rules: one for each resource, and one for the carriers of tracking numbers.
 
 `GENERATOR` is the command that writes them. Only wording belongs here. A rule belongs in `fields` or `rules`; its code
 and sentence come from there.
@@ -60,7 +60,7 @@ def describe(resource: Resource) -> str:
 
 
 def describe_carriers() -> str:
-    """The page that says what is checked of each carrier's tracking numbers."""
+    """The page with the rules for each carrier's tracking numbers."""
     return "\n".join(_carrier_lines()) + "\n"
 
 

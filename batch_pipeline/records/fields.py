@@ -20,7 +20,7 @@ from batch_pipeline.values.phone import canonical_phones
 
 @dataclass(frozen=True)
 class RuleContext:
-    """What rules need to know beside the value.
+    """Facts that rules need in addition to the value.
 
     Attributes:
         region: ISO 3166 code of the region of national phone numbers.
