@@ -93,6 +93,12 @@ def test_every_package_has_a_layer() -> None:
     assert {top(module) for module in modules() if module} == set(layers())
 
 
+def test_the_diagram_shows_the_layers_of_the_table() -> None:
+    section = ARCHITECTURE.split("\n## Layers\n", 1)[1].split("\n## ", 1)[0]
+    shown = [set(re.findall(r"\w+", label.split(" (")[0])) for label in re.findall(r'\["(.+?)"\]', section)]
+    assert shown == [set(code(names)) for _, names, _ in rows(ARCHITECTURE, "Layers")]
+
+
 def test_no_import_runs_up_or_across_the_layers() -> None:
     layer = layers() | {"": 2}  # the root package holds what runs before any import
     wrong = [
