@@ -12,6 +12,7 @@ from pathlib import Path
 import psutil
 import pytest
 
+from batch_pipeline.batches.model import Action
 from batch_pipeline.local.samples import load_samples
 from batch_pipeline.records.registry import RESOURCES
 
@@ -50,9 +51,9 @@ def test_every_number_of_the_demonstration_is_as_it_should_be(session_folder: Pa
     assert "Every number is as it should be" in out
     for sample in load_samples(1000):
         assert sample.title in out
+        assert set(sample.folder.split("/")) & {*RESOURCES, *Action} <= set(out.split())
     for shown in ("First rejected rows", "invalid_format", "unknown_columns", "unknown_folder", "errors.csv"):
         assert shown in out
-    assert {"merge", "overwrite", "delete", *RESOURCES} <= set(out.split())
     assert "cut short was refused (delete_limit_exceeded): The batch would delete 80 of 120 records" in out
     assert "Traceback" not in err
     statuses = [line for line in err.splitlines() if " … (" not in line]  # of steps that take long

@@ -5,12 +5,15 @@ import subprocess
 import sys
 from pathlib import Path
 
+import pytest
+
 from batch_pipeline.batches.options import OPTION_NAMES
 from batch_pipeline.cli.main import app
 from batch_pipeline.records import describe
 from batch_pipeline.settings import Settings
 
 ROOT = Path(__file__).parent.parent
+PAGES = sorted(path.relative_to(ROOT) for path in [*ROOT.glob("*.md"), *(ROOT / "docs").rglob("*.md")])
 README = (ROOT / "README.md").read_text(encoding="utf-8")
 
 
@@ -40,10 +43,21 @@ def test_the_command_table_names_every_command() -> None:
     assert set(_table("Command line")) == commands | groups
 
 
-def test_links_and_images_of_the_readme_exist() -> None:
-    targets = re.findall(r"\]\((?!https?://|#)([^)]+)\)", README)
-    assert targets
-    assert [target for target in targets if not (ROOT / target).exists()] == []
+@pytest.mark.parametrize("page", PAGES, ids=str)
+def test_links_and_images_of_each_page_exist(page: Path) -> None:
+    targets = re.findall(r"\]\((?!https?://|#)([^)#]+)", (ROOT / page).read_text(encoding="utf-8"))
+    assert [target for target in targets if not (ROOT / page.parent / target).exists()] == []
+
+
+def test_the_index_of_decisions_has_each_record_with_its_title_and_its_parts() -> None:
+    folder = ROOT / "docs" / "decisions"
+    index = (folder / "README.md").read_text(encoding="utf-8")
+    listed = dict(re.findall(r"^\| \[\d+\]\(([^)]+)\) \| (.+) \|$", index, re.MULTILINE))
+    assert set(listed) == {path.name for path in folder.glob("*.md")} - {"README.md"}
+    for name, title in listed.items():
+        lines = (folder / name).read_text(encoding="utf-8").splitlines()
+        headings = [line for line in lines if line.startswith("#")]
+        assert headings == [f"# {title}", "## Context", "## Decision", "## Consequences", "## Evidence"], name
 
 
 def test_the_page_of_each_resource_is_what_its_schema_gives() -> None:

@@ -120,7 +120,6 @@ class Phase:
 
     @property
     def processed(self) -> int:
-        """Items dealt with so far."""
         return self.success + self.error
 
     @property

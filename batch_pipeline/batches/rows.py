@@ -16,12 +16,10 @@ class HasRecordsOf(Protocol):
     """A batch, or one to be made: which records it is about."""
 
     @property
-    def organization_id(self) -> str | None:
-        """Their organization."""
+    def organization_id(self) -> str | None: ...
 
     @property
-    def resource(self) -> str | None:
-        """Their resource."""
+    def resource(self) -> str | None: ...
 
 
 def take_place(connection: sa.Connection, records: HasRecordsOf) -> int:

@@ -30,7 +30,7 @@ class HelpWithNames(TyperCommand):
 
 def _names() -> dict[str, str]:
     from batch_pipeline.batches.model import Action
-    from batch_pipeline.payloads.model import PayloadFormat
+    from batch_pipeline.payloads.formats import FORMATS as READABLE
     from batch_pipeline.records.registry import RESOURCES as REGISTRY
 
     actions = []
@@ -40,5 +40,5 @@ def _names() -> dict[str, str]:
     return {
         RESOURCES: ", ".join(REGISTRY),
         ACTIONS: ", ".join(actions),
-        FORMATS: ", ".join(each.value.upper() for each in PayloadFormat),
+        FORMATS: ", ".join(name.upper() for name in READABLE),
     }

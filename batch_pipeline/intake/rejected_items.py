@@ -11,7 +11,7 @@ from batch_pipeline.batches.model import Action, Batch, BlankCells, Starter
 from batch_pipeline.batches.options import NAME_MAX, BatchOptions
 from batch_pipeline.batches.states import FINAL
 from batch_pipeline.errors import StateError
-from batch_pipeline.payloads.model import PayloadFormat
+from batch_pipeline.payloads.formats import is_flat
 from batch_pipeline.storage import keys
 from batch_pipeline.system import System
 
@@ -47,12 +47,10 @@ def create_from_rejected(
             }
         )
     new_id = new_batch_id()
-    is_flat = PayloadFormat(original.work.format).is_flat
-    file_name = "rejected.csv" if is_flat else "rejected.json"
+    write, file_name = (_write_csv, "rejected.csv") if is_flat(original.work.format) else (_write_json, "rejected.json")
     target = keys.upload(new_id, file_name, saved=options.save_upload)
     with tempfile.TemporaryDirectory(prefix=f"{new_id}-") as folder:
         path = Path(folder) / file_name
-        write = _write_csv if is_flat else _write_json
         if write(system, original, path) == 0:
             raise StateError(
                 "nothing_rejected",

@@ -19,7 +19,7 @@ from batch_pipeline.payloads.csv_quotes import Flags, RowFault
 from batch_pipeline.payloads.csv_structure import Rows
 from batch_pipeline.payloads.encoding import TextFile
 from batch_pipeline.payloads.flat_rows import size_fault, width_fault
-from batch_pipeline.payloads.model import Payload, PayloadFormat, RawChunk, ReadLimits
+from batch_pipeline.payloads.model import Payload, RawChunk, ReadLimits
 
 _UNCLOSED = (
     "a quote that opens a cell is not closed before a delimiter or line end: close it, or double the quotes "
@@ -35,7 +35,7 @@ _STRAY_QUOTES = (
 class CsvPayload(Payload):
     """A CSV upload. Empty lines are no rows; every other line after the header is one, or part of one."""
 
-    format = PayloadFormat.CSV
+    format = "csv"
 
     def __init__(self, text: TextFile, limits: ReadLimits, *, block_bytes: int) -> None:
         self._text = text

@@ -1,8 +1,7 @@
 """The registry of formats that are read.
 
-A further format is one new module with a `Payload`, one `PayloadFormat` member, and one `ReadableFormat`
-below. The first that recognises an upload reads it: binary formats by their first bytes, texts by content, then by
-name, CSV being what any other text is.
+A further format is one new module with a `Payload`, and one `ReadableFormat` below. The first that recognises an
+upload reads it: binary formats by their first bytes, texts by content, then by name. Any other text is CSV.
 """
 
 from collections.abc import Callable
@@ -14,7 +13,7 @@ from batch_pipeline.errors import RefusedError
 from batch_pipeline.payloads.csv_reader import CsvPayload
 from batch_pipeline.payloads.encoding import TextFile, decide_encoding
 from batch_pipeline.payloads.json_reader import JsonPayload
-from batch_pipeline.payloads.model import Payload, PayloadFormat, ReadLimits
+from batch_pipeline.payloads.model import Payload, ReadLimits
 from batch_pipeline.payloads.ndjson_reader import NdjsonPayload, refuse_single_object
 from batch_pipeline.payloads.parquet_reader import MAGIC, ParquetPayload
 from batch_pipeline.payloads.xlsx_package import looks_like_workbook
@@ -64,7 +63,7 @@ class Upload:
 class ReadableFormat:
     """A format, how an upload of it is recognised, and how it is opened."""
 
-    format: PayloadFormat
+    payload: type[Payload]
     recognises: Callable[[Upload], bool]
     opens: Callable[[Upload], Payload]
 
@@ -103,17 +102,29 @@ def _open_xlsx(upload: Upload) -> Payload:
 _LINES = (".ndjson", ".jsonl", ".ldjson")
 
 BINARY_FORMATS: tuple[ReadableFormat, ...] = (
-    ReadableFormat(PayloadFormat.PARQUET, lambda upload: upload.head.startswith(MAGIC), _open_parquet),
-    ReadableFormat(PayloadFormat.XLSX, lambda upload: looks_like_workbook(upload.path, upload.head), _open_xlsx),
+    ReadableFormat(ParquetPayload, lambda upload: upload.head.startswith(MAGIC), _open_parquet),
+    ReadableFormat(XlsxPayload, lambda upload: looks_like_workbook(upload.path, upload.head), _open_xlsx),
 )
 
 TEXT_FORMATS: tuple[ReadableFormat, ...] = (
-    ReadableFormat(PayloadFormat.JSON, lambda upload: upload.first_character == "[", _open_json),
+    ReadableFormat(JsonPayload, lambda upload: upload.first_character == "[", _open_json),
     ReadableFormat(
-        PayloadFormat.NDJSON,
+        NdjsonPayload,
         lambda upload: upload.first_character == "{" or upload.is_named(*_LINES),
         _open_ndjson,
     ),
-    ReadableFormat(PayloadFormat.JSON, lambda upload: upload.is_named(".json"), _open_json),
-    ReadableFormat(PayloadFormat.CSV, lambda upload: True, _open_csv),
+    ReadableFormat(JsonPayload, lambda upload: upload.is_named(".json"), _open_json),
+    ReadableFormat(CsvPayload, lambda upload: True, _open_csv),
 )
+
+FORMATS: dict[str, type[Payload]] = {
+    payload.format: payload
+    for payload in sorted(
+        {readable.payload for readable in (*TEXT_FORMATS, *BINARY_FORMATS)}, key=lambda payload: payload.format
+    )
+}
+
+
+def is_flat(name: str) -> bool:
+    """`Payload.is_flat` of the named format. Raises KeyError for a format that is not read."""
+    return FORMATS[name].is_flat

@@ -12,7 +12,7 @@ from batch_pipeline.errors import RefusedError
 from batch_pipeline.payloads.chunking import CHUNK_BYTES, check_item_count, cut_text
 from batch_pipeline.payloads.encoding import TextFile
 from batch_pipeline.payloads.json_items import ChunkBuilder, ItemDecoder, ItemLimitError
-from batch_pipeline.payloads.model import Payload, PayloadFormat, RawChunk, ReadLimits
+from batch_pipeline.payloads.model import Payload, RawChunk, ReadLimits
 
 _BLANKS = re.compile(r"[ \t\n\r]*+")
 # A number, word or escape that the end of the text at hand cuts is reported at most this far before that end.
@@ -75,7 +75,8 @@ class TextBuffer:
 class JsonPayload(Payload):
     """A JSON array; its elements are the items."""
 
-    format = PayloadFormat.JSON
+    format = "json"
+    is_flat = False
 
     def __init__(self, text: TextFile, limits: ReadLimits, *, block_bytes: int) -> None:
         self._text = text

@@ -1,4 +1,4 @@
-"""What a payload reader gives: formats, limits, chunks of raw cells, and the interface of an open payload.
+"""What a payload reader gives: limits, chunks of raw cells, and the interface of an open payload.
 
 Nothing here knows how any format is read, and nothing here knows a resource's fields: text stays as uploaded.
 """
@@ -6,26 +6,12 @@ Nothing here knows how any format is read, and nothing here knows a resource's f
 from abc import ABC, abstractmethod
 from collections.abc import Iterator
 from dataclasses import dataclass
-from enum import IntEnum, StrEnum
+from enum import IntEnum
+from typing import ClassVar
 
 import pyarrow as pa
 
 from batch_pipeline.settings import Settings
-
-
-class PayloadFormat(StrEnum):
-    """The formats that are read. A further one is one more member and one module (see `formats`)."""
-
-    CSV = "csv"
-    JSON = "json"
-    NDJSON = "ndjson"
-    PARQUET = "parquet"
-    XLSX = "xlsx"
-
-    @property
-    def is_flat(self) -> bool:
-        """Whether its rows are cells under one header, so that every row has every column, and each cell is a text."""
-        return self not in (PayloadFormat.JSON, PayloadFormat.NDJSON)
 
 
 class CellKind(IntEnum):
@@ -108,14 +94,16 @@ class Payload(ABC):
     """An upload whose format, encoding and header are known to be good.
 
     Attributes:
-        format: what it was recognised as.
+        format: the name of its format, lower case.
+        is_flat: whether its rows are cells under one header: every row has every column, and each cell is a text.
         columns: flat: the header's names, trimmed and NFC, without the ``_`` columns of an errors file.
             JSON: ().
         was_compressed: it came in a gzip or zstd file.
         is_errors_file: it has a ``_row`` column, as errors files of a batch have.
     """
 
-    format: PayloadFormat
+    format: ClassVar[str]
+    is_flat: ClassVar[bool] = True
     columns: tuple[str, ...] = ()
     is_errors_file: bool = False
     was_compressed: bool = False

@@ -8,7 +8,7 @@ from batch_pipeline.errors import RefusedError
 from batch_pipeline.payloads.chunking import CHUNK_BYTES, check_item_count, cut_text
 from batch_pipeline.payloads.encoding import TextFile
 from batch_pipeline.payloads.json_items import ChunkBuilder, ItemDecoder, ItemLimitError
-from batch_pipeline.payloads.model import Payload, PayloadFormat, RawChunk, ReadLimits
+from batch_pipeline.payloads.model import Payload, RawChunk, ReadLimits
 
 _BLANK_CHARACTERS = " \t\r"
 
@@ -16,7 +16,8 @@ _BLANK_CHARACTERS = " \t\r"
 class NdjsonPayload(Payload):
     """Lines that hold one object each; lines of blanks are no rows. Lines end with LF or CRLF."""
 
-    format = PayloadFormat.NDJSON
+    format = "ndjson"
+    is_flat = False
 
     def __init__(self, text: TextFile, limits: ReadLimits, *, block_bytes: int) -> None:
         self._text = text

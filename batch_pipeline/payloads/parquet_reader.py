@@ -18,7 +18,7 @@ from batch_pipeline.payloads.artifacts import texts
 from batch_pipeline.payloads.chunking import CHUNK_BYTES, Piece, Unreadable, check_item_count, cut_text, rechunk
 from batch_pipeline.payloads.flat_header import FlatHeader, check_header
 from batch_pipeline.payloads.flat_rows import row_text, size_fault
-from batch_pipeline.payloads.model import Payload, PayloadFormat, RawChunk, ReadLimits
+from batch_pipeline.payloads.model import Payload, RawChunk, ReadLimits
 from batch_pipeline.payloads.parquet_sizes import decodable_rows
 
 MAGIC = b"PAR1"
@@ -28,7 +28,7 @@ PAGE_BUFFER_BYTES = 1 << 20
 class ParquetPayload(Payload):
     """A Parquet upload. Every row is one, also where all of its cells are null; a null is an empty cell."""
 
-    format = PayloadFormat.PARQUET
+    format = "parquet"
 
     def __init__(self, path: Path, limits: ReadLimits) -> None:
         self._path = path

@@ -9,7 +9,7 @@ from pathlib import Path
 from batch_pipeline.errors import RefusedError
 from batch_pipeline.payloads.compression import compression_of, decompress, inner_name
 from batch_pipeline.payloads.foreign import HEAD_BYTES, name_foreign
-from batch_pipeline.payloads.formats import BINARY_FORMATS, TEXT_FORMATS, Upload
+from batch_pipeline.payloads.formats import BINARY_FORMATS, FORMATS, TEXT_FORMATS, Upload
 from batch_pipeline.payloads.model import Payload, ReadLimits
 
 # Larger blocks were no faster; a block of very short rows takes many times its size while it is read.
@@ -60,8 +60,8 @@ def open_payload(
         if foreign := name_foreign(path, head):
             raise RefusedError(
                 "unsupported_format",
-                f"The file looks like {foreign}. CSV, JSON arrays, NDJSON and Parquet can be read, also compressed by "
-                "gzip or zstd, and Excel workbooks (XLSX).",
+                f"The file looks like {foreign}. What can be read: {', '.join(FORMATS).upper()}; all but XLSX also "
+                "compressed by gzip or zstd.",
             )
         readable = next(readable for readable in TEXT_FORMATS if readable.recognises(upload))
     payload = readable.opens(upload)

@@ -15,7 +15,7 @@ from batch_pipeline.payloads.chunking import Piece, Unreadable, check_item_count
 from batch_pipeline.payloads.flat_header import FlatHeader, check_header
 from batch_pipeline.payloads.flat_rows import row_text, size_fault, width_fault
 from batch_pipeline.payloads.foreign import open_archive
-from batch_pipeline.payloads.model import Payload, PayloadFormat, RawChunk, ReadLimits
+from batch_pipeline.payloads.model import Payload, RawChunk, ReadLimits
 from batch_pipeline.payloads.xlsx_cells import CellReader, SheetRow
 from batch_pipeline.payloads.xlsx_package import Check, check_text_size, read_workbook
 from batch_pipeline.payloads.xlsx_sheet import SheetParser, column_name
@@ -30,7 +30,7 @@ PIECE_CHARACTERS = 4 << 20
 class XlsxPayload(Payload):
     """A workbook's first visible sheet. Blank rows are no rows; cells under no header must be empty."""
 
-    format = PayloadFormat.XLSX
+    format = "xlsx"
 
     def __init__(self, path: Path, limits: ReadLimits, *, check: Check) -> None:
         self._path = path

@@ -16,7 +16,8 @@ from batch_pipeline.payloads.artifacts import (
     ResultWriter,
     flattened_columns,
 )
-from batch_pipeline.payloads.model import PayloadFormat, RawChunk
+from batch_pipeline.payloads.formats import is_flat
+from batch_pipeline.payloads.model import RawChunk
 from batch_pipeline.payloads.parsed import from_table, select
 from batch_pipeline.phases.attempt import Attempt
 from batch_pipeline.records.errors import ERRORS_SCHEMA
@@ -33,7 +34,7 @@ def write_errors(attempt: Attempt, phase: PhaseName) -> None:
         attempt.writing(phase, "errors.csv, errors.json", total=batch.work.items) as advance,
         borrowed(attempt.system.engine) as connection,
     ):
-        if not PayloadFormat(batch.work.format).is_flat:
+        if not is_flat(batch.work.format):
             rejected = (chunk.items for chunk, _ in _rejected(attempt, connection))
             columns = flattened_columns(columns, rejected, max_columns=attempt.system.settings.max_columns)
         csv_path, json_path = attempt.scratch / "errors.csv", attempt.scratch / "errors.json"

@@ -90,12 +90,10 @@ class Attempt:
 
     @property
     def action(self) -> Action:
-        """The batch's action."""
         return self.batch.address.action
 
     @property
     def organization_id(self) -> str:
-        """The batch's organization."""
         return self.batch.address.organization_id
 
     @property

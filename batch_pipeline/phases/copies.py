@@ -13,7 +13,8 @@ from batch_pipeline.batches.locks import Ownership
 from batch_pipeline.batches.model import Batch, PhaseName, PhaseStatus
 from batch_pipeline.errors import NotFoundError, StateError
 from batch_pipeline.payloads.artifacts import flattened_columns, write_csv_copy, write_json_copy
-from batch_pipeline.payloads.model import PayloadFormat, RawChunk
+from batch_pipeline.payloads.formats import is_flat
+from batch_pipeline.payloads.model import RawChunk
 from batch_pipeline.payloads.parsed import from_table
 from batch_pipeline.settings import MIB
 from batch_pipeline.storage import keys
@@ -80,7 +81,7 @@ def _write(system: System, batch: Batch, formats: list[CopyFormat]) -> None:
                     write_json_copy(file, _chunks(system, batch))
                 else:
                     columns = list(batch.work.columns)
-                    if not PayloadFormat(batch.work.format).is_flat:
+                    if not is_flat(batch.work.format):
                         limit = system.settings.max_columns
                         columns = flattened_columns(columns, _chunks(system, batch), max_columns=limit)
                     has_unreadable = batch.work.unreadable > 0

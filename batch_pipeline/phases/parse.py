@@ -38,7 +38,7 @@ def parse(attempt: Attempt) -> None:
 def _read(attempt: Attempt, payload: Payload, checksum: str, size: int) -> None:
     """Reads all chunks; the next one is read while the last one is being stored."""
     store, batch = attempt.system.store, attempt.batch
-    fields_vary = not payload.format.is_flat
+    fields_vary = not payload.is_flat
     columns: dict[str, None] = dict.fromkeys(payload.columns)
     read = unreadable = number = 0
     keep_last = attempt.options.duplicate_handling is DuplicateHandling.use_last
@@ -63,7 +63,7 @@ def _read(attempt: Attempt, payload: Payload, checksum: str, size: int) -> None:
     if equal:
         store.upload(equal_path, keys.equal_rows(batch.id))
     work = batch.work.with_(
-        format=payload.format.value,
+        format=payload.format,
         upload_bytes=size,
         compressed=payload.was_compressed,
         columns=tuple(columns),
@@ -108,7 +108,7 @@ def _check_columns(attempt: Attempt, payload: Payload) -> None:
             "The file is an errors file (it has a _row column), so it is not the whole of the records: "
             "upload it for merge, or remove its columns that begin with _.",
         )
-    if not payload.format.is_flat:
+    if not payload.is_flat:
         return  # fields of JSON items are each item's own
     mapped_id = mapping.get("id", "id")
     if attempt.action is Action.delete and mapped_id not in payload.columns:

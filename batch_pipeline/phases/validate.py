@@ -19,7 +19,8 @@ from batch_pipeline.loading.identity import deciding_keys
 from batch_pipeline.loading.reference_fields import referred_resources
 from batch_pipeline.loading.staging import FEW_ROWS, STEP_RULES, Connection, Staging, copy_table
 from batch_pipeline.payloads.equality import RowReader, without_rows
-from batch_pipeline.payloads.model import PayloadFormat, RawChunk
+from batch_pipeline.payloads.formats import is_flat
+from batch_pipeline.payloads.model import RawChunk
 from batch_pipeline.payloads.parsed import from_table
 from batch_pipeline.phases.attempt import Attempt
 from batch_pipeline.phases.copies import write_small_copies
@@ -139,7 +140,7 @@ def _stage_items(attempt: Attempt, connection: Connection, target: sql.Identifie
         ReadingOptions(
             mapping={header: name for name, header in options.column_mapping.items()},
             properties=options.properties,
-            blank_clears=attempt.blank_clears or not PayloadFormat(attempt.batch.work.format).is_flat,
+            blank_clears=attempt.blank_clears or not is_flat(attempt.batch.work.format),
         ),
         RuleContext(region=options.default_region or attempt.region),
         only_ids=attempt.action is Action.delete,

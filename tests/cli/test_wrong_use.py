@@ -14,7 +14,7 @@ from batch_pipeline.batches.ledger import Ledger
 from batch_pipeline.batches.model import Action
 from batch_pipeline.cli.main import main
 from batch_pipeline.local.s3 import free_port
-from batch_pipeline.payloads.model import PayloadFormat
+from batch_pipeline.payloads.formats import FORMATS
 from batch_pipeline.records.registry import RESOURCES
 from batch_pipeline.settings import get_settings
 
@@ -199,7 +199,7 @@ def test_help_names_every_resource_action_and_format(capsys: pytest.CaptureFixtu
             main([command, "--help"])
         assert ended.value.code == 0
         words = re.findall(r"\w+", capsys.readouterr().out)
-        for name in (*RESOURCES, *Action, *(each.upper() for each in PayloadFormat), "gzip", "zstd"):
+        for name in (*RESOURCES, *Action, *(name.upper() for name in FORMATS), "gzip", "zstd"):
             assert name in words
 
 

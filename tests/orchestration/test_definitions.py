@@ -1,52 +1,15 @@
-"""The code location as others see it: its names, its Launchpad form, and that only it knows Dagster."""
+"""The code location as others see it: its names and its Launchpad form."""
 
-import ast
-from pathlib import Path
 from typing import Any
 
 import pytest
 from dagster import DefaultSensorStatus
 
-import batch_pipeline
 from batch_pipeline.batches.options import OPTION_NAMES, BatchOptions
 from batch_pipeline.definitions import defs
 from batch_pipeline.orchestration import tags
 from batch_pipeline.orchestration.config import BatchConfig
 from batch_pipeline.records.registry import RESOURCES
-
-PACKAGE = Path(batch_pipeline.__file__).parent
-
-
-def _imported(path: Path) -> set[str]:
-    """The modules that a file imports when it runs, wherever in it; those for type checkers alone are no matter."""
-    tree = ast.parse(path.read_text())
-    for node in ast.walk(tree):
-        if isinstance(node, ast.If) and isinstance(node.test, ast.Name) and node.test.id == "TYPE_CHECKING":
-            node.body = []
-    names = set()
-    for node in ast.walk(tree):
-        if isinstance(node, ast.Import):
-            names |= {alias.name for alias in node.names}
-        elif isinstance(node, ast.ImportFrom) and node.module is not None:
-            names.add(node.module)
-    return names
-
-
-def test_only_orchestration_imports_dagster() -> None:
-    offenders = {
-        str(path.relative_to(PACKAGE))
-        for path in PACKAGE.rglob("*.py")
-        if any(name.split(".")[0].startswith("dagster") for name in _imported(path))
-    }
-    assert offenders
-    assert {name for name in offenders if not name.startswith("orchestration/")} == set()
-
-
-def test_phases_and_what_they_use_do_not_know_who_runs_them() -> None:
-    for folder in ("batches", "records", "payloads", "loading", "phases", "storage", "migrations"):
-        for path in (PACKAGE / folder).rglob("*.py"):
-            wrong = {name for name in _imported(path) if name.startswith("batch_pipeline.orchestration")}
-            assert not wrong, path
 
 
 def test_the_job_the_sensors_and_the_assets_have_the_names_that_others_rely_on() -> None:

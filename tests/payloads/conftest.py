@@ -8,7 +8,7 @@ import pytest
 from limits import default_limits
 
 from batch_pipeline.errors import RefusedError
-from batch_pipeline.payloads.model import CellKind, PayloadFormat, RawChunk
+from batch_pipeline.payloads.model import CellKind, RawChunk
 from batch_pipeline.payloads.reader import BLOCK_BYTES, open_payload
 
 
@@ -16,7 +16,7 @@ from batch_pipeline.payloads.reader import BLOCK_BYTES, open_payload
 class Reading:
     """What an upload was read as: rows as dicts of the fields they carry, kinds where a chunk has them."""
 
-    format: PayloadFormat
+    format: str
     columns: tuple[str, ...]
     is_errors_file: bool
     items: dict[int, dict[str, str]] = field(default_factory=dict)

@@ -14,7 +14,6 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from batch_pipeline.errors import RefusedError
-from batch_pipeline.payloads.model import PayloadFormat
 from batch_pipeline.payloads.parquet_sizes import decodable_rows
 
 MIDNIGHT = dt.datetime(2024, 1, 31, tzinfo=dt.UTC)
@@ -75,7 +74,7 @@ def test_each_type_is_read_as_the_text_of_its_values(read_upload, *, values, kin
     column = pa.array(values, kind)
     table = pa.table({"n": pa.array(range(len(values) * repeats)), "x": pa.chunked_array([column] * repeats)})
     reading = read_upload(parquet(table, row_group_size=5), "x.csv", chunk_rows=2)
-    assert reading.format == PayloadFormat.PARQUET
+    assert reading.format == "parquet"
     assert reading.columns == ("n", "x")
     assert [item["x"] for item in reading.items.values()] == texts * repeats
     assert all(kinds == {} for kinds in reading.kinds.values())

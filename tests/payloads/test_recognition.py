@@ -6,25 +6,24 @@ import zipfile
 import pytest
 
 from batch_pipeline.payloads.encoding import SCAN_BYTES
-from batch_pipeline.payloads.model import PayloadFormat
 
 
 @pytest.mark.parametrize(
     ("data", "name", "expected"),
     [
         ("a,b\n1,2\n", "x.json", None),
-        ("a,b\n1,2\n", "x", PayloadFormat.CSV),
-        ("a,b\n1,2\n", "x.csv", PayloadFormat.CSV),
-        ("a,b\n1,2\n", "x.xlsx", PayloadFormat.CSV),
-        ('[{"a":1}]', "x.csv", PayloadFormat.JSON),
-        (' \r\n\t[{"a":1}]', "x", PayloadFormat.JSON),
-        ("\ufeff[]", "x", PayloadFormat.JSON),
-        ('{"a":1}\n{"a":2}\n', "x.json", PayloadFormat.NDJSON),
-        ('{"a":1}\n', "x.csv", PayloadFormat.NDJSON),
-        ('{"a":1}\n', "x.NDJSON", PayloadFormat.NDJSON),
-        ('\n{"a":1}\n', "x.jsonl", PayloadFormat.NDJSON),
-        ('oops\n{"a":1}\n', "x.jsonl", PayloadFormat.NDJSON),
-        ('{"a":1,}\n{"a":2}\n', "x", PayloadFormat.NDJSON),
+        ("a,b\n1,2\n", "x", "csv"),
+        ("a,b\n1,2\n", "x.csv", "csv"),
+        ("a,b\n1,2\n", "x.xlsx", "csv"),
+        ('[{"a":1}]', "x.csv", "json"),
+        (' \r\n\t[{"a":1}]', "x", "json"),
+        ("\ufeff[]", "x", "json"),
+        ('{"a":1}\n{"a":2}\n', "x.json", "ndjson"),
+        ('{"a":1}\n', "x.csv", "ndjson"),
+        ('{"a":1}\n', "x.NDJSON", "ndjson"),
+        ('\n{"a":1}\n', "x.jsonl", "ndjson"),
+        ('oops\n{"a":1}\n', "x.jsonl", "ndjson"),
+        ('{"a":1,}\n{"a":2}\n', "x", "ndjson"),
     ],
 )
 def test_content_tells_the_format_and_the_name_where_it_does_not(read_upload, refusal_of, data, name, expected):

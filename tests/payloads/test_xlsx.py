@@ -16,7 +16,6 @@ from hypothesis import strategies as st
 from workbooks import MAIN, by_hand, by_openpyxl, excel_text, relations_to
 
 from batch_pipeline.payloads.compression import HARMLESS_BYTES
-from batch_pipeline.payloads.model import PayloadFormat
 
 
 @pytest.mark.parametrize(
@@ -49,7 +48,7 @@ from batch_pipeline.payloads.model import PayloadFormat
 def test_a_cell_is_read_as_excel_shows_it_at_full_length(read_upload, value, number_format, text):
     data = by_openpyxl([["a", "b"], ["x", value]], {"B2": number_format})
     reading = read_upload(data, "x.csv")
-    assert reading.format == PayloadFormat.XLSX
+    assert reading.format == "xlsx"
     assert reading.columns == ("a", "b")
     assert reading.items == {1: {"a": "x", "b": text}}
 
