@@ -194,7 +194,7 @@ class Work:
 
     Attributes:
         format: payload format, as detected.
-        upload_bytes: size of the upload as stored.
+        decoded_bytes: size of the readable cells as read (`RawChunk.decoded_bytes`).
         compressed: whether the upload is compressed.
         columns: the upload's own column names, in order; for JSON the union of the items' fields.
         items: items read, unreadable ones and equal ones included.
@@ -209,7 +209,7 @@ class Work:
     """
 
     format: str = ""
-    upload_bytes: int = 0
+    decoded_bytes: int = 0
     compressed: bool = False
     columns: tuple[str, ...] = ()
     items: int = 0

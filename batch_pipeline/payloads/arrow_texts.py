@@ -10,7 +10,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.types as pt
 
-from batch_pipeline.payloads.artifacts.texts import concat, concat_present, json_string, json_strings
+from batch_pipeline.payloads.texts import concat, concat_present, json_string, json_strings
 
 # Numbers of this many digits before or after the point are written out; larger or smaller ones keep their exponent.
 PLAIN_DIGITS = 21

@@ -79,7 +79,8 @@ def rechunk(pieces: Iterable[Piece], *, columns: tuple[str, ...], chunk_rows: in
     """Joins and cuts pieces, which have the same columns, into chunks of about ``chunk_rows`` rows."""
     fields = [pa.field("row", pa.int64()), *(pa.field(name, pa.string()) for name in columns)]
     schema = pa.schema(fields)
-    waiting = schema.empty_table()
+    pending: list[pa.Table] = []
+    rows = size = 0
     unreadable = Unreadable()
 
     def chunk(table: pa.Table, last_row: int | None) -> RawChunk:
@@ -88,16 +89,22 @@ def rechunk(pieces: Iterable[Piece], *, columns: tuple[str, ...], chunk_rows: in
 
     for piece in pieces:
         unreadable.extend(piece.unreadable)
-        arrays = [piece.rows, *piece.columns.values()]
-        waiting = pa.concat_tables([waiting, pa.Table.from_arrays(arrays, schema=schema)])
+        pending.append(pa.Table.from_arrays([piece.rows, *piece.columns.values()], schema=schema))
+        rows += len(piece.rows)
+        size += pending[-1].nbytes
+        is_full = len(unreadable.rows) >= chunk_rows or size + unreadable.characters >= CHUNK_BYTES
+        if not is_full and rows < chunk_rows:
+            continue
+        waiting = pa.concat_tables(pending)
         while waiting.num_rows >= chunk_rows:
             yield chunk(waiting.slice(0, chunk_rows), waiting.column(0)[chunk_rows - 1].as_py())
             waiting = waiting.slice(chunk_rows)
         if len(unreadable.rows) >= chunk_rows or waiting.nbytes + unreadable.characters >= CHUNK_BYTES:
             yield chunk(waiting, None)
             waiting = schema.empty_table()
-    if waiting.num_rows or unreadable.rows:
-        yield chunk(waiting, None)
+        pending, rows, size = [waiting], waiting.num_rows, waiting.nbytes
+    if rows or unreadable.rows:
+        yield chunk(pa.concat_tables(pending), None)
 
 
 def _one_array(column: pa.ChunkedArray) -> pa.Array:

@@ -15,7 +15,9 @@ from batch_pipeline.payloads.encoding import TextFile, decide_encoding
 from batch_pipeline.payloads.json_reader import JsonPayload
 from batch_pipeline.payloads.model import Payload, ReadLimits
 from batch_pipeline.payloads.ndjson_reader import NdjsonPayload, refuse_single_object
-from batch_pipeline.payloads.parquet_reader import MAGIC, ParquetPayload
+from batch_pipeline.payloads.parquet_decoder import MAGIC
+from batch_pipeline.payloads.parquet_reader import ParquetPayload
+from batch_pipeline.payloads.unsupported import is_text
 from batch_pipeline.payloads.xlsx_package import looks_like_workbook
 from batch_pipeline.payloads.xlsx_reader import XlsxPayload
 
@@ -27,8 +29,9 @@ class Upload:
     Attributes:
         path: a local, seekable copy of the upload.
         name: the name that its sender gave it.
-        head: its first bytes (`foreign.HEAD_BYTES`), as stored.
+        head: its first bytes (`unsupported.HEAD_BYTES`), as stored.
         block_bytes: how much is read at once.
+        stored_bytes: its size as it came.
         was_compressed: it came compressed; ``path``, ``name`` and ``head`` are those of what was in it.
         check: to be called often in long work before the first row; may raise to stop.
     """
@@ -38,6 +41,7 @@ class Upload:
     head: bytes
     limits: ReadLimits
     block_bytes: int
+    stored_bytes: int
     was_compressed: bool
     check: Callable[[], None]
 
@@ -87,7 +91,11 @@ def _open_ndjson(upload: Upload) -> Payload:
 
 
 def _open_parquet(upload: Upload) -> Payload:
-    return ParquetPayload(upload.path, upload.limits)
+    return ParquetPayload(upload.path, upload.limits, stored_bytes=upload.stored_bytes, check=upload.check)
+
+
+def _is_parquet(upload: Upload) -> bool:
+    return upload.head.startswith(MAGIC) and not is_text(upload.head)
 
 
 def _open_xlsx(upload: Upload) -> Payload:
@@ -102,7 +110,7 @@ def _open_xlsx(upload: Upload) -> Payload:
 _LINES = (".ndjson", ".jsonl", ".ldjson")
 
 BINARY_FORMATS: tuple[ReadableFormat, ...] = (
-    ReadableFormat(ParquetPayload, lambda upload: upload.head.startswith(MAGIC), _open_parquet),
+    ReadableFormat(ParquetPayload, _is_parquet, _open_parquet),
     ReadableFormat(XlsxPayload, lambda upload: looks_like_workbook(upload.path, upload.head), _open_xlsx),
 )
 

@@ -10,6 +10,7 @@ from enum import IntEnum
 from typing import ClassVar
 
 import pyarrow as pa
+import pyarrow.compute as pc
 
 from batch_pipeline.settings import Settings
 
@@ -88,6 +89,16 @@ class RawChunk:
     columns: dict[str, pa.StringArray]
     kinds: dict[str, pa.UInt8Array]
     unreadable: pa.Table
+
+    @property
+    def decoded_bytes(self) -> int:
+        """The size of its readable cells as UTF-8, with one separator for each."""
+        return sum(decoded_bytes(column) for column in self.columns.values())
+
+
+def decoded_bytes(column: pa.StringArray) -> int:
+    """The size of a column's texts as UTF-8, with one separator for each that is not null."""
+    return int((pc.sum(pc.binary_length(column)).as_py() or 0) + len(column) - column.null_count)
 
 
 class Payload(ABC):

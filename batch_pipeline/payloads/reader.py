@@ -1,6 +1,6 @@
 """Opening an upload for reading: the one way in, whatever its format.
 
-Which formats there are is the business of `formats`, what is told of others that of `foreign`.
+`formats` registers the formats that are read, `unsupported` names others.
 """
 
 from collections.abc import Callable
@@ -8,9 +8,9 @@ from pathlib import Path
 
 from batch_pipeline.errors import RefusedError
 from batch_pipeline.payloads.compression import compression_of, decompress, inner_name
-from batch_pipeline.payloads.foreign import HEAD_BYTES, name_foreign
 from batch_pipeline.payloads.formats import BINARY_FORMATS, FORMATS, TEXT_FORMATS, Upload
 from batch_pipeline.payloads.model import Payload, ReadLimits
+from batch_pipeline.payloads.unsupported import HEAD_BYTES, unsupported_format
 
 # Larger blocks were no faster; a block of very short rows takes many times its size while it is read.
 BLOCK_BYTES = 1 << 20
@@ -41,7 +41,7 @@ def open_payload(
     looks like), ``unreadable_file`` (encoding, with the byte offset; a broken file; no usable header; a
     single JSON object), ``duplicate_headers``, ``too_large`` (columns, the header itself, size once decompressed).
     """
-    head = _head(path)
+    head, stored_bytes = _head(path), path.stat().st_size
     compression = compression_of(head)
     if compression is not None:
         plain = path.with_name(path.name + PLAIN_SUFFIX)
@@ -54,13 +54,22 @@ def open_payload(
             )
     if not head:
         raise RefusedError("empty_file", "The file is empty (zero bytes): send one with a header or items.")
-    upload = Upload(path, name, head, limits, block_bytes, was_compressed=compression is not None, check=check)
+    upload = Upload(
+        path=path,
+        name=name,
+        head=head,
+        limits=limits,
+        block_bytes=block_bytes,
+        stored_bytes=stored_bytes,
+        was_compressed=compression is not None,
+        check=check,
+    )
     readable = next((readable for readable in BINARY_FORMATS if readable.recognises(upload)), None)
     if readable is None:
-        if foreign := name_foreign(path, head):
+        if found := unsupported_format(path, head):
             raise RefusedError(
                 "unsupported_format",
-                f"The file looks like {foreign}. What can be read: {', '.join(FORMATS).upper()}; all but XLSX also "
+                f"The file looks like {found}. What can be read: {', '.join(FORMATS).upper()}; all but XLSX also "
                 "compressed by gzip or zstd.",
             )
         readable = next(readable for readable in TEXT_FORMATS if readable.recognises(upload))

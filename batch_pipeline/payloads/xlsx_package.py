@@ -14,8 +14,8 @@ from urllib.parse import unquote
 
 from batch_pipeline.errors import RefusedError
 from batch_pipeline.payloads.compression import HARMLESS_BYTES
-from batch_pipeline.payloads.foreign import ZIP_ERRORS, archive_names, open_archive
 from batch_pipeline.payloads.model import ReadLimits
+from batch_pipeline.payloads.unsupported import ZIP_ERRORS, archive_names, open_archive
 from batch_pipeline.payloads.xlsx_xml import XmlReader, broken, refusing_what_is_broken, xml_blocks
 
 Check = Callable[[], None]

@@ -14,8 +14,8 @@ from batch_pipeline.errors import RefusedError
 from batch_pipeline.payloads.chunking import Piece, Unreadable, check_item_count, cut_text, rechunk
 from batch_pipeline.payloads.flat_header import FlatHeader, check_header
 from batch_pipeline.payloads.flat_rows import row_text, size_fault, width_fault
-from batch_pipeline.payloads.foreign import open_archive
 from batch_pipeline.payloads.model import Payload, RawChunk, ReadLimits
+from batch_pipeline.payloads.unsupported import open_archive
 from batch_pipeline.payloads.xlsx_cells import CellReader, SheetRow
 from batch_pipeline.payloads.xlsx_package import Check, check_text_size, read_workbook
 from batch_pipeline.payloads.xlsx_sheet import SheetParser, column_name

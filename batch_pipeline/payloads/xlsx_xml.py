@@ -10,7 +10,7 @@ from contextlib import contextmanager
 from xml.parsers import expat
 
 from batch_pipeline.errors import RefusedError
-from batch_pipeline.payloads.foreign import ZIP_ERRORS
+from batch_pipeline.payloads.unsupported import ZIP_ERRORS
 
 BLOCK_BYTES = 256 << 10
 

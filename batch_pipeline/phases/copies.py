@@ -20,7 +20,7 @@ from batch_pipeline.settings import MIB
 from batch_pipeline.storage import keys
 from batch_pipeline.system import System
 
-# Uploads up to this size are copied by their run.
+# Uploads up to this size are copied by their run: a copy has the decoded size, whatever the upload's own is.
 SMALL_UPLOAD_BYTES = 64 * MIB
 
 
@@ -68,7 +68,7 @@ def make_copies(system: System, batch_id: str) -> bool:
 
 def write_small_copies(system: System, batch: Batch) -> None:
     """Writes the copies of an upload that is small and kept; called by its run, which is at work alone."""
-    if can_be_copied(batch) and batch.work.upload_bytes <= SMALL_UPLOAD_BYTES:
+    if can_be_copied(batch) and batch.work.decoded_bytes <= SMALL_UPLOAD_BYTES:
         _write(system, batch, [copy_format for copy_format in CopyFormat if not _is_original(batch, copy_format)])
 
 

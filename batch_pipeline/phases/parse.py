@@ -32,15 +32,15 @@ def parse(attempt: Attempt) -> None:
     limits = ReadLimits.from_settings(attempt.system.settings)
     payload = open_payload(spool, name=file_name, limits=limits, check=attempt.check_seldom)
     _check_columns(attempt, payload)
-    _read(attempt, payload, checksum, spool.stat().st_size)
+    _read(attempt, payload, checksum)
 
 
-def _read(attempt: Attempt, payload: Payload, checksum: str, size: int) -> None:
+def _read(attempt: Attempt, payload: Payload, checksum: str) -> None:
     """Reads all chunks; the next one is read while the last one is being stored."""
     store, batch = attempt.system.store, attempt.batch
     fields_vary = not payload.is_flat
     columns: dict[str, None] = dict.fromkeys(payload.columns)
-    read = unreadable = number = 0
+    read = unreadable = decoded_bytes = number = 0
     keep_last = attempt.options.duplicate_handling is DuplicateHandling.use_last
     with (
         closing(EqualItems(attempt.scratch, fields_vary=fields_vary, keep_last=keep_last)) as equal_items,
@@ -56,6 +56,7 @@ def _read(attempt: Attempt, payload: Payload, checksum: str, size: int) -> None:
             columns |= dict.fromkeys(chunk.columns)
             read += len(chunk.rows)
             unreadable += chunk.unreadable.num_rows
+            decoded_bytes += chunk.decoded_bytes
         if stored is not None:
             stored.result()
         equal_path = attempt.scratch / "equal.parquet"
@@ -64,7 +65,7 @@ def _read(attempt: Attempt, payload: Payload, checksum: str, size: int) -> None:
         store.upload(equal_path, keys.equal_rows(batch.id))
     work = batch.work.with_(
         format=payload.format,
-        upload_bytes=size,
+        decoded_bytes=decoded_bytes,
         compressed=payload.was_compressed,
         columns=tuple(columns),
         items=read + unreadable,

@@ -1,8 +1,20 @@
 """Recognising formats and encodings: by content first, and refusing by name of what the file looks like."""
 
+import bz2
 import io
+import lzma
+import pickle
+import sqlite3
+import sys
+import tarfile
 import zipfile
+from collections.abc import Callable
+from pathlib import Path
 
+import numpy as np
+import pyarrow as pa
+import pyarrow.feather
+import pyarrow.orc
 import pytest
 
 from batch_pipeline.payloads.encoding import SCAN_BYTES
@@ -88,6 +100,84 @@ def test_other_formats_are_refused_naming_what_they_look_like(refusal_of, data, 
     refusal = refusal_of(data, name)
     assert refusal.code == "unsupported_format"
     assert looks_like in refusal.message
+
+
+# Cells with line breaks, so that a file of them has lines that look like text.
+TABLE = pa.table({"name": ["a\r\nb", "c\nd"] * 3000, "number": range(6000)})
+
+
+def _written(write: Callable[[io.BytesIO], object]) -> bytes:
+    file = io.BytesIO()
+    write(file)
+    return file.getvalue()
+
+
+def _arrow_stream(file: io.BytesIO) -> None:
+    with pa.ipc.new_stream(file, TABLE.schema) as writer:
+        writer.write_table(TABLE)
+
+
+def _tar(file: io.BytesIO) -> None:
+    with tarfile.open(fileobj=file, mode="w") as archive:
+        archive.addfile(tarfile.TarInfo("items.csv"))
+
+
+def _sqlite() -> bytes:
+    with sqlite3.connect(":memory:") as database:
+        database.execute("CREATE TABLE items (name TEXT)")
+        return database.serialize()
+
+
+SAMPLES: dict[str, tuple[Callable[[], bytes], str]] = {
+    "ORC": (lambda: _written(lambda file: pa.orc.write_table(TABLE, file)), "an ORC file"),
+    "ORC, zlib": (lambda: _written(lambda file: pa.orc.write_table(TABLE, file, compression="zlib")), "an ORC file"),
+    "Arrow file": (lambda: _written(lambda file: pa.feather.write_feather(TABLE, file)), "an Arrow file"),
+    "Arrow stream": (lambda: _written(_arrow_stream), "an Arrow stream"),
+    "SQLite": (_sqlite, "an SQLite database"),
+    "NumPy": (lambda: _written(lambda file: np.save(file, np.arange(9))), "a NumPy array"),
+    "pickle": (lambda: pickle.dumps(["a\nb"] * 9), "a Python pickle"),
+    "xz": (lambda: lzma.compress(b"a\nb\n" * 999), "an xz file"),
+    "bzip2": (lambda: bz2.compress(b"a\nb\n" * 999), "a bzip2 file"),
+    "lz4": (lambda: pa.Codec("lz4").compress(b"a\nb\n", asbytes=True), "an lz4 file"),
+    "tar": (lambda: _written(_tar), "a tar archive"),
+    "empty ZIP": (lambda: _written(lambda file: zipfile.ZipFile(file, "w").close()), "a ZIP archive"),
+    "program": (lambda: Path(sys.executable).resolve().read_bytes()[:99_999], "a program"),
+    # what no library here writes, by the published signatures
+    "Avro": (lambda: b"Obj\x01\x04\x14avro.codec\x08null\x16avro.schema\n\n", "an Avro file"),
+    "HDF5": (lambda: b"\x89HDF\r\n\x1a\n\x00\x00\x00\x00\x00\x08\x08\x00", "an HDF5 file"),
+    "Feather": (lambda: b"FEA1\x00\x00\x00\x00\nx\n", "a Feather file"),
+    "DuckDB": (lambda: b"\n\x01\n\x02\n\x03\n\x04DUCK\x40\x00\x00\x00", "a DuckDB database"),
+    "7-Zip": (lambda: b"7z\xbc\xaf\x27\x1c\x00\x04\n\n", "a 7-Zip archive"),
+    "RAR": (lambda: b"Rar!\x1a\x07\x01\x00\n", "a RAR archive"),
+    "TIFF": (lambda: b"II*\x00\n\x00\x00\x00\n", "a TIFF image"),
+    "BMP": (lambda: b"BM\n\x0d\x00\x00\x00\x00\x00\x00", "a BMP image"),
+    "WebP": (lambda: b"RIFF\n\x00\x00\x00WEBPVP8 ", "an image"),
+    "MP4": (lambda: b"\x00\x00\x00\x18ftypmp42\n", "an image or video"),
+    "MP3": (lambda: b"ID3\n\x04\x00\x00", "a sound file"),
+    "RTF": (lambda: b"{\\rtf1\\ansi\n}", "an RTF document"),
+    "PostScript": (lambda: b"%!PS-Adobe-3.0\n", "a PostScript document"),
+    "R": (lambda: b"RDX3\nX\n\x00\x00", "an R data file"),
+    "SPSS": (lambda: b"$FL2@(#) SPSS DATA FILE\n\x00", "an SPSS file"),
+    "deb": (lambda: b"!<arch>\ndebian-binary   \n", "an ar archive"),
+    "Access": (lambda: b"\x00\x01\x00\x00Standard ACE DB\x00\n", "an Access database"),
+    "compress": (lambda: b"\x1f\x9d\x90\n\x0a", "a compress (.Z) file"),
+    "Snappy": (lambda: b"\xff\x06\x00\x00sNaPpY\n", "a Snappy file"),
+}
+
+
+@pytest.mark.parametrize("sample", SAMPLES)
+def test_a_known_signature_is_recognised_whatever_line_breaks_follow(refusal_of, sample):
+    make, looks_like = SAMPLES[sample]
+    refusal = refusal_of(make(), "x.csv")
+    assert (refusal.code, looks_like in refusal.message) == ("unsupported_format", True), refusal.message
+
+
+@pytest.mark.parametrize(
+    "header", ["PARENT_ID,x", "PAR1,PAR2", "ORC,x", "ORCID;x", "BMI,x", "MZ,x", "ID3,x", "RIFF,x", "DUCK,DUCKS"]
+)
+def test_a_csv_file_may_begin_with_the_letters_of_a_signature(read_upload, header):
+    reading = read_upload(f"{header}\n1\n")
+    assert reading.format == "csv"
 
 
 @pytest.mark.parametrize(

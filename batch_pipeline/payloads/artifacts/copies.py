@@ -9,7 +9,7 @@ from typing import BinaryIO
 import numpy as np
 import pyarrow as pa
 
-from batch_pipeline.payloads.artifacts import texts
+from batch_pipeline.payloads import texts
 from batch_pipeline.payloads.artifacts.errors_csv import LINE_END, item_cells
 from batch_pipeline.payloads.artifacts.errors_json import json_items, unreadable_items
 from batch_pipeline.payloads.artifacts.json_array import JsonArrayFile

@@ -4,7 +4,7 @@ from collections.abc import Sequence
 from types import TracebackType
 from typing import BinaryIO, Self
 
-from batch_pipeline.payloads.artifacts import texts
+from batch_pipeline.payloads import texts
 from batch_pipeline.payloads.artifacts.columns import upload_columns
 from batch_pipeline.payloads.artifacts.errors_csv import csv_header, csv_lines
 from batch_pipeline.payloads.artifacts.errors_json import json_entries

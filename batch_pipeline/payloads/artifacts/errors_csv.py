@@ -8,7 +8,7 @@ from collections.abc import Sequence
 
 import pyarrow as pa
 
-from batch_pipeline.payloads.artifacts import texts
+from batch_pipeline.payloads import texts
 from batch_pipeline.payloads.artifacts.columns import flat_cells
 from batch_pipeline.payloads.artifacts.rejected import Merged, RejectedChunk
 from batch_pipeline.payloads.flat_header import CODES, ERRORS, RAW, ROW

@@ -3,7 +3,7 @@
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from batch_pipeline.payloads.artifacts import texts
+from batch_pipeline.payloads import texts
 from batch_pipeline.payloads.artifacts.rejected import Merged, RejectedChunk
 from batch_pipeline.payloads.model import CellKind, RawChunk
 

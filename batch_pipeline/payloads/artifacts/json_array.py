@@ -4,7 +4,7 @@ from typing import BinaryIO
 
 import pyarrow as pa
 
-from batch_pipeline.payloads.artifacts import texts
+from batch_pipeline.payloads import texts
 
 
 class JsonArrayFile:

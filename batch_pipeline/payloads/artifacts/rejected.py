@@ -7,7 +7,7 @@ import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
 
-from batch_pipeline.payloads.artifacts import texts
+from batch_pipeline.payloads import texts
 from batch_pipeline.payloads.model import RawChunk
 
 

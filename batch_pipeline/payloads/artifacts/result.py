@@ -6,7 +6,7 @@ from typing import BinaryIO, Self
 import numpy as np
 import pyarrow as pa
 
-from batch_pipeline.payloads.artifacts import texts
+from batch_pipeline.payloads import texts
 from batch_pipeline.payloads.artifacts.json_array import JsonArrayFile
 
 RESULT_SCHEMA = pa.schema(

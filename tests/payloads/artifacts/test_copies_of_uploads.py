@@ -8,7 +8,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from batch_pipeline.payloads.artifacts import flattened_columns, texts, write_csv_copy, write_json_copy
+from batch_pipeline.payloads import texts
+from batch_pipeline.payloads.artifacts import flattened_columns, write_csv_copy, write_json_copy
 
 TEXTS = st.text(st.characters(exclude_categories=["Cs"]), max_size=6) | st.sampled_from(["=x", "'a", '"', "a,b\r\nc"])
 

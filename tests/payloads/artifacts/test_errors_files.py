@@ -9,8 +9,8 @@ import pytest
 from rejected_samples import Verbatim, csv_chunk, error_table, json_chunk, one_error_each, read_csv, write_errors
 
 from batch_pipeline.payloads.artifacts import ErrorsWriter, RejectedChunk
-from batch_pipeline.payloads.artifacts.texts import PIECE_BYTES
 from batch_pipeline.payloads.model import RawChunk
+from batch_pipeline.payloads.texts import PIECE_BYTES
 
 
 def test_a_csv_item_is_written_as_uploaded_with_all_its_errors() -> None:

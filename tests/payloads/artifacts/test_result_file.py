@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from batch_pipeline.payloads.artifacts import RESULT_SCHEMA, ResultWriter
-from batch_pipeline.payloads.artifacts.texts import PIECE_BYTES
+from batch_pipeline.payloads.texts import PIECE_BYTES
 
 TEXTS = st.text(st.characters(exclude_categories=["Cs"]), max_size=6) | st.text('"\\\x00\n🚚', max_size=4)
 
