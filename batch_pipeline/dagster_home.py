@@ -1,7 +1,7 @@
-"""What Dagster's processes find in their environment: its database and its home. Does not import Dagster.
+"""The environment of Dagster's processes: its database and its home folder. Does not import Dagster.
 
-Dagster's tables live in the schema ``dagster`` of our database unless ``DAGSTER_POSTGRES_URL`` says
-otherwise, so that two sets of tables named by different people never meet.
+Dagster's tables are in the schema ``dagster`` of our database, unless ``DAGSTER_POSTGRES_URL`` names another place. The
+separate schema prevents name conflicts with our tables.
 """
 
 import os
@@ -16,7 +16,7 @@ from batch_pipeline.errors import SettingError
 from batch_pipeline.settings import Settings
 
 DAGSTER_SCHEMA = "dagster"
-# The code location, as workspace.yaml names it for those who run Dagster's processes themselves.
+# The names of the code location in workspace.yaml.
 MODULE_NAME = "batch_pipeline.definitions"
 LOCATION_NAME = "batch_pipeline"
 
@@ -29,10 +29,9 @@ _DAGSTER_YAML = _PACKAGE / "local" / "dagster.yaml"
 def dagster_database_url(database_url: str) -> str:
     """The URL of Dagster's tables: the same server and database by psycopg 2, in the schema ``dagster``.
 
-    ``database_url`` is in any form of a libpq URL; several hosts, a socket directory as ``?host=``, other
-    parameters and percent-encoded characters survive. The driver is named because dagster-postgres needs
-    psycopg 2, while a bare ``postgresql://`` means psycopg 3 from SQLAlchemy 2.1 on. Raises SettingError if
-    it is no such URL.
+    ``database_url`` is any libpq URL. Several hosts, a socket directory as ``?host=``, other parameters and
+    percent-encoded characters are kept. The driver is explicit because dagster-postgres needs psycopg 2, and a bare
+    ``postgresql://`` means psycopg 3 since SQLAlchemy 2.1. Raises SettingError if libpq can't parse the URL.
     """
     try:
         parameters = conninfo_to_dict(database_url)
@@ -41,8 +40,8 @@ def dagster_database_url(database_url: str) -> str:
     options = f"{with_server_keepalives(parameters.pop('options', None))} -csearch_path={DAGSTER_SCHEMA}"
     user, password = parameters.pop("user", None), parameters.pop("password", None)
     database = parameters.pop("dbname", None)
-    # Everything else goes where psycopg 2 hands it to libpq as it is. A network host too: SQLAlchemy reads
-    # "host:port" pairs out of the authority only for a single host.
+    # psycopg 2 passes query parameters to libpq unchanged. That includes hosts, because SQLAlchemy parses
+    # "host:port" of the authority only for a single host.
     query = {name: str(value) for name, value in {**client_keepalives(), **parameters}.items()}
     return URL.create(
         "postgresql+psycopg2",
@@ -54,17 +53,17 @@ def dagster_database_url(database_url: str) -> str:
 
 
 def prepare_dagster_home(data_dir: Path) -> Path:
-    """A home folder for Dagster in ``data_dir``, with this package's dagster.yaml as it is now."""
+    """Creates a home folder for Dagster in ``data_dir`` with this package's dagster.yaml; returns it."""
     home = data_dir.resolve() / "dagster_home"
     home.mkdir(mode=0o700, parents=True, exist_ok=True)
-    home.chmod(0o700)  # what runs print goes to a folder in it
+    home.chmod(0o700)  # it contains the output of runs
     shutil.copyfile(_DAGSTER_YAML, home / "dagster.yaml")
     (home / "dagster.yaml").chmod(0o600)
     return home
 
 
 def dagster_environment(settings: Settings, *, data_dir: Path) -> dict[str, str]:
-    """The variables that Dagster's processes need, those that are set already as they are.
+    """The environment variables that Dagster's processes need. Variables that are set keep their values.
 
     ``DAGSTER_HOME`` is the repository's ``dagster_home`` in a checkout, else a folder in ``data_dir``.
     Raises SettingError if neither DAGSTER_POSTGRES_URL nor BATCH_DATABASE_URL is set.

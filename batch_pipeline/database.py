@@ -1,4 +1,4 @@
-"""How this system talks to PostgreSQL: an SQLAlchemy engine for the ledger, psycopg 3 connections for bulk work."""
+"""Connections to PostgreSQL: an SQLAlchemy engine for the ledger, psycopg 3 connections for bulk work."""
 
 import math
 import time
@@ -17,16 +17,16 @@ from batch_pipeline.errors import SettingError, UnavailableError
 Connection = psycopg.Connection[tuple[Any, ...]]
 
 CONNECT_TIMEOUT_SECONDS = 10
-# A machine that vanishes sends no FIN, and by TCP's defaults the server would keep its locks for two hours. With these
-# a dead peer is noticed within 35 s, by either side: 20 s of silence, then three probes; or 30 s of data that nobody
-# acknowledges. PostgreSQL ignores them on a unix socket.
+# A machine that vanishes sends no FIN, and with TCP's defaults the server keeps its locks for two hours. With these
+# values, either side notices a dead peer within 35 s: after 20 s of silence and three probes, or after 30 s of
+# unacknowledged data. PostgreSQL ignores them on a unix socket.
 _KEEPALIVE = {
     "tcp_keepalives_idle": 20,  # seconds
     "tcp_keepalives_interval": 5,  # seconds
     "tcp_keepalives_count": 3,
     "tcp_user_timeout": 30_000,  # milliseconds
 }
-# For so long a connection that was given back is taken to be alive: no server restarts as fast.
+# A connection that was returned to the pool within this time is assumed to be alive: no server restarts as fast.
 TRUSTED_SECONDS = 0.25
 _AT_REST_SINCE = "at_rest_since"
 
@@ -34,18 +34,18 @@ _AT_REST = (TransactionStatus.IDLE, TransactionStatus.INTRANS, TransactionStatus
 
 
 def connect(database_url: str, *, autocommit: bool = False) -> Connection:
-    """A psycopg connection for bulk work. Raises UnavailableError, with the server's own words on one line."""
+    """Opens a psycopg connection. Raises UnavailableError with the server's message on one line, and SettingError."""
     parameters = connection_parameters(database_url)
     try:
         return psycopg.connect("", autocommit=autocommit, **parameters)
-    except psycopg.ProgrammingError as error:  # of a single parameter, which it names
+    except psycopg.ProgrammingError as error:  # it names one wrong parameter, without the URL
         raise SettingError(f"BATCH_DATABASE_URL can't be used: {_one_line(error)}") from None
     except psycopg.OperationalError as error:
         raise UnavailableError("database", f"The database can't be reached: {_one_line(error)}") from None
 
 
 def connection_parameters(database_url: str) -> dict[str, Any]:
-    """What psycopg is to connect with. Raises SettingError where the URL is none."""
+    """The connection parameters for psycopg. Raises SettingError if libpq can't parse the URL."""
     defaults = {"connect_timeout": CONNECT_TIMEOUT_SECONDS, "application_name": "batch_pipeline", **client_keepalives()}
     try:
         given = conninfo_to_dict(database_url)
@@ -57,7 +57,7 @@ def connection_parameters(database_url: str) -> dict[str, Any]:
 
 
 def client_keepalives() -> dict[str, Any]:
-    """Parameters of libpq that make this side notice a server whose machine is gone."""
+    """libpq parameters with which the client notices that the server's machine has vanished."""
     return {
         "keepalives": 1,
         **{name.replace("tcp_keepalives", "keepalives"): value for name, value in _KEEPALIVE.items()},
@@ -65,20 +65,23 @@ def client_keepalives() -> dict[str, Any]:
 
 
 def with_server_keepalives(options: object) -> str:
-    """The `options` of a libpq URL, after which make the server notice a client whose machine is gone."""
+    """The `options` of a libpq URL, extended so that the server notices that the client's machine has vanished.
+
+    Settings in the URL take precedence.
+    """
     settings = " ".join(f"-c{name}={value}" for name, value in _KEEPALIVE.items())
-    return f"{settings} {options}" if options else settings  # the last one counts: the URL's own
+    return f"{settings} {options}" if options else settings  # PostgreSQL uses the last value
 
 
 def create_engine(database_url: str) -> sa.Engine:
-    """An engine whose connections come from `connect`: any libpq form of URL works, socket directories included."""
+    """An engine that opens its connections with `connect`, so any libpq URL works, also with a socket directory."""
     engine = sa.create_engine(
         "postgresql+psycopg://",
         creator=lambda: connect(database_url),
         pool_size=4,
-        max_overflow=-1,  # who holds a connection may need another: a bound could make all wait for each other
+        max_overflow=-1,  # a thread that holds a connection may need another, so a limit could cause a deadlock
         pool_recycle=1800,
-        hide_parameters=True,  # they may be customers' values, and errors end in logs
+        hide_parameters=True,  # parameters may be customers' values, and errors are logged
     )
     sa.event.listen(engine, "checkin", _note_time)
     sa.event.listen(engine, "checkout", _require_alive)
@@ -90,9 +93,9 @@ def _note_time(_: Any, record: sa.pool.ConnectionPoolEntry) -> None:
 
 
 def _require_alive(connection: Connection, record: sa.pool.ConnectionPoolEntry, _: Any) -> None:
-    """Makes the pool connect anew where a connection was lost while it rested there.
+    """Makes the pool replace a connection that was lost while idle.
 
-    A round trip for each loan would cost as much as many a statement (what SQLAlchemy's own pre-ping does).
+    SQLAlchemy's pre-ping does the same at each checkout; that round trip costs as much as a short statement.
     """
     if time.monotonic() - record.info.get(_AT_REST_SINCE, math.inf) < TRUSTED_SECONDS:
         return
@@ -104,9 +107,9 @@ def _require_alive(connection: Connection, record: sa.pool.ConnectionPoolEntry, 
 
 @contextmanager
 def borrowed(engine: sa.Engine, **settings: str) -> Iterator[Connection]:
-    """A psycopg connection of the engine's pool, for bulk work, with these settings of PostgreSQL while it is borrowed.
+    """Borrows a psycopg connection from the engine's pool, with these PostgreSQL settings until it is returned.
 
-    Its transaction is committed in the end, or rolled back after an exception.
+    Commits its transaction at the end, or rolls it back after an exception.
     """
     pooled = engine.raw_connection()
     connection = pooled.driver_connection
@@ -119,24 +122,24 @@ def borrowed(engine: sa.Engine, **settings: str) -> Iterator[Connection]:
     finally:
         try:
             if connection.info.transaction_status not in _AT_REST:
-                raise psycopg.OperationalError("lost, or left in the midst of a statement")
+                raise psycopg.OperationalError("lost, or still executing a statement")
             connection.rollback()
             if settings:
                 _execute_alone(connection, sql.SQL("RESET ALL"))
         except psycopg.Error:
-            pooled.invalidate()  # whoever borrows next gets a new one
+            pooled.invalidate()  # the next caller gets a new connection
         else:
             pooled.close()
 
 
 def set_in_session(connection: Connection, settings: Mapping[str, str]) -> None:
-    """Changes settings of PostgreSQL for the session. The connection must be outside of a transaction."""
+    """Changes PostgreSQL settings for the session. The connection must not be in a transaction."""
     each = [sql.SQL("set_config({}, {}, false)").format(name, value) for name, value in settings.items()]
     _execute_alone(connection, sql.SQL("SELECT {}").format(sql.SQL(", ").join(each)))
 
 
 def _execute_alone(connection: Connection, statement: sql.SQL | sql.Composed) -> None:
-    """In one round trip, not three: without BEGIN and COMMIT."""
+    """Executes the statement in one round trip instead of three: without BEGIN and COMMIT."""
     before = connection.autocommit
     if not before:
         connection.autocommit = True
@@ -160,7 +163,7 @@ def translating_outages() -> Iterator[None]:
 
 
 def is_outage(error: psycopg.Error) -> bool:
-    """Whether the error means that the server or the connection is gone (SQLSTATE class 08, 57P, or none at all)."""
+    """Whether the server or the connection is gone, or the server is full (SQLSTATE 08, 57P, 53300 or none)."""
     return isinstance(error, psycopg.OperationalError) and (
         error.sqlstate is None or error.sqlstate.startswith(("08", "57P", "53300"))
     )
@@ -171,6 +174,6 @@ def _one_line(error: BaseException) -> str:
 
 
 def _first_line(error: BaseException) -> str:
-    """What went wrong; the lines below it are advice to the server's administrator."""
+    """The error's first line; further lines are advice for the server's administrator."""
     lines = str(error).strip().splitlines()
     return lines[0] if lines else type(error).__name__

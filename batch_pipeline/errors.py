@@ -1,7 +1,7 @@
 """The errors that this package raises on purpose.
 
-Every one has a stable snake_case ``code`` and a message that says what happened, to what, and what to do.
-`BatchError` is the base; the kinds differ in who has to act and whether trying again can help.
+Each has a stable snake_case ``code`` and a message: what happened, to what, and what to do. `BatchError` is the base
+class. The subclasses differ in who must act and whether a retry can help.
 """
 
 import errno
@@ -23,11 +23,11 @@ class BatchError(Exception):
 
 
 class RefusedError(BatchError):
-    """The payload or request as a whole is refused: permanent, and for its sender to correct."""
+    """The payload or request is refused as a whole. Permanent: the sender must correct it."""
 
 
 class WrongValuesError(RefusedError):
-    """A request has wrong values; `errors` names each, as "field: what is wrong"."""
+    """A request has wrong values; `errors` has one "field: error" for each."""
 
     def __init__(self, errors: list[str]) -> None:
         super().__init__("invalid_request", "The request has wrong values.")
@@ -35,14 +35,14 @@ class WrongValuesError(RefusedError):
 
 
 class TooLargeError(RefusedError):
-    """The request is larger than a limit, which the message names."""
+    """The request exceeds a size limit; the message names it."""
 
     def __init__(self, message: str) -> None:
         super().__init__("too_large", message)
 
 
 class BusyError(BatchError):
-    """What was asked for could not be had within the time that the caller waits; trying again can help."""
+    """The request could not be served within the caller's maximum wait. A retry can help."""
 
 
 class SettingError(BatchError):
@@ -53,7 +53,7 @@ class SettingError(BatchError):
 
 
 class UnavailableError(BatchError):
-    """A service this system needs (database, storage, Dagster) can't be reached: trying later can help."""
+    """A required service (database, storage, Dagster) can't be reached. A later retry can help."""
 
     def __init__(self, service: str, message: str) -> None:
         super().__init__(f"{service}_unavailable", message)
@@ -61,7 +61,7 @@ class UnavailableError(BatchError):
 
 
 class DiskFullError(BatchError):
-    """The local disk of this machine is full: not the storage service's fault, and nothing the payload can help."""
+    """The local disk of this machine is full. Neither the storage service nor the payload is the cause."""
 
     def __init__(self) -> None:
         super().__init__(
@@ -71,21 +71,21 @@ class DiskFullError(BatchError):
 
 
 def is_disk_full(error: BaseException) -> bool:
-    """Whether the error says that the local disk, or the account's quota of it, is full."""
+    """Whether the error means that the local disk or the user's disk quota is full."""
     return isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT)
 
 
 class NotFoundError(BatchError):
-    """The named thing does not exist (for this caller)."""
+    """The named object does not exist, or not for this caller."""
 
 
 class StateError(BatchError):
-    """The batch's state does not allow what was asked for, or an illegal transition was attempted."""
+    """The batch's state does not allow the request, or the transition is illegal."""
 
 
 class YieldedSlotError(BatchError):
-    """This run ended, its batch still queued, so that the run it was waiting for can have its slot."""
+    """The run ends while its batch is queued, so that the run it waits for can use its slot."""
 
 
 class SupersededError(BatchError):
-    """This run lost its place (turn, attempt or batch) to a successor and must write nothing more."""
+    """The run lost its turn, its attempt is not the newest, or its batch has ended. It must write nothing more."""

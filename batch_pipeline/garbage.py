@@ -1,4 +1,4 @@
-"""How often Python looks for garbage: seldom while a process starts, as usual in one that lives long."""
+"""Frequency of Python's garbage collection: low while a process starts, the default in a long-lived process."""
 
 import gc
 
@@ -6,14 +6,14 @@ _USUAL = gc.get_threshold()
 
 
 def collect_seldom() -> None:
-    """For the start of a process, and for one that ends soon.
+    """Sets a high threshold, for the start of a process and for short processes.
 
-    Imports make hundreds of thousands of objects, which stay. To look through them again for every 700 new ones,
-    Python's default, takes a sixth of the time in which a run or a command starts.
+    Imports create hundreds of thousands of objects that stay. With Python's default threshold of 700 new objects,
+    collections take a sixth of the start time of a run or a command.
     """
     gc.set_threshold(10_000, 10, 10)
 
 
 def collect_as_usual() -> None:
-    """For servers: what they no longer need would pile up, as most of it is part of a reference cycle."""
+    """Restores Python's default, for servers: most of their garbage is in reference cycles and would accumulate."""
     gc.set_threshold(*_USUAL)

@@ -1,6 +1,6 @@
-"""Settings: environment variables ``BATCH_…``, read once and checked, each with its default and unit.
+"""Settings: environment variables ``BATCH_…``, read and checked once per process.
 
-The README's table of settings lists the same names; `Settings` is where they are defined.
+`Settings` defines their names, defaults and units. The README's table repeats them; a test compares the two.
 """
 
 from functools import lru_cache
@@ -24,7 +24,7 @@ class Settings(BaseSettings):
     database_url: SecretStr | None = Field(None, description="PostgreSQL, any libpq URL: postgresql://…")
     storage_url: str | None = Field(None, description="Bucket and prefix: s3://bucket/prefix")
     storage_public_endpoint: str | None = Field(
-        None, description="Endpoint under which callers reach storage, where it differs from ours"
+        None, description="Endpoint of storage for callers, if it differs from ours"
     )
 
     max_items: int = Field(50_000_000, gt=0, description="Items per batch")
@@ -55,13 +55,13 @@ class Settings(BaseSettings):
     mixed_wait_seconds: float = Field(
         30.0, gt=0, allow_inf_nan=False, description="How long a call in mode mixed waits for validation"
     )
-    upload_url_seconds: int = Field(3600, ge=1, le=7 * 24 * 3600, description="How long an upload URL is good for")
-    download_url_seconds: int = Field(3600, ge=1, le=7 * 24 * 3600, description="How long a download URL is good for")
+    upload_url_seconds: int = Field(3600, ge=1, le=7 * 24 * 3600, description="Validity of an upload URL")
+    download_url_seconds: int = Field(3600, ge=1, le=7 * 24 * 3600, description="Validity of a download URL")
     api_requests_per_minute: int = Field(
-        6000, gt=0, description="API calls of one organization, per process of the API; as many at once"
+        6000, gt=0, description="API calls of one organization per API process; also the size of a burst"
     )
     dagster_url: str | None = Field(
-        None, description="Address of the Dagster webserver, by which the API starts runs at once"
+        None, description="Address of the Dagster webserver, with which the API launches runs at once"
     )
     chunk_rows: int = Field(50_000, ge=1, le=1_000_000, description="Items per chunk, read and written at once")
     database_writers: int = Field(2, ge=1, le=32, description="Connections that one batch writes with")
@@ -69,13 +69,15 @@ class Settings(BaseSettings):
         0.0,
         ge=0,
         allow_inf_nan=False,
-        description="Age an inbox file must have; the embedded store, where files grow, uses 2",
+        description="Minimum age of an inbox file; the embedded store, where files grow, uses 2",
     )
-    inbox_files_per_tick: int = Field(500, gt=0, description="Files that one sensor tick takes in at most")
-    # A run is a process of 200 to 300 MB that loads one or two cores: ten fit a small machine, of which those waiting
-    # for their turn cost nothing but memory.
-    concurrent_runs: int = Field(10, ge=1, description="Batches that run at once, for the daemon")
-    organization_runs: int = Field(4, ge=1, description="Batches of one organization that run at once, for the daemon")
+    inbox_files_per_tick: int = Field(500, gt=0, description="Most files that one sensor tick takes in")
+    # A run is a process of 200 to 300 MB that uses one or two cores. Ten fit a small machine; a run that waits for its
+    # turn uses only memory.
+    concurrent_runs: int = Field(10, ge=1, description="Batches that run at once; read by the daemon")
+    organization_runs: int = Field(
+        4, ge=1, description="Batches of one organization that run at once; read by the daemon"
+    )
 
     @field_validator("database_url")
     @classmethod
@@ -103,20 +105,20 @@ class Settings(BaseSettings):
         return value
 
     def require_database_url(self) -> str:
-        """The database URL in libpq's form, or SettingError where none is set."""
+        """The database URL, in libpq's form. Raises SettingError if it is not set."""
         if self.database_url is None:
             raise SettingError("BATCH_DATABASE_URL is not set: give it as postgresql://user@host/database")
         return self.database_url.get_secret_value()
 
     def require_storage_url(self) -> str:
-        """The storage URL, or SettingError where none is set."""
+        """The storage URL. Raises SettingError if it is not set."""
         if self.storage_url is None:
             raise SettingError("BATCH_STORAGE_URL is not set: give it as s3://bucket/prefix")
         return self.storage_url
 
 
 def load_settings() -> Settings:
-    """Reads the environment. Raises SettingError, one line naming each wrong variable (never a secret's value)."""
+    """Reads the environment. Raises SettingError with one line that names each wrong variable, without its value."""
     try:
         return Settings()
     except ValidationError as error:

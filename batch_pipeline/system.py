@@ -1,4 +1,4 @@
-"""The system that batches run in: settings, database, ledger and storage, opened together."""
+"""Opens the settings, database, ledger and storage that batches need, as one object."""
 
 import os
 from collections.abc import Iterator
@@ -17,7 +17,7 @@ from batch_pipeline.storage.store import Store
 
 @dataclass(frozen=True)
 class System:
-    """What every part of the work needs."""
+    """The open system: settings, database, ledger and storage."""
 
     settings: Settings
     database_url: str
@@ -28,9 +28,9 @@ class System:
 
 @contextmanager
 def open_system(settings: Settings | None = None) -> Iterator[System]:
-    """Opens the system that the settings name. Raises SettingError where one is missing.
+    """Opens the system for the settings, by default the process's. Raises SettingError if a setting is missing.
 
-    Connections are made on first use, so an outage shows there.
+    Connections are opened on first use, so an outage is raised there.
     """
     settings = settings or get_settings()
     database_url = settings.require_database_url()
@@ -45,11 +45,11 @@ def open_system(settings: Settings | None = None) -> Iterator[System]:
 
 @contextmanager
 def shared_system() -> Iterator[System]:
-    """The system that the settings name, kept open for the next caller. Any number of threads may use it at once.
+    """The process's system, kept open for later callers. Threads may use it concurrently.
 
-    For processes that live long and use it again and again, for a short time each. It is opened anew after an
-    exception in the ``with`` block, and where settings or AWS_ variables changed; the old one is closed when its last
-    user leaves. Raises as `open_system`.
+    For long-lived processes that use it often and briefly. It is reopened after an exception in the ``with`` block and
+    after a change of settings or AWS_ variables. The previous one is closed when its last user leaves. Raises as
+    `open_system`.
     """
     global _shared  # noqa: PLW0603 - the process's own
     opened_with = (get_settings(), {name: text for name, text in os.environ.items() if name.startswith("AWS_")})
@@ -78,7 +78,7 @@ def shared_system() -> Iterator[System]:
 
 @dataclass
 class _Shared:
-    """A system that is open; `closing` closes it."""
+    """An open system with the number of its users; `closing` closes it."""
 
     system: System
     opened_with: tuple[Settings, dict[str, str]] = field(repr=False)

@@ -1,1 +1,1 @@
-"""Batches: what they are, their states, and the ledger that keeps them."""
+"""Batches: their model, their states, and the ledger that stores them."""

@@ -1,8 +1,8 @@
-"""The one way in: every batch is accepted here, whoever makes it (API, inbox, command line, Launchpad, rejected items).
+"""Accepts batches: the only way in for the API, the inbox, the command line, the Launchpad and rejected items.
 
-One transaction records the batch, its payload with its place in the order of arrival, and the keys that make it unique:
-the caller's idempotency key, or the object version that it was taken from. So there is no batch that waits for a
-payload which nobody will bring, and no payload that is taken in twice.
+One transaction records the batch, its payload, its place in the order of arrival and its unique keys: the caller's
+idempotency key and the version of the source object. A crash therefore leaves no batch without its payload, and no
+payload becomes two batches.
 """
 
 from dataclasses import asdict, dataclass
@@ -26,9 +26,9 @@ CLAIM_SECONDS = 20  # seconds that the API has to launch the run before the sens
 
 @dataclass(frozen=True)
 class NewBatch:
-    """What is known of a batch when it is accepted. None is unknown: an inbox folder may name no known resource.
+    """A batch to accept. Organization, resource and action are None if an inbox folder names none that exists.
 
-    `source_version` identifies the object that the batch was taken from: while it is recorded, no other batch has it.
+    `source_version` identifies the version of the source object. It is unique among the batches that record one.
     """
 
     id: str
@@ -46,7 +46,7 @@ class NewBatch:
     updated_by: str = "system"
 
     def to_row(self) -> dict[str, Any]:
-        """The columns of its row."""
+        """The columns of the new row in `batches`."""
         return {
             "id": self.id,
             "organization_id": self.organization_id,
@@ -73,10 +73,10 @@ class ArrivedPayload:
     """A payload in storage.
 
     Attributes:
-        key: where it lies.
-        saved: whether it is kept for download.
-        starter: who starts its run.
-        claim_seconds: how long the sensor leaves the launch to the caller.
+        key: key of the object in storage.
+        saved: whether the object is kept for download.
+        starter: who starts the batch's run.
+        claim_seconds: seconds that the caller has to launch the run before the sensor does; None: no claim.
     """
 
     key: str
@@ -86,7 +86,7 @@ class ArrivedPayload:
 
 
 class Accepted(NamedTuple):
-    """The batch, and whether it is new: an idempotency key or a source version may have one already."""
+    """The batch; `is_new` is False if its idempotency key or source version already had a batch."""
 
     batch: Batch
     is_new: bool
@@ -94,7 +94,7 @@ class Accepted(NamedTuple):
 
 @dataclass(frozen=True)
 class IdempotencyKey:
-    """A caller's own key of a request, and the SHA-256 of the request's body."""
+    """The key that a caller chose for a request, and the SHA-256 of the request's body."""
 
     key: str
     body_hash: bytes
@@ -109,18 +109,17 @@ def accept(
     idempotency: IdempotencyKey | None = None,
     only_if_turn_is_free: bool = False,
 ) -> Accepted:
-    """Records the batch, or finds the one that has its idempotency key or source version.
+    """Records the batch, or returns the existing batch with its idempotency key or source version.
 
-    A batch without a payload awaits its file. One that is `refused` is recorded as failed: it never runs, and its
-    payload is kept for its sender.
+    A batch without a payload waits for its file. A batch with `refused` is recorded as failed: it never runs, and its
+    payload is kept for the sender. Batches of the same records that arrive later run later.
 
-    Raises StateError (`idempotency_conflict`) for a key that was used with another body and, with
-    `only_if_turn_is_free`, BusyError (`resource_busy`) if another batch of the same records is live; otherwise every
-    batch of these records that arrives later comes after this one. Nothing is recorded if it raises.
+    Raises StateError (`idempotency_conflict`) if the key was used with another body. With `only_if_turn_is_free`,
+    raises BusyError (`resource_busy`) if another batch of the same records is live. If it raises, it records nothing.
     """
     with translating_outages(), engine.begin() as connection:
         if idempotency is not None:
-            holder = _take(connection, idempotency, new)
+            holder = _claim_key(connection, idempotency, new)
             if holder != new.id:
                 return Accepted(batch_from_row(get_row(connection, holder)), is_new=False)
         row = new.to_row()
@@ -156,9 +155,9 @@ def _arrival(payload: ArrivedPayload, place: int) -> dict[str, Any]:
 
 
 def attach_payload(engine: sa.Engine, batch_id: str, payload: ArrivedPayload) -> Batch:
-    """Gives a batch that awaits its file this payload, and a place in the order of arrival; it now awaits its run.
+    """Records the payload of a batch that awaits its file, with a place in the order of arrival, and requests its run.
 
-    A batch that has its payload, or that has ended, stays as it is. Returns the batch. Raises NotFoundError.
+    Changes nothing if the batch has a payload or has ended. Returns the batch. Raises NotFoundError.
     """
     with translating_outages(), engine.begin() as connection:
         batch = batch_from_row(get_row(connection, batch_id, lock=True))
@@ -170,27 +169,27 @@ def attach_payload(engine: sa.Engine, batch_id: str, payload: ArrivedPayload) ->
 
 
 def release_source(engine: sa.Engine, batch_id: str) -> None:
-    """Forgets the object version that the batch was taken from: a later object is another one, however alike."""
+    """Clears the batch's source version, so that a later object with an equal version becomes a new batch."""
     statement = sa.update(batches).where(batches.c.id == batch_id).values(source_version=None)
     with translating_outages(), engine.begin() as connection:
         connection.execute(statement)
 
 
 def find_accepted(engine: sa.Engine, organization_id: str, idempotency: IdempotencyKey) -> Batch | None:
-    """The batch that the key stands for. Raises StateError (`idempotency_conflict`) for a key with another body."""
+    """The batch of the key, or None. Raises StateError (`idempotency_conflict`) if the key came with another body."""
     with translating_outages(), engine.connect() as connection:
-        holder = _holder(connection, organization_id, idempotency)
+        holder = _find_key_holder(connection, organization_id, idempotency)
         return None if holder is None else batch_from_row(get_row(connection, holder))
 
 
 def is_turn_free(engine: sa.Engine, organization_id: str, resource: str) -> bool:
-    """Whether no batch of these records is live: a cheap look before `accept` decides."""
+    """Whether no batch of these records is live. A cheap check before `accept`, which decides."""
     with translating_outages(), engine.connect() as connection:
         return not _is_any_live(connection, organization_id, resource)
 
 
 def forget_old_keys(engine: sa.Engine) -> int:
-    """Removes idempotency keys that no longer stand for anything; returns how many."""
+    """Deletes idempotency keys older than `IDEMPOTENCY_SECONDS`; returns how many."""
     statement = sa.delete(idempotency_keys).where(
         idempotency_keys.c.created_at < seconds_from_now(-IDEMPOTENCY_SECONDS)
     )
@@ -199,14 +198,14 @@ def forget_old_keys(engine: sa.Engine) -> int:
 
 
 def release_claim(engine: sa.Engine, batch_id: str) -> None:
-    """Leaves the launch of the batch's run to the sensor."""
+    """Releases the caller's claim on the launch of the batch's run, so that the sensor launches it."""
     statement = sa.update(batches).where(batches.c.id == batch_id).values(launch_claimed_until=None)
     with translating_outages(), engine.begin() as connection:
         connection.execute(statement)
 
 
-def _take(connection: sa.Connection, idempotency: IdempotencyKey, new: NewBatch) -> str:
-    """The id of the batch that the key stands for from now on: the new one's, unless it is taken."""
+def _claim_key(connection: sa.Connection, idempotency: IdempotencyKey, new: NewBatch) -> str:
+    """Records the key for the new batch unless another batch has it; returns the id of the key's batch."""
     values = {
         "organization_id": new.organization_id,
         "key": idempotency.key,
@@ -214,7 +213,7 @@ def _take(connection: sa.Connection, idempotency: IdempotencyKey, new: NewBatch)
         "batch_id": new.id,
         "created_at": sa.func.clock_timestamp(),
     }
-    # Waits for a transaction that is just taking the same key.
+    # Waits for a concurrent transaction with the same key.
     statement = (
         insert(idempotency_keys)
         .values(values)
@@ -225,16 +224,16 @@ def _take(connection: sa.Connection, idempotency: IdempotencyKey, new: NewBatch)
         )
         .returning(idempotency_keys.c.batch_id)
     )
-    if (taken := connection.execute(statement).scalar_one_or_none()) is not None:
-        return str(taken)
-    holder = _holder(connection, str(new.organization_id), idempotency)
-    # It can only have run out in this very moment; then the caller's next try takes it.
+    if (claimed := connection.execute(statement).scalar_one_or_none()) is not None:
+        return str(claimed)
+    holder = _find_key_holder(connection, str(new.organization_id), idempotency)
+    # None only if the key expired between the two statements; the caller's next request claims it.
     if holder is None:
-        raise StateError("idempotency_conflict", "The Idempotency-Key has just run out: send the request again.")
+        raise StateError("idempotency_conflict", "The Idempotency-Key has just expired: send the request again.")
     return holder
 
 
-def _holder(connection: sa.Connection, organization_id: str, idempotency: IdempotencyKey) -> str | None:
+def _find_key_holder(connection: sa.Connection, organization_id: str, idempotency: IdempotencyKey) -> str | None:
     found = connection.execute(
         sa.select(idempotency_keys.c.batch_id, idempotency_keys.c.body_hash).where(
             idempotency_keys.c.organization_id == organization_id,
@@ -263,5 +262,5 @@ def _is_any_live(connection: sa.Connection, organization_id: str | None, resourc
 
 
 def seconds_from_now(seconds: float) -> sa.ColumnElement[Any]:
-    """The time by the database's clock, so many seconds from now."""
+    """A time on the database's clock: `seconds` from now, in the past if negative."""
     return sa.func.clock_timestamp() + sa.func.make_interval(0, 0, 0, 0, 0, 0, seconds)

@@ -17,14 +17,14 @@ from batch_pipeline.errors import NotFoundError
 
 ID_PREFIX = "key_"
 _ID_CHARACTERS = 16
-_SECRET_CHARACTERS = 43  # of base58: 252 bits, so that a plain hash is safe and nothing slow is needed per request
+_SECRET_CHARACTERS = 43  # base58, 252 bits: enough entropy for a fast hash per request
 _KEY = re.compile(f"(key_[{ALPHABET}]{{{_ID_CHARACTERS}}})_([{ALPHABET}]{{{_SECRET_CHARACTERS}}})")
-_NOBODYS_HASH = bytes(32)
+_UNKNOWN_KEY_HASH = bytes(32)
 
 
 @dataclass(frozen=True)
 class ApiKey:
-    """A key as the database knows it."""
+    """A key as stored: without its secret."""
 
     id: str
     organization_id: str
@@ -34,7 +34,7 @@ class ApiKey:
 
 @dataclass(frozen=True)
 class NewKey:
-    """A key just made; `key` is what callers send, and can't be had again."""
+    """A new key; `key` is what callers send. It is not stored, so it can't be shown again."""
 
     id: str
     organization_id: str
@@ -42,7 +42,7 @@ class NewKey:
 
 
 def create_key(engine: sa.Engine, organization_id: str) -> NewKey:
-    """Makes a key for the organization. Raises NotFoundError (`unknown_organization`)."""
+    """Creates a key for the organization. Raises NotFoundError (`unknown_organization`)."""
     get_organization(engine, organization_id)
     key_id, secret = ID_PREFIX + _random(_ID_CHARACTERS), _random(_SECRET_CHARACTERS)
     values = {"id": key_id, "organization_id": organization_id, "secret_hash": _hash(secret)}
@@ -52,7 +52,7 @@ def create_key(engine: sa.Engine, organization_id: str) -> NewKey:
 
 
 def list_keys(engine: sa.Engine, organization_id: str | None = None) -> list[ApiKey]:
-    """All keys, or those of one organization, revoked ones included, by the time they were made."""
+    """All keys, or those of one organization, ordered by creation; revoked keys are included."""
     statement = sa.select(api_keys).order_by(api_keys.c.created_at, api_keys.c.id)
     if organization_id is not None:
         statement = statement.where(api_keys.c.organization_id == organization_id)
@@ -61,7 +61,7 @@ def list_keys(engine: sa.Engine, organization_id: str | None = None) -> list[Api
 
 
 def revoke_key(engine: sa.Engine, key_id: str) -> ApiKey:
-    """Ends a key at once and for ever; doing so again changes nothing. Raises NotFoundError (`unknown_key`)."""
+    """Revokes a key at once and permanently. Idempotent. Raises NotFoundError (`unknown_key`)."""
     statement = (
         sa.update(api_keys)
         .where(api_keys.c.id == key_id)
@@ -78,9 +78,9 @@ def revoke_key(engine: sa.Engine, key_id: str) -> ApiKey:
 
 
 def find_key(engine: sa.Engine, key: str) -> ApiKey | None:
-    """The key that a caller has sent; None where it is unknown or revoked.
+    """The stored key that matches the key a caller sent; None if it is unknown or revoked.
 
-    Takes the same steps for an unknown id as for a wrong secret.
+    An unknown id takes the same steps as a wrong secret, so that timing does not reveal which ids exist.
     """
     parts = _KEY.fullmatch(key)
     if parts is None:
@@ -88,7 +88,7 @@ def find_key(engine: sa.Engine, key: str) -> ApiKey | None:
     key_id, secret = parts.groups()
     with translating_outages(), engine.connect() as connection:
         row = connection.execute(sa.select(api_keys).where(api_keys.c.id == key_id)).one_or_none()
-    expected = _NOBODYS_HASH if row is None else bytes(row.secret_hash)
+    expected = _UNKNOWN_KEY_HASH if row is None else bytes(row.secret_hash)
     is_right = hmac.compare_digest(_hash(secret), expected)
     if row is None or not is_right or row.revoked_at is not None:
         return None

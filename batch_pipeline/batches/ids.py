@@ -1,8 +1,7 @@
 """Ids: a prefix and 22 characters of base58 (Bitcoin's alphabet, which is in ASCII order).
 
-The first nine characters are a time in microseconds, so ids sort by the time they were made (under collation "C")
-and inserts stay at the right edge of the primary key's B-tree, where they are several times cheaper than at random
-places.
+The first nine characters are a time in microseconds. Ids therefore sort by creation time (under collation "C"), and
+inserts stay at the right edge of the primary key's B-tree. There they cost a fraction of inserts at random positions.
 """
 
 import re
@@ -38,7 +37,7 @@ def is_batch_id(text: str) -> bool:
 
 
 def made_at(batch_id: str) -> datetime:
-    """When the batch id was made, UTC."""
+    """The creation time that the batch id contains, UTC."""
     microseconds = 0
     for character in batch_id.removeprefix(BATCH_PREFIX)[:_TIME_CHARACTERS]:
         microseconds = microseconds * 58 + ALPHABET.index(character)
@@ -46,11 +45,11 @@ def made_at(batch_id: str) -> datetime:
 
 
 def record_ids(prefix: str, *, batch_id: str, arrived_at: datetime, rows: npt.NDArray[np.int64]) -> pa.StringArray:
-    """The ids that a batch gives to the new records of its items, one per upload row.
+    """Ids for the records that a batch creates, one per upload row, ascending with the row.
 
-    They are a function of the batch and the row alone, so an attempt repeated after a crash gives the same ids, and
-    they ascend with the row. Characters: nine of the batch's arrival time, six of the row number, seven of a
-    generator seeded by the batch id (whose last 13 characters are random).
+    An id depends only on the batch and the row, so an attempt after a crash computes the same ids. After the prefix
+    come nine characters of the batch's arrival time, six of the row number, and seven of a generator seeded with the
+    batch id. The last 13 characters of a batch id are random.
     """
     count = len(rows)
     out = np.empty((count, len(prefix) + LENGTH), dtype=np.uint8)

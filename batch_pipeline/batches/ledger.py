@@ -1,8 +1,8 @@
-"""The ledger: what every batch is, was and waits for, in PostgreSQL.
+"""The ledger: the state and the history of every batch, in PostgreSQL.
 
-All changes of a batch's status go through here, are checked against the state machine and recorded with time and run.
-An attempt (a Dagster run) may change a batch only while it is the batch's newest attempt and the batch is live;
-otherwise SupersededError is raised, and it must write nothing more.
+Every change of a batch's status goes through `accept` or this module. It is checked against the state machine and
+recorded with its time and run. An attempt (a Dagster run) may change a batch only while the batch is live and the
+attempt is its newest. Otherwise SupersededError is raised, and the attempt must write nothing more.
 """
 
 from collections.abc import Callable, Mapping, Sequence
@@ -35,7 +35,7 @@ from batch_pipeline.errors import NotFoundError, StateError
 
 _PHASE_ORDER = list(PhaseName)
 
-# A reason may depend on the number of items processed, which is final once the batch can write no more.
+# The function gets the number of items processed, counted after the batch can no longer write.
 AnyReason = Reason | Callable[[int], Reason]
 
 
@@ -44,13 +44,13 @@ class Ledger:
 
     def __init__(self, engine: sa.Engine) -> None:
         self.engine = engine
-        # For single statements: each is a transaction by itself, without round trips for BEGIN and COMMIT.
+        # For single statements: autocommit saves the round trips for BEGIN and COMMIT.
         self._single = engine.execution_options(isolation_level="AUTOCOMMIT")
 
     # ---- finding ------------------------------------------------------------------------------------
 
     def get(self, batch_id: str, organization_id: str | None = None) -> Batch:
-        """The batch. Raises NotFoundError, also for another organization's batch where one is given."""
+        """The batch. Raises NotFoundError; with `organization_id` also for a batch of another organization."""
         with translating_outages(), self._single.connect() as connection:
             row = connection.execute(sa.select(batches).where(batches.c.id == batch_id)).one_or_none()
         if row is None or (organization_id is not None and row.organization_id != organization_id):
@@ -76,9 +76,10 @@ class Ledger:
         limit: int = 100,
         newest_first: bool = True,
     ) -> list[Batch]:
-        """Batches by creation time, filtered; `since` is their earliest creation, `limit` the most that are returned.
+        """At most `limit` batches created at or after `since`, ordered by creation time.
 
-        `or_unknown_organization` adds the failed ones of inbox folders that name no organization: for the operator.
+        `or_unknown_organization` adds the failed batches from inbox folders that name no known organization. They are
+        for the operator.
         """
         statement = sa.select(batches)
         if organization_id is not None:
@@ -110,10 +111,10 @@ class Ledger:
     def request_rerun(
         self, batch_id: str, starter: Starter, *, claim_seconds: float | None = None, **changes: Any
     ) -> Batch:
-        """Puts a failed or timed-out batch back where its finished phases allow; it awaits a run, in a new place.
+        """Requests another run of a failed or timed-out batch, at a new place in the order of arrival.
 
-        From then on it is `queued` if it is validated, else `requested`. `claim_seconds`: how long the sensor leaves
-        the launch to the caller. Raises StateError: `not_rerunnable`, `nothing_to_rerun`, `pruned`.
+        The batch becomes `queued` if it is validated, else `requested`. `claim_seconds`: seconds that the caller has
+        to launch the run before the sensor does. Raises StateError: `not_rerunnable`, `nothing_to_rerun`, `pruned`.
         """
         with translating_outages(), self.engine.begin() as connection:
             batch = batch_from_row(get_row(connection, batch_id, lock=True))
@@ -136,11 +137,11 @@ class Ledger:
             return batch_from_row(change(connection, batch_id, values | changes))
 
     def begin_attempt(self, batch_id: str, run_id: str) -> Batch:
-        """Makes the run the batch's newest attempt, unless it is one already.
+        """Records the run as the batch's newest attempt, unless it is recorded already.
 
-        A batch that failed or timed out goes back to where its finished phases allow. A completed batch stays as it
-        is: its re-execution has nothing to do. Raises StateError for an expired batch and SupersededError where the
-        run is an older attempt.
+        A failed or timed-out batch becomes `queued` if it is validated, else `requested`. A completed batch keeps its
+        status: a re-execution has nothing to do. Raises StateError (`batch_expired`, `pruned`), and SupersededError if
+        the run is an older attempt.
         """
         with translating_outages(), self.engine.begin() as connection:
             batch = batch_from_row(get_row(connection, batch_id, lock=True))
@@ -172,7 +173,7 @@ class Ledger:
             return [str(run_id) for run_id in connection.execute(statement).scalars()]
 
     def attempt_seconds(self, run_id: str) -> float:
-        """How long the attempt has been running, without its waits for the turn, by the database's clock."""
+        """Seconds that the attempt has been running, without its waits for the turn, by the database's clock."""
         running = (
             sa.func.extract("epoch", sa.func.clock_timestamp() - attempts.c.started_at) - attempts.c.waited_seconds
         )
@@ -180,13 +181,13 @@ class Ledger:
             return float(connection.execute(sa.select(running).where(attempts.c.run_id == run_id)).scalar_one())
 
     def add_waiting(self, run_id: str, seconds: float) -> None:
-        """Adds to the time that the attempt has waited for turns."""
+        """Adds seconds to the time that the attempt has waited for its turn."""
         statement = sa.update(attempts).where(attempts.c.run_id == run_id)
         with translating_outages(), self._single.connect() as connection:
             connection.execute(statement.values(waited_seconds=attempts.c.waited_seconds + seconds))
 
     def check_live(self, batch_id: str, run_id: str) -> Batch:
-        """The batch as it is. Raises SupersededError unless it is live and the run its newest attempt."""
+        """The batch. Raises SupersededError unless the batch is live and the run is its newest attempt."""
         batch = self.get(batch_id)
         if batch.run_id != run_id or batch.status in FINAL:
             raise superseded(batch)
@@ -217,9 +218,10 @@ class Ledger:
         return batch_from_row(row)
 
     def transition(self, batch_id: str, run_id: str, after: BatchStatus, **changes: Any) -> Batch:
-        """Moves a live batch on, by its newest attempt; to the status that it has already is no change.
+        """Changes the status of a live batch, for its newest attempt. No change if it has the status already.
 
-        Only `begin_attempt` leads out of an end: an attempt whose batch has ended raises SupersededError.
+        Raises SupersededError if the run is not the newest attempt or the batch has ended, and StateError
+        (`illegal_transition`). An ended batch runs again only by `request_rerun` or `begin_attempt`.
         """
         with translating_outages(), self.engine.begin() as connection:
             batch = batch_from_row(get_row(connection, batch_id, lock=True))
@@ -234,7 +236,7 @@ class Ledger:
             return batch_from_row(change(connection, batch_id, {"status": after.value, **changes}))
 
     def yield_slot(self, batch_id: str, run_id: str) -> None:
-        """Lets a queued batch await another run, so that its run can end. Its place in the order of arrival stays."""
+        """Requests another run for a queued batch, so that this run can end. The place in the order stays."""
         self.update(batch_id, run_id, awaits_run=Starter.launcher.value)
 
     # ---- ends ------------------------------------------------------------------------------------------------
@@ -242,33 +244,33 @@ class Ledger:
     def end(self, batch_id: str, status: BatchStatus, reason: AnyReason, **changes: Any) -> Batch:
         """Ends a live batch as failed, timed out or expired, for its owner or an operator.
 
-        Takes the turn from it and waits for the chunks under way, so that nothing is written afterwards. A batch that
-        has ended stays as it is. Returns the batch.
+        Revokes the batch's turn and waits for its running chunks, so that nothing is written afterwards. Changes
+        nothing if the batch has ended. Returns the batch.
         """
         with translating_outages(), self.engine.begin() as connection:
             batch = batch_from_row(get_row(connection, batch_id, lock=True))
             return _end(connection, batch, status, reason, changes)
 
     def end_attempt(self, batch_id: str, run_id: str, status: BatchStatus, reason: AnyReason) -> Batch:
-        """As `end`, for the run itself: a batch that has a newer attempt stays as it is."""
+        """As `end`, for the run itself. Changes nothing if the batch has a newer attempt."""
         with translating_outages(), self.engine.begin() as connection:
             batch = batch_from_row(get_row(connection, batch_id, lock=True))
             return batch if batch.run_id != run_id else _end(connection, batch, status, reason)
 
     def end_if_unchanged(self, seen: Batch, status: BatchStatus, reason: AnyReason, **changes: Any) -> Batch:
-        """As `end`, for reconciling: a batch that began or requested another run since it was seen stays as it is."""
+        """As `end`, for reconciling. Changes nothing if the batch began or requested another run after `seen`."""
         with translating_outages(), self.engine.begin() as connection:
             batch = batch_from_row(get_row(connection, seen.id, lock=True))
             return batch if _run_state(batch) != _run_state(seen) else _end(connection, batch, status, reason, changes)
 
     def expire(self, batch_id: str, reason: Reason) -> Batch:
-        """As `end`, for a batch whose upload URL ran out: one whose payload has arrived stays as it is."""
+        """As `end`, for a batch whose upload URL expired. Changes nothing if its payload has arrived."""
         with translating_outages(), self.engine.begin() as connection:
             batch = batch_from_row(get_row(connection, batch_id, lock=True))
             return batch if batch.arrival is not None else _end(connection, batch, BatchStatus.expired, reason)
 
     def add_to_reason(self, batch_id: str, sentence: str) -> None:
-        """Adds a sentence to the reason of a batch that has ended."""
+        """Appends a sentence to the batch's reason, unless the reason contains it. No reason: changes nothing."""
         with translating_outages(), self.engine.begin() as connection:
             batch = batch_from_row(get_row(connection, batch_id, lock=True))
             if batch.reason is not None and sentence not in batch.reason.message:
@@ -277,11 +279,14 @@ class Ledger:
 
 
 def _reopen(connection: sa.Connection, batch: Batch, run_id: str | None = None) -> dict[str, Any]:
-    """The columns of a batch that is to run (again): where its finished phases allow, the other phases pending."""
+    """Column values for a batch that will run (again): its unfinished phases become pending.
+
+    Records the transition to `queued` if the batch is validated, else to `requested`.
+    """
     values: dict[str, Any] = {"phases": [restarted(phase).to_row() for phase in batch.phases]}
     is_validated = batch.phase(PhaseName.validation).status is PhaseStatus.completed
     status = BatchStatus.queued if is_validated else BatchStatus.requested
-    # A `requested` batch can be validated: its attempt died before it set `queued`.
+    # A `requested` batch is validated if its attempt died just before it set `queued`.
     if batch.status is not status and (batch.status in RERUNNABLE or batch.status is BatchStatus.requested):
         check_transition(batch.id, batch.status, status)
         record(connection, batch.id, batch.status, status, run_id=run_id)
@@ -296,11 +301,11 @@ def _end(
     reason: AnyReason,
     changes: Mapping[str, Any] = MappingProxyType({}),
 ) -> Batch:
-    """Ends a batch whose row is locked, unless it has ended. A callable reason gets the number of items processed."""
+    """Ends a batch, whose row the caller has locked. Changes nothing if the batch has ended."""
     if batch.status in FINAL:
         return batch
     check_transition(batch.id, batch.status, status)
-    # Waits for the chunks under way and lets none begin: each shares this lock until it commits.
+    # Waits for running chunks and blocks new ones: each chunk holds this lock in shared mode until it commits.
     connection.execute(sa.select(sa.func.pg_advisory_xact_lock(sa.func.hashtextextended(CHUNKS + batch.id, 0))))
     connection.execute(sa.update(turns).where(turns.c.holder == batch.id).values(fence=turns.c.fence + 1, holder=None))
     done, failed = processed_items(connection, batch.id)
@@ -322,5 +327,5 @@ def _end(
 
 
 def _run_state(batch: Batch) -> tuple[int | None, int, Starter | None]:
-    """Differs after each request for a run and each attempt."""
+    """A value that changes with each requested run and each attempt."""
     return batch.arrival, batch.attempts, batch.awaits_run

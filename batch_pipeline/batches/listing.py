@@ -1,8 +1,8 @@
 """Pages of an organization's batches, with their exact total.
 
-The total is counted in an index: 0.1 s for a million batches of one organization. A page without filters walks one
-index in the order of creation; one with filters merges the index ranges of the kinds (resource, action, mode, via,
-status) that the filters leave. A page nearer to the end than to the beginning is reached from the end.
+The total is counted in an index: 0.1 s for a million batches of one organization. A page without filters scans one
+index in the order of creation. A page with filters merges the index ranges of all kinds (resource, action, mode, via,
+status) that match. A page in the second half is read backwards from the end.
 """
 
 from collections.abc import Sequence
@@ -24,7 +24,7 @@ Statement = sa.Select[Any]
 
 @dataclass(frozen=True)
 class Filters:
-    """What the listed batches have in common; None leaves it open."""
+    """Equality filters; None does not filter."""
 
     resource: str | None = None
     action: str | None = None
@@ -33,14 +33,14 @@ class Filters:
     status: str | None = None
 
     def given(self) -> dict[str, str]:
-        """Those that are set."""
+        """The filters that are not None, by column name."""
         values = {field.name: getattr(self, field.name) for field in fields(self)}
         return {name: value for name, value in values.items() if value is not None}
 
 
 @dataclass(frozen=True)
 class Page:
-    """Some of the batches in their order, and how many there are in all."""
+    """The batches of one page, and the number of batches on all pages."""
 
     batches: list[Batch]
     total_count: int
@@ -56,13 +56,12 @@ def list_page(
     limit: int,
     newest_first: bool = False,
 ) -> Page:
-    """The page (from 1) of so many batches each, by creation, oldest first unless asked otherwise.
+    """Page number `page` (from 1) of `limit` batches, ordered by creation.
 
-    Total and page are of the same moment. Batches of inbox folders that name no known resource or action are left
-    out: they are the operator's.
+    Total and page come from one snapshot. Batches from inbox folders without a known resource or action are left out:
+    they are for the operator.
     """
     with translating_outages(), engine.connect() as connection:
-        # One snapshot for the total and the page.
         connection.execution_options(isolation_level="REPEATABLE READ", postgresql_readonly=True)
         kinds: list[Kind] | None = None
         if filters.given():
@@ -92,7 +91,7 @@ def page_statement(
     wanted: int,
     newest_first: bool,
 ) -> Statement:
-    """The query for `wanted` (at least one) batches from `offset` on, of these kinds, or of all where None."""
+    """The query for `wanted` (at least 1) batches from `offset` on; `kinds` None selects all kinds."""
     from_end = offset > total - offset - wanted
     skipped = total - offset - wanted if from_end else offset
     descending = newest_first != from_end
@@ -101,8 +100,8 @@ def page_statement(
         listed = sa.select(*place).where(*_listed(organization_id))
         within = listed.order_by(*_ordered(place, descending)).limit(wanted).offset(skipped).subquery()
     else:
-        # Each stretch has an order and a limit of its own: only so does PostgreSQL merge them in their indexes' order.
-        stretches = [
+        # PostgreSQL merges the ranges in index order only if each has its own ORDER BY and LIMIT.
+        ranges = [
             sa.select(*place)
             .where(
                 batches.c.organization_id == organization_id,
@@ -112,7 +111,7 @@ def page_statement(
             .limit(skipped + wanted)
             for kind in kinds
         ]
-        merged = (stretches[0] if len(stretches) == 1 else sa.union_all(*stretches)).subquery()
+        merged = (ranges[0] if len(ranges) == 1 else sa.union_all(*ranges)).subquery()
         within = (
             sa.select(merged)
             .order_by(*_ordered((merged.c.created_at, merged.c.id), descending))
@@ -133,7 +132,7 @@ def total_statement(organization_id: str) -> Statement:
 
 
 def kinds_statement(organization_id: str, filters: Filters) -> Statement:
-    """The query for the kinds that the filters leave, each with the number of its batches."""
+    """The query for the kinds that match the filters, each with its number of batches."""
     kind = [batches.c[name] for name in KIND]
     given = (batches.c[name] == value for name, value in filters.given().items())
     return sa.select(*kind, sa.func.count()).where(*_listed(organization_id), *given).group_by(*kind)

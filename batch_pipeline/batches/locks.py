@@ -1,24 +1,23 @@
-"""Every lock of the system on one page: names, who holds which, and the order in which they are taken.
+"""All locks of the system: their names, their holders and the order of acquisition.
 
-The turn: one batch at a time writes an organization's records of a resource, in the order of arrival. It is a session
-lock that dies with its holder. Each holder gets a higher fencing number, which every chunk's transaction checks, so
-that a run that was thought dead can't write after its successor began. A version counter shows a batch whether another
-one wrote since its plan was made.
+The turn: one batch at a time writes an organization's records of a resource, in the order of arrival. The turn is a
+session lock, so PostgreSQL releases it when its holder dies. Each holder gets a higher fencing number. Every chunk's
+transaction checks it, so a run that was presumed dead can't write after its successor began. A version counter shows
+whether another batch wrote after a plan was made.
 
-Ownership: a run holds the session lock of its batch while it works on it. If the lock of a started batch is free, its
-owner is gone, even if it was killed.
+Ownership: a run holds the session lock of its batch while it works on the batch. If the lock of a running batch is
+free, its owner has died.
 
-Order. A transaction or process that needs several of these takes them from top to bottom, so that no two wait for each
-other:
+Order: a transaction or process that needs several locks acquires them from top to bottom. This prevents deadlocks.
 
-1. `INBOX` + key: one process takes in an object. Transaction lock, `exclusive_intake`.
-2. `OWNER` + batch: a run works on the batch. Session lock, `Ownership`. The same with `run_owner`: the run works, but
-   its batch is not resolved yet; with batch + "/copies": a process writes the copies of its upload.
+1. `INBOX` + key: a process takes in an object. Transaction lock, `exclusive_intake`.
+2. `OWNER` + batch: a run works on the batch. Session lock, `Ownership`. With `run_owner`: the run has not resolved its
+   batch yet. With batch + "/copies": a process writes the copies of the batch's upload.
 3. `TURN` + records: a batch writes these records. Session lock, `take_turn`.
 4. the row of `batches`: every change of a batch's status.
-5. `LINE` + records: one transaction gives out a place in the order of arrival. Transaction lock, `take_place`.
-6. `CHUNKS` + batch: chunks share it, the end of a batch takes it alone. Transaction lock, `check_fence`, `stop_chunks`.
-7. the row of `turns`: chunks share it; the next holder, a final plan and the end of a batch change it.
+5. `LINE` + records: a transaction assigns a place in the order of arrival. Transaction lock, `take_place`.
+6. `CHUNKS` + batch: shared by chunks (`check_fence`), exclusive for the end of the batch (`ledger`). Transaction lock.
+7. the row of `turns`: shared by chunks; changed by the next holder, a final plan and the end of a batch.
 """
 
 import time
@@ -39,9 +38,9 @@ Connection = psycopg.Connection[tuple[Any, ...]]
 
 TURN_POLL_SECONDS = 0.2
 OWNER_POLL_SECONDS = 0.1
-YIELD_SECONDS = 30.0  # longer than a run takes to be dequeued and to begin; waiting costs only a slot
+YIELD_SECONDS = 30.0  # more than a run needs from the queue to its first op; waiting costs only a slot
 
-# Names of advisory locks: PostgreSQL's one key space is divided by these prefixes.
+# Prefixes of advisory lock names: all names are hashed into one key space.
 INBOX = "batch_pipeline.inbox:"
 LINE = "batch_pipeline.line:"
 OWNER = "batch_pipeline.batch:"
@@ -51,7 +50,7 @@ CHUNKS = "batch_pipeline.chunks:"
 
 @dataclass(frozen=True)
 class Turn:
-    """A turn being held: its fencing number, and the version of the records when it was taken."""
+    """A held turn: its fencing number, and the version of the records when it was acquired."""
 
     organization_id: str
     resource: str
@@ -61,9 +60,10 @@ class Turn:
 
 
 def planned_version(connection: Connection, batch: Batch, referred: Iterable[str] = ()) -> int | None:
-    """The records' version for a plan about to be made; None where another batch is writing, so that it won't hold.
+    """The version of the records, for a plan that the caller makes next.
 
-    `referred` are other resources whose records the plan depends on; see `referred_version`.
+    None if another batch is writing them: such a plan would be outdated. `referred` are other resources whose records
+    the plan depends on; see `referred_version`.
     """
     connection.execute(
         "INSERT INTO turns (organization_id, resource) VALUES (%s, %s) ON CONFLICT DO NOTHING",
@@ -80,9 +80,9 @@ def planned_version(connection: Connection, batch: Batch, referred: Iterable[str
 
 
 def referred_version(connection: Connection, organization_id: str, resources: Iterable[str]) -> int | None:
-    """The sum of the versions of other resources' records; None where some batch is writing any of them.
+    """The sum of the versions of the resources' records; None if a batch is writing any of them.
 
-    As versions only grow, so does the sum of several when any of them does.
+    Versions only grow, so the sum changes whenever one of them does.
     """
     names = list(resources)
     if not names:
@@ -97,10 +97,11 @@ def referred_version(connection: Connection, organization_id: str, resources: It
 
 @contextmanager
 def take_turn(database_url: str, batch: Batch, *, check: Callable[[], None], may_yield: bool) -> Iterator[Turn]:
-    """Waits until the batch is first in the order of arrival, and holds the turn within the context.
+    """Waits until the batch is first in the order of arrival; holds the turn within the context.
 
-    `check` is called while waiting and may raise to give up. Raises YieldedSlotError where `may_yield` (the run has one
-    of Dagster's slots) and the batch has waited a while for one whose run has not begun: that one may need the slot.
+    Calls `check` while it waits; `check` may raise to stop waiting. With `may_yield` (the run occupies a slot of
+    Dagster's), raises YieldedSlotError after `YIELD_SECONDS` behind a batch whose run has not begun: that run may need
+    the slot.
     """
     organization_id, resource = batch.address.organization_id, batch.address.resource
     with connect(database_url, autocommit=True) as connection:
@@ -129,7 +130,7 @@ def take_turn(database_url: str, batch: Batch, *, check: Callable[[], None], may
         assert row is not None  # noqa: S101 - INSERT … RETURNING gives one row
         turn = Turn(organization_id, resource, batch.id, int(row[0]), int(row[1]))
         yield turn
-        # Not in a `finally`: after an error the holder stays noted until the batch has ended in the ledger.
+        # Not in a `finally`: after an error, the batch stays the holder until the ledger has ended it.
         connection.execute(
             "UPDATE turns SET holder = NULL WHERE organization_id = %s AND resource = %s AND fence = %s",
             (organization_id, resource, turn.fence),
@@ -137,7 +138,7 @@ def take_turn(database_url: str, batch: Batch, *, check: Callable[[], None], may
 
 
 def _waits_for_a_launch(connection: Connection, batch: Batch) -> bool:
-    """Whether a batch ahead in line still awaits its run from the launcher."""
+    """Whether a batch with an earlier arrival still awaits its run from the launcher."""
     row = connection.execute(
         """
         SELECT EXISTS (
@@ -150,7 +151,7 @@ def _waits_for_a_launch(connection: Connection, batch: Batch) -> bool:
 
 
 def _try_take(connection: Connection, batch: Batch) -> bool:
-    """Takes the session lock if no batch that arrived earlier is still to be processed."""
+    """Acquires the session lock if no batch with an earlier arrival is live. Returns whether it did."""
     first = connection.execute(
         """
         SELECT NOT EXISTS (
@@ -169,10 +170,10 @@ def _try_take(connection: Connection, batch: Batch) -> bool:
 
 
 def newer_writers(connection: Connection, batch: Batch, referred: Iterable[str] = ()) -> list[str]:
-    """The batches of the same records that arrived later than this one's payload and have written.
+    """Ids of batches of the same records whose payload arrived later and that have written chunks.
 
-    For a re-run also those of the resources `referred` to. A first run is not held to the order of arrival with those:
-    they are written at the same time.
+    A re-run also considers the `referred` resources. A first run does not: other resources are written concurrently,
+    without an order of arrival between them.
     """
     resources = [batch.resource, *(referred if batch.arrival != batch.first_arrival else ())]
     rows = connection.execute(
@@ -187,7 +188,10 @@ def newer_writers(connection: Connection, batch: Batch, referred: Iterable[str] 
 
 
 def claim_version(connection: Connection, turn: Turn) -> int:
-    """Counts the version up, in the transaction in which the plan becomes final. Raises SupersededError."""
+    """Increments the records' version and returns it, in the transaction that makes the plan final.
+
+    Raises SupersededError if the turn is lost.
+    """
     row = connection.execute(
         """
         UPDATE turns SET version = version + 1
@@ -196,23 +200,23 @@ def claim_version(connection: Connection, turn: Turn) -> int:
         (turn.organization_id, turn.resource, turn.fence, turn.batch_id),
     ).fetchone()
     if row is None:
-        raise _lost(turn)
+        raise _turn_lost_error(turn)
     return int(row[0])
 
 
 def check_fence(connection: Connection, turn: Turn) -> None:
-    """Holds the turn for the rest of the transaction. Raises SupersededError where it has been lost."""
-    # A row's lock alone would be shared with the next chunk as well, past whoever waits to end the batch.
+    """Holds the turn until the end of the transaction. Raises SupersededError if the turn is lost."""
+    # The row lock alone is not enough: new chunks would share it ahead of a transaction that waits to end the batch.
     connection.execute("SELECT pg_advisory_xact_lock_shared(hashtextextended(%s, 0))", (CHUNKS + turn.batch_id,))
     row = connection.execute(
         "SELECT FROM turns WHERE organization_id = %s AND resource = %s AND fence = %s AND holder = %s FOR SHARE",
         (turn.organization_id, turn.resource, turn.fence, turn.batch_id),
     ).fetchone()
     if row is None:
-        raise _lost(turn)
+        raise _turn_lost_error(turn)
 
 
-def _lost(turn: Turn) -> SupersededError:
+def _turn_lost_error(turn: Turn) -> SupersededError:
     return SupersededError("superseded", f"Batch {turn.batch_id} lost its turn; nothing more is written.")
 
 
@@ -233,7 +237,7 @@ class Ownership:
         self.close()
 
     def take(self, batch_id: str, *, wait_seconds: float = 0.0) -> None:
-        """Takes the batch's lock. Raises StateError (`batch_busy`) where another process holds it for that long."""
+        """Acquires the batch's lock. Raises StateError (`batch_busy`) if it is not free within `wait_seconds`."""
         if batch_id in self._held:
             return
         if self._connection is None:
@@ -251,7 +255,7 @@ class Ownership:
         return row is not None and bool(row[0])
 
     def close(self) -> None:
-        """Releases all locks. Safe to call again."""
+        """Releases all locks. Idempotent."""
         if self._connection is not None:
             self._connection.close()
         self._connection = None
@@ -259,7 +263,7 @@ class Ownership:
 
 
 def is_owned(connection: psycopg.Connection[tuple[Any, ...]], batch_id: str) -> bool:
-    """Whether some process holds the batch's lock. Only looks, so that it can't get in the way of one who takes it."""
+    """Whether a process holds the batch's lock. Reads `pg_locks`, so it never blocks a process that acquires it."""
     row = connection.execute(
         """
         SELECT EXISTS (
@@ -275,5 +279,5 @@ def is_owned(connection: psycopg.Connection[tuple[Any, ...]], batch_id: str) -> 
 
 
 def run_owner(run_id: str) -> str:
-    """The name under which `Ownership` holds a run that has not resolved its batch yet."""
+    """The name that `Ownership` locks for a run that has not resolved its batch yet."""
     return f"run/{run_id}"

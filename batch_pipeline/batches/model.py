@@ -1,6 +1,6 @@
-"""What a batch is: its words (actions, modes, phases), its statistics and the batch object itself.
+"""The batch and its values: actions, modes, phases, statistics.
 
-Nothing here touches the database; `ledger` stores these values.
+Nothing here accesses the database; `accept` and `ledger` store these values.
 """
 
 import json
@@ -29,14 +29,14 @@ class Mode(StrEnum):
 
 
 class Via(StrEnum):
-    """How the payload came: with an API call, or as a file."""
+    """How the payload arrived: in an API call, or as a file."""
 
     api = "api"
     file = "file"
 
 
 class DuplicateHandling(StrEnum):
-    """What happens to items that mean the same record but differ."""
+    """What happens to items that identify the same record but differ."""
 
     ignore_all = "ignore_all"
     use_first = "use_first"
@@ -51,14 +51,14 @@ class BlankCells(StrEnum):
 
 
 class Starter(StrEnum):
-    """Who is to start the run that a batch awaits: Dagster's launcher, or the process that made the batch."""
+    """Who starts the run that a batch awaits."""
 
-    launcher = "launcher"
-    caller = "caller"
+    launcher = "launcher"  #: Dagster, requested by the sensor or the API
+    caller = "caller"  #: the process that created the batch or its re-run
 
 
 class PhaseName(StrEnum):
-    """The four phases, in the order a batch lives through them."""
+    """The four phases of a batch, in order."""
 
     parsing = "parsing"
     validation = "validation"
@@ -67,7 +67,7 @@ class PhaseName(StrEnum):
 
 
 class PhaseStatus(StrEnum):
-    """Where a phase stands."""
+    """Status of a phase."""
 
     pending = "pending"
     running = "running"
@@ -90,7 +90,7 @@ class Stats:
 
     @property
     def items_read(self) -> int:
-        """The items of the upload that these counts account for: every one exactly once in a completed batch."""
+        """The number of the upload's items in these counts; in a completed batch, each item counts exactly once."""
         return self.created + self.updated + self.unchanged + self.deleted + self.rejected + self.duplicates
 
     @classmethod
@@ -101,22 +101,18 @@ class Stats:
 
 @dataclass(frozen=True)
 class Phase:
-    """Progress of one phase, in items (in cleanup: records).
-
-    `total` is None while unknown; `success` counts those that go on to the next phase, `error` those rejected here.
-    Of both together, `already` had been dealt with before `started_at`, by earlier attempts.
-    """
+    """Progress of one phase, in items (in cleanup: records)."""
 
     name: PhaseName
-    mode: str = "async"
+    mode: str = "async"  #: `sync` if an API call waits for the phase, else `async`
     status: PhaseStatus = PhaseStatus.pending
-    total: int | None = None
-    success: int = 0
-    error: int = 0
-    reason: str | None = None
-    started_at: float | None = None
-    ended_at: float | None = None
-    already: int = 0
+    total: int | None = None  #: items to process; None while unknown
+    success: int = 0  #: items that continue to the next phase
+    error: int = 0  #: items that this phase rejected
+    reason: str | None = None  #: why it failed or was skipped
+    started_at: float | None = None  #: epoch seconds
+    ended_at: float | None = None  #: epoch seconds
+    already: int = 0  #: items of `success` and `error` that earlier attempts processed, before `started_at`
 
     @property
     def processed(self) -> int:
@@ -124,13 +120,13 @@ class Phase:
 
     @property
     def seconds(self) -> float | None:
-        """How long the phase took, or None while it has not ended."""
+        """Duration of the phase; None until it ends."""
         if self.started_at is None or self.ended_at is None:
             return None
         return self.ended_at - self.started_at
 
     def to_json(self) -> dict[str, Any]:
-        """The phase as the batch object shows it: times in whole epoch seconds."""
+        """The phase in the batch object of the specification: times in whole epoch seconds."""
         return {
             "name": self.name.value,
             "mode": self.mode,
@@ -145,7 +141,7 @@ class Phase:
         }
 
     def to_row(self) -> dict[str, Any]:
-        """The phase as stored, times with their fractions."""
+        """The phase as stored: times in epoch seconds with fractions."""
         return asdict(self)
 
     @classmethod
@@ -155,7 +151,7 @@ class Phase:
 
 
 def initial_phases(mode: Mode, via: Via) -> tuple[Phase, ...]:
-    """The four phases of a new batch: `sync` are those that a call waits for, which it does for no uploaded file."""
+    """The four phases of a new batch. A phase is `sync` if an API call waits for it; no call waits for a file."""
     waited_for: tuple[PhaseName, ...] = ()
     if mode is Mode.sync:
         waited_for = tuple(PhaseName)
@@ -166,12 +162,12 @@ def initial_phases(mode: Mode, via: Via) -> tuple[Phase, ...]:
 
 @dataclass(frozen=True)
 class ArtifactProgress:
-    """Progress of writing the files that a batch leaves; it belongs to no phase and has its own time.
+    """Progress of writing artifacts. It belongs to no phase and has its own times.
 
     Attributes:
-        files: the files, written together: "errors.csv, errors.json".
-        total: rows to go through; the files hold as many or fewer.
-        done: rows gone through so far.
+        files: names of the files that are written together: "errors.csv, errors.json".
+        total: rows to read; the files hold at most as many.
+        done: rows read so far.
         started_at: epoch seconds.
         ended_at: epoch seconds; None until the files are in storage.
     """
@@ -184,7 +180,7 @@ class ArtifactProgress:
 
     @property
     def seconds(self) -> float | None:
-        """Seconds that writing took, or None while it has not ended."""
+        """Duration of writing; None until it ends."""
         return None if self.ended_at is None else self.ended_at - self.started_at
 
 
@@ -223,7 +219,7 @@ class Work:
     artifacts: tuple[ArtifactProgress, ...] = ()
 
     def to_row(self) -> dict[str, Any]:
-        """The facts as stored. The columns go as one JSON text: jsonb can't hold the NUL that a JSON name may have."""
+        """The facts as stored. Columns are one JSON text: jsonb can't hold the NUL that a JSON name may have."""
         return {**asdict(self), "columns": json.dumps(self.columns)}
 
     @classmethod
@@ -240,7 +236,7 @@ class Work:
         return replace(self, **changes)
 
     def with_artifact(self, progress: ArtifactProgress) -> Self:
-        """A copy with this progress in place of what is known about the same files."""
+        """A copy in which this progress replaces the progress of the same files."""
         others = (each for each in self.artifacts if each.files != progress.files)
         return replace(self, artifacts=(*others, progress))
 
@@ -256,7 +252,7 @@ class Address:
 
 @dataclass(frozen=True)
 class ReceivedPayload:
-    """Where a batch's payload lies in storage, and when it arrived."""
+    """The storage key of a batch's payload, and when it arrived."""
 
     key: str
     arrived_at: datetime
@@ -264,52 +260,52 @@ class ReceivedPayload:
 
 @dataclass(frozen=True)
 class Batch:
-    """One bulk operation on one resource of one organization, as the ledger has it."""
+    """One bulk operation on one resource of one organization: a row of the ledger."""
 
-    id: str  #: `batch_` and 22 base58 characters, in the order of creation
-    organization_id: str | None  #: None if an inbox folder names no known one
+    id: str  #: `batch_` and 22 base58 characters; ids sort by creation time
+    organization_id: str | None  #: None if the inbox folder names no known organization
     name: str  #: a label, 3 to 127 characters
-    resource: str | None  #: None if an inbox folder names no known one
-    action: Action | None  #: None if an inbox folder names no known one
+    resource: str | None  #: None if the inbox folder names no known resource
+    action: Action | None  #: None if the inbox folder names no known action
     mode: Mode  #: which phases the caller waits for
-    via: Via  #: how the payload came
-    status: BatchStatus  #: where the batch stands
-    reason: Reason | None  #: why it ended badly
+    via: Via  #: how the payload arrived
+    status: BatchStatus  #: state in the state machine of `states`
+    reason: Reason | None  #: why the batch failed, timed out or expired
     options: dict[str, Any]  #: the values of `BatchOptions`, JSON
     phases: tuple[Phase, ...]  #: always all four, in order
     stats: Stats  #: outcomes of items, zeros until it completes
-    work: Work  #: facts that phases hand on
-    checksum: str | None  #: SHA-256 of the payload, once it is parsed
-    source_key: str | None  #: inbox key, bucket key or file name that the payload was taken from
-    upload_key: str | None  #: where the payload lies
+    work: Work  #: facts that phases pass to later phases
+    checksum: str | None  #: SHA-256 of the payload, set by parsing
+    source_key: str | None  #: inbox key, bucket key or file name of the payload's source
+    upload_key: str | None  #: storage key of the payload
     has_upload_file: bool  #: the payload is kept for download
     has_errors_file: bool  #: errors.csv and errors.json exist
     has_result_file: bool  #: result.json exists
     run_id: str | None  #: Dagster run of the newest attempt
     attempts: int  #: number of attempts
-    awaits_run: Starter | None  #: who starts the run that it awaits
-    retry_of: str | None  #: the batch whose rejected items this one has
-    arrival: int | None  #: place in line; a re-run gets a new one
-    first_arrival: int | None  #: place in line of the first attempt: decides whose data are newer
+    awaits_run: Starter | None  #: who starts the requested run; None if no run is requested
+    retry_of: str | None  #: the batch that rejected these items
+    arrival: int | None  #: place in the order of arrival; a re-run gets a new place
+    first_arrival: int | None  #: place of the payload's first arrival: decides which batch has newer data
     arrived_at: datetime | None  #: when the payload arrived
-    plan_version: int | None  #: version of the records that the plan was made for
-    upload_expires_at: datetime | None  #: when its upload URL runs out
-    launch_claimed_until: datetime | None  #: until when the sensor leaves the launch to the API
-    pruned_at: datetime | None  #: when retention began to remove its files
+    plan_version: int | None  #: version of the records for which the plan was made
+    upload_expires_at: datetime | None  #: when its upload URL expires
+    launch_claimed_until: datetime | None  #: until then the API launches the run, not the sensor
+    pruned_at: datetime | None  #: when retention began to delete its files
     created_at: datetime
     updated_at: datetime  #: last change of its row
     updated_by: str = field(default="system")  #: API key, `cli`, `inbox`, `launchpad`, `retry` or `system`
 
     @property
     def address(self) -> Address:
-        """What the batch does to which records. Raises StateError (`unknown_folder`) where that is not known."""
+        """Organization, resource and action. Raises StateError (`unknown_folder`) if any of them is unknown."""
         if self.organization_id is None or self.resource is None or self.action is None:
             raise StateError("unknown_folder", f"Batch {self.id} came from a folder that names no known records.")
         return Address(self.organization_id, self.resource, self.action)
 
     @property
     def payload(self) -> ReceivedPayload:
-        """The payload. Raises StateError (`nothing_to_rerun`) where none has arrived."""
+        """Raises StateError (`nothing_to_rerun`) if no payload has arrived."""
         if self.upload_key is None or self.arrived_at is None:
             raise StateError("nothing_to_rerun", f"Batch {self.id} never had a payload: upload it again.")
         return ReceivedPayload(self.upload_key, self.arrived_at)
@@ -320,7 +316,7 @@ class Batch:
 
     @property
     def is_refused(self) -> bool:
-        """Whether the batch failed because its payload is refused as a whole."""
+        """Whether the batch failed because its payload was refused as a whole."""
         return self.status is BatchStatus.failed and self.reason is not None and self.reason.is_refusal
 
     def to_json(self) -> dict[str, Any]:

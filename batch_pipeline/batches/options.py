@@ -12,10 +12,10 @@ from batch_pipeline.errors import RefusedError
 NAME_MIN = 3
 NAME_MAX = 127
 
-# What is wrong ends in the batch's reason, and may be as long as what was sent.
-_WRONG_NAMED = 10
-_PLACE_CHARACTERS = 100
-_WHAT_CHARACTERS = 300
+# Bounds of the error text: it becomes the batch's reason, and the sender's input could make it arbitrarily long.
+_MAX_ERRORS = 10
+_MAX_LOCATION_CHARACTERS = 100
+_MAX_MESSAGE_CHARACTERS = 300
 
 _DELETE_LIMIT = re.compile(r"none|\d{1,12}|\d{1,3}(\.\d+)?%")
 
@@ -84,8 +84,8 @@ class BatchOptions(BaseModel):
         if value is None:
             return None
         if isinstance(value, float) and value.is_integer():
-            value = int(value)  # JSON knows no difference
-        # Of what is no text and no number, however deeply nested, none is made.
+            value = int(value)  # JSON does not distinguish 500 and 500.0
+        # Don't call str() on nested values: they may be huge.
         text = str(value).replace(" ", "").lower() if isinstance(value, str | int | float) else ""
         if isinstance(value, bool) or not _DELETE_LIMIT.fullmatch(text):
             raise ValueError("must be a count (500), a percentage (10%), or none")
@@ -107,37 +107,40 @@ OPTION_NAMES: tuple[str, ...] = tuple(BatchOptions.model_fields)
 
 
 def parse_options(data: Any) -> BatchOptions:
-    """Options from JSON-like data. Raises RefusedError (`invalid_options`) naming each wrong option."""
+    """Validates options from JSON-like data. Raises RefusedError (`invalid_options`) that names the wrong options."""
     if not isinstance(data, dict):
         raise RefusedError("invalid_options", "The options must be one JSON object of option names and values.")
     try:
         return BatchOptions.model_validate(data)
     except ValidationError as error:
         found = error.errors(include_url=False, include_input=False)
-        wrong = [f"{_place(item['loc'])}: {_plain(item['type'], item['msg'])}" for item in found[:_WRONG_NAMED]]
-        if len(found) > _WRONG_NAMED:
-            wrong.append(f"and {len(found) - _WRONG_NAMED:,} more")
+        wrong = [
+            f"{_location_text(item['loc'])}: {_error_text(item['type'], item['msg'])}" for item in found[:_MAX_ERRORS]
+        ]
+        if len(found) > _MAX_ERRORS:
+            wrong.append(f"and {len(found) - _MAX_ERRORS:,} more")
         raise RefusedError("invalid_options", f"The options have wrong values: {'; '.join(wrong)}.") from None
 
 
-def _place(location: tuple[int | str, ...]) -> str:
-    """Where it is wrong: names that the sender chose, which may hold anything."""
-    return _cut(".".join(str(part) for part in location), _PLACE_CHARACTERS)
+def _location_text(location: tuple[int | str, ...]) -> str:
+    """The path of the wrong value. It contains names that the sender chose, so it is truncated and escaped."""
+    return _truncate(".".join(str(part) for part in location), _MAX_LOCATION_CHARACTERS)
 
 
-def _cut(text: str, characters: int) -> str:
-    """The text's beginning, with what can't be printed escaped."""
+def _truncate(text: str, characters: int) -> str:
+    """At most `characters` of the text, unprintable ones escaped; a truncated text ends in `…`."""
     shown = "".join(character if character.isprintable() else ascii(character)[1:-1] for character in text[:characters])
     return shown if len(text) <= characters else f"{shown}…"
 
 
-def _plain(kind: str, message: str) -> str:
+def _error_text(kind: str, message: str) -> str:
+    """The error in our words; `kind` and `message` are pydantic's."""
     if kind == "extra_forbidden":
         return f"is no option; known are {', '.join(OPTION_NAMES)}"
-    return _cut(message.removeprefix("Value error, "), _WHAT_CHARACTERS)
+    return _truncate(message.removeprefix("Value error, "), _MAX_MESSAGE_CHARACTERS)
 
 
 def label_from_file_name(file_name: str) -> str:
-    """A batch's default name: the file's name, cut or padded to the allowed length."""
+    """The default name of a batch: the file's name, truncated or padded with `_` to the allowed length."""
     label = file_name.strip()[:NAME_MAX]
     return label if len(label) >= NAME_MIN else label.ljust(NAME_MIN, "_")

@@ -1,4 +1,4 @@
-"""Organizations: the tenants. Names are their ids."""
+"""Organizations are the tenants. An organization's name is its id."""
 
 import re
 from dataclasses import dataclass
@@ -24,7 +24,10 @@ class Organization:
 
 
 def create_organization(engine: sa.Engine, name: str, region: str = "US") -> Organization:
-    """Creates one. Raises RefusedError for a malformed name or region, StateError where it exists already."""
+    """Creates an organization.
+
+    Raises RefusedError (`invalid_organization`, `invalid_region`), and StateError (`organization_exists`).
+    """
     if not _NAME.fullmatch(name):
         raise RefusedError(
             "invalid_organization",
@@ -43,14 +46,14 @@ def create_organization(engine: sa.Engine, name: str, region: str = "US") -> Org
 
 
 def list_organizations(engine: sa.Engine) -> list[Organization]:
-    """All of them, by name."""
+    """All organizations, ordered by name."""
     with translating_outages(), engine.connect() as connection:
         rows = connection.execute(sa.select(organizations).order_by(organizations.c.id))
         return [Organization(row.id, row.region) for row in rows]
 
 
 def get_organization(engine: sa.Engine, name: str) -> Organization:
-    """The named one. Raises NotFoundError (`unknown_organization`)."""
+    """The organization with this name. Raises NotFoundError (`unknown_organization`)."""
     with translating_outages(), engine.connect() as connection:
         row = connection.execute(sa.select(organizations).where(organizations.c.id == name)).one_or_none()
     if row is None:

@@ -1,4 +1,4 @@
-"""Queries over many batches: what waits for a run, a file or its worker, and what can run again."""
+"""Queries over many batches: which await a run or a file, which are running, and which can run again."""
 
 from collections.abc import Sequence
 from datetime import datetime
@@ -14,11 +14,11 @@ from batch_pipeline.database import translating_outages
 
 
 def awaiting_launch(engine: sa.Engine, limit: int, *, per_organization: int | None = None) -> list[Batch]:
-    """Accepted batches that the launcher is to start: organizations in turn, each in the order of arrival.
+    """Batches that await a run from the launcher, without those whose launch the API has claimed.
 
-    At most `limit`, and so many of an organization that those of others are never far behind in Dagster's queue.
-    Where more organizations wait than `limit`, which ones come differs from call to call.
-    Not those whose launch somebody has claimed and is at.
+    At most `limit` batches, and at most `per_organization` of one organization, so that Dagster's first-come queue
+    stays fair. Round-robin over organizations, each in the order of arrival. If more organizations wait than `limit`,
+    each call picks some at random.
     """
     place = sa.func.row_number().over(partition_by=batches.c.organization_id, order_by=batches.c.arrival)
     waiting = (
@@ -40,7 +40,7 @@ def awaiting_launch(engine: sa.Engine, limit: int, *, per_organization: int | No
 
 
 def newest_by_organization(engine: sa.Engine) -> dict[str, datetime]:
-    """When each organization that has batches last had one created."""
+    """Creation time of the newest batch of each organization that has batches, by organization id."""
     newest = (
         sa.select(sa.func.max(batches.c.created_at))
         .where(batches.c.organization_id == organizations.c.id)
@@ -52,7 +52,7 @@ def newest_by_organization(engine: sa.Engine) -> dict[str, datetime]:
 
 
 def awaiting_since(engine: sa.Engine, seconds: float, starter: Starter) -> list[Batch]:
-    """Batches that have awaited the start of a run, by this starter, for longer than so many seconds."""
+    """Batches that have awaited a run from this starter for longer than `seconds`."""
     statement = sa.select(batches).where(
         batches.c.awaits_run == starter.value,
         batches.c.updated_at < seconds_from_now(-seconds),
@@ -62,9 +62,9 @@ def awaiting_since(engine: sa.Engine, seconds: float, starter: Starter) -> list[
 
 
 def without_payload(engine: sa.Engine, seconds: float) -> list[Batch]:
-    """Batches that have neither a payload nor an upload URL, and are older than this.
+    """Batches older than `seconds` that have neither a payload nor an upload URL.
 
-    None is made any more; earlier releases recorded a batch before its payload, and could die in between.
+    Earlier releases recorded a batch before its payload, so a crash left such batches. This release creates none.
     """
     statement = sa.select(batches).where(
         batches.c.status == BatchStatus.requested.value,
@@ -77,7 +77,7 @@ def without_payload(engine: sa.Engine, seconds: float) -> list[Batch]:
 
 
 def longest_awaiting(engine: sa.Engine, starter: Starter) -> datetime | None:
-    """Since when the batch that has awaited a run of this starter longest does so; None where none awaits one."""
+    """When the longest-waiting batch began to await a run from this starter; None if no batch awaits one."""
     statement = sa.select(sa.func.min(batches.c.updated_at)).where(batches.c.awaits_run == starter.value)
     with translating_outages(), engine.connect() as connection:
         since: datetime | None = connection.execute(statement).scalar_one()
@@ -85,14 +85,14 @@ def longest_awaiting(engine: sa.Engine, starter: Starter) -> datetime | None:
 
 
 def awaiting_among(engine: sa.Engine, batch_ids: Sequence[str], starter: Starter) -> list[Batch]:
-    """Of these batches, those that await a run of this starter. Ids of no batch are passed over."""
+    """The batches among `batch_ids` that await a run from this starter. Unknown ids are ignored."""
     statement = sa.select(batches).where(batches.c.id.in_(batch_ids), batches.c.awaits_run == starter.value)
     with translating_outages(), engine.connect() as connection:
         return [batch_from_row(row) for row in connection.execute(statement)]
 
 
 def runs_without_attempt(engine: sa.Engine, run_ids: Sequence[str]) -> list[str]:
-    """Of these runs, those that are no attempt at any batch."""
+    """The runs among `run_ids` that are not recorded as attempts, in the same order."""
     statement = sa.select(attempts.c.run_id).where(attempts.c.run_id.in_(run_ids))
     with translating_outages(), engine.connect() as connection:
         begun = set(connection.execute(statement).scalars())
@@ -100,7 +100,7 @@ def runs_without_attempt(engine: sa.Engine, run_ids: Sequence[str]) -> list[str]
 
 
 def has_upload_urls(engine: sa.Engine, *, until_seconds_ago: float) -> bool:
-    """Whether any batch awaits its file, or has an upload URL that is good, or was so many seconds ago."""
+    """Whether a batch awaits its file, or has an upload URL that is valid or expired within `until_seconds_ago`."""
     recent = sa.select(batches.c.id).where(batches.c.upload_expires_at > seconds_from_now(-until_seconds_ago))
     awaiting = sa.select(batches.c.id).where(
         batches.c.status == BatchStatus.requested.value,
@@ -112,9 +112,9 @@ def has_upload_urls(engine: sa.Engine, *, until_seconds_ago: float) -> bool:
 
 
 def overdue_uploads(engine: sa.Engine, limit: int) -> list[Batch]:
-    """At most `limit` batches that still await their file although its upload URL has run out.
+    """At most `limit` batches that still await their file and whose upload URL has expired.
 
-    Where there are more, which ones come differs from call to call: none that can't be ended keeps others back.
+    If there are more, each call picks some at random, so that batches that fail to expire don't block others.
     """
     statement = sa.select(batches).where(
         batches.c.status == BatchStatus.requested.value,
@@ -127,7 +127,7 @@ def overdue_uploads(engine: sa.Engine, limit: int) -> list[Batch]:
 
 
 def running_batches(engine: sa.Engine) -> list[Batch]:
-    """Batches that an attempt is to be at work on: what reconciling looks after."""
+    """Live batches that an attempt has begun and that await no other run, in the order of arrival."""
     statement = sa.select(batches).where(
         batches.c.status.in_(LIVE), batches.c.run_id.is_not(None), batches.c.awaits_run.is_(None)
     )
@@ -136,7 +136,7 @@ def running_batches(engine: sa.Engine) -> list[Batch]:
 
 
 def count_awaiting(engine: sa.Engine, organization_id: str) -> int:
-    """How many of the organization's batches await a run from the launcher."""
+    """The number of the organization's batches that await a run from the launcher."""
     statement = sa.select(sa.func.count()).where(
         batches.c.organization_id == organization_id, batches.c.awaits_run == Starter.launcher.value
     )
@@ -152,10 +152,10 @@ def find_rerunnable(
     resource: str | None = None,
     since: datetime | None = None,
 ) -> list[str]:
-    """Ids of the organization's batches of that status which can be run again, in the order their payloads arrived.
+    """Ids of the organization's batches with this status that can run again, in the order their payloads arrived.
 
-    That order lets newer data come last. Left out are batches that never had a payload or whose files retention has
-    taken, and those that await a run already. `since` keeps those that came to the status at that moment or later.
+    In that order, newer data are written last. Leaves out batches without a payload, batches whose files retention has
+    begun to delete, and batches that await a run. `since`: only batches that reached the status at that time or later.
     """
     statement = sa.select(batches.c.id).where(
         batches.c.organization_id == organization_id,

@@ -1,7 +1,7 @@
-"""Which batches are old enough that their files go. What the ledger knows of them stays for ever: it is small.
+"""Records in the ledger which batches are pruned. Pruning deletes a batch's files; the ledger keeps its small rows.
 
-Pruning a batch begins with a note in the ledger, from which on it can't be run again, and ends with another, so that
-what a crash leaves in between is found by the next one.
+Pruning sets `pruned_at` first, and from then on the batch can't run again. It sets `is_pruned` last. After a crash in
+between, the next pass finds the batch and continues.
 """
 
 from collections.abc import Mapping, Sequence
@@ -18,7 +18,7 @@ from batch_pipeline.database import translating_outages
 
 
 def find_prunable(engine: sa.Engine, *, ended_before: datetime, after: str = BATCH_PREFIX, limit: int) -> list[Batch]:
-    """Batches that ended before that moment and still have files, or may have, by id; those after the id `after`."""
+    """At most `limit` batches that ended before `ended_before` and may have files, by id, after the id `after`."""
     statement = (
         sa.select(batches)
         .where(batches.c.id > after, sa.not_(batches.c.is_pruned), _is_due(ended_before))
@@ -30,7 +30,7 @@ def find_prunable(engine: sa.Engine, *, ended_before: datetime, after: str = BAT
 
 
 def begin_pruning(engine: sa.Engine, batch_id: str, *, ended_before: datetime) -> bool:
-    """Notes that the batch's files go, so that nobody is led to them; False where it is being run again meanwhile."""
+    """Records that the deletion of the batch's files begins, and hides the files. False if the batch runs again."""
     statement = (
         sa.update(batches)
         .where(batches.c.id == batch_id, sa.not_(batches.c.is_pruned), _is_due(ended_before))
@@ -46,7 +46,7 @@ def begin_pruning(engine: sa.Engine, batch_id: str, *, ended_before: datetime) -
 
 
 def finish_pruning(engine: sa.Engine, batch_id: str) -> None:
-    """Notes that the batch has no files any more."""
+    """Records that the batch's files are deleted."""
     with translating_outages(), engine.begin() as connection:
         connection.execute(sa.update(batches).where(batches.c.id == batch_id).values(is_pruned=True))
 
@@ -54,13 +54,13 @@ def finish_pruning(engine: sa.Engine, batch_id: str) -> None:
 def find_needed_runs(
     engine: sa.Engine, tagged: Mapping[str, str | None], *, ended_before: datetime | None = None
 ) -> set[str]:
-    """Those of the runs that a batch may still need: Dagster re-executes one only while it has all those before it.
+    """The runs among `tagged` that a batch still needs: Dagster re-executes a run only while its ancestors exist.
 
-    Needed are all runs of a batch that is live or can be run again, and whose files have not begun to go; with
-    `ended_before` as if those of batches that ended before that moment had.
+    A batch needs all its runs while it is live or can run again and its pruning has not begun.
 
     Args:
-        tagged: the batch that each run id's run is tagged with; a run may have none, or have made no attempt.
+        tagged: run id to the batch id of the run's tag; None for a run without the tag.
+        ended_before: for a dry run, counts batches that ended before this time as if their pruning had begun.
     """
     is_needed = sa.and_(
         batches.c.status.in_([*LIVE, *(status.value for status in RERUNNABLE)]),
@@ -81,7 +81,7 @@ def find_needed_runs(
 
 
 def known_batches(engine: sa.Engine, batch_ids: Sequence[str]) -> set[str]:
-    """Those of the ids that the ledger has a row of."""
+    """The ids among `batch_ids` that the ledger has."""
     with translating_outages(), engine.connect() as connection:
         return set(connection.scalars(sa.select(batches.c.id).where(batches.c.id.in_(batch_ids))))
 

@@ -1,4 +1,4 @@
-"""Rows of the ledger's tables: how one is read as a `Batch`, locked, changed, and its transitions recorded."""
+"""Reads, locks and changes rows of the ledger's tables, and records transitions. For `accept` and `ledger`."""
 
 from dataclasses import asdict, replace
 from typing import Any, Protocol
@@ -13,7 +13,7 @@ from batch_pipeline.errors import NotFoundError, StateError, SupersededError
 
 
 class HasRecordsOf(Protocol):
-    """A batch, or one to be made: which records it is about."""
+    """A batch or a new batch: the organization and the resource of its records."""
 
     @property
     def organization_id(self) -> str | None: ...
@@ -23,21 +23,21 @@ class HasRecordsOf(Protocol):
 
 
 def take_place(connection: sa.Connection, records: HasRecordsOf) -> int:
-    """The next place in the order of arrival. Places of the same records become visible in their order."""
+    """The next place in the order of arrival. A lock until commit makes places of the same records visible in order."""
     line = f"{LINE}{records.organization_id}/{records.resource}"
     connection.execute(sa.select(sa.func.pg_advisory_xact_lock(sa.func.hashtextextended(line, 0))))
     return int(connection.execute(sa.select(arrivals.next_value())).scalar_one())
 
 
 def restarted(phase: Phase) -> Phase:
-    """A phase as a new attempt finds it: what was finished stays so, all else begins again."""
+    """The phase for a new attempt: a completed or skipped phase unchanged, any other pending."""
     if phase.status in (PhaseStatus.completed, PhaseStatus.skipped):
         return phase
     return Phase(phase.name, mode=phase.mode)
 
 
 def processed_items(connection: sa.Connection, batch_id: str) -> tuple[int, int]:
-    """The items that finished chunks of phase processing dealt with: as planned, and refused by the database."""
+    """Items in finished chunks of phase processing: (written as planned, refused by the database)."""
     written = chunks.c.created + chunks.c.updated + chunks.c.unchanged + chunks.c.deleted
     statement = sa.select(
         sa.func.coalesce(sa.func.sum(written), 0), sa.func.coalesce(sa.func.sum(chunks.c.failed), 0)
@@ -47,14 +47,14 @@ def processed_items(connection: sa.Connection, batch_id: str) -> tuple[int, int]
 
 
 def ended_phase(phase: Phase, reason: str, now: float, done: int, failed: int) -> Phase:
-    """A running phase as it is once its batch has ended badly; what processing did is counted by its chunks."""
+    """A running phase as failed. For processing, `done` and `failed` replace its counts: its chunks decide."""
     if phase.name is PhaseName.processing:
         phase = replace(phase, success=done, error=failed)
     return replace(phase, status=PhaseStatus.failed, reason=reason, ended_at=now)
 
 
 def superseded(batch: Batch) -> SupersededError:
-    """The error for an attempt that may no longer change the batch."""
+    """The error for an attempt that must no longer change the batch."""
     if batch.status in FINAL:
         ended = f" ({batch.reason.code})" if batch.reason else ""
         return SupersededError("superseded", f"Batch {batch.id} has ended meanwhile: {batch.status}{ended}.")
@@ -62,7 +62,7 @@ def superseded(batch: Batch) -> SupersededError:
 
 
 def get_row(connection: sa.Connection, batch_id: str, *, lock: bool = False) -> sa.Row[Any]:
-    """The batch's row, locked until commit where asked for. Raises NotFoundError (`batch_not_found`)."""
+    """The batch's row; with `lock`, locked until commit. Raises NotFoundError (`batch_not_found`)."""
     statement = sa.select(batches).where(batches.c.id == batch_id)
     row = connection.execute(statement.with_for_update() if lock else statement).one_or_none()
     if row is None:
@@ -71,7 +71,7 @@ def get_row(connection: sa.Connection, batch_id: str, *, lock: bool = False) -> 
 
 
 def require_files(batch: Batch) -> None:
-    """Raises StateError (`pruned`) where retention has taken what a re-run needs."""
+    """Raises StateError (`pruned`) if retention has begun to delete the files that a re-run needs."""
     if batch.pruned_at is not None:
         raise StateError(
             "pruned", f"Batch {batch.id} ended too long ago: its files are gone (retention). Upload them again."
@@ -79,7 +79,7 @@ def require_files(batch: Batch) -> None:
 
 
 def change(connection: sa.Connection, batch_id: str, values: dict[str, Any]) -> sa.Row[Any]:
-    """Changes columns of the batch and returns the row as it then is."""
+    """Changes columns of the batch and returns the changed row."""
     statement = sa.update(batches).where(batches.c.id == batch_id)
     return connection.execute(statement.values(updated_at=sa.func.clock_timestamp(), **values).returning(batches)).one()
 
@@ -106,7 +106,7 @@ def record(
 
 
 def batch_from_row(row: sa.Row[Any]) -> Batch:
-    """A row of `batches` as a `Batch`."""
+    """Converts a row of `batches`."""
     data = dict(row._mapping)
     del data["source_version"], data["is_pruned"]
     return Batch(

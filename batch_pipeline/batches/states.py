@@ -1,4 +1,4 @@
-"""The state machine of a batch: its statuses, the transitions between them, and reasons for a bad end."""
+"""The state machine of a batch: its statuses, the transitions between them, and the reasons of a failure."""
 
 from dataclasses import dataclass
 from enum import StrEnum
@@ -8,22 +8,21 @@ from batch_pipeline.errors import BatchError, RefusedError, StateError
 
 
 class BatchStatus(StrEnum):
-    """Where a batch stands."""
+    """Status of a batch."""
 
-    requested = "requested"  #: not validated yet; a batch made for an upload waits here for its file
-    queued = "queued"  #: valid, waits for its turn
-    processing = "processing"  #: is being written
-    completed = "completed"  #: everything is written; single items may have been rejected
-    failed = "failed"  #: could not start, or could not be completed
-    timed_out = "timed_out"  #: an attempt ran longer than it may
-    expired = "expired"  #: its upload URL ran out before a file came
+    requested = "requested"  #: not validated yet, or waiting for its file
+    queued = "queued"  #: validated; waits for its turn
+    processing = "processing"  #: writes its items
+    completed = "completed"  #: every valid item is written; others are rejected
+    failed = "failed"  #: could not start or could not complete
+    timed_out = "timed_out"  #: an attempt ran longer than its time-out
+    expired = "expired"  #: its upload URL expired before a file arrived
 
 
 LIVE = [BatchStatus.requested.value, BatchStatus.queued.value, BatchStatus.processing.value]
 FINAL = frozenset({BatchStatus.completed, BatchStatus.failed, BatchStatus.timed_out, BatchStatus.expired})
 
-# A re-run leaves `failed` or `timed_out` for the place that its finished phases have earned: `requested` where it has
-# to be validated still, `queued` where it has been.
+# A re-run changes `failed` or `timed_out` to `queued` if the batch is validated, else to `requested`.
 RERUNNABLE = frozenset({BatchStatus.failed, BatchStatus.timed_out})
 
 TRANSITIONS: dict[BatchStatus, frozenset[BatchStatus]] = {
@@ -40,16 +39,16 @@ TRANSITIONS: dict[BatchStatus, frozenset[BatchStatus]] = {
 
 
 def check_transition(batch_id: str, before: BatchStatus, after: BatchStatus) -> None:
-    """Raises StateError (`illegal_transition`) unless a batch may go from the one status to the other."""
+    """Raises StateError (`illegal_transition`) unless the state machine has the transition."""
     if after not in TRANSITIONS[before]:
         raise StateError("illegal_transition", f"Batch {batch_id} is {before.value} and can't become {after.value}.")
 
 
 @dataclass(frozen=True)
 class Reason:
-    """Why a batch ended badly: a stable snake_case code, and a sentence that a user can act on.
+    """Why a batch failed, timed out or expired: a stable snake_case code, and a sentence that a user can act on.
 
-    `is_refusal`: the payload as a whole is refused, so that the batch fails again until its sender corrects it.
+    `is_refusal`: the payload was refused as a whole, so every retry fails until the sender corrects it.
     """
 
     code: str
@@ -58,9 +57,9 @@ class Reason:
 
     @classmethod
     def of(cls, error: BatchError) -> Self:
-        """The reason of a batch that ended with this error."""
+        """The reason of a batch that failed with this error."""
         return cls(error.code, error.message, isinstance(error, RefusedError))
 
     def to_json(self) -> dict[str, str]:
-        """The reason as the batch object shows it."""
+        """The reason in the batch object of the specification."""
         return {"code": self.code, "message": self.message}

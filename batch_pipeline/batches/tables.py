@@ -1,4 +1,4 @@
-"""The ledger's tables, as SQLAlchemy Core sees them. `migrations/` creates them; a test compares the two."""
+"""The ledger's tables for SQLAlchemy Core. `migrations/` creates them; a test compares the two."""
 
 import sqlalchemy as sa
 from sqlalchemy.dialects.postgresql import JSONB
@@ -6,7 +6,7 @@ from sqlalchemy.dialects.postgresql import JSONB
 metadata = sa.MetaData()
 
 _Text = sa.Text()
-_Key = sa.Text(collation="C")  # ids and keys: byte order, which is faster and the same on every server
+_Key = sa.Text(collation="C")  # ids and keys: byte order is faster, and the same on every server
 _Time = sa.DateTime(timezone=True)
 
 organizations = sa.Table(

@@ -1,1 +1,1 @@
-"""Taking files in: from the inbox, from upload URLs, and the rejected items of another batch."""
+"""Intake: batches from inbox files, from files sent to upload URLs, and from the rejected items of another batch."""

@@ -1,8 +1,9 @@
-"""The inbox: files under `uploads/{organization}/{resource}/{action}/` become batches, each object version exactly one.
+"""The inbox: each object version under `uploads/{organization}/{resource}/{action}/` becomes exactly one batch.
 
-An object is copied to the batch's folder, accepted in one transaction under its version, and removed from the inbox, in
-that order. The unique version decides: a crash between any two steps, or two processes at once, neither skip nor double
-an object. One that was accepted is only removed again; one that was not is taken in again.
+Intake copies the object to the batch's folder, accepts the batch in one transaction with the object's version, and
+deletes the object from the inbox, in this order. The version is unique, so neither a crash between two steps nor a
+concurrent process skips or duplicates an object. After a crash, an object that was accepted is only deleted; any other
+is taken in again.
 """
 
 import json
@@ -36,12 +37,12 @@ from batch_pipeline.system import System
 
 logger = logging.getLogger(__name__)
 
-_REPLACEMENT = "\ufffd"  # what servers that keep files list for bytes that are not UTF-8
+_REPLACEMENT = "\ufffd"  # servers over a file system list it in place of bytes that are not UTF-8
 
 
 @dataclass(frozen=True)
 class InboxAddress:
-    """The parts of an inbox key, None where the folder names no known one, and why it is refused."""
+    """The parts of an inbox key. A part is None if its folder names none that exists; `problem` is the refusal then."""
 
     organization_id: str | None
     resource: str | None
@@ -51,7 +52,7 @@ class InboxAddress:
 
 
 def read_address(key: str, organizations: set[str]) -> InboxAddress:
-    """Takes an inbox key apart."""
+    """Splits an inbox key into its parts and checks each."""
     parts = key.split("/", 4)[1:]
     file_name = key.rsplit("/", 1)[-1]
     organization, resource, action = (*parts[:-1], None, None, None)[:3]
@@ -86,15 +87,14 @@ def read_address(key: str, organizations: set[str]) -> InboxAddress:
 def take_in(
     system: System, *, limit: int, seconds: float | None = None, starter: Starter = Starter.launcher
 ) -> list[Batch]:
-    """Takes in at most `limit` files: organizations in turn, in order of time within each. Returns the batches.
+    """Takes in at most `limit` files, round-robin over organizations, oldest first in each. Returns the batches.
 
-    After so many `seconds`, and one file at least, the rest is left for the next time. A file that storage refuses, or
-    that can't be taken in for a reason nobody foresaw, holds up no other: see
-    `process_independently`, also for what is raised.
+    Stops after `seconds`, but takes in at least one file. A file that fails does not block the others. Errors and
+    raising: see `process_independently`.
     """
     organizations = {organization.id for organization in list_organizations(system.engine)}
     return process_independently(
-        _waiting(system, organizations),
+        _find_waiting(system, organizations),
         lambda found: take_in_one(system, found, organizations, starter=starter),
         name_of=lambda found: found.key,
         check_storage=system.store.check,
@@ -111,26 +111,27 @@ def take_in_one(
     starter: Starter,
     options_override: BatchOptions | None = None,
 ) -> Batch | None:
-    """Takes in one object; None where it has gone from the inbox, or been overwritten, meanwhile."""
+    """Takes in one object. Returns None if it was deleted or overwritten after `found` was listed."""
     with exclusive_intake(system, found.key):
         current = system.store.confirm(found)
         if current is None:
             if _REPLACEMENT in found.key:
-                _warn_of_name(found.key)
+                _warn_unreadable_name(found.key)
             return None
         return _take_in(system, current, organizations, starter=starter, options_override=options_override)
 
 
-@lru_cache(maxsize=1000)  # once a process: the object is listed at every tick
-def _warn_of_name(key: str) -> None:
+@lru_cache(maxsize=1000)  # one warning per process, although each tick lists the object
+def _warn_unreadable_name(key: str) -> None:
     logger.warning("%s is listed but can't be read: its name may not be UTF-8. Rename the file.", ascii(key))
 
 
 @contextmanager
 def exclusive_intake(system: System, key: str) -> Iterator[None]:
-    """One process at a time takes in a key: another, which listed the object before, finds it gone.
+    """Holds the lock of an inbox key, so that only one process at a time takes the object in.
 
-    Without this it could accept the version again just after the first has released it.
+    Without it, a process that listed the object earlier could accept its version again after the first process has
+    released the version.
     """
     with translating_outages(), system.engine.connect() as connection:
         connection.execute(sa.select(sa.func.pg_advisory_xact_lock(sa.func.hashtextextended(INBOX + key, 0))))
@@ -146,8 +147,8 @@ def _take_in(
     options_override: BatchOptions | None,
 ) -> Batch | None:
     address = read_address(found.key, organizations)
-    sidecar = _sidecar(system, found.key)
-    options, problem = _options(system, sidecar) if options_override is None else (options_override, None)
+    sidecar = _find_sidecar(system, found.key)
+    options, problem = _read_options(system, sidecar) if options_override is None else (options_override, None)
     problem = address.problem or problem
     new = NewBatch(
         id=new_batch_id(),
@@ -167,25 +168,27 @@ def _take_in(
     except NotFoundError:
         return None
     if system.store.confirm(found) is None:
-        system.store.delete(target)  # overwritten meanwhile: the copy may be of either version
+        system.store.delete(target)  # overwritten during the copy, which may be of either version
         return None
     batch, is_new = accept(system.engine, new, payload=ArrivedPayload(target, saved, starter), refused=problem)
     if not is_new:
-        system.store.delete(target)  # an earlier try, which died, has accepted this version
+        system.store.delete(target)  # an earlier intake, which crashed, has accepted this version
         if batch.status is BatchStatus.requested and batch.arrival is None:
-            return (
-                None  # left by an earlier release without its payload: reconciling ends it, then this file is taken in
-            )
+            # An earlier release left the batch without its payload. Reconciling ends it; then this file is taken in.
+            return None
     for taken in (found, sidecar):
-        # An object that was overwritten since is the next version, or its options: it stays for the next look.
+        # An object that was overwritten since is a new version or its options: the next tick takes it in.
         if taken is not None and system.store.confirm(taken) is not None:
             system.store.delete(taken.key)
     release_source(system.engine, batch.id)
     return batch
 
 
-def _waiting(system: System, organizations: set[str]) -> Iterator[StoredObject]:
-    """The inbox's files that are quiet long enough, organizations in turn: who last had a batch longest ago first."""
+def _find_waiting(system: System, organizations: set[str]) -> Iterator[StoredObject]:
+    """Inbox files that have not changed for `inbox_quiet_seconds`, round-robin over organizations.
+
+    The organization whose newest batch is oldest comes first.
+    """
     quiet_since = datetime.now(UTC) - timedelta(seconds=system.settings.inbox_quiet_seconds)
     queues: dict[str | None, list[StoredObject]] = defaultdict(list)
     for found in system.store.list(keys.INBOX + "/"):
@@ -194,7 +197,7 @@ def _waiting(system: System, organizations: set[str]) -> Iterator[StoredObject]:
     for queue in queues.values():
         queue.sort(key=lambda item: (item.modified_at, item.key))
     if len(queues) > 1:
-        # Not always the same one first: with more of them than are taken in at a time, the last would wait for ever.
+        # A fixed order would starve the last organizations if there are more than one tick's limit.
         newest = newest_by_organization(system.engine)
         never = datetime.min.replace(tzinfo=UTC)
         queues = dict(sorted(queues.items(), key=lambda item: newest.get(item[0] or "", never)))
@@ -202,16 +205,15 @@ def _waiting(system: System, organizations: set[str]) -> Iterator[StoredObject]:
         yield from (found for found in round_of_all if found is not None)
 
 
-def _sidecar(system: System, key: str) -> StoredObject | None:
-    """The file's sidecar, where it has one."""
+def _find_sidecar(system: System, key: str) -> StoredObject | None:
     try:
         return system.store.stat(key + keys.OPTIONS_SUFFIX)
     except NotFoundError:
         return None
 
 
-def _options(system: System, sidecar: StoredObject | None) -> tuple[BatchOptions, Reason | None]:
-    """The options that the sidecar says, or the defaults and what is wrong with it."""
+def _read_options(system: System, sidecar: StoredObject | None) -> tuple[BatchOptions, Reason | None]:
+    """The sidecar's options; the defaults without a sidecar, or, with the reason, if it is invalid."""
     if sidecar is None:
         return BatchOptions(), None
     name = sidecar.key.rsplit("/", 1)[-1]
@@ -220,15 +222,15 @@ def _options(system: System, sidecar: StoredObject | None) -> tuple[BatchOptions
         message = f"{name} has {sidecar.size:,} bytes, the limit is {limit:,} (BATCH_MAX_SIDECAR_BYTES)."
         return BatchOptions(), Reason("invalid_options", message, is_refusal=True)
     try:
-        return parse_options(_from_json(name, system.store.read(sidecar.key))), None
+        return parse_options(_parse_json(name, system.store.read(sidecar.key))), None
     except NotFoundError:
-        return BatchOptions(), None  # taken away meanwhile
+        return BatchOptions(), None  # deleted since
     except RefusedError as error:
         return BatchOptions(), Reason.of(error)
 
 
-def _from_json(name: str, text: bytes) -> Any:
-    """The value of the JSON text. Raises RefusedError (`invalid_options`)."""
+def _parse_json(name: str, text: bytes) -> Any:
+    """Raises RefusedError (`invalid_options`)."""
     try:
         return json.loads(text)
     except (json.JSONDecodeError, UnicodeDecodeError) as error:

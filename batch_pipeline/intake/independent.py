@@ -1,4 +1,4 @@
-"""Work on one file or batch after the other, of which none holds up the others."""
+"""Processes files or batches one after the other, so that one that fails does not block the others."""
 
 import logging
 import time
@@ -12,7 +12,7 @@ Done = TypeVar("Done")
 
 logger = logging.getLogger(__name__)
 
-REFUSED_AT_FIRST = 5  # then storage may be away, and each further try take as long as its time-out
+REFUSED_AT_FIRST = 5  # then storage may be unavailable, and each further item may take a whole time-out
 
 
 def process_independently(
@@ -24,12 +24,13 @@ def process_independently(
     limit: int,
     seconds: float | None = None,
 ) -> list[Done]:
-    """Does the work on each item; returns what it gave, at most `limit`, None not counted.
+    """Calls `work` on each item; returns its results that are not None, at most `limit`.
 
-    After so many `seconds`, and one item at least, the rest is left for the next time. An item that storage refuses,
-    or whose work fails for any other reason, is logged under its name and left, and the next one's turn comes. Raises
-    the first of these errors where nothing was done. Raised at once: an outage of the database, and what
-    `check_storage` raises, which is asked where storage refuses the first few.
+    Stops after `seconds`, but processes at least one item. If `work` raises, the item is logged with its name and
+    skipped; if there are no results in the end, the first of these errors is raised.
+
+    Raises at once if the database is unavailable. If storage refuses `REFUSED_AT_FIRST` items before the first result,
+    calls `check_storage` and raises what that raises.
     """
     deadline = None if seconds is None else time.monotonic() + seconds
     done: list[Done] = []

@@ -26,11 +26,12 @@ def create_from_rejected(
     claim_seconds: float | None = None,
     updated_by: str = "retry",
 ) -> Batch:
-    """Makes a batch (`retry_of`) of the items that the ended batch rejected, as they were uploaded.
+    """Creates a batch (`retry_of`) from the items that an ended batch rejected, as they were uploaded.
 
-    Rows that could not be read are left out: there is no item in them. From an overwrite it is a merge in which empty
-    cells clear, never an overwrite: the rejected items are not the whole. Raises NotFoundError, and StateError
-    (`nothing_rejected`) where there are no such items. `claim_seconds`: for so long the caller is at launching it.
+    Unreadable rows are left out, because they contain no item. The rejected items of an overwrite are not the complete
+    set of records, so the new batch is a merge in which empty cells clear fields. `claim_seconds`: seconds that the
+    caller has to launch the run before the sensor does. Raises NotFoundError, and StateError (`nothing_rejected`) if
+    there are no such items.
     """
     original = system.ledger.get(batch_id)
     if original.status not in FINAL or not original.has_errors_file:
@@ -73,7 +74,10 @@ def create_from_rejected(
 
 
 def _write_csv(system: System, original: Batch, path: Path) -> int:
-    """The errors file without its unreadable rows; it is read as such, so its guards come off again."""
+    """Copies errors.csv without its unreadable rows; returns the number of rows.
+
+    The copy is an errors file too, so reading it removes the guards of cells that look like formulas.
+    """
     source = path.with_suffix(".errors")
     system.store.download(keys.errors_csv(original.id), source)
     csv.field_size_limit(2 * system.settings.max_item_bytes)
@@ -92,7 +96,7 @@ def _write_csv(system: System, original: Batch, path: Path) -> int:
 
 
 def _write_json(system: System, original: Batch, path: Path) -> int:
-    """The items of errors.json, each in its own words: numbers and nested values stay as they were written."""
+    """Copies the items' original JSON text from errors.json, so numbers keep their spelling; returns their number."""
     source = path.with_suffix(".errors")
     system.store.download(keys.errors_json(original.id), source)
     decoder = json.JSONDecoder(parse_float=str, parse_int=str)

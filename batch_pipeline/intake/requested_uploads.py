@@ -1,8 +1,8 @@
 """Files sent to upload URLs: `requested/{batch_id}/upload` becomes the payload of the batch that awaits it.
 
-The ledger decides: whoever takes a file in copies it, notes its arrival, and removes it, in that order, so that a crash
-between any two steps neither loses nor doubles it. The prefix holds only what has not been taken in, so looking at it
-costs the same however many batches there have been.
+Intake copies the file, records its arrival in the ledger, and deletes it, in this order. A crash between two steps
+therefore neither loses nor duplicates it. The prefix holds only files that are not taken in yet, so the cost of a
+listing does not depend on the number of batches.
 """
 
 from dataclasses import dataclass
@@ -26,18 +26,18 @@ EXPIRED = Reason(
 
 @dataclass(frozen=True)
 class Removed:
-    """A file that came to a batch which awaits none, and was removed: why, in a sentence."""
+    """A file that was deleted because its batch awaits no file; `why` is a sentence."""
 
     batch_id: str
     why: str
 
 
 def take_in_requested(system: System, *, limit: int, seconds: float | None = None) -> tuple[list[Batch], list[Removed]]:
-    """Gives at most `limit` files to the batches that await them; removes those that no batch awaits (any more).
+    """Attaches files to the batches that await them, and deletes files whose batch awaits none; at most `limit`.
 
-    After so many `seconds`, and one file at least, the rest is left for the next time. What lies there under no batch's
-    name is left alone. A file of a store where files grow waits until it is quiet. One that can't be taken in holds up
-    no other: see `process_independently`, also for what is raised.
+    Stops after `seconds`, but processes at least one file. Ignores objects whose key names no batch, and files that
+    changed within `inbox_quiet_seconds`. A file that fails does not block the others. Errors and raising: see
+    `process_independently`.
     """
     quiet_since = datetime.now(UTC) - timedelta(seconds=system.settings.inbox_quiet_seconds)
     outcomes = process_independently(
@@ -55,7 +55,7 @@ def take_in_requested(system: System, *, limit: int, seconds: float | None = Non
 
 
 def take_in_upload(system: System, batch_id: str) -> Batch | None:
-    """Takes in the file that came to the batch's upload URL; returns the batch, or None where there is no such file."""
+    """Takes in the file at the batch's upload URL. Returns the batch, or None if no file was taken in."""
     try:
         found = system.store.stat(keys.requested(batch_id))
     except NotFoundError:
@@ -65,11 +65,10 @@ def take_in_upload(system: System, batch_id: str) -> Batch | None:
 
 
 def expire_requested(system: System, *, limit: int, seconds: float | None = None) -> list[Batch]:
-    """Ends at most `limit` batches whose upload URL has run out without a file; returns them.
+    """Expires at most `limit` batches whose upload URL has expired and that have no file; returns them.
 
-    One whose file came at the last moment is left to intake. After so many `seconds`, and one batch at least, the rest
-    is left for the next time. One that can't be ended holds up no other: `process_independently` says how, and what is
-    raised.
+    A batch whose file has arrived is left to intake. Stops after `seconds`, but processes at least one batch. A batch
+    that fails does not block the others. Errors and raising: see `process_independently`.
     """
     return process_independently(
         overdue_uploads(system.engine, limit),
@@ -89,15 +88,18 @@ def _expire(system: System, batch: Batch) -> Batch | None:
 
 
 def _take_in(system: System, found: StoredObject) -> Batch | Removed | None:
-    """The batch that got the file, or why it was removed; None where it is gone, has changed, or is nobody's."""
+    """The batch that received the file, or why the file was deleted.
+
+    None if the file has disappeared or changed, or its key names no batch.
+    """
     batch_id = keys.batch_of_requested(found.key)
     if batch_id is None:
         return None
     with exclusive_intake(system, found.key):
-        return _give(system, found, batch_id)
+        return _attach_or_delete(system, found, batch_id)
 
 
-def _give(system: System, found: StoredObject, batch_id: str) -> Batch | Removed | None:
+def _attach_or_delete(system: System, found: StoredObject, batch_id: str) -> Batch | Removed | None:
     try:
         batch = system.ledger.get(batch_id)
     except NotFoundError:
@@ -110,12 +112,12 @@ def _give(system: System, found: StoredObject, batch_id: str) -> Batch | Removed
         system.store.copy(found.key, target)
         if system.store.confirm(found) is None:
             system.store.delete(target)
-            return None  # overwritten while it was copied: the newer one is taken in at the next look
+            return None  # overwritten during the copy: the next tick takes the newer one in
         batch = attach_payload(system.engine, batch_id, ArrivedPayload(target, saved, Starter.launcher))
         if batch.upload_key == target:
             system.store.delete(found.key)
             return batch
-        system.store.delete(target)  # it was cancelled in this moment
+        system.store.delete(target)  # the batch was cancelled during the copy
     if batch.arrival is not None:
         why = f"Batch {batch_id} has its file already: another that came to its upload URL was not read and is removed."
     else:

@@ -1,4 +1,4 @@
-"""Alembic's entry: migrates on the connection that `batch_pipeline.migrations.upgrade` hands over."""
+"""Alembic's environment: migrates on the connection that `batch_pipeline.migrations.upgrade` passes."""
 
 from alembic import context
 

@@ -1,1 +1,1 @@
-"""All that knows Dagster, one module per noun. Domain packages never import dagster; a test holds them to it."""
+"""The Dagster layer, one module per noun. Domain packages never import dagster; a test enforces it."""

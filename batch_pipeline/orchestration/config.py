@@ -1,6 +1,6 @@
-"""The Launchpad's form: the run config of a batch, typed, with each option's default and description.
+"""The typed run config of a batch, which is the Launchpad's form, and the tags and run request of its runs.
 
-Dagster checks types here; `BatchOptions` checks values, when the config is turned into options.
+Dagster checks the config's types; `BatchOptions` checks the values when the config is converted into options.
 """
 
 from enum import Enum
@@ -15,62 +15,62 @@ from batch_pipeline.batches.organizations import DEFAULT_ORGANIZATION
 from batch_pipeline.orchestration import tags
 from batch_pipeline.records.registry import RESOURCES
 
-# Dagster's Launchpad takes the NAME of an enum's member, so names equal values.
+# The Launchpad takes the NAME of an enum's member, so names equal values.
 ResourceName = Enum("ResourceName", {name: name for name in RESOURCES})  # type: ignore[misc]
 
 
-def _described(name: str) -> str:
+def _description(name: str) -> str:
     return BatchOptions.model_fields[name].description or ""
 
 
 class BatchConfig(Config):
-    """A batch to run: what to do, with which file."""
+    """A batch to run."""
 
     organization: str = Field(DEFAULT_ORGANIZATION, description="The tenant whose records these are")
     resource: ResourceName = Field(description="What the items are")
     action: Action = Field(description="What to do with them")
     file: str = Field(description="A key in the configured bucket, such as uploads/default/contact/merge/people.csv")
-    name: str | None = Field(None, description=_described("name"))
+    name: str | None = Field(None, description=_description("name"))
     duplicate_handling: DuplicateHandling = Field(
-        DuplicateHandling.ignore_all, description=_described("duplicate_handling")
+        DuplicateHandling.ignore_all, description=_description("duplicate_handling")
     )
-    properties: dict[str, str] = Field(default_factory=dict, description=_described("properties"))
-    column_mapping: dict[str, str] = Field(default_factory=dict, description=_described("column_mapping"))
-    blank_cells: BlankCells | None = Field(None, description=_described("blank_cells"))
-    default_region: str | None = Field(None, description=_described("default_region"))
-    save_upload: bool = Field(True, description=_described("save_upload"))
-    save_result: bool = Field(False, description=_described("save_result"))
-    delete_limit: str | None = Field(None, description=_described("delete_limit"))
-    allow_empty: bool = Field(False, description=_described("allow_empty"))
-    timeout_seconds: int | None = Field(None, description=_described("timeout_seconds"))
+    properties: dict[str, str] = Field(default_factory=dict, description=_description("properties"))
+    column_mapping: dict[str, str] = Field(default_factory=dict, description=_description("column_mapping"))
+    blank_cells: BlankCells | None = Field(None, description=_description("blank_cells"))
+    default_region: str | None = Field(None, description=_description("default_region"))
+    save_upload: bool = Field(True, description=_description("save_upload"))
+    save_result: bool = Field(False, description=_description("save_result"))
+    delete_limit: str | None = Field(None, description=_description("delete_limit"))
+    allow_empty: bool = Field(False, description=_description("allow_empty"))
+    timeout_seconds: int | None = Field(None, description=_description("timeout_seconds"))
 
     def options(self) -> BatchOptions:
         """The options, their values checked. Raises RefusedError (`invalid_options`)."""
         names = BatchOptions.model_fields
-        return parse_options({name: _plain(getattr(self, name)) for name in names})
+        return parse_options({name: _json_value(getattr(self, name)) for name in names})
 
 
-# Options whose values come from customers, or may: they stay in the ledger. A run reads the ledger, not its config.
+# Options that may hold customers' values. They stay in the ledger: a run reads the ledger, not its config.
 _PRIVATE = {"name", "properties", "column_mapping"}
 
 
 def run_config_of(batch: Batch) -> dict[str, Any]:
-    """The run config that shows a batch of the ledger in the Launchpad: what it is, and nothing of its contents."""
-    what = {
+    """The run config that shows a batch in the Launchpad, without customers' values."""
+    address = {
         "organization": batch.address.organization_id,
         "resource": batch.address.resource,
         "action": batch.address.action.value,
         "file": batch.upload_key,
     }
     options = {name: value for name, value in batch.options.items() if value is not None and name not in _PRIVATE}
-    return {"ops": {tags.PARSE: {"config": {**what, **options}}}}
+    return {"ops": {tags.PARSE: {"config": {**address, **options}}}}
 
 
 def run_request_key(batch: Batch) -> str:
     """Run key suffix `{arrival}/{attempts}`: unique per requested run of the batch.
 
-    A requested re-run has a new arrival, even if the run before it never began. A run that yielded its slot was an
-    attempt, and its batch kept its arrival.
+    A re-run has a new arrival, even if the previous run never began. A run that yielded its slot counts as an attempt,
+    and its batch keeps its arrival.
     """
     return f"{batch.arrival}/{batch.attempts}"
 
@@ -88,7 +88,7 @@ def run_tags_of(batch: Batch) -> dict[str, str]:
 
 
 def run_request_of(batch: Batch) -> RunRequest:
-    """The run that a batch awaits. Asking again before it has begun changes nothing: Dagster takes a key but once."""
+    """The request for the run that a batch awaits. Repeats are harmless: Dagster launches a run key only once."""
     return RunRequest(
         run_key=f"{batch.id}/{run_request_key(batch)}",
         run_config=run_config_of(batch),
@@ -96,5 +96,5 @@ def run_request_of(batch: Batch) -> RunRequest:
     )
 
 
-def _plain(value: Any) -> Any:
+def _json_value(value: Any) -> Any:
     return value.value if isinstance(value, Enum) else value

@@ -1,6 +1,6 @@
-"""Puts the code location together: the job, the sensors, the assets and the Dagster resources.
+"""Assembles the code location: the job, the sensors, the assets and the Dagster resources.
 
-The assets are the tables of records that batches change. Each completed batch is an event on its resource's asset.
+The assets are the tables of records. Each completed batch adds a materialization to its resource's asset.
 """
 
 from collections.abc import Mapping
@@ -15,7 +15,7 @@ from batch_pipeline.records.registry import RESOURCES
 
 
 def build_defs(*, resource_overrides: Mapping[str, Any] | None = None) -> Definitions:
-    """All definitions; `resource_overrides` lets tests and tools build variants instead of patching."""
+    """All definitions. `resource_overrides` lets tests and tools build variants instead of patching."""
     return Definitions(
         assets=build_asset_specs(),
         jobs=[batch_job],
@@ -25,7 +25,7 @@ def build_defs(*, resource_overrides: Mapping[str, Any] | None = None) -> Defini
 
 
 def build_asset_specs() -> list[AssetSpec]:
-    """One asset per resource, so that its page plots the batches' numbers over time."""
+    """One asset per resource. The asset's page plots the batches' numbers over time."""
     return [
         AssetSpec(
             resource.table,

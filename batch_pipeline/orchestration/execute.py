@@ -1,4 +1,4 @@
-"""Runs a batch's job in this process: for the command line and synchronous calls."""
+"""Runs a batch's job in this process, for the command line and synchronous calls."""
 
 from dagster import DagsterExecutionInterruptedError, DagsterInstance, ExecuteInProcessResult
 
@@ -16,13 +16,13 @@ ROOT_RUN_TAG = "dagster/root_run_id"
 
 
 def execute_batch(system: System, instance: DagsterInstance, batch: Batch, *, log_level: str = "ERROR") -> Batch:
-    """Runs the batch that awaits its caller, as a Dagster run in this process, and returns it as it ended.
+    """Runs a batch that awaits its caller as a Dagster run in this process; returns the ended batch.
 
-    A re-run appears in Dagster's UI beside its parent. What fails is in the batch's `reason`, not raised; so is an
-    interrupt (SIGINT, and SIGTERM where its handler raises KeyboardInterrupt), which makes it `cancelled`.
+    A re-run is linked to its parent in Dagster's UI. A failure is not raised; it is the batch's `reason`. An interrupt
+    (SIGINT, or SIGTERM if its handler raises KeyboardInterrupt) is not raised either; the reason is `cancelled`.
 
-    Raises UnavailableError where the database goes away, so that nothing can be said of the batch; what else befalls
-    Dagster itself ends the batch and is raised as it is.
+    Raises UnavailableError if the database goes away, because the batch's state is then unknown. Other errors of
+    Dagster itself end the batch and are raised.
     """
     return execute_until_interrupted(system, instance, batch, log_level=log_level)[0]
 
@@ -30,9 +30,9 @@ def execute_batch(system: System, instance: DagsterInstance, batch: Batch, *, lo
 def execute_until_interrupted(
     system: System, instance: DagsterInstance, batch: Batch, *, log_level: str = "ERROR"
 ) -> tuple[Batch, bool]:
-    """As `execute_batch`; says as well whether this process was interrupted, so that no more batches should follow.
+    """As `execute_batch`; also returns whether this process was interrupted and should run no more batches.
 
-    (A batch that another process cancelled looks the same in the ledger, but interrupted nobody here.)
+    The ledger can't show it: a batch that another process cancelled has the same reason.
     """
     run_tags = run_tags_of(batch) | {tags.IN_PROCESS: "true"}
     if batch.run_id is not None:
@@ -52,13 +52,13 @@ def execute_until_interrupted(
     except (KeyboardInterrupt, DagsterExecutionInterruptedError):
         interrupted = True  # before the first op, or after the last
     except Exception:
-        _ended(system, system.ledger.get(batch.id), interrupted=False)
+        _end_if_live(system, system.ledger.get(batch.id), interrupted=False)
         raise
-    return _ended(system, system.ledger.get(batch.id), interrupted=interrupted), interrupted
+    return _end_if_live(system, system.ledger.get(batch.id), interrupted=interrupted), interrupted
 
 
-def _ended(system: System, batch: Batch, *, interrupted: bool) -> Batch:
-    """The batch, ended here where its run ended between its ops or before the first, so that none of them could."""
+def _end_if_live(system: System, batch: Batch, *, interrupted: bool) -> Batch:
+    """Ends a batch that no op ended, because its run ended before, between or after the ops. Returns the batch."""
     if batch.status in FINAL and batch.awaits_run is None:
         return batch
     if interrupted:

@@ -1,4 +1,4 @@
-"""Dagster's instance: its storage's schema, and how this process opens it."""
+"""Opens Dagster's instance in this process, and creates or upgrades its tables."""
 
 import logging
 import os
@@ -17,7 +17,7 @@ from batch_pipeline.database import CONNECT_TIMEOUT_SECONDS, connect
 from batch_pipeline.errors import SettingError, UnavailableError
 from batch_pipeline.settings import get_settings
 
-# Capturing what ops print takes four processes an op and the file descriptors of stdout and stderr.
+# Dagster's capture of op output costs four processes per op and replaces the file descriptors of stdout and stderr.
 _IN_PROCESS: Any = {
     "compute_logs": {
         "module": "dagster._core.storage.noop_compute_log_manager",
@@ -25,41 +25,41 @@ _IN_PROCESS: Any = {
     },
     "instance_class": {"module": __name__, "class": "InProcessInstance"},
 }
-_OTHER_TABLES = (
+_WRONG_TABLES_MESSAGE = (
     "Dagster's database (DAGSTER_POSTGRES_URL) has no tables of this version: run `batch-pipeline db upgrade`"
 )
 _POOL_RECYCLE_SECONDS = 1800
 
 
 class InProcessInstance(DagsterInstance):
-    """The instance for runs in a caller's own process, one or several at once, each in its thread."""
+    """The instance for runs in the caller's process, one or several at once, each in its own thread."""
 
     @classmethod
     def config_schema(cls) -> Mapping[str, Any]:
-        """No settings beyond those of every instance."""
+        """No additional settings."""
         return {}
 
     @staticmethod
     def config_defaults(base_dir: str) -> Mapping[str, Any]:
-        """Those of every instance."""
+        """Dagster's defaults."""
         return InstanceRef.config_defaults(base_dir)
 
     def get_yaml_python_handlers(self) -> Sequence[logging.Handler]:
-        """None: the caller's logging stays as it is.
+        """No handlers, so that Dagster leaves the caller's logging unchanged.
 
-        Dagster would call `logging.config.dictConfig` at the start of each run. That closes every handler of the
-        process, and waits for each one's lock under logging's own; a run that writes an event holds its handler's
-        lock and may need logging's: two runs in threads then wait for each other for ever.
+        With handlers, Dagster calls `logging.config.dictConfig` at the start of each run. That closes all handlers of
+        the process: it holds logging's lock and waits for each handler's. A run that writes an event holds its
+        handler's lock and may wait for logging's. So two runs in threads can deadlock.
         """
         return []
 
 
 @contextmanager
 def open_instance(*, in_process: bool = False) -> Iterator[DagsterInstance]:
-    """The instance of DAGSTER_HOME. Raises SettingError where it is not set, UnavailableError in an outage.
+    """Opens the instance of DAGSTER_HOME. Raises SettingError if it is not set, UnavailableError in an outage.
 
-    Runs in a caller's own process need it to be opened with `in_process`: they then share its connections, print to
-    the caller's output, and leave the caller's logging alone.
+    Use `in_process` for runs in this process: they share the instance's connections, print to the caller's output and
+    leave its logging unchanged.
     """
     _check_database()
     home = os.environ.get("DAGSTER_HOME")
@@ -79,9 +79,9 @@ def open_instance(*, in_process: bool = False) -> Iterator[DagsterInstance]:
 
 @contextmanager
 def open_migrated_instance() -> Iterator[DagsterInstance]:
-    """As `open_instance`, pooling connections; leaves Dagster's tables as they are, where opening might make them.
+    """As `open_instance`, with pooled connections, but never creates Dagster's tables.
 
-    Raises SettingError where they are missing or not of this version of Dagster.
+    Raises SettingError if the tables are missing or belong to another version of Dagster.
     """
     _check_database()
     url = os.environ.get("DAGSTER_POSTGRES_URL")
@@ -89,20 +89,20 @@ def open_migrated_instance() -> Iterator[DagsterInstance]:
         engine = sa.create_engine(url, poolclass=sa.NullPool, connect_args={"connect_timeout": CONNECT_TIMEOUT_SECONDS})
         with engine.connect() as connection:
             if connection.scalar(sa.select(sa.func.to_regclass("runs"))) is None:
-                raise SettingError(_OTHER_TABLES)
+                raise SettingError(_WRONG_TABLES_MESSAGE)
     with open_instance() as instance:
         keep_connections(instance)
         version = instance.run_storage.alembic_version()
         if version is not None and version[0] != version[1]:
-            raise SettingError(_OTHER_TABLES)
+            raise SettingError(_WRONG_TABLES_MESSAGE)
         yield instance
 
 
 def keep_connections(instance: DagsterInstance) -> None:
-    """Lets Dagster's PostgreSQL storage pool its connections, as in its webserver; else each statement makes one."""
+    """Makes Dagster's PostgreSQL storage pool its connections, as its webserver does. Else each statement connects."""
     for storage in (instance.run_storage, instance.event_log_storage, instance.schedule_storage):
         if not isinstance(storage, PostgresRunStorage | PostgresEventLogStorage | PostgresScheduleStorage):
-            continue  # a dagster.yaml of the user's own, with another storage
+            continue  # the user's own dagster.yaml has another storage
         storage.optimize_for_webserver(statement_timeout=0, pool_recycle=_POOL_RECYCLE_SECONDS, max_overflow=-1)
         connect = storage.index_connection if isinstance(storage, PostgresEventLogStorage) else storage.connect
         with connect() as connection:
@@ -110,7 +110,7 @@ def keep_connections(instance: DagsterInstance) -> None:
 
 
 def _require_alive(connection: Any, *_: object) -> None:
-    """Makes the pool connect anew where a connection was lost meanwhile, say as the database was restarted."""
+    """Makes the pool replace a connection that was lost, for example by a restart of the database."""
     try:
         with connection.cursor() as cursor:
             cursor.execute("SELECT 1")
@@ -119,10 +119,10 @@ def _require_alive(connection: Any, *_: object) -> None:
 
 
 def _check_database() -> None:
-    """One attempt to connect, with a clear answer: Dagster itself would try for 15 s, and log each failure."""
+    """Connects once and fails with a clear error. Dagster itself retries for 15 s and logs each failure."""
     url = os.environ.get("DAGSTER_POSTGRES_URL")
     if not url:
-        return  # a dagster.yaml of the user's own, with another storage
+        return  # the user's own dagster.yaml has another storage
     try:
         engine = sa.create_engine(url, poolclass=sa.NullPool, connect_args={"connect_timeout": CONNECT_TIMEOUT_SECONDS})
         engine.connect().close()
@@ -131,14 +131,14 @@ def _check_database() -> None:
             "DAGSTER_POSTGRES_URL is no URL that SQLAlchemy can read: give postgresql+psycopg2://user@host/name"
         ) from None
     except sa.exc.OperationalError as error:
-        said = " ".join(str(error.orig).split())
+        cause = " ".join(str(error.orig).split())
         raise UnavailableError(
-            "database", f"Dagster's database can't be reached: {said} Check DAGSTER_POSTGRES_URL."
+            "database", f"Dagster's database can't be reached: {cause} Check DAGSTER_POSTGRES_URL."
         ) from error
 
 
 def upgrade_dagster() -> None:
-    """Makes Dagster's schema and tables, or brings them to this version of Dagster."""
+    """Creates Dagster's schema and tables, or upgrades them to this version of Dagster."""
     settings = get_settings()
     if settings.database_url is not None:
         with connect(settings.require_database_url(), autocommit=True) as connection:

@@ -1,7 +1,7 @@
-"""Starting a batch's run at once, by the GraphQL of Dagster's webserver.
+"""Launches a batch's run at once, by the GraphQL API of Dagster's webserver.
 
-Whatever comes of it, the batch waits in the ledger for its run: if Dagster does not answer, the sensor starts it later.
-Both name the run by the same key, which Dagster takes but once.
+The batch awaits its run in the ledger. If the launch fails, the sensor launches the run later. Both use the same run
+key, and Dagster launches a run key only once.
 """
 
 import logging
@@ -19,10 +19,9 @@ from batch_pipeline.orchestration.config import run_request_of
 
 logger = logging.getLogger(__name__)
 
-REPOSITORY_NAME = "__repository__"  # of a code location that is one `Definitions`
+REPOSITORY_NAME = "__repository__"  # Dagster's name for the repository of one `Definitions`
 TIMEOUT_SECONDS = 8.0
-# While Dagster is away, calls don't wait for it one after the other.
-PAUSE_SECONDS = 10.0
+PAUSE_SECONDS = 10.0  # after a failure, so that not every call waits for the time-out
 
 _LAUNCH = """
 mutation Launch($params: ExecutionParams!) {
@@ -35,7 +34,7 @@ mutation Launch($params: ExecutionParams!) {
 
 
 class Launcher:
-    """Asks one webserver for runs; without an address it leaves all to the sensor. Safe to use from many threads."""
+    """Launches runs by one webserver; without an address it launches none. Thread-safe."""
 
     def __init__(self, dagster_url: str | None) -> None:
         self._url = None if dagster_url is None else f"{dagster_url.rstrip('/')}/graphql"
@@ -44,7 +43,7 @@ class Launcher:
         self._paused_until = 0.0
 
     def launch(self, batch: Batch) -> bool:
-        """Asks for the run that the batch awaits; returns whether Dagster has taken it."""
+        """Launches the run that the batch awaits; returns whether Dagster accepted it."""
         if self._url is None or time.monotonic() < self._paused_until:
             return False
         try:

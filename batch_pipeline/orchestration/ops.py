@@ -1,6 +1,6 @@
-"""The job and its four ops, one per phase: each opens the attempt, calls the phase, and shows what it did.
+"""The job and its four ops, one per phase. Each op opens the attempt, runs the phase and adds its metadata.
 
-Here belong ops and jobs. What a phase does is in `phases`, what a run page shows in `run_page`.
+Put ops and jobs here. Put the work of a phase into `phases`, and metadata of the run page into `run_page`.
 """
 
 from collections.abc import Callable
@@ -36,17 +36,17 @@ from batch_pipeline.system import System
 Phase = Callable[[Attempt], None]
 
 
-# Ops hand nothing on: the ledger knows which batch a run, or the run that it re-executes, is about.
+# Ops pass no values: the ledger knows the batch of a run and of the run that it re-executes.
 _AFTER = {"start": In(Nothing)}
 
 
 @op(description="Reads the payload in a stream and removes equal items.", out=Out(Nothing))
 def parse(context: OpExecutionContext, config: BatchConfig, system: ResourceParam[Workplace]) -> None:
-    """Finds or makes the batch and runs phase parsing."""
+    """Finds or creates the batch and runs phase parsing."""
     try:
         system.ownership.take(run_owner(context.run_id))
         batch = resolve_batch(context, config, system.system)
-    except BatchError as error:  # there is no batch to fail: the run is what was wrong
+    except BatchError as error:  # there is no batch that could fail, only the run
         raise Failure(error.message, metadata={"code": error.code}, allow_retries=False) from None
     _run(context, system, batch.id, PhaseName.parsing, parse_payload)
 
@@ -73,7 +73,7 @@ def process(context: OpExecutionContext, system: ResourceParam[Workplace]) -> No
     description="Deletes what an overwrite did not find, writes the artifacts and completes the batch.",
 )
 def cleanup(context: OpExecutionContext, system: ResourceParam[Workplace]) -> None:
-    """Runs phase cleanup, which completes the batch, and logs its asset event, once."""
+    """Runs phase cleanup, which completes the batch, and logs the asset's materialization once per batch."""
     shown: run_page.Metadata = {}
     batch_id = batch_id_of_run(context, system.system)
     with running_attempt(context, system, batch_id) as (found, attempt):
@@ -96,7 +96,7 @@ def cleanup(context: OpExecutionContext, system: ResourceParam[Workplace]) -> No
 
 
 def _is_materialized(context: OpExecutionContext, system: System, batch: Batch) -> bool:
-    """Whether an attempt has told the asset: one may have died between completing the batch and that."""
+    """Whether an attempt logged the materialization. One may have died after it completed the batch."""
     kind = DagsterEventType.ASSET_MATERIALIZATION
     return any(
         context.instance.get_records_for_run(run_id, of_type=kind, limit=1).records
@@ -108,10 +108,10 @@ def _run(context: OpExecutionContext, workplace: Workplace, batch_id: str, name:
     with running_attempt(context, workplace, batch_id) as (found, attempt):
         if attempt is not None:
             phase(attempt)
-    _show(context, workplace.system, found if attempt is None else attempt.batch, name)
+    _add_metadata(context, workplace.system, found if attempt is None else attempt.batch, name)
 
 
-def _show(context: OpExecutionContext, system: System, batch: Batch, name: PhaseName) -> None:
+def _add_metadata(context: OpExecutionContext, system: System, batch: Batch, name: PhaseName) -> None:
     shown = {**run_page.phase_metadata(batch, name), **run_page.batch_metadata(batch)}
     if name is PhaseName.validation:
         shown = {**run_page.failure_metadata(system, batch), **shown}
@@ -126,8 +126,8 @@ def _show(context: OpExecutionContext, system: System, batch: Batch, name: Phase
 def batch_job() -> None:
     """Runs parse, validate, process and cleanup in one process.
 
-    Four trivial ops cost 0.5 s in the run's process and 9.3 s in Dagster's default executor. Parallelism is inside a
-    phase and between runs. There is no RetryPolicy: with one, Terminate becomes a retry (dagster#15026), and bad data
-    fail again.
+    Four trivial ops take 0.5 s in one process and 9.3 s with Dagster's default executor. Parallelism is within a phase
+    and between runs. There is no RetryPolicy: it turns Terminate into a retry (dagster#15026), and invalid data fail
+    again.
     """
     cleanup(process(validate(parse())))

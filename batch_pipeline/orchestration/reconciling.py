@@ -1,8 +1,8 @@
-"""Reconciling ledger and Dagster: ends batches and runs whose work has ended without a record of it. And cancelling.
+"""Reconciles ledger and Dagster: ends batches and runs whose process died before it recorded their end. Also cancels.
 
-A live batch whose attempt holds no lock has lost its worker, whatever Dagster shows: a run holds the lock from its
-first op until Dagster knows how it ended. Sensors call this while the daemon runs; so does every command that works in
-its own process, when it starts.
+A run holds its batch's lock from its first op until Dagster has recorded its end. So if a live batch has an attempt and
+its lock is free, its worker is lost, whatever Dagster shows. Sensors reconcile while the daemon runs. Each command that
+runs batches in its own process reconciles when it starts.
 """
 
 from collections.abc import Iterator, Sequence
@@ -33,17 +33,17 @@ from batch_pipeline.orchestration.run_attempt import cancelled_reason
 from batch_pipeline.orchestration.run_page import without_values
 from batch_pipeline.system import System
 
-CALLER_START_SECONDS = 60.0  # for a command that made a batch to begin its run: it imports Dagster and connects first
-# From Dagster's STARTED to a run's first op: about a second. With a tick every 15 s this stays within a minute.
+CALLER_START_SECONDS = 60.0  # from a batch's creation by a command to its run; includes importing Dagster
+# From Dagster's STARTED to a run's first op; usually one second. With a tick every 15 s, the sum is below a minute.
 FIRST_OP_SECONDS = 40.0
-RUNS_AT_ONCE = 500  # that one query asks for
-# Runs say by the clock of whoever ended them when that was, a little before others can see it.
+RUNS_AT_ONCE = 500  # per query
+# A run's end time comes from the clock of the machine that ended it, and becomes visible a little later.
 OVERLAP = timedelta(minutes=5)
-# How a run ends that never began its batch.
+# Final statuses of runs that never began their batch.
 ENDED_BADLY = [DagsterRunStatus.FAILURE, DagsterRunStatus.CANCELED]
-# What Dagster takes to be at work; runs that wait in its queue are its own business.
+# Runs that Dagster believes to be running. Queued runs are left to Dagster.
 GOING_ON = [DagsterRunStatus.STARTING, DagsterRunStatus.STARTED, DagsterRunStatus.CANCELING]
-# Runs whose process has begun. STARTING ones are ended by Dagster's run monitoring, after a time of its own.
+# Runs whose process has started. Dagster's run monitoring ends runs that stay STARTING, after its own time-out.
 STARTED = [DagsterRunStatus.STARTED, DagsterRunStatus.CANCELING]
 
 LOST_WORKER = Reason(
@@ -70,38 +70,37 @@ FAILED_BEFORE = Reason(
 OVERDUE = Reason(
     "timed_out", "The batch took longer than its timeout_seconds and did not stop by itself; a retry does the rest."
 )
-# Work stops itself when its time is up; this is for work that can't, and comes after it.
-OVERDUE_SECONDS = 60.0
+OVERDUE_SECONDS = 60.0  # after the time-out: an attempt normally stops itself; this ends one that is stuck
 
 
 def reconcile(system: System, instance: DagsterInstance, *, since: datetime | None = None) -> list[Batch]:
-    """Ends every batch whose work has ended, and every run whose process or batch has; returns the batches ended.
+    """Ends every batch whose work has ended and every run whose process or batch has ended. Returns the ended batches.
 
-    `since`: start of the last complete pass; runs that ended before it are not looked at again. Without it, runs that
-    ended since the oldest request for a run are. The cost of a pass depends on running batches and ended runs, not on
-    the number of batches that wait.
+    `since`: start of the last complete pass; runs that ended before it are skipped. Without it, considers runs that
+    ended since the oldest pending request for a run. The cost of a pass grows with the running batches and ended runs,
+    not with the waiting batches.
     """
     ended: list[Batch] = []
     with connect(system.database_url, autocommit=True) as connection:
         for batch in running_batches(system.engine):
             ended += _end_if_work_ended(system, instance, connection, batch)
-        _end_outlived_runs(system, instance, connection)
+        _end_leftover_runs(system, instance, connection)
         ended += _end_stuck_runs(system, instance, connection)
     for batch in awaiting_since(system.engine, CALLER_START_SECONDS, Starter.caller):
         ended += _end(system, batch, BatchStatus.failed, CALLER_LOST)
     for batch in without_payload(system.engine, CALLER_START_SECONDS):
-        # Its object may still lie in the inbox: it is taken in once no batch has its version.
+        # Clears the version: an object that is still in the inbox is taken in again once no batch has its version.
         ended.append(system.ledger.end_if_unchanged(batch, BatchStatus.failed, WITHOUT_PAYLOAD, source_version=None))
-    for some in _in_parts(_ended_runs(system, instance, since), RUNS_AT_ONCE):
-        ended += _end_launched_in_vain(system, instance, some)
+    for run_ids in _split(_ended_runs(system, instance, since), RUNS_AT_ONCE):
+        ended += _end_batches_of_ended_runs(system, instance, run_ids)
     return ended
 
 
 def reconcile_run(system: System, instance: DagsterInstance, run: DagsterRun) -> Sequence[Batch]:
-    """Ends the batch of a run that has ended, as `reconcile` would; returns it where it was not ended yet."""
+    """Ends the batch of a run that has ended, as `reconcile` does. Returns the batch if it was still live."""
     batch = system.ledger.of_run(run.run_id)
     if batch is None:
-        return _end_launched_in_vain(system, instance, [run.run_id])
+        return _end_batches_of_ended_runs(system, instance, [run.run_id])
     if batch.status in FINAL or batch.run_id != run.run_id or batch.awaits_run is not None:
         return []
     with connect(system.database_url, autocommit=True) as connection:
@@ -111,7 +110,7 @@ def reconcile_run(system: System, instance: DagsterInstance, run: DagsterRun) ->
 def _end_if_work_ended(
     system: System, instance: DagsterInstance, connection: Connection, batch: Batch
 ) -> Sequence[Batch]:
-    """Ends a batch that an attempt is to be at work on, unless it is."""
+    """Ends a running batch if no worker holds its lock, its run has ended in Dagster, or it is overdue."""
     if not is_owned(connection, batch.id):
         return _end_abandoned(system, instance, batch)
     if (reason := _ended_in_dagster(instance, batch)) is not None:
@@ -122,10 +121,11 @@ def _end_if_work_ended(
 
 
 def _end(system: System, seen: Batch, status: BatchStatus, reason: AnyReason) -> Sequence[Batch]:
-    """Ends the batch, unless it began or requested another run since it was seen.
+    """Ends the batch unless it began or requested another run after `seen`. Returns it if it has ended.
 
-    Its lock or its run was found gone after that: a worker records the end of its batch, or a request for another run,
-    before it releases either.
+    The caller reads the batch before it checks the lock and the run. A worker records the end of its batch, or the
+    request for another run, before it releases the lock and before its run ends. So if the batch is unchanged, the
+    worker did not end it.
     """
     now = system.ledger.end_if_unchanged(seen, status, reason)
     is_over = now.status in RERUNNABLE and now.awaits_run is None
@@ -133,10 +133,10 @@ def _end(system: System, seen: Batch, status: BatchStatus, reason: AnyReason) ->
 
 
 def _ended_in_dagster(instance: DagsterInstance, batch: Batch) -> AnyReason | None:
-    """Why Dagster no longer takes the run to be going on although its worker lives; None where it does.
+    """Why the run has ended in Dagster although its worker lives; None if it has not ended.
 
-    The worker was not told (the run was marked canceled without being terminated, say): once the batch has ended in
-    the ledger it can write no more, and stops at its next look.
+    Dagster did not stop the worker, for example because the run was marked as canceled without being terminated. Once
+    the ledger has ended the batch, the worker can't write, and it stops at its next check.
     """
     run = instance.get_run_by_id(batch.run_id) if batch.run_id else None
     if run is None:
@@ -147,7 +147,7 @@ def _ended_in_dagster(instance: DagsterInstance, batch: Batch) -> AnyReason | No
 
 
 def _is_overdue(system: System, batch: Batch) -> bool:
-    """Whether a batch at work has used up its time by far; while it waits for its turn, time does not count."""
+    """Whether a batch runs longer than its time-out plus `OVERDUE_SECONDS`. Waiting for the turn does not count."""
     if batch.run_id is None or batch.status == BatchStatus.queued:
         return False
     allowed = batch.options.get("timeout_seconds") or system.settings.timeout_seconds
@@ -155,7 +155,7 @@ def _is_overdue(system: System, batch: Batch) -> bool:
 
 
 def _end_abandoned(system: System, instance: DagsterInstance, batch: Batch) -> Sequence[Batch]:
-    """Ends a batch without a worker, and its run where Dagster takes it to be going on."""
+    """Ends a batch without a worker, and its run if Dagster shows it as running."""
     run = instance.get_run_by_id(batch.run_id) if batch.run_id else None
     reason: AnyReason
     if run is None:
@@ -174,10 +174,10 @@ def _end_abandoned(system: System, instance: DagsterInstance, batch: Batch) -> S
     return ended
 
 
-def _end_outlived_runs(system: System, instance: DagsterInstance, connection: Connection) -> None:
-    """Ends runs that Dagster takes to be going on although their attempt is over and its process gone.
+def _end_leftover_runs(system: System, instance: DagsterInstance, connection: Connection) -> None:
+    """Ends runs that Dagster shows as running although their attempt has ended and their process is gone.
 
-    A process killed between its last word to the ledger and its last word to Dagster leaves such a run.
+    A process that is killed after its last write to the ledger and before its last event in Dagster leaves such a run.
     """
     for listed in instance.get_runs(RunsFilter(job_name=tags.JOB_NAME, statuses=GOING_ON)):
         batch = system.ledger.of_run(listed.run_id)
@@ -186,7 +186,7 @@ def _end_outlived_runs(system: System, instance: DagsterInstance, connection: Co
         is_newest = batch.run_id == listed.run_id
         if is_newest and batch.status not in FINAL and batch.awaits_run is None:
             continue
-        # A worker lets its lock go after it has told Dagster, so what is not over now never will be.
+        # A worker reports the end to Dagster before it releases its lock, so a run that has not ended now never will.
         run = instance.get_run_by_id(listed.run_id)
         if run is None or run.is_finished:
             continue
@@ -204,9 +204,9 @@ def _end_outlived_runs(system: System, instance: DagsterInstance, connection: Co
 
 
 def _end_stuck_runs(system: System, instance: DagsterInstance, connection: Connection) -> list[Batch]:
-    """Ends runs that Dagster shows as started but whose process died before the first op, and their batches.
+    """Ends runs that Dagster shows as started and whose process died before the first op, and their batches.
 
-    Dagster's code server notices a dead process of its own; if the server died as well, nobody does.
+    Dagster's code server notices a dead run process. If the code server died as well, only this ends the run.
     """
     ended: list[Batch] = []
     started = instance.get_run_records(RunsFilter(job_name=tags.JOB_NAME, statuses=STARTED))
@@ -222,7 +222,7 @@ def _end_stuck_runs(system: System, instance: DagsterInstance, connection: Conne
             continue
         batch = _batch_of_tags(system, run)
         if batch is not None and is_owned(connection, batch.id):
-            continue  # another run works on it, for which this one waits
+            continue  # another run works on the batch, and this run waits for it
         if batch is not None and batch.awaits_run is not None and run.tags.get(tags.REQUEST) == run_request_key(batch):
             was_cancelled = run.status is DagsterRunStatus.CANCELING
             ended += _end(system, batch, BatchStatus.failed, CANCELLED_BEFORE if was_cancelled else FAILED_BEFORE)
@@ -242,7 +242,7 @@ def _batch_of_tags(system: System, run: DagsterRun) -> Batch | None:
 
 
 def _ended_runs(system: System, instance: DagsterInstance, since: datetime | None) -> Sequence[str]:
-    """Ids of runs that have ended badly since a moment, or that any batch can await."""
+    """Ids of runs that failed or were cancelled since `since`, by default since the oldest pending request."""
     since = since or longest_awaiting(system.engine, Starter.launcher)
     if since is None:
         return []
@@ -250,8 +250,8 @@ def _ended_runs(system: System, instance: DagsterInstance, since: datetime | Non
     return instance.get_run_ids(RunsFilter(job_name=tags.JOB_NAME, statuses=ENDED_BADLY, updated_after=after))
 
 
-def _end_launched_in_vain(system: System, instance: DagsterInstance, ended_runs: Sequence[str]) -> list[Batch]:
-    """Ends the batches that await just a run among these, which have ended and of which most began their batch."""
+def _end_batches_of_ended_runs(system: System, instance: DagsterInstance, ended_runs: Sequence[str]) -> list[Batch]:
+    """Ends the batches whose requested run is among these ended runs and never began the batch."""
     run_ids = runs_without_attempt(system.engine, ended_runs)
     if not run_ids:
         return []
@@ -271,29 +271,29 @@ def _end_launched_in_vain(system: System, instance: DagsterInstance, ended_runs:
     return ended
 
 
-def _in_parts(run_ids: Sequence[str], size: int) -> Iterator[Sequence[str]]:
+def _split(run_ids: Sequence[str], size: int) -> Iterator[Sequence[str]]:
     for start in range(0, len(run_ids), size):
         yield run_ids[start : start + size]
 
 
 def cancel_batch(system: System, instance: DagsterInstance, batch_id: str, *, updated_by: str | None = None) -> Batch:
-    """Ends the batch as `failed` with reason `cancelled`; what was written stays, and a retry does the rest.
+    """Ends the batch as `failed` with reason `cancelled`. Written records stay, and a retry writes the rest.
 
-    Returns once no chunk is under way. Its run, if it works on the batch, ends itself as CANCELED; a queued one is
-    cancelled here. A file that came to the batch's upload URL before is taken in first, so that a retry has it.
-    Raises NotFoundError, and StateError (`not_cancellable`) where the batch has ended, even just now.
+    Returns when no chunk is running. A run that works on the batch ends itself as CANCELED; a queued run is cancelled
+    here. A file that has arrived at the batch's upload URL is taken in first, so that a retry can use it.
+    Raises NotFoundError, and StateError (`not_cancellable`) if the batch has ended, even during this call.
     """
     batch = system.ledger.get(batch_id)
     if batch.status in FINAL:
-        raise _ended_already(batch)
+        raise _not_cancellable_error(batch)
     if batch.arrival is None:
         take_in_upload(system, batch_id)
         batch = system.ledger.get(batch_id)
-    who: dict[str, Any] = {} if updated_by is None else {"updated_by": updated_by}
+    changes: dict[str, Any] = {} if updated_by is None else {"updated_by": updated_by}
     reason = cancelled_reason if batch.arrival is not None else CANCELLED_AWAITING_FILE
-    ended = system.ledger.end(batch_id, BatchStatus.failed, reason, **who)
+    ended = system.ledger.end(batch_id, BatchStatus.failed, reason, **changes)
     if ended.reason is None or ended.reason.code != "cancelled":
-        raise _ended_already(ended)
+        raise _not_cancellable_error(ended)
     waiting = RunsFilter(
         tags={tags.BATCH_ID: batch_id}, statuses=[DagsterRunStatus.QUEUED, DagsterRunStatus.NOT_STARTED]
     )
@@ -302,5 +302,5 @@ def cancel_batch(system: System, instance: DagsterInstance, batch_id: str, *, up
     return ended
 
 
-def _ended_already(batch: Batch) -> StateError:
+def _not_cancellable_error(batch: Batch) -> StateError:
     return StateError("not_cancellable", f"Batch {batch.id} has ended already: it is {batch.status}.")

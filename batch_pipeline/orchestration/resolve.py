@@ -1,4 +1,4 @@
-"""Which batch a run is about: one that awaits it, the one its parent was about, or a new one from the Launchpad."""
+"""Resolves the batch of a run: the batch that awaits it, the batch of its parent run, or a new Launchpad batch."""
 
 from pathlib import PurePosixPath
 
@@ -20,9 +20,9 @@ from batch_pipeline.system import System
 
 
 def batch_id_of_run(context: OpExecutionContext, system: System) -> str:
-    """The id of the batch that an earlier op resolved, in this run or in the one that it re-executes.
+    """The id of the batch that an earlier op resolved, in this run or in the run that it re-executes.
 
-    Raises Failure where the ledger knows neither.
+    Raises Failure if the ledger knows no batch of either run.
     """
     batch = _known_batch(context, system)
     if batch is None:
@@ -32,10 +32,10 @@ def batch_id_of_run(context: OpExecutionContext, system: System) -> str:
 
 
 def resolve_batch(context: OpExecutionContext, config: BatchConfig, system: System) -> Batch:
-    """The run's batch.
+    """The batch of the run; creates it for a run from the Launchpad.
 
-    Raises StateError (`run_refused`) for a run that is no re-execution but brings the id of a batch that awaits none,
-    and RefusedError where the Launchpad's config can't make a batch.
+    Raises StateError (`run_refused`) if the run is not a re-execution and its tag names a batch that awaits no run.
+    Raises RefusedError if the Launchpad's config is invalid.
     """
     known = _known_batch(context, system)
     if known is not None:
@@ -45,7 +45,7 @@ def resolve_batch(context: OpExecutionContext, config: BatchConfig, system: Syst
     if tagged is not None:
         batch = system.ledger.get(tagged)
         if batch.awaits_run is None:
-            if tags.RUN_KEY in run.tags or tags.IN_PROCESS in run.tags:  # asked for by this system, called off since
+            if tags.RUN_KEY in run.tags or tags.IN_PROCESS in run.tags:  # requested by us, cancelled since
                 follow_cancelling(context, batch)
             raise StateError(
                 "run_refused",
@@ -58,7 +58,7 @@ def resolve_batch(context: OpExecutionContext, config: BatchConfig, system: Syst
 
 
 def _known_batch(context: OpExecutionContext, system: System) -> Batch | None:
-    """The batch that this run, or else the one that it re-executes, is an attempt at."""
+    """The batch of which this run, or a run that it re-executes, is an attempt."""
     run = context.run
     for run_id in (run.run_id, run.parent_run_id, run.root_run_id):
         batch = system.ledger.of_run(run_id) if run_id else None
@@ -68,7 +68,7 @@ def _known_batch(context: OpExecutionContext, system: System) -> Batch | None:
 
 
 def _from_launchpad(config: BatchConfig, system: System) -> Batch:
-    """A new batch of a file in the bucket; one that lies in the inbox is taken in as the sensor would."""
+    """Creates a batch for a file in the bucket. A file in the inbox is taken in as the sensor does."""
     organization = get_organization(system.engine, config.organization)
     resource = get_resource(config.resource.value)
     check_action(resource, config.action)
@@ -109,7 +109,7 @@ def _from_launchpad(config: BatchConfig, system: System) -> Batch:
 
 
 def _checked_key(text: str) -> str:
-    """A key within the configured prefix. Raises RefusedError for addresses, absolute paths and ways out of it."""
+    """The key, checked to be within the prefix. Raises RefusedError for URLs, absolute paths and `.` or `..`."""
     parts = text.split("/")
     if "://" in text or not text or any(part in ("", ".", "..") for part in parts):
         raise RefusedError(

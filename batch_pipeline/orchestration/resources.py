@@ -1,4 +1,4 @@
-"""Dagster resources: they open plain domain objects for a run and close them after it."""
+"""Dagster resources: they open domain objects for a run and close them after it."""
 
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -12,16 +12,16 @@ from batch_pipeline.system import System, open_system
 
 @dataclass(frozen=True)
 class Workplace:
-    """What a run's ops work with: the open system, and the locks that show that this run is alive."""
+    """The context of a run's ops: the open system, and the locks that show that the run is alive."""
 
     system: System
     ownership: Ownership
 
 
 class SystemResource(ConfigurableResource[Workplace]):
-    """The database, ledger and storage that the environment names, and the lock that shows this run is alive.
+    """The database, ledger and storage of the environment's settings, and the lock that shows that the run is alive.
 
-    Opened once per run: the job's executor is in-process, so all of a run's ops share it.
+    Opened once per run: the job's executor is in-process, so all ops of a run share it.
     """
 
     @contextmanager
@@ -33,7 +33,7 @@ class SystemResource(ConfigurableResource[Workplace]):
 
 
 def opened_system(system: System) -> ResourceDefinition:
-    """The resource for a run in the process of one who has the system open: it need not be opened again."""
+    """The resource for a run in a process that has the system open already."""
 
     def workplace(context: InitResourceContext) -> Iterator[Workplace]:
         del context

@@ -1,7 +1,7 @@
-"""Retention: removes the files of old batches, and Dagster's runs with their events, which Dagster itself never prunes.
+"""Retention: deletes the files of old batches, and old Dagster runs with their events, which Dagster never prunes.
 
-Batches that are not final, and runs that are not, are never touched, nor the runs of a batch that can be run again, nor
-those of other jobs. A pass can stop anywhere; the next one goes on.
+Never deletes files of live batches, unfinished runs, runs of a batch that can run again, or runs of other jobs. A pass
+can stop anywhere; the next pass continues.
 """
 
 import time
@@ -19,20 +19,20 @@ from batch_pipeline.orchestration import tags
 from batch_pipeline.phases.leftovers import Files, files_of, find_orphans, remove_files
 from batch_pipeline.system import System
 
-PAGE = 100  # batches, or runs, looked up at once
+PAGE = 100  # batches or runs per query
 _ENDED = [DagsterRunStatus.SUCCESS, DagsterRunStatus.FAILURE, DagsterRunStatus.CANCELED]
 
 
 @dataclass(frozen=True)
 class Pruned:
-    """What went, or would go.
+    """What was deleted, or would be in a dry run.
 
     Attributes:
-        batches: that lost their files.
-        orphans: folders of no batch, which a crash left.
-        files: of those batches and folders.
-        runs: Dagster's, with their events.
-        more: the time was up before all was done.
+        batches: number of batches whose files were deleted.
+        orphans: number of folders without a batch, left by crashes.
+        files: files of those batches and folders.
+        runs: number of Dagster runs.
+        more: whether the time ended before the work.
     """
 
     batches: int = 0
@@ -51,7 +51,7 @@ class Pruned:
         )
 
     def to_json(self) -> dict[str, object]:
-        """As the command line prints it."""
+        """The JSON output of the command line."""
         return {
             "batches": self.batches,
             "orphans": self.orphans,
@@ -74,60 +74,60 @@ def prune(
     seconds: float | None = None,
     report: Callable[[Pruned], None] = lambda _: None,
 ) -> Pruned:
-    """Removes what is older than the settings say, oldest first; with `dry_run` only counts it.
+    """Deletes what is older than the retention settings, oldest first; with `dry_run` only counts it.
 
-    `seconds` bounds the time it takes, which batches, runs and orphans share: a backlog of the one doesn't hold up the
-    others. `report` is told after each batch, run and orphan how much that makes.
+    Batches, runs and orphans share the time of at most `seconds`, so a backlog of one kind does not block the others.
+    Calls `report` with the total so far after each batch, run and orphan.
     """
     now = now or datetime.now(UTC)
     until = None if seconds is None else time.monotonic() + seconds
     kept_from = now - timedelta(days=system.settings.retention_days)
     runs_kept_from = now - timedelta(days=system.settings.run_retention_days)
-    undone = [
-        _Work(_batch_steps(system, kept_from, dry_run=dry_run)),
-        _Work(_run_steps(system, instance, runs_kept_from, kept_from, dry_run=dry_run)),
-        _Work(_orphan_steps(system, kept_from, dry_run=dry_run)),
+    backlogs = [
+        _Backlog(_batch_steps(system, kept_from, dry_run=dry_run)),
+        _Backlog(_run_steps(system, instance, runs_kept_from, kept_from, dry_run=dry_run)),
+        _Backlog(_orphan_steps(system, kept_from, dry_run=dry_run)),
     ]
     done = Pruned()
-    while undone:
-        for place, work in enumerate(undone):
-            for pruned in work.go_on(_share(until, len(undone) - place)):
+    while backlogs:
+        for number, backlog in enumerate(backlogs):
+            for pruned in backlog.run_steps(_share_deadline(until, len(backlogs) - number)):
                 done += pruned
                 report(done)
-        undone = [work for work in undone if not work.is_done]
-        if undone and _is_over(until):
+        backlogs = [backlog for backlog in backlogs if not backlog.is_done]
+        if backlogs and _is_past(until):
             return done + Pruned(more=True)
     return done
 
 
-class _Work:
-    """Steps that are taken for as long as there is time. Each is asked for only after the one before was taken."""
+class _Backlog:
+    """Steps that run while there is time. A step is requested only after the previous one has run."""
 
     def __init__(self, steps: Iterator[_Step]) -> None:
         self._steps = steps
         self._next: _Step | None = None
         self.is_done = False
 
-    def go_on(self, until: float | None) -> Iterator[Pruned]:
-        """Takes steps until that time, or until there are none; yields what each removed."""
+    def run_steps(self, until: float | None) -> Iterator[Pruned]:
+        """Runs steps until the deadline (of `time.monotonic`) or the last one; yields what each deleted."""
         while True:
             self._next = self._next or next(self._steps, None)
             if self._next is None:
                 self.is_done = True
                 return
-            if _is_over(until):
+            if _is_past(until):
                 return
             pruned = self._next()
             self._next = None
             yield pruned
 
 
-def _is_over(until: float | None) -> bool:
+def _is_past(until: float | None) -> bool:
     return until is not None and time.monotonic() >= until
 
 
-def _share(until: float | None, parts: int) -> float | None:
-    """When the first of so many equal parts of the time left is over."""
+def _share_deadline(until: float | None, parts: int) -> float | None:
+    """The end of the first of `parts` equal parts of the remaining time."""
     if until is None:
         return None
     now = time.monotonic()
@@ -148,7 +148,7 @@ def _count_batch(system: System, batch: Batch, _ended_before: datetime) -> Prune
 
 
 def _prune_batch(system: System, batch: Batch, ended_before: datetime) -> Pruned:
-    """Removes the batch's files, unless it is being run again meanwhile."""
+    """Deletes the batch's files unless the batch runs again."""
     if not begin_pruning(system.engine, batch.id, ended_before=ended_before):
         return Pruned()
     files = remove_files(system, batch.id)
@@ -160,8 +160,8 @@ def _run_steps(
     system: System, instance: DagsterInstance, created_before: datetime, ended_before: datetime, *, dry_run: bool
 ) -> Iterator[_Step]:
     filters = RunsFilter(job_name=tags.JOB_NAME, statuses=_ENDED, created_before=created_before)
-    # The last run that stays: the page after one that is gone would be empty. (One that another process deletes
-    # meanwhile ends this pass; the next one sees the rest.)
+    # The cursor is the last run that stays, because the page after a deleted run is empty. If another process deletes
+    # that run, this pass ends early and the next pass continues.
     after: str | None = None
     while page := instance.get_run_records(filters, limit=PAGE, ascending=True, cursor=after):
         runs = [record.dagster_run for record in page]
@@ -178,7 +178,7 @@ def _run_steps(
 
 
 def _delete_run(instance: DagsterInstance, run_id: str, *, dry_run: bool) -> Pruned:
-    """Deletes the run last: one that is still there is found by the next pass."""
+    """Deletes the run's events first and the run last, so that after a crash the next pass finds the run."""
     if not dry_run:
         instance.compute_log_manager.delete_logs(prefix=[run_id])
         instance.event_log_storage.delete_events(run_id)

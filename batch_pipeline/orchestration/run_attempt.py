@@ -1,4 +1,4 @@
-"""How an op works on a batch: as an attempt in the ledger, holding the batch's lock, every ending accounted for."""
+"""Runs an op's work as an attempt in the ledger: holds the batch's lock and records every way in which work ends."""
 
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -30,7 +30,7 @@ from batch_pipeline.records.registry import get_resource
 from batch_pipeline.system import System
 
 TRANSACTION_TIMEOUT = "25P04"  # SQLSTATE: see `Attempt.borrow`
-# For the run before, which has said that the batch awaits another (it gave way), or has ended, to let the lock go.
+# Time for the previous run to release the lock after it yielded its slot or ended the batch.
 HANDOVER_SECONDS = 15.0
 
 
@@ -38,9 +38,9 @@ HANDOVER_SECONDS = 15.0
 def running_attempt(
     context: OpExecutionContext, workplace: Workplace, batch_id: str
 ) -> Iterator[tuple[Batch, Attempt | None]]:
-    """The run's attempt at the batch, for one op; None where the batch is completed, so nothing is left to do.
+    """Yields the batch and the run's attempt at it, for one op. The attempt is None if the batch is completed.
 
-    Whatever ends the work badly ends the batch in the ledger, with a reason, before the op fails.
+    If the work fails, ends the batch in the ledger with a reason, then fails the op.
     """
     system = workplace.system
     attempt: Attempt | None = None
@@ -66,21 +66,21 @@ def running_attempt(
             follow_cancelling(context, batch)
         raise failure_of(error, system, batch_id) from None
     except Exception as error:
-        status, reason = _ending(error, attempt)
+        status, reason = _status_and_reason(error, attempt)
         _end(context, system, batch_id, status, reason)
         if _is_unexpected(error):
             raise unexpected_failure(error, batch_id) from None
         raise failure_of(BatchError(reason.code, reason.message), system, batch_id) from None
 
 
-def _ending(error: Exception, attempt: Attempt | None) -> tuple[BatchStatus, Reason]:
-    """How the error ends the batch. Reasons hold no words of a database or library: they may quote values."""
+def _status_and_reason(error: Exception, attempt: Attempt | None) -> tuple[BatchStatus, Reason]:
+    """The batch's final status and reason. A reason holds no text of a database or library: it may quote values."""
     if isinstance(error, TimedOutError):
         return BatchStatus.timed_out, Reason.of(error)
     if isinstance(error, BatchError):
         return BatchStatus.failed, Reason.of(error)
     if isinstance(error, psycopg.Error | DBAPIError):
-        return _ending_by_database(error, attempt)
+        return _status_and_reason_of_database(error, attempt)
     if is_disk_full(error):
         return BatchStatus.failed, Reason.of(DiskFullError())
     kind = type(error).__name__
@@ -88,7 +88,9 @@ def _ending(error: Exception, attempt: Attempt | None) -> tuple[BatchStatus, Rea
     return BatchStatus.failed, Reason("internal_error", message)
 
 
-def _ending_by_database(error: psycopg.Error | DBAPIError, attempt: Attempt | None) -> tuple[BatchStatus, Reason]:
+def _status_and_reason_of_database(
+    error: psycopg.Error | DBAPIError, attempt: Attempt | None
+) -> tuple[BatchStatus, Reason]:
     cause = error.orig if isinstance(error, DBAPIError) else error
     state = getattr(cause, "sqlstate", None)
     if state == TRANSACTION_TIMEOUT and attempt is not None:
@@ -105,11 +107,11 @@ def _is_unexpected(error: Exception) -> bool:
 
 
 def _begin(context: OpExecutionContext, workplace: Workplace, batch_id: str) -> Batch:
-    """The batch, owned by this run, which is its newest attempt."""
+    """Acquires the batch's lock and begins the attempt, unless an earlier op did. Returns the batch."""
     ledger = workplace.system.ledger
     batch = ledger.get(batch_id)
     workplace.ownership.take(batch_id, wait_seconds=0.0 if batch.awaits_run is None else HANDOVER_SECONDS)
-    if batch.run_id == context.run_id:  # an op before has begun the attempt
+    if batch.run_id == context.run_id:  # an earlier op began the attempt
         return batch
     return ledger.begin_attempt(batch_id, context.run_id)
 
@@ -130,20 +132,20 @@ def _attempt(context: OpExecutionContext, system: System, batch: Batch, scratch:
 
 
 def _statement_error(error: object, state: str) -> str:
-    """The SQLSTATE, and the database's words where they are about the statement (class 42), not about values."""
-    words = error.diag.message_primary if isinstance(error, psycopg.Error) and state.startswith("42") else None
-    return f"SQLSTATE {state}: {words}" if words else f"SQLSTATE {state}"
+    """The SQLSTATE; for errors in the statement (class 42), which quote no values, also the database's message."""
+    message = error.diag.message_primary if isinstance(error, psycopg.Error) and state.startswith("42") else None
+    return f"SQLSTATE {state}: {message}" if message else f"SQLSTATE {state}"
 
 
 def cancelled_reason(done: int) -> Reason:
-    """The reason of a batch whose run was cancelled: how many items had been processed."""
+    """The reason of a batch whose run was cancelled after `done` items were processed."""
     return Reason(CANCELLED, f"The run was cancelled after {done:,} items had been processed; a retry does the rest.")
 
 
 def follow_cancelling(context: OpExecutionContext, batch: Batch) -> None:
-    """Makes Dagster end the run as CANCELED, not FAILURE, where its batch was cancelled in the ledger.
+    """Makes Dagster end the run as CANCELED instead of FAILURE if the ledger has cancelled its batch.
 
-    What fails in a run that is being cancelled does not make it a failed one.
+    A run that is CANCELING becomes CANCELED, even if an op fails.
     """
     if batch.reason is None or batch.reason.code != CANCELLED:
         return
@@ -162,5 +164,5 @@ def _end(
     try:
         system.ledger.end_attempt(batch_id, context.run_id, status, reason)
     except UnavailableError as error:
-        # The op fails all the same; once the database is back, reconciling ends the batch.
-        context.log.warning(f"The ledger could not be told that the batch ended: {error.message}")
+        # The op fails regardless. Reconciling ends the batch once the database is back.
+        context.log.warning(f"The end of the batch could not be recorded in the ledger: {error.message}")

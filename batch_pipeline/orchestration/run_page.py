@@ -1,7 +1,7 @@
-"""What a run's page in Dagster shows: metadata of batches and phases, progress while it runs, and why it failed.
+"""The content of a run's page in Dagster: metadata of batches and phases, progress, and failures.
 
-Metadata hold counts, codes, rows and keys, and no values of customers: the batch's `reason` is for its sender and may
-quote the upload; a run's events are for the people who operate the system.
+Metadata contain counts, codes, row numbers and keys, and no customers' values. A batch's `reason` is for its sender and
+may quote the upload; a run's events are for the operators of the system.
 """
 
 import time
@@ -37,7 +37,7 @@ from batch_pipeline.records.registry import RESOURCES
 from batch_pipeline.storage import keys
 from batch_pipeline.system import System
 
-FIRST_FAILURES = 50  # metadata lives in the event's row: more belongs in the errors file
+FIRST_FAILURES = 50  # metadata are part of the event's row; the errors file has all failures
 
 _FAILURE_COLUMNS = TableSchema(
     columns=[
@@ -50,29 +50,29 @@ _FAILURE_COLUMNS = TableSchema(
 Metadata = dict[str, MetadataValue]
 
 
-def told(batch: Batch) -> str:
-    """What the batch is, on one line: what it does, of what file, whose, and how it came."""
+def batch_text(batch: Batch) -> str:
+    """One line that describes the batch: action, resource, name, organization and how its payload arrived."""
     return f"{batch.action} {batch.resource}: {batch.name}, from {batch.organization_id} by {batch.via.value}"
 
 
 def batch_metadata(batch: Batch) -> Metadata:
-    """Which batch this is and where it stands."""
+    """The batch, its id and its status."""
     return {
-        "what": MetadataValue.text(told(batch)),
+        "what": MetadataValue.text(batch_text(batch)),
         "batch": MetadataValue.text(batch.id),
         "status": MetadataValue.text(f"{batch.status}, attempt {batch.attempts}"),
     }
 
 
 def outcome_metadata(batch: Batch) -> Metadata:
-    """What a completed batch did, on one line: all that is not zero."""
+    """The counts of a completed batch that are not zero, on one line."""
     counts = {name: count for name, count in asdict(batch.stats).items() if count}
-    said = ", ".join(f"{count:,} {name}" for name, count in counts.items()) or "nothing to do"
-    return {"outcome": MetadataValue.text(f"{batch.stats.items_read:,} items: {said}")}
+    counts_text = ", ".join(f"{count:,} {name}" for name, count in counts.items()) or "nothing to do"
+    return {"outcome": MetadataValue.text(f"{batch.stats.items_read:,} items: {counts_text}")}
 
 
 def progress_metadata(progress: Progress) -> Metadata:
-    """How far a phase is while it works."""
+    """The progress of a running phase."""
     values: Metadata = {"phase": MetadataValue.text(progress.phase.value)}
     if progress.note:
         values["step"] = MetadataValue.text(progress.note)
@@ -91,7 +91,7 @@ def progress_metadata(progress: Progress) -> Metadata:
 
 
 def phase_metadata(batch: Batch, name: PhaseName) -> Metadata:
-    """What one phase did."""
+    """The counts and the duration of one phase."""
     phase = batch.phase(name)
     values: Metadata = {
         "phase": MetadataValue.text(f"{name.value} {phase.status.value}"),
@@ -109,7 +109,7 @@ def phase_metadata(batch: Batch, name: PhaseName) -> Metadata:
 
 
 def failure_metadata(system: System, batch: Batch) -> Metadata:
-    """Counts of errors by code, and the first failures, as long as the batch's staging tables exist."""
+    """Counts of errors by code, and the first failures. Empty without errors, or if the staging tables are dropped."""
     if not any(phase.error for phase in batch.phases):
         return {}
     staging = Staging(batch.id)
@@ -137,7 +137,7 @@ def failure_metadata(system: System, batch: Batch) -> Metadata:
 
 
 def artifact_metadata(system: System, batch: Batch) -> Metadata:
-    """Where the batch's files are, and how long writing the artifacts took, which no phase's seconds include."""
+    """The addresses of the batch's files, and the time to write the artifacts, which is part of no phase's time."""
     files: Mapping[str, tuple[bool, str]] = {
         "upload": (batch.has_upload_file, batch.upload_key or ""),
         "errors.csv": (batch.has_errors_file, keys.errors_csv(batch.id)),
@@ -154,7 +154,7 @@ def artifact_metadata(system: System, batch: Batch) -> Metadata:
 
 
 def stats_metadata(batch: Batch) -> Metadata:
-    """The statistics, and how long the phases took, as numbers, which the UI plots over the batches of a resource."""
+    """The statistics and the duration of all phases as numbers. The UI plots them over the batches of a resource."""
     stats = batch.stats
     values = {
         "items": stats.items_read,
@@ -169,7 +169,7 @@ def stats_metadata(batch: Batch) -> Metadata:
     seconds = sum(phase.seconds or 0.0 for phase in batch.phases)
     metadata: Metadata = {name: MetadataValue.int(value) for name, value in values.items()}
     if any(phase.already for phase in batch.phases):
-        return metadata  # of what an earlier attempt did nobody knows the time
+        return metadata  # the time of earlier attempts is unknown
     metadata["seconds"] = MetadataValue.float(round(seconds, 3))
     if seconds > 0:
         metadata["rows per second"] = MetadataValue.int(int(stats.items_read / seconds))
@@ -177,11 +177,11 @@ def stats_metadata(batch: Batch) -> Metadata:
 
 
 def materialization(system: System, batch: Batch) -> AssetMaterialization:
-    """The asset event of a completed batch: its resource's table has changed, and by how much."""
+    """The materialization that a completed batch adds to its resource's asset."""
     resource = RESOURCES[batch.address.resource]
     return AssetMaterialization(
         asset_key=resource.table,
-        description=told(batch),
+        description=batch_text(batch),
         metadata={
             **outcome_metadata(batch),
             **batch_metadata(batch),
@@ -191,29 +191,29 @@ def materialization(system: System, batch: Batch) -> AssetMaterialization:
     )
 
 
-EVENT_SECONDS = 5.0  # between two events: each is a row in Dagster's tables
-STANDSTILL_SECONDS = 60.0  # the same between two that say the same: nothing gets on
+EVENT_SECONDS = 5.0  # minimum between two events, because each is a row in Dagster's tables
+STANDSTILL_SECONDS = 60.0  # the same between two events with equal progress
 
 
 class ProgressEvents:
-    """Adds events to the run's log, one every few seconds at most.
+    """Adds progress events to the run's log, limited to one in `EVENT_SECONDS`.
 
-    To be told often: news that comes too soon after the last event is in the next one, and the log of work that is
-    stuck says where.
+    Callers report often. Progress that comes too early is dropped, and a later report includes it. Unchanged progress
+    is logged once in `STANDSTILL_SECONDS`, so the log shows where work is stuck.
     """
 
     def __init__(self, context: OpExecutionContext) -> None:
         self._context = context
-        self._told_at = time.monotonic()
-        self._told: Progress | None = None
+        self._logged_at = time.monotonic()
+        self._logged: Progress | None = None
 
     def report(self, progress: Progress) -> None:
-        """Tells of the progress, unless it is too soon."""
-        is_new_step = progress.note and (self._told is None or self._told.note != progress.note)
-        pause = 0.0 if is_new_step else STANDSTILL_SECONDS if progress == self._told else EVENT_SECONDS
-        if time.monotonic() - self._told_at < pause:
+        """Logs the progress unless the last event is too recent. A new step is always logged."""
+        is_new_step = progress.note and (self._logged is None or self._logged.note != progress.note)
+        pause = 0.0 if is_new_step else STANDSTILL_SECONDS if progress == self._logged else EVENT_SECONDS
+        if time.monotonic() - self._logged_at < pause:
             return
-        self._told, self._told_at = progress, time.monotonic()
+        self._logged, self._logged_at = progress, time.monotonic()
         shown: Metadata = progress_metadata(progress)
         self._context.instance.report_engine_event(
             str(progress), self._context.run, EngineEventData(shown), step_key=self._context.op.name
@@ -222,13 +222,13 @@ class ProgressEvents:
 
 CANCELLED = "cancelled"  # the reason's code
 
-# Whose messages repeat the header: of a file without one that is the first row.
-_ABOUT_HEADERS = {
+# Messages with these codes quote the header. In a file without a header, that is a row of customers' values.
+_HEADER_MESSAGES = {
     "unknown_columns": "The header has columns that are unknown",
     "missing_columns": "The header lacks columns",
     "duplicate_headers": "The header names a column more than once",
 }
-_TO_DO = {
+_NEXT_STEPS = {
     "gave_way": "Nothing: another run of the batch follows by itself.",
     "superseded": "Nothing: the batch goes on, or has ended, without this run.",
     "disk_full": "Make room on the disk that the reason names. Then re-execute this run from failure.",
@@ -240,7 +240,7 @@ _TO_DO = {
 
 
 def failure_of(error: BatchError, system: System, batch_id: str) -> Failure:
-    """What fails an op, as far as the ledger can be reached: the code, what to do, and what the batch was."""
+    """The error that fails the op: the code and, if the ledger can be reached, the next step and the batch."""
     shown: Metadata = {"code": MetadataValue.text(error.code)}
     message = without_values(error.code, error.message, batch_id)
     try:
@@ -250,16 +250,16 @@ def failure_of(error: BatchError, system: System, batch_id: str) -> Failure:
         if begun:
             shown |= phase_metadata(batch, begun[-1])
         shown |= {**failure_metadata(system, batch), **artifact_metadata(system, batch)}
-        shown.pop("reason", None)  # the phase's is the batch's, in full
+        shown.pop("reason", None)  # the phase's reason is the batch's, which may quote values
     except (UnavailableError, NotFoundError, psycopg.Error, DBAPIError):
         shown["incomplete"] = MetadataValue.text("The ledger could not be asked for more.")
     return Failure(message, metadata=shown, allow_retries=False)
 
 
 def show_refused(instance: DagsterInstance, batch: Batch) -> DagsterRun:
-    """Adds a failed run for a batch that was refused at intake, so that Dagster's timeline shows what the ledger has.
+    """Adds a failed run for a batch that intake refused, so that Dagster's timeline shows the batch.
 
-    Nothing was executed: the run has the batch's tag, and its one event says why.
+    Nothing is executed: the run has the batch's tag and one event with the reason.
     """
     run = instance.add_run(DagsterRun(tags.JOB_NAME, run_id=str(uuid4()), tags={tags.BATCH_ID: batch.id}))
     reason = batch.reason or Reason("internal_error", "The batch was refused.")
@@ -268,14 +268,17 @@ def show_refused(instance: DagsterInstance, batch: Batch) -> DagsterRun:
 
 
 def without_values(code: str, message: str, batch_id: str) -> str:
-    """A reason's message as an event may have it."""
-    if code not in _ABOUT_HEADERS:
+    """A reason's message without customers' values, for an event."""
+    if code not in _HEADER_MESSAGES:
         return message
-    return f"{_ABOUT_HEADERS[code]}: `batch-pipeline show {batch_id}` names them."
+    return f"{_HEADER_MESSAGES[code]}: `batch-pipeline show {batch_id}` names them."
 
 
 def unexpected_failure(error: Exception, batch_id: str) -> Failure:
-    """What fails an op that met an error of ours: which, and where. Its words may quote what it was at."""
+    """The error that fails an op after an unexpected exception: its type and stack, without its message.
+
+    The message may quote customers' values.
+    """
     places = "".join(
         f"{frame.filename}:{frame.lineno} {frame.name}\n" for frame in traceback.extract_tb(error.__traceback__)
     )
@@ -291,13 +294,13 @@ def unexpected_failure(error: Exception, batch_id: str) -> Failure:
 
 
 def what_to_do(batch: Batch, code: str) -> str:
-    """The next step after a run that ended with this code."""
+    """The operator's next step after a run that failed with this code."""
     retry = f"`batch-pipeline retry {batch.id}`"
     if batch.reason is not None and batch.reason.code == CANCELLED:
         return f"If the rest is wanted, re-execute all of this run, or {retry}: what is done is not done again."
-    if code in _TO_DO:
-        return _TO_DO[code]
+    if code in _NEXT_STEPS:
+        return _NEXT_STEPS[code]
     if batch.is_refused:
-        where = f" (`batch-pipeline errors {batch.id}` tells what is wrong with each item)"
+        where = f" (`batch-pipeline errors {batch.id}` lists the errors of each item)"
         return f"Correct the upload{where if batch.has_errors_file else ''} and send it again."
     return f"Once the cause is gone, re-execute this run from failure, or {retry}: what is done is not done again."

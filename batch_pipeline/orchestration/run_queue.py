@@ -1,7 +1,7 @@
-"""Dagster's run queue, with limits that are settings: dagster.yaml takes no environment variable for them.
+"""Dagster's run queue with limits from our settings, because dagster.yaml accepts no environment variables for them.
 
-Fairness needs two things: here, that one organization's runs never fill all slots; and that Dagster's queue, which is
-first come, first served, stays short: the sensor asks for few runs of each organization at a time (`Ledger`).
+Fairness needs two limits. Here, one organization's runs never occupy all slots. In `awaiting_launch`, the sensor
+requests few runs of each organization, so that Dagster's first-come, first-served queue stays short.
 """
 
 from collections.abc import Mapping
@@ -13,19 +13,18 @@ from dagster._core.run_coordinator.queued_run_coordinator import QueuedRunCoordi
 from batch_pipeline.orchestration import tags
 from batch_pipeline.settings import get_settings
 
-# Batches of the same records are written one after the other; a second run gets ready (parses, validates) while the
-# first writes. More would only fill slots with waiting.
+# Batches of the same records are written one at a time. A second run parses and validates while the first one writes.
+# More runs would only wait in their slots.
 RUNS_PER_TURN = 2
-# Runs of an organization that wait in Dagster's queue for each of its slots, so that the next ones are there before
-# the next tick.
+# Queued runs per slot of an organization, so that a free slot need not wait for the next tick.
 QUEUED_PER_SLOT = 2
 
 
 class SettingsRunCoordinator(QueuedRunCoordinator[DagsterInstance]):
-    """Queues runs as Dagster does; how many go on at once, in all and per organization, is in `Settings`."""
+    """Dagster's queued run coordinator; `Settings` limits the concurrent runs, in total and per organization."""
 
     def get_run_queue_config(self) -> RunQueueConfig:
-        """The limits that the daemon goes by."""
+        """The limits for Dagster's daemon."""
         settings = get_settings()
         return (
             super()

@@ -1,4 +1,4 @@
-"""Scratch folders of runs on the local disk: each goes with its run, also where that was killed."""
+"""Scratch folders of runs on the local disk. They are removed when their run ends, even if it was killed."""
 
 import fcntl
 import os
@@ -10,12 +10,12 @@ from contextlib import contextmanager
 from pathlib import Path
 
 _PREFIX = "batch-pipeline-run-"
-_NEW_SECONDS = 60.0  # a folder so new may have been made just now, and not be locked yet
+_NEW_SECONDS = 60.0  # a newer folder may not be locked yet
 
 
 @contextmanager
 def scratch_folder() -> Iterator[Path]:
-    """An empty folder for this process, locked while it is used; what killed processes left is removed before."""
+    """Yields an empty folder, locked while in use. Before, removes folders that killed processes left."""
     _remove_abandoned()
     with tempfile.TemporaryDirectory(prefix=_PREFIX) as folder:
         descriptor = os.open(folder, os.O_RDONLY)
@@ -32,13 +32,13 @@ def _remove_abandoned() -> None:
             if time.time() - folder.stat().st_mtime < _NEW_SECONDS:
                 continue
             descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW)
-        except OSError:  # gone meanwhile, or another user's
+        except OSError:  # removed since, or another user's
             continue
         try:
             fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
             continue  # in use
         else:
-            shutil.rmtree(folder, ignore_errors=True)  # another run may be at it too
+            shutil.rmtree(folder, ignore_errors=True)  # another run may remove it concurrently
         finally:
             os.close(descriptor)

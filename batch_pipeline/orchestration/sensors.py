@@ -1,8 +1,8 @@
-"""All sensors: they take files in, request runs, reconcile ledger and Dagster, and remove what is old.
+"""All sensors: they take in files, request runs, reconcile ledger and Dagster, and delete old files and runs.
 
-Here belong ticks: what to call, how often, how much at a time. What they call is elsewhere. Each sensor can be
-switched off and on, or reset, at any time: its work is recorded in the ledger. Only `reconcile_sensor` has a cursor,
-which spares it the runs that it has seen.
+Put into this module what a tick calls, how often and with which limits. The called functions belong elsewhere. Each
+sensor can be stopped, started or reset at any time, because the ledger has its state. Only `reconcile_sensor` has a
+cursor, which lets it skip runs of earlier ticks.
 """
 
 import time
@@ -36,16 +36,18 @@ from batch_pipeline.orchestration.run_queue import QUEUED_PER_SLOT
 from batch_pipeline.system import System, shared_system
 
 INBOX_SECONDS = 2
-INTAKE_SECONDS = 20.0  # a tick has 60 s in Dagster, of which listing a large inbox takes some
-# Each costs Dagster a query and a call for the run's plan, after the tick. Those that it has been asked for already and
-# has not begun are among them, so this bounds what waits in its queue.
+INTAKE_SECONDS = 20.0  # Dagster limits a tick to 60 s, and listing a large inbox takes part of it
+# Dagster needs a query and a call for the run's plan for each request, after the tick. Requests that are not launched
+# yet are repeated and count, so this also bounds Dagster's queue.
 LAUNCHES_PER_TICK = 50
-RECONCILE_SECONDS = 15  # ledger and Dagster disagree for a minute at most
+RECONCILE_SECONDS = 15  # ledger and Dagster differ for at most a minute
 REQUESTED_SECONDS = 2
 UPKEEP_SECONDS = 300
 LATE_SECONDS = 600  # `upkeep_sensor` takes in files that arrive longer than this after their URL expired
 RETENTION_SECONDS = 300
-PRUNING_SECONDS = 30.0  # a tick has 60 s in Dagster; a file takes milliseconds, a batch of millions of rows thousands
+PRUNING_SECONDS = (
+    30.0  # of a tick's 60 s; a file takes milliseconds, a batch of millions of rows has thousands of files
+)
 
 
 @sensor(
@@ -53,17 +55,17 @@ PRUNING_SECONDS = 30.0  # a tick has 60 s in Dagster; a file takes milliseconds,
     job=batch_job,
     minimum_interval_seconds=INBOX_SECONDS,
     default_status=DefaultSensorStatus.RUNNING,
-    description="Takes files out of the inbox (uploads/…), makes each a batch, and starts the batches that wait.",
+    description="Takes in files from the inbox (uploads/…), makes each a batch, and launches the batches that wait.",
 )
 def upload_sensor(context: SensorEvaluationContext) -> Iterator[RunRequest | SkipReason]:
-    """Takes in the inbox and requests a run for each batch that waits. A failed intake does not stop the requests."""
+    """Takes in inbox files and requests a run for each waiting batch, even if intake fails."""
     with shared_system() as system:
         settings = system.settings
         taken: list[Batch] = []
         fault: Exception | None = None
         try:
             taken = take_in(system, limit=settings.inbox_files_per_tick, seconds=INTAKE_SECONDS)
-        except Exception as error:  # what waits is launched all the same
+        except Exception as error:  # waiting batches are launched regardless
             context.log.exception("Nothing was taken in from the inbox.")
             fault = error
         for batch in taken:
@@ -74,7 +76,7 @@ def upload_sensor(context: SensorEvaluationContext) -> Iterator[RunRequest | Ski
             system.engine, LAUNCHES_PER_TICK, per_organization=QUEUED_PER_SLOT * settings.organization_runs
         )
     if fault is not None and not waiting:
-        raise fault  # a tick that fails can ask for no run
+        raise fault  # only without run requests: a tick that fails can't make any
     if taken:
         context.log.info(f"{len(taken)} files taken in; {len(waiting)} batches wait for their run")
     if not waiting:
@@ -87,7 +89,7 @@ def upload_sensor(context: SensorEvaluationContext) -> Iterator[RunRequest | Ski
     name="reconcile_sensor",
     minimum_interval_seconds=RECONCILE_SECONDS,
     default_status=DefaultSensorStatus.RUNNING,
-    description="Fails batches whose worker is gone, and their runs, so that nothing stays stuck.",
+    description="Fails batches whose worker is lost, and their runs, so that no batch stays stuck.",
 )
 def reconcile_sensor(context: SensorEvaluationContext) -> SkipReason:
     """Calls `reconcile`; the cursor is the start of the last complete pass."""
@@ -105,7 +107,7 @@ def reconcile_sensor(context: SensorEvaluationContext) -> SkipReason:
     monitored_jobs=[batch_job],
     minimum_interval_seconds=RECONCILE_SECONDS,
     default_status=DefaultSensorStatus.RUNNING,
-    description="When a run has failed, makes sure that its batch says so too.",
+    description="Ends the batch of a failed run if the run could not.",
 )
 def failure_sensor(context: RunStatusSensorContext) -> SkipReason:
     """Calls `reconcile_run` for a failed run."""
@@ -118,7 +120,7 @@ def failure_sensor(context: RunStatusSensorContext) -> SkipReason:
     monitored_jobs=[batch_job],
     minimum_interval_seconds=RECONCILE_SECONDS,
     default_status=DefaultSensorStatus.RUNNING,
-    description="When a run has been cancelled, makes sure that its batch says so too.",
+    description="Ends the batch of a cancelled run if the run could not.",
 )
 def cancel_sensor(context: RunStatusSensorContext) -> SkipReason:
     """Calls `reconcile_run` for a cancelled run."""
@@ -140,44 +142,44 @@ def _skip_reason(ended: Sequence[Batch]) -> SkipReason:
     name="requested_sensor",
     minimum_interval_seconds=REQUESTED_SECONDS,
     default_status=DefaultSensorStatus.RUNNING,
-    description="Gives files sent to upload URLs (requested/…) to their batches, and expires those that got none.",
+    description="Attaches files sent to upload URLs (requested/…) to their batches, and expires those without a file.",
 )
 def requested_sensor(context: SensorEvaluationContext) -> SkipReason:
-    """Takes in files sent to upload URLs, and expires batches whose URL ran out."""
+    """Takes in files sent to upload URLs, and expires batches whose upload URL has expired."""
     with shared_system() as system:
         if not has_upload_urls(system.engine, until_seconds_ago=LATE_SECONDS):
-            return SkipReason("There is no upload URL that a file could come to.")
-        return _see_to_uploads(context, system)
+            return SkipReason("There is no upload URL in use.")
+        return _process_uploads(context, system)
 
 
 @sensor(
     name="upkeep_sensor",
     minimum_interval_seconds=UPKEEP_SECONDS,
     default_status=DefaultSensorStatus.RUNNING,
-    description="Removes idempotency keys after a day, and takes in uploads that arrived late.",
+    description="Deletes idempotency keys after a day, and takes in uploads that arrived late.",
 )
 def upkeep_sensor(context: SensorEvaluationContext) -> SkipReason:
-    """Removes expired idempotency keys, and takes in uploads that arrived late."""
+    """Deletes expired idempotency keys, and takes in uploads that arrived late."""
     with shared_system() as system:
-        forgotten = forget_old_keys(system.engine)
-        _see_to_uploads(context, system)  # last: it may fail for reasons of its own, and then the tick does
-    return SkipReason(f"{forgotten} idempotency keys forgotten.")
+        deleted = forget_old_keys(system.engine)
+        _process_uploads(context, system)  # last, because it may fail and then the tick fails
+    return SkipReason(f"{deleted} idempotency keys deleted.")
 
 
-def _see_to_uploads(context: SensorEvaluationContext, system: System) -> SkipReason:
-    """Expires batches, then takes files in, even if expiry failed. Raises what either raised."""
+def _process_uploads(context: SensorEvaluationContext, system: System) -> SkipReason:
+    """Expires batches, then takes files in, even if expiry fails. Raises the error of either."""
     limit = system.settings.inbox_files_per_tick
     until = time.monotonic() + INTAKE_SECONDS
     try:
         expired = expire_requested(system, limit=limit, seconds=INTAKE_SECONDS / 2)
         for batch in expired:
-            context.log.info(f"Batch {batch.id} expired: no file came.")
+            context.log.info(f"Batch {batch.id} expired: no file arrived.")
     finally:
         taken, removed = take_in_requested(system, limit=limit, seconds=until - time.monotonic())
         for each in removed:
             context.log.warning(each.why)
     if not taken and not expired:
-        return SkipReason("No file has come to an upload URL.")
+        return SkipReason("No file has arrived at an upload URL.")
     return SkipReason(f"{len(taken)} files taken in, their runs follow; {len(expired)} batches expired.")
 
 
@@ -185,7 +187,7 @@ def _see_to_uploads(context: SensorEvaluationContext, system: System) -> SkipRea
     name="retention_sensor",
     minimum_interval_seconds=RETENTION_SECONDS,
     default_status=DefaultSensorStatus.RUNNING,
-    description="Removes the files of batches that ended long ago (BATCH_RETENTION_DAYS), and Dagster's old runs "
+    description="Deletes the files of old batches (BATCH_RETENTION_DAYS), and Dagster's old runs "
     "and events (BATCH_RUN_RETENTION_DAYS).",
 )
 def retention_sensor(context: SensorEvaluationContext) -> SkipReason:
@@ -193,11 +195,11 @@ def retention_sensor(context: SensorEvaluationContext) -> SkipReason:
     with shared_system() as system:
         pruned = prune(system, context.instance, seconds=PRUNING_SECONDS)
     if not pruned.batches and not pruned.runs and not pruned.orphans:
-        return SkipReason("Nothing is old enough to go.")
+        return SkipReason("Nothing is old enough to delete.")
     return SkipReason(
         f"{pruned.files.number} files ({pruned.files.bytes:,} bytes) of {pruned.batches} batches and "
-        f"{pruned.orphans} folders of none removed; "
-        f"{pruned.runs} runs deleted{'; the rest follows' if pruned.more else ''}."
+        f"{pruned.orphans} orphaned folders deleted; "
+        f"{pruned.runs} runs deleted{'; more next tick' if pruned.more else ''}."
     )
 
 

@@ -1,13 +1,13 @@
-"""Names that runs, assets and metadata carry in Dagster. Others search by them, so they don't change."""
+"""Names of tags, the job, ops and sensors in Dagster. People search by them, so they must not change."""
 
 BATCH_ID = "batch/id"
 ORGANIZATION = "batch/organization"  # dagster.yaml limits concurrent runs by it
 RESOURCE = "batch/resource"
 ACTION = "batch/action"
-TURN = "batch/turn"  # whose records: dagster.yaml lets one run write them while one more gets ready
-REQUEST = "batch/request"  # which of the batch's requests for a run the run answers
-IN_PROCESS = "batch/in_process"  # the run was not launched: it has none of Dagster's slots
-RUN_KEY = "dagster/run_key"  # Dagster's own, on runs that a sensor asked for
+TURN = "batch/turn"  # organization and resource: the run queue allows one run to write and one to prepare
+REQUEST = "batch/request"  # the batch's request that the run answers: see `run_request_key`
+IN_PROCESS = "batch/in_process"  # the run executes in its caller's process and occupies no slot of Dagster's
+RUN_KEY = "dagster/run_key"  # Dagster's own tag on runs that a sensor requested
 
 JOB_NAME = "batch_job"
 PARSE = "parse"

@@ -1,4 +1,4 @@
-"""Warm processes that run batches for callers who wait: they import Dagster before a call comes.
+"""Warm processes that run batches for waiting callers. They import Dagster before the first call.
 
 A process has one run at a time: two Dagster runs in threads of one process can deadlock in its logging configuration.
 """
@@ -26,35 +26,36 @@ logger = logging.getLogger(__name__)
 
 
 class WorkerLostError(Exception):
-    """The process ended or was killed before the batch ended."""
+    """The worker's process ended before its batch."""
 
 
 class NoWorkerError(Exception):
-    """All workers were busy for as long as the caller would wait."""
+    """All workers stayed busy for the caller's maximum wait."""
 
 
 class Worker:
-    """One process that runs one batch at a time; a process that is lost is replaced."""
+    """One process that runs one batch at a time. A lost process is replaced."""
 
     def __init__(self) -> None:
         self._executor = self._start()
         self._closed = False
 
     def _start(self) -> ProcessPoolExecutor:
-        # Spawned, not forked: this process has threads, and connections that are its own.
+        # Spawned, not forked: this process has threads and connections that a fork must not share.
         return ProcessPoolExecutor(1, mp_context=multiprocessing.get_context("spawn"), initializer=_warm_up)
 
     def warm_up(self) -> None:
-        """Begins to start the process; returns at once."""
+        """Starts the process in the background."""
         self._executor.submit(os.getpid)
 
     async def run(self, batch_id: str, *, at_most_seconds: float) -> None:
-        """Runs the batch that awaits its caller; the ledger has its outcome.
+        """Runs a batch that awaits its caller. The ledger has its outcome.
 
-        The process is idle afterwards: another replaces it if it died, did not end in time, or the caller is cancelled.
+        Afterwards the worker is idle: the process is killed and replaced if it did not end in time or the caller is
+        cancelled, and replaced if it died.
 
-        Raises WorkerLostError where the process died, or did not end in time and was killed, or the worker is closed;
-        UnavailableError where the database went away.
+        Raises WorkerLostError if the process died, did not end within `at_most_seconds`, or the worker is closed;
+        UnavailableError if the database went away.
         """
         if self._closed:
             raise WorkerLostError("closed")
@@ -65,7 +66,7 @@ class Worker:
             await self._replace()
             raise WorkerLostError(type(error).__name__) from error
         except asyncio.CancelledError:
-            await self._replace()  # the process would go on with the batch
+            await self._replace()  # otherwise the process would continue with the batch
             raise
         if outage is not None:
             raise UnavailableError("database", outage)
@@ -73,18 +74,18 @@ class Worker:
     async def _replace(self) -> None:
         lost = self._executor
         if not self._closed:
-            self._executor = self._start()  # before the first await: the caller may be cancelled there
+            self._executor = self._start()  # before the first await, where the caller may be cancelled
             self.warm_up()
         await to_thread.run_sync(end_processes, lost)
 
     def close(self) -> None:
-        """Kills the process, whatever it does, and starts no other."""
+        """Kills the process and starts no other."""
         self._closed = True
         end_processes(self._executor)
 
 
 class WorkerPool:
-    """Some workers, lent to one caller each, in the order in which the callers asked."""
+    """A fixed number of workers. Each is lent to one caller at a time, first come, first served."""
 
     def __init__(self, number: int) -> None:
         self._workers = [Worker() for _ in range(number)]
@@ -94,13 +95,13 @@ class WorkerPool:
             self._free.put_nowait(worker)
 
     def warm_up(self) -> None:
-        """Begins to start all processes; returns at once."""
+        """Starts all processes in the background."""
         for worker in self._workers:
             worker.warm_up()
 
     @asynccontextmanager
     async def worker(self, *, at_most_seconds: float) -> AsyncIterator[Worker]:
-        """Lends an idle worker within the context. Raises NoWorkerError where all are busy for this time."""
+        """Lends an idle worker for the context. Raises NoWorkerError if all stay busy for `at_most_seconds`."""
         try:
             worker = await asyncio.wait_for(self._free.get(), max(at_most_seconds, 0.01))
         except TimeoutError:
@@ -111,14 +112,14 @@ class WorkerPool:
             self._free.put_nowait(worker)
 
     def close(self) -> None:
-        """Kills all processes at once: whoever awaits a batch gets WorkerLostError, and reconciling ends the batch."""
+        """Kills all processes. Callers that await a batch get WorkerLostError, and reconciling ends the batch."""
         self.closed = True
         for worker in self._workers:
             worker.close()
 
 
 def end_processes(executor: ProcessPoolExecutor) -> None:
-    """Kills the executor's processes, whatever they do, and waits for their end."""
+    """Kills the executor's processes and waits until they have ended."""
     processes = list((executor._processes or {}).values())
     for process in processes:
         process.kill()
@@ -128,7 +129,7 @@ def end_processes(executor: ProcessPoolExecutor) -> None:
 
 
 def live_with_parent() -> None:
-    """For a process of an executor: leaves Ctrl-C to the parent, and ends with it."""
+    """In an executor's process: ignores SIGINT, which the parent handles, and exits when the parent ends."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     parent = multiprocessing.parent_process()
     if parent is not None:
@@ -140,7 +141,7 @@ _opened = ExitStack()
 
 
 def _warm_up() -> None:
-    """In the worker: imports everything that a run needs."""
+    """In the worker's process: imports everything that a run needs."""
     live_with_parent()
     logging.getLogger().addHandler(logging.NullHandler())
     import batch_pipeline.orchestration.execute  # noqa: F401
@@ -152,7 +153,7 @@ def _end_with(parent: multiprocessing.process.BaseProcess) -> None:
 
 
 def _execute(batch_id: str) -> str | None:
-    """In the worker: runs the batch; returns the message of an outage of the database, else None.
+    """In the worker's process: runs the batch; returns the message of a database outage, else None.
 
     Keeps the connections for the next batch; opens new ones after an error.
     """

@@ -1,1 +1,1 @@
-"""The four phases of a batch as plain functions, in the order in which a batch lives through them."""
+"""The four phases of a batch as plain functions: parse, validate, process, cleanup."""

@@ -1,4 +1,4 @@
-"""Writes a batch's artifacts: errors.csv, errors.json and result.json. Each can be written again."""
+"""Writes a batch's artifacts: errors.csv, errors.json and result.json. Writing is repeatable."""
 
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -23,11 +23,11 @@ from batch_pipeline.phases.attempt import Attempt
 from batch_pipeline.records.errors import ERRORS_SCHEMA
 from batch_pipeline.storage import keys
 
-Rejected = tuple[RejectedChunk, int]  # with the last row of the stretch of the upload that it comes from
+Rejected = tuple[RejectedChunk, int]  # and the last upload row of the parsed chunk that it comes from
 
 
 def write_errors(attempt: Attempt, phase: PhaseName) -> None:
-    """Writes errors.csv and errors.json, in a phase, from the parsed items and the staged errors."""
+    """Writes errors.csv and errors.json from the parsed items and the staged errors; reports progress for the phase."""
     batch, store = attempt.batch, attempt.system.store
     columns = list(batch.work.columns)
     with (
@@ -43,15 +43,15 @@ def write_errors(attempt: Attempt, phase: PhaseName) -> None:
             json_path.open("wb") as json_file,
             ErrorsWriter(csv_file, json_file, columns=columns, has_unreadable=batch.work.unreadable > 0) as writer,
         ):
-            for chunk, last_row in _ahead(_rejected(attempt, connection)):
+            for chunk, last_row in _prefetched(_rejected(attempt, connection)):
                 writer.write(chunk)
                 advance(last_row)
         store.upload(csv_path, keys.errors_csv(batch.id))
         store.upload(json_path, keys.errors_json(batch.id))
 
 
-def _ahead(chunks: Iterator[Rejected]) -> Iterator[Rejected]:
-    """The same chunks, the next one being fetched while the last one is worked on."""
+def _prefetched(chunks: Iterator[Rejected]) -> Iterator[Rejected]:
+    """The same chunks; a thread fetches the next one while the caller processes one."""
     with ThreadPoolExecutor(1) as fetching:
         coming = fetching.submit(next, chunks, None)
         while (chunk := coming.result()) is not None:
@@ -60,7 +60,7 @@ def _ahead(chunks: Iterator[Rejected]) -> Iterator[Rejected]:
 
 
 def _chunks(attempt: Attempt) -> Iterator[tuple[RawChunk, int, int]]:
-    """Each parsed chunk with the first and last row of its stretch of the upload; together they cover every row."""
+    """Each parsed chunk with the first and the last upload row that it covers; together they cover every row."""
     store, batch = attempt.system.store, attempt.batch
     first = 1
     for number in range(1, batch.work.chunks + 1):
@@ -71,7 +71,7 @@ def _chunks(attempt: Attempt) -> Iterator[tuple[RawChunk, int, int]]:
 
 
 def _rejected(attempt: Attempt, connection: Connection) -> Iterator[Rejected]:
-    """The rejected items, as uploaded, with their errors, in the order of the upload."""
+    """The rejected items as uploaded, with their errors, in upload order."""
     query = sql.SQL(
         "SELECT row, code, field, message, value FROM {} WHERE row BETWEEN %(first)s AND %(last)s"
         " ORDER BY row, step, number"
@@ -84,7 +84,7 @@ def _rejected(attempt: Attempt, connection: Connection) -> Iterator[Rejected]:
 
 
 def write_result(attempt: Attempt) -> None:
-    """Writes result.json: the outcome of each row of the upload, in its order, then what cleanup deleted."""
+    """Writes result.json: the outcome of each upload row, in upload order, then the records that cleanup deleted."""
     items, to_delete = attempt.batch.work.items, attempt.batch.work.to_delete
     query, overwritten = _result_query(attempt), _overwritten_query(attempt)
     path = attempt.scratch / "result.json"

@@ -1,4 +1,4 @@
-"""One attempt at a batch, as its phases see it: what they work on, where they report to, when they must stop."""
+"""One attempt at a batch: the context that phases work in, report to, and check whether they must stop."""
 
 import time
 from collections.abc import Callable, Iterator
@@ -16,35 +16,37 @@ from batch_pipeline.loading.staging import Connection
 from batch_pipeline.records.resource import Resource
 from batch_pipeline.system import System
 
-MANY_ITEMS = 100_000  # to do something with all of them at once takes a second or so: worth an announcement
+MANY_ITEMS = 100_000  # a step over all of them takes about a second, so it is announced
 
 
 class TimedOutError(BatchError):
-    """The attempt used up its running time."""
+    """The attempt ran longer than its time-out."""
 
 
 @dataclass(frozen=True)
 class Progress:
-    """How far a phase is, for people.
+    """Progress of a phase, for display.
 
     Attributes:
-        note: the step that is not counted in chunks: "planning …", "writing errors.csv, errors.json".
-        done: items dealt with, by this and earlier attempts, of `total` (None: unknown, or the step counts nothing).
-        per_second: items that this attempt deals with in a second.
-        chunk: chunks dealt with, of `chunks` (None: not known yet).
+        note: the current step if it is not counted in chunks: "planning …", "writing errors.csv, errors.json".
+        done: items processed by this and earlier attempts.
+        total: items to process; None if unknown or if the step counts no items.
+        per_second: items that this attempt processes per second.
+        chunk: chunks processed.
+        chunks: chunks to process; None while unknown.
     """
 
     phase: PhaseName
     note: str = ""
     done: int = 0
     total: int | None = None
-    per_second: float = field(default=0.0, compare=False)  # falls while nothing gets on
+    per_second: float = field(default=0.0, compare=False)  # it changes even if nothing progresses
     chunk: int = 0
     chunks: int | None = None
 
     @property
     def seconds_left(self) -> int | None:
-        """Until the phase's items are dealt with, at this speed; None where that can't be told."""
+        """Estimated seconds until all items are processed; None if unknown."""
         if self.total is None or self.per_second <= 0:
             return None
         return round(max(self.total - self.done, 0) / self.per_second)
@@ -66,11 +68,11 @@ class Attempt:
     """A run's work on a batch.
 
     Attributes:
-        batch: as the ledger had it when the phase began.
-        scratch: an empty folder on local disk, for this phase only.
-        report: told of progress, a few times a second at most; also again of what it has been told.
-        used_seconds: running time that the attempt had used when this was made, without waits for the turn.
-        has_slot: whether the run was launched by Dagster, and so has one of the slots that others wait for.
+        batch: the batch as last read from the ledger.
+        scratch: an empty folder on local disk, for one phase.
+        report: called with progress up to four times a second; may repeat the same progress.
+        used_seconds: running time of the attempt before this object was created, without waits for the turn.
+        has_slot: whether the run occupies one of Dagster's slots, because Dagster launched it.
     """
 
     system: System
@@ -98,38 +100,38 @@ class Attempt:
 
     @property
     def blank_clears(self) -> bool:
-        """Whether an empty cell clears a field: as the option says, else only for overwrite."""
+        """Whether an empty cell clears a field: the option `blank_cells`, by default only for overwrite."""
         if self.options.blank_cells is not None:
             return self.options.blank_cells is BlankCells.clear
         return self.action is Action.overwrite
 
     @property
     def timeout_seconds(self) -> int:
-        """Running time allowed to one attempt."""
+        """Maximum running time of one attempt."""
         return self.options.timeout_seconds or self.system.settings.timeout_seconds
 
     @property
     def remaining_seconds(self) -> float:
-        """Running time that is left to the attempt."""
+        """Running time that is left to the attempt; negative after the time-out."""
         return self.timeout_seconds - self.used_seconds - (time.monotonic() - self._made_at)
 
     def borrow(self, **settings: str) -> AbstractContextManager[Connection]:
-        """A connection of the system's pool whose next transaction ends with the attempt's time.
+        """Borrows a connection from the pool; its first transaction times out with the attempt.
 
-        Call `limit_transactions` before a further transaction. A transaction that takes longer, even one that waits for
-        a lock, raises psycopg's TransactionTimeout (SQLSTATE 25P04), and its connection is closed.
+        Call `limit_transactions` before each further transaction. A transaction that times out, even while it waits for
+        a lock, raises psycopg's TransactionTimeout (SQLSTATE 25P04) and closes its connection.
         """
         return borrowed(self.system.engine, transaction_timeout=self._milliseconds_left(), **settings)
 
     def limit_transactions(self, connection: Connection) -> None:
-        """Makes the connection's transactions end with the attempt's time, from the next one on."""
+        """Sets the time-out of the connection's next transactions to the attempt's remaining time."""
         set_in_session(connection, {"transaction_timeout": self._milliseconds_left()})
 
     def _milliseconds_left(self) -> str:
         return str(max(int(self.remaining_seconds * 1000), 1))
 
     def out_of_time(self) -> TimedOutError:
-        """What ends an attempt that used up its time."""
+        """The error for an attempt that reached its time-out."""
         return TimedOutError(
             "timed_out",
             f"The batch took longer than {self.timeout_seconds:,} seconds (timeout_seconds). What was written "
@@ -137,41 +139,44 @@ class Attempt:
         )
 
     def waited(self, seconds: float) -> None:
-        """Subtracts time spent waiting from the attempt's running time."""
+        """Excludes seconds spent waiting from the attempt's running time, also in the ledger."""
         self.used_seconds -= seconds
         self.system.ledger.add_waiting(self.run_id, seconds)
 
     def refresh(self) -> None:
-        """Looks the batch up again. Raises SupersededError where this attempt may not go on."""
+        """Reads the batch again. Raises SupersededError if this attempt must stop."""
         self.batch = self.system.ledger.check_live(self.batch.id, self.run_id)
 
     def check(self) -> None:
-        """Raises TimedOutError or SupersededError where work must stop; called between chunks where none has ended."""
+        """Raises TimedOutError or SupersededError if work must stop, and reports progress again.
+
+        Call it while no chunk ends: `begin` and `advance` check as well.
+        """
         self._require_time()
         self.refresh()
         self._report()
 
     def check_seldom(self) -> None:
-        """The same at most once a second, for work in very small steps."""
+        """As `check`, but at most once a second, for work in very small steps."""
         now = time.monotonic()
         if now - self._checked_at >= 1:
             self._checked_at = now
             self.check()
 
     def move_to(self, status: BatchStatus, **changes: Any) -> None:
-        """Moves the batch on, storing other columns with it. Raises SupersededError."""
+        """Changes the batch's status and other columns. Raises SupersededError."""
         self.batch = self.system.ledger.transition(self.batch.id, self.run_id, status, **changes)
 
     def announce(self, name: PhaseName, note: str) -> None:
-        """Tells what the phase is at, where that takes long and nothing can be counted meanwhile."""
+        """Reports a step that takes long and counts nothing."""
         self.report(Progress(name, note))
 
     @contextmanager
     def writing(self, phase: PhaseName, files: str, *, total: int) -> "Iterator[Callable[[int], None]]":
-        """Stores and reports how far the writing of artifacts is, in rows, and the seconds that it takes.
+        """Stores and reports the progress of writing artifacts, in rows, and its duration.
 
-        The function that it yields takes the number of rows gone through. It stores that number once a second at most,
-        and then raises as `check` does.
+        Yields a function that takes the number of rows read so far. At most once a second it stores and reports that
+        number, and raises as `check` does.
         """
         artifact = ArtifactProgress(files, total, started_at=time.time())
         self._store_artifact(artifact)
@@ -197,7 +202,7 @@ class Attempt:
         self.batch = self.system.ledger.update(self.batch.id, self.run_id, work=work.to_row())
 
     def begin(self, name: PhaseName, total: int | None = None, *, already: int = 0) -> None:
-        """Marks the phase as running; `already` items of it were dealt with before. Raises as `check` does."""
+        """Marks the phase as running; earlier attempts processed `already` items. Raises as `check` does."""
         self._require_time()
         phase = replace(
             self.batch.phase(name),
@@ -211,7 +216,7 @@ class Attempt:
         self._store(phase)
 
     def advance(self, *, success: int, error: int, chunk: int, chunks: int | None = None) -> None:
-        """Stores and reports how far the running phase is: counts from the phase's start. Raises as `check` does."""
+        """Stores and reports the running phase's counts since its start. Raises as `check` does."""
         self._require_time()
         phase = self._phase = replace(self._running, success=success, error=error)
         self._store(phase)
@@ -219,7 +224,7 @@ class Attempt:
         self._report()
 
     def complete(self, *, success: int, error: int, total: int, reason: str | None = None, **changes: Any) -> None:
-        """Marks the running phase as completed, storing other columns of the batch in the same statement."""
+        """Marks the running phase as completed and changes other columns of the batch in the same statement."""
         phase = replace(
             self._running,
             status=PhaseStatus.completed,
@@ -233,11 +238,11 @@ class Attempt:
         self._store(phase, **changes)
 
     def skip(self, name: PhaseName, reason: str) -> None:
-        """Marks a phase in which there is nothing to do as skipped."""
+        """Marks a phase that has nothing to do as skipped."""
         self._store(replace(self.batch.phase(name), status=PhaseStatus.skipped, reason=reason))
 
     def is_done(self, name: PhaseName) -> bool:
-        """Whether an earlier attempt (or op of this one) finished the phase."""
+        """Whether the phase is completed or skipped."""
         return self.batch.phase(name).status in (PhaseStatus.completed, PhaseStatus.skipped)
 
     @property

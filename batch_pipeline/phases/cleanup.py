@@ -1,6 +1,6 @@
-"""Cleanup: for overwrite, deletes the records not found in the batch; for the other actions there is nothing to do.
+"""Cleanup: an overwrite deletes the records that the batch does not contain; other actions skip the phase.
 
-It is the last phase, so it also finishes the batch: artifacts, statistics, `completed`.
+As the last phase it also completes the batch: artifacts, statistics, status `completed`.
 """
 
 import logging
@@ -34,12 +34,12 @@ def cleanup(attempt: Attempt) -> None:
         else:
             attempt.skip(PhaseName.cleanup, reason)
     if attempt.batch.status != BatchStatus.processing:
-        attempt.move_to(BatchStatus.processing)  # a re-run that finds all phases done comes here from `queued`
+        attempt.move_to(BatchStatus.processing)  # a re-run whose phases are all done is still `queued`
     _finish(attempt)
 
 
 def _nothing_to_do(attempt: Attempt) -> str | None:
-    """Why nothing is to be deleted; None where something may be."""
+    """Why cleanup deletes nothing; None if it may delete records."""
     if attempt.action is not Action.overwrite:
         return f"{attempt.action.value} deletes no other records"
     unidentified = attempt.batch.work.unidentified
@@ -52,7 +52,7 @@ def _nothing_to_do(attempt: Attempt) -> str | None:
 
 
 def _delete_others(attempt: Attempt, turn: Turn) -> None:
-    """Deletes what the plan lists; a record that a later-arrived batch has written meanwhile survives."""
+    """Deletes the records that the plan lists, except those that a later-arrived batch has written since."""
     to_delete = attempt.batch.work.to_delete
     with borrowed(attempt.system.engine) as connection:
         newer = newer_writers(connection, attempt.batch)
@@ -70,7 +70,7 @@ def _delete_others(attempt: Attempt, turn: Turn) -> None:
 
 
 def _finish(attempt: Attempt) -> None:
-    """Writes the artifacts, counts, completes the batch and drops what only its phases needed."""
+    """Writes the artifacts, counts the outcomes, completes the batch and drops its work data."""
     stats = _final_stats(attempt)
     if stats.rejected:
         write_errors(attempt, PhaseName.cleanup)
@@ -85,12 +85,12 @@ def _finish(attempt: Attempt) -> None:
     try:
         drop_leftovers(attempt.system, attempt.batch)
     except UnavailableError as error:
-        # The batch is completed, whatever becomes of what it needs no longer; executing its run again drops it.
-        logger.warning("What batch %s needs no longer could not be dropped: %s", attempt.batch.id, error.message)
+        # The batch is completed regardless. A re-execution of its run, or retention, drops the rest.
+        logger.warning("The work data of batch %s could not be dropped: %s", attempt.batch.id, error.message)
 
 
 def _final_stats(attempt: Attempt) -> Stats:
-    """Every item of the upload, counted once by what became of it."""
+    """Counts every item of the upload once, by its outcome."""
     work = attempt.batch.work
     with borrowed(attempt.system.engine) as connection:
         done = done_outcome(connection, attempt.batch.id, PhaseName.processing)

@@ -1,7 +1,7 @@
-"""A batch's upload as CSV and as JSON, for download: written by its run if it is small, else when first asked for.
+"""Copies of a batch's upload as CSV and JSON, for download. Its run writes small ones; large ones are made on demand.
 
-An upload that is CSV or a JSON array already is its own copy. The others are made from what parsing stored, so a batch
-has copies from the end of its parsing until retention removes them.
+An upload that is CSV or a JSON array needs no copy in that format. Copies are made from the parsed chunks, so they
+are available from the end of parsing until retention deletes the files.
 """
 
 import tempfile
@@ -20,59 +20,61 @@ from batch_pipeline.settings import MIB
 from batch_pipeline.storage import keys
 from batch_pipeline.system import System
 
-# Uploads up to this size are copied by their run: a copy has the decoded size, whatever the upload's own is.
+# The run writes the copies of uploads that decode to at most this size.
 SMALL_UPLOAD_BYTES = 64 * MIB
 
 
 class CopyFormat(StrEnum):
-    """What an upload can be downloaded as."""
+    """Download formats of an upload."""
 
     csv = "csv"
     json = "json"
 
 
 def find_copy(system: System, batch: Batch, copy_format: CopyFormat) -> str | None:
-    """The key of the upload in this format; None where there is none, or none yet (`can_be_copied`)."""
+    """The key of the upload in this format; None if it does not exist (yet: see `can_be_copied`)."""
     if not can_be_copied(batch):
         return None
-    key = _key(batch, copy_format)
+    key = _copy_key(batch, copy_format)
     return key if _is_original(batch, copy_format) or system.store.exists(key) else None
 
 
 def can_be_copied(batch: Batch) -> bool:
-    """Whether `make_copies` can make what `find_copy` does not find: the upload is kept, and could be read."""
+    """Whether `make_copies` can make the batch's copies: the upload is kept and is parsed."""
     return batch.has_upload_file and batch.phase(PhaseName.parsing).status is PhaseStatus.completed
 
 
 def make_copies(system: System, batch_id: str) -> bool:
-    """Makes the copies that are missing; long work for a large upload.
+    """Writes the missing copies; takes long for a large upload.
 
-    Only one process makes a batch's copies: a lock that dies with its holder says which. Returns whether they are all
-    there now; false where another process is at it, or there is nothing that they could be made of.
+    A session lock ensures that one process at a time writes a batch's copies. Returns whether all copies exist; False
+    if another process holds the lock or the parsed chunks don't exist.
     """
     batch = system.ledger.get(batch_id)
     if not can_be_copied(batch):
         return False
-    with Ownership(system.database_url) as claim:
+    with Ownership(system.database_url) as ownership:
         try:
-            claim.take(f"{batch_id}/copies")
+            ownership.take(f"{batch_id}/copies")
         except StateError:
             return False
         missing = [copy_format for copy_format in CopyFormat if find_copy(system, batch, copy_format) is None]
         try:
-            _write(system, batch, missing)
-        except NotFoundError:  # retention has been here
+            _write_copies(system, batch, missing)
+        except NotFoundError:  # retention has deleted the chunks
             return False
     return True
 
 
 def write_small_copies(system: System, batch: Batch) -> None:
-    """Writes the copies of an upload that is small and kept; called by its run, which is at work alone."""
+    """Writes the copies if the upload is small and kept. For the batch's run, so it takes no lock."""
     if can_be_copied(batch) and batch.work.decoded_bytes <= SMALL_UPLOAD_BYTES:
-        _write(system, batch, [copy_format for copy_format in CopyFormat if not _is_original(batch, copy_format)])
+        _write_copies(
+            system, batch, [copy_format for copy_format in CopyFormat if not _is_original(batch, copy_format)]
+        )
 
 
-def _write(system: System, batch: Batch, formats: list[CopyFormat]) -> None:
+def _write_copies(system: System, batch: Batch, formats: list[CopyFormat]) -> None:
     with tempfile.TemporaryDirectory(prefix=f"{batch.id}-") as folder:
         for copy_format in formats:
             path = Path(folder) / copy_format
@@ -86,7 +88,7 @@ def _write(system: System, batch: Batch, formats: list[CopyFormat]) -> None:
                         columns = flattened_columns(columns, _chunks(system, batch), max_columns=limit)
                     has_unreadable = batch.work.unreadable > 0
                     write_csv_copy(file, _chunks(system, batch), columns, has_unreadable=has_unreadable)
-            system.store.upload(path, _key(batch, copy_format))
+            system.store.upload(path, _copy_key(batch, copy_format))
             path.unlink()
 
 
@@ -96,11 +98,11 @@ def _chunks(system: System, batch: Batch) -> Iterator[RawChunk]:
 
 
 def _is_original(batch: Batch, copy_format: CopyFormat) -> bool:
-    """Whether the upload itself is of this format and lies where its copy would."""
+    """Whether the upload itself has this format and the key of its copy."""
     original = keys.upload_copy(batch.id, copy_format, beside=None)
     return batch.upload_key == original and batch.work.format == copy_format and not batch.work.compressed
 
 
-def _key(batch: Batch, copy_format: CopyFormat) -> str:
+def _copy_key(batch: Batch, copy_format: CopyFormat) -> str:
     beside = None if _is_original(batch, copy_format) else batch.upload_key
     return keys.upload_copy(batch.id, copy_format, beside=beside)

@@ -1,4 +1,4 @@
-"""What batches leave behind: what a completed one needs no longer, the files of old ones, and orphaned folders."""
+"""Deletes files and staging tables of completed and old batches, and finds orphaned batch folders."""
 
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -18,7 +18,7 @@ PAGE = 100  # folders looked up in the ledger at once
 
 @dataclass(frozen=True)
 class Files:
-    """How many files there are or were, and their bytes."""
+    """Number of files and their total size in bytes."""
 
     number: int = 0
     bytes: int = 0
@@ -28,13 +28,13 @@ class Files:
 
 
 def files_of(system: System, batch_id: str) -> Files:
-    """All that the batch has in storage: uploads, artifacts and work files."""
+    """Counts the batch's files in storage: uploads, artifacts and work files."""
     found = system.store.list(f"{keys.batch_folder(batch_id)}/")
     return Files(len(found), sum(item.size for item in found))
 
 
 def remove_files(system: System, batch_id: str) -> Files:
-    """Removes all that the batch has in storage, and its staging tables; returns what was removed."""
+    """Deletes the batch's files in storage and its staging tables; returns the deleted files."""
     found = system.store.list(f"{keys.batch_folder(batch_id)}/")
     system.store.delete(*(item.key for item in found))
     with connect(system.database_url) as connection:
@@ -43,23 +43,20 @@ def remove_files(system: System, batch_id: str) -> Files:
 
 
 def find_orphans(system: System, *, made_before: datetime) -> Iterator[str]:
-    """Ids made before that moment that have a folder but no row in the ledger, oldest first, as they are asked for.
+    """Batch ids created before `made_before` that have a folder but no row in the ledger, oldest first. Lazy.
 
-    A file is copied to its batch's folder before the ledger has its row: a crash in between leaves the copy to nobody.
-    Ids are in order of time, so the folders of later batches are not listed; others' folders are passed over.
+    Intake copies a file to the batch's folder before it records the batch, so a crash in between orphans the folder.
+    Ids sort by time, so folders of later batches are not listed. Folders that are not named like a batch are ignored.
     """
     ids = filter(is_batch_id, system.store.folders(keys.BATCHES))
     old = takewhile(lambda batch_id: made_at(batch_id) < made_before, ids)
-    while some := list(islice(old, PAGE)):
-        known = known_batches(system.engine, some)
-        yield from (batch_id for batch_id in some if batch_id not in known)
+    while page := list(islice(old, PAGE)):
+        known = known_batches(system.engine, page)
+        yield from (batch_id for batch_id in page if batch_id not in known)
 
 
 def drop_leftovers(system: System, batch: Batch) -> None:
-    """Drops what a completed batch needs no longer: its staging tables, and its upload unless that is to be kept.
-
-    Safe to call again, for a batch whose run was killed before it was through with it.
-    """
+    """Deletes a completed batch's staging tables, and its upload unless `save_upload` keeps it. Idempotent."""
     if not batch.options["save_upload"] and batch.upload_key is not None:
         system.store.delete(batch.upload_key)
     with borrowed(system.engine) as connection:

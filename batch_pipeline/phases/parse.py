@@ -17,11 +17,11 @@ from batch_pipeline.settings import MIB
 from batch_pipeline.storage import keys
 
 SHOWN_COLUMNS = 10  # of unknown ones, in a message
-LARGE_UPLOAD = 256 * MIB  # takes seconds to fetch
+LARGE_UPLOAD = 256 * MIB  # its download takes seconds, so it is announced
 
 
 def parse(attempt: Attempt) -> None:
-    """Runs the phase, unless it is done. Raises RefusedError where the file as a whole is refused."""
+    """Runs the phase unless it is done. Raises RefusedError if the file is refused as a whole."""
     if attempt.is_done(PhaseName.parsing):
         return
     attempt.begin(PhaseName.parsing)
@@ -36,7 +36,7 @@ def parse(attempt: Attempt) -> None:
 
 
 def _read(attempt: Attempt, payload: Payload, checksum: str) -> None:
-    """Reads all chunks; the next one is read while the last one is being stored."""
+    """Reads and stores all chunks; a thread stores a chunk while the next one is read."""
     store, batch = attempt.system.store, attempt.batch
     fields_vary = not payload.is_flat
     columns: dict[str, None] = dict.fromkeys(payload.columns)
@@ -94,7 +94,7 @@ def _check_size(attempt: Attempt, size: int) -> None:
 
 
 def _check_columns(attempt: Attempt, payload: Payload) -> None:
-    """Refuses a file whose headers or mapping can't be what its sender means."""
+    """Raises RefusedError if headers, column mapping, properties and resource don't match."""
     resource, mapping = attempt.resource, attempt.options.column_mapping
     for option, fields in (("column_mapping", mapping), ("properties", attempt.options.properties)):
         for name in fields:

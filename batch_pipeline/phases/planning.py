@@ -1,4 +1,4 @@
-"""Planning, as validation does it first and processing again where another batch wrote meanwhile."""
+"""Makes the plan. Validation makes it first; processing makes it again if another batch wrote in between."""
 
 from dataclasses import dataclass, replace
 
@@ -15,26 +15,27 @@ from batch_pipeline.loading.staging import Connection, Staging
 from batch_pipeline.phases.artifacts import write_errors
 from batch_pipeline.phases.attempt import MANY_ITEMS, Attempt
 
-# PostgreSQL's settings for statements over a whole batch: few of them, each over millions of narrow rows.
+# PostgreSQL settings for a few statements that each process millions of narrow rows.
 TUNING = {
     "work_mem": "128MB",
-    # Row counts are what plans need; the default samples ten times as many rows, at a second for a million.
+    # The query planner needs only row counts. The default samples ten times as many rows: one second per million.
     "default_statistics_target": "10",
 }
 
 
 @dataclass(frozen=True)
 class Plan:
-    """A plan that has been made: its counts, and the batch's facts with what it adds to them."""
+    """The counts of a plan, and the batch's facts updated by it."""
 
     counts: PlanCounts
     work: Work
 
 
 def make_plan(connection: Connection, attempt: Attempt, work: Work, phase: PhaseName) -> Plan:
-    """Makes the plan in a phase, in the transaction of the connection (one with `TUNING`), which the caller commits.
+    """Makes the plan in the connection's transaction, which the caller commits. Announces it for the phase.
 
-    Raises RefusedError (`delete_limit_exceeded`) where it would delete too many records.
+    The connection must have the settings `TUNING`. Raises RefusedError (`delete_limit_exceeded`) if the plan would
+    delete too many records.
     """
     if work.items > MANY_ITEMS:
         attempt.announce(phase, f"planning what happens to each of the {work.items:,} rows, in the database")
@@ -44,11 +45,12 @@ def make_plan(connection: Connection, attempt: Attempt, work: Work, phase: Phase
         counts = replace(counts, to_delete=0)
     if has_limit(attempt.options.delete_limit, attempt.action):
         done = done_outcome(connection, attempt.batch.id, PhaseName.processing)
-        if not _none_is_valid(attempt, counts.accepted + done.failed):  # which deletes nothing, and has its own reason
+        # Without a valid item nothing is deleted, and the batch fails with `no_valid_items`.
+        if not _has_no_valid_item(attempt, counts.accepted + done.failed):
             check_delete_limit(
                 attempt.options.delete_limit,
                 to_delete=counts.accepted if attempt.action is Action.delete else counts.to_delete,
-                # as they were before this batch
+                # the number before this batch
                 records=count_records(connection, attempt.resource.table, attempt.organization_id)
                 + done.deleted
                 - done.created,
@@ -82,13 +84,13 @@ def _planner(connection: Connection, attempt: Attempt, work: Work) -> BatchPlann
 
 
 def unreadable(attempt: Attempt) -> int:
-    """Rows of an overwrite that could not be read, so nobody knows which records they mean."""
+    """The number of an overwrite's unreadable rows: the records that they identify are unknown."""
     return attempt.batch.work.unreadable if attempt.action is Action.overwrite else 0
 
 
 def require_valid_items(attempt: Attempt, accepted: int) -> None:
-    """Raises RefusedError (`no_valid_items`) where items were read but none is valid, once the errors file exists."""
-    if not _none_is_valid(attempt, accepted):
+    """Writes the errors files and raises RefusedError (`no_valid_items`) if items were read but none is valid."""
+    if not _has_no_valid_item(attempt, accepted):
         return
     items = attempt.batch.work.items
     write_errors(attempt, PhaseName.validation)
@@ -99,5 +101,5 @@ def require_valid_items(attempt: Attempt, accepted: int) -> None:
     )
 
 
-def _none_is_valid(attempt: Attempt, accepted: int) -> bool:
+def _has_no_valid_item(attempt: Attempt, accepted: int) -> bool:
     return accepted == 0 and attempt.batch.work.items > 0

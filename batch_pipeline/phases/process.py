@@ -15,7 +15,7 @@ from batch_pipeline.phases.writing import turn_of, write_chunks
 
 
 def process(attempt: Attempt) -> None:
-    """Runs the phase, unless it is done: writes every accepted item exactly once, whatever attempts came before."""
+    """Runs the phase unless it is done. Writes every accepted item exactly once, across all attempts."""
     if attempt.is_done(PhaseName.processing):
         return
     with turn_of(attempt) as turn:
@@ -44,9 +44,9 @@ def _writer(attempt: Attempt, connection: Connection, turn: Turn) -> ChunkWriter
 
 
 def _final_plan(attempt: Attempt, turn: Turn) -> int:
-    """The number of items to write, those of finished chunks included; from here on the plan stays as it is.
+    """Makes the plan final; returns the number of items to write, including those of finished chunks.
 
-    Where another batch wrote since the plan was made, it is made anew for the items that are in no finished chunk.
+    If another batch wrote after the plan was made, makes it again for the items that are in no finished chunk.
     """
     with attempt.borrow(**TUNING) as connection:
         referred = referred_version(
@@ -62,7 +62,7 @@ def _final_plan(attempt: Attempt, turn: Turn) -> int:
         connection.rollback()
         require_valid_items(attempt, accepted + failed)
         attempt.limit_transactions(connection)
-        # The batch's row before the turn's, as `batches.locks` orders them.
+        # Locks the batch's row before the turn's: the order in `batches.locks`.
         connection.execute("SELECT FROM batches WHERE id = %s FOR UPDATE", (attempt.batch.id,))
         claimed = claim_version(connection, turn)
         version = None if referred is None else claimed + referred

@@ -1,4 +1,4 @@
-"""Validation: row rules on every item, then the plan. Writes nothing to the organization's records."""
+"""Validation: applies the row rules to every item, then makes the plan. Does not change the organization's records."""
 
 from collections.abc import Callable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -32,7 +32,7 @@ from batch_pipeline.records.fields import RuleContext
 from batch_pipeline.records.resource import Resource
 from batch_pipeline.storage import keys
 
-# A large delete looks through all records once for each chunk, so it has few; but work can only stop between two.
+# Each chunk of a large delete scans all records, so it has few chunks. But work can stop only between chunks.
 LARGE_DELETE = 100_000  # items
 DELETE_CHUNKS = 2
 DELETE_CHUNK_LIMIT = 10  # in chunk_rows
@@ -41,9 +41,9 @@ MakeRows = Callable[[Attempt, CheckedChunk, RowRules], pa.Table]
 
 
 def validate(attempt: Attempt) -> None:
-    """Runs the phase, unless it is done.
+    """Runs the phase unless it is done.
 
-    Raises RefusedError: `no_valid_items`, the errors file being written; `no_items`, `delete_limit_exceeded`.
+    Raises RefusedError: `no_items`, `delete_limit_exceeded`, or `no_valid_items` after it has written the errors files.
     """
     if attempt.is_done(PhaseName.validation):
         return
@@ -66,7 +66,7 @@ def validate(attempt: Attempt) -> None:
             staging.create(connection, attempt.resource, fields, keep_changes=attempt.options.save_result)
             clears = _stage_items(attempt, connection, staging.items, partial(_staged_items, fields=fields))
             staged = (staging.items, staging.errors)
-        # While the database plans, this process has nothing else to do.
+        # This process is idle while the database makes the plan.
         with ThreadPoolExecutor(1) as copying:
             copied = copying.submit(write_small_copies, attempt.system, attempt.batch)
             if work.items > FEW_ROWS:
@@ -91,7 +91,7 @@ def validate(attempt: Attempt) -> None:
 
 
 def _chunk_rows(attempt: Attempt, items: int) -> int:
-    """Rows that processing writes at once: for a large delete more than elsewhere, as each chunk scans the records."""
+    """Rows per chunk of processing. A large delete has larger chunks, because each chunk scans the records."""
     rows = attempt.system.settings.chunk_rows
     if attempt.action is not Action.delete or items <= LARGE_DELETE:
         return rows
@@ -99,7 +99,7 @@ def _chunk_rows(attempt: Attempt, items: int) -> int:
 
 
 def staged_fields(resource: Resource, attempt: Attempt) -> tuple[str, ...]:
-    """The fields that any item of a merge or overwrite can carry, in the resource's order."""
+    """The fields that items of a merge or overwrite can have, in the resource's order."""
     mapped = {header: name for name, header in attempt.options.column_mapping.items()}
     names = {mapped.get(column, column) for column in attempt.batch.work.columns} | set(attempt.options.properties)
     names |= {resource.file_headers[name] for name in names & set(resource.file_headers)}
@@ -111,7 +111,7 @@ def staged_fields(resource: Resource, attempt: Attempt) -> tuple[str, ...]:
 
 
 def parsed_chunks(attempt: Attempt) -> Iterator[RawChunk]:
-    """The items that parsing stored, without those that repeat another; the next chunk is read ahead."""
+    """The parsed chunks without repeated items; a thread reads the next chunk ahead."""
     store, batch = attempt.system.store, attempt.batch
     equal: RowReader | None = None
     if batch.work.equal:
@@ -130,9 +130,9 @@ def parsed_chunks(attempt: Attempt) -> Iterator[RawChunk]:
 
 
 def _stage_items(attempt: Attempt, connection: Connection, target: sql.Identifier, make_rows: MakeRows) -> bool:
-    """Checks every item and COPYs what `make_rows` makes of it; meanwhile the next chunk is checked.
+    """Checks every item, and COPYs the rows that `make_rows` returns to `target`, and the errors to staging.
 
-    Returns whether any item clears a field.
+    A thread copies a chunk while the next one is checked. Returns whether any item clears a field.
     """
     options = attempt.options
     rules = RowRules(
@@ -172,7 +172,7 @@ def _copy(connection: Connection, *tables: tuple[sql.Identifier, pa.Table]) -> N
 
 
 def _listed_ids(attempt: Attempt, checked: CheckedChunk, rules: RowRules) -> pa.Table:
-    """The items of a delete as `Staging.plan` has them."""
+    """The items of a delete, with the columns of `Staging.plan`."""
     del attempt, rules
     valid = pa.array(checked.invalid == 0)
     ids = checked.fields.get("id")
@@ -188,7 +188,7 @@ def _listed_ids(attempt: Attempt, checked: CheckedChunk, rules: RowRules) -> pa.
 
 
 def _staged_items(attempt: Attempt, checked: CheckedChunk, rules: RowRules, *, fields: tuple[str, ...]) -> pa.Table:
-    """The items of a merge or overwrite as `Staging.items` has them."""
+    """The items of a merge or overwrite, with the columns of `Staging.items`."""
     batch = attempt.batch
     rows = checked.rows
     deciding = deciding_keys(attempt.resource, checked, rules)
@@ -210,7 +210,7 @@ def _staged_items(attempt: Attempt, checked: CheckedChunk, rules: RowRules, *, f
 
 
 def _error_table(chunk: RawChunk, checked: CheckedChunk) -> pa.Table:
-    """All errors found so far, unreadable rows included, as `Staging.errors` has them."""
+    """The chunk's errors, including its unreadable rows, with the columns of `Staging.errors`."""
     broken = chunk.unreadable
     unreadable = pa.table(
         [

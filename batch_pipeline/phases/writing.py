@@ -1,4 +1,4 @@
-"""How phases write: under the batch's turn, chunk by chunk, on several connections at once."""
+"""Writes a phase's chunks while it holds the batch's turn, on several connections at once."""
 
 import queue
 import threading
@@ -16,16 +16,15 @@ from batch_pipeline.loading.staging import Connection
 from batch_pipeline.phases.attempt import Attempt
 
 WATCH_SECONDS = 0.25
-LONG_WAIT_SECONDS = 5.0  # for the turn: worth telling
-# What a chunk under way gets to end in once work must stop; they take about a second each.
-STOP_SECONDS = 20.0
+LONG_WAIT_SECONDS = 5.0  # a wait for the turn that is announced
+STOP_SECONDS = 20.0  # running chunks may finish within this time once work must stop; they take about a second each
 
 MakeWriter = Callable[[Connection], ChunkWriter]
 
 
 @contextmanager
 def turn_of(attempt: Attempt) -> Iterator[Turn]:
-    """The batch's turn, and with it status `processing`; waiting for it does not count towards the time-out."""
+    """Waits for the batch's turn, sets status `processing`, and holds the turn. The wait does not use running time."""
     began = time.time()
 
     def check() -> None:
@@ -35,29 +34,30 @@ def turn_of(attempt: Attempt) -> Iterator[Turn]:
 
     with take_turn(attempt.system.database_url, attempt.batch, check=check, may_yield=attempt.has_slot) as turn:
         waited_seconds = time.time() - began
-        if waited_seconds >= TURN_POLL_SECONDS:  # else the turn was free
+        if waited_seconds >= TURN_POLL_SECONDS:  # shorter: the turn was free
             attempt.waited(waited_seconds)
         attempt.move_to(BatchStatus.processing)
         yield turn
 
 
 def write_chunks(attempt: Attempt, phase: PhaseName, make_writer: MakeWriter, *, total: int) -> ChunkOutcome:
-    """Runs a phase: writes its chunks that are not done yet, and returns what all of them did.
+    """Runs a phase: writes its chunks that are not done yet; returns the outcome of all of its chunks.
 
-    When one fails, or work must stop, no further chunk is begun. Raises what the failing one raised.
+    If a chunk fails or work must stop, begins no further chunk. Raises the error of the failed chunk, or as
+    `Attempt.check` does.
     """
     with borrowed(attempt.system.engine) as connection:
         done = done_outcome(connection, attempt.batch.id, phase)
         todo = open_chunks(connection, attempt.batch.id, phase)
         chunks = count_chunks(connection, attempt.batch.id, phase)
     attempt.begin(phase, total=total, already=done.written + done.failed)
-    done = _Writing(attempt, make_writer, todo, chunks=chunks).run(done)
+    done = _ChunkWriters(attempt, make_writer, todo, chunks=chunks).run(done)
     attempt.complete(success=done.written, error=done.failed, total=total)
     return done
 
 
-class _Writing:
-    """The writers of one phase, each a thread with a connection."""
+class _ChunkWriters:
+    """The writers of one phase: each is a thread with its own connection."""
 
     def __init__(self, attempt: Attempt, make_writer: MakeWriter, todo: list[Chunk], *, chunks: int) -> None:
         self._attempt = attempt
@@ -72,7 +72,7 @@ class _Writing:
         self._stop = threading.Event()
 
     def run(self, done: ChunkOutcome) -> ChunkOutcome:
-        """Writes, reporting progress; `done` is what earlier attempts did."""
+        """Writes all chunks and reports progress; `done` is the outcome of earlier attempts."""
         with ThreadPoolExecutor(max(self._writers, 1)) as pool:
             running: set[Future[None]] = {pool.submit(self._write) for _ in range(self._writers)}
             try:
@@ -83,11 +83,11 @@ class _Writing:
                     if running:
                         done = self._report(done)
             finally:
-                # Also when the run is interrupted: chunks under way are finished, no further ones begun.
+                # Also if the run is interrupted: running chunks finish, and no further ones begin.
                 self._stop.set()
                 wait(running, timeout=STOP_SECONDS)
                 for connection in self._connections:
-                    if not connection.closed:  # stuck, behind somebody else's lock perhaps: its chunk is undone
+                    if not connection.closed:  # stuck, for example on another session's lock: roll its chunk back
                         connection.cancel_safe()
         return self._add_up(done)
 
@@ -106,7 +106,7 @@ class _Writing:
         return done
 
     def _write(self) -> None:
-        # In autocommit: each chunk opens its own transaction.
+        # Autocommit, because each chunk opens its own transaction.
         with connect(self._attempt.system.database_url, autocommit=True) as connection:
             self._connections.append(connection)
             writer = self._make_writer(connection)

@@ -1,1 +1,1 @@
-"""Object storage: where things lie, how they are read and written, and the inbox."""
+"""Object storage: S3 access, keys and presigned URLs."""

@@ -1,4 +1,4 @@
-"""Where things lie in the bucket: every key that this system reads or writes is made here."""
+"""Keys in the bucket: every key that this system reads or writes comes from here."""
 
 from pathlib import PurePosixPath
 
@@ -13,35 +13,35 @@ MAX_EXTENSION_CHARACTERS = 16
 
 
 def batch_folder(batch_id: str) -> str:
-    """The folder of all that is a batch's."""
+    """The folder of all files of a batch."""
     return f"{BATCHES}/{batch_id}"
 
 
 def upload(batch_id: str, file_name: str, *, saved: bool) -> str:
-    """Where the original lies: kept for download, or among the work files until retention removes it."""
+    """The original upload: kept for download if `saved`, else a work file."""
     folder = batch_folder(batch_id) if saved else work_folder(batch_id)
     return f"{folder}/upload{extension(file_name)}"
 
 
 def upload_copy(batch_id: str, copy_format: str, *, beside: str | None) -> str:
-    """The upload as CSV or JSON; in a folder of its own where the original has that key, being something else."""
+    """The copy of the upload as CSV or JSON; in a separate folder if the original has its key (`beside`)."""
     key = f"{batch_folder(batch_id)}/upload.{copy_format}"
     return key if key != beside else f"{batch_folder(batch_id)}/copies/upload.{copy_format}"
 
 
 def requested(batch_id: str) -> str:
-    """Where a batch that was made for an upload awaits its file."""
+    """The key of a batch's upload URL."""
     return f"{REQUESTED}/{batch_id}/upload"
 
 
 def batch_of_requested(key: str) -> str | None:
-    """The batch whose file the key is for; None where it is no key of `requested`."""
+    """The batch id in a key of `requested`; None for any other key."""
     batch_id = key.removeprefix(f"{REQUESTED}/").removesuffix("/upload")
     return batch_id if is_batch_id(batch_id) and key == requested(batch_id) else None
 
 
 def extension(file_name: str) -> str:
-    """The name's extension (`.csv`, `.csv.gz`), lower case, '' where it has none that is plain letters and digits."""
+    """The extension in lower case (`.csv`, `.csv.gz`); '' if it has none of ASCII letters and digits."""
     kept: list[str] = []
     for suffix in reversed(PurePosixPath(file_name).suffixes):
         if not suffix[1:].isalnum() or not suffix.isascii() or len(suffix) > MAX_EXTENSION_CHARACTERS:
@@ -68,21 +68,21 @@ def result_json(batch_id: str) -> str:
 
 
 def work_folder(batch_id: str) -> str:
-    """What phases hand to each other."""
+    """The folder of files that phases pass to later phases."""
     return f"{batch_folder(batch_id)}/work"
 
 
 def parsed_chunk(batch_id: str, number: int) -> str:
-    """A parsed chunk: items as uploaded."""
+    """A parsed chunk, numbered from 1: items as uploaded."""
     return f"{work_folder(batch_id)}/parsed/{number:06}.parquet"
 
 
 def equal_rows(batch_id: str) -> str:
-    """The rows that repeat another item in every field."""
+    """Numbers of the rows to drop because another row has equal values in every field."""
     return f"{work_folder(batch_id)}/parsed/equal.parquet"
 
 
 def is_batch_file(key: str) -> bool:
-    """Whether an inbox key is a payload: no sidecar, nothing hidden, nothing unfinished."""
+    """Whether an inbox key is a payload: not a sidecar, not hidden, not an unfinished file."""
     name = key.rsplit("/", 1)[-1]
     return bool(name) and not name.startswith(".") and not name.endswith((OPTIONS_SUFFIX, *UNFINISHED_SUFFIXES))

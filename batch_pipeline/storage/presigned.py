@@ -1,4 +1,4 @@
-"""URLs by which callers reach objects themselves: signed (v4), for one object and one method, and for a while."""
+"""Presigned URLs (signature v4): callers read or write one object with one method until the URL expires."""
 
 import os
 import re
@@ -11,13 +11,13 @@ from botocore.exceptions import BotoCoreError
 from batch_pipeline.errors import UnavailableError
 from batch_pipeline.storage.store import Store
 
-# AWS's own addresses have the bucket in the host name; other services are sure to know it in the path only.
+# AWS expects the bucket in the host name. Other services reliably accept it only in the path.
 _PATH = {"addressing_style": "path"}
-_NOT_PLAIN = re.compile(r"[^A-Za-z0-9 ._()+-]")
+_UNSAFE_CHARACTER = re.compile(r"[^A-Za-z0-9 ._()+-]")
 
 
 class Presigner:
-    """Signs URLs for the objects of a store; a URL's host is part of what is signed."""
+    """Signs URLs for the objects of a store. The signature covers the host, hence `public_endpoint`."""
 
     def __init__(self, store: Store, public_endpoint: str | None = None) -> None:
         endpoint = (
@@ -31,11 +31,11 @@ class Presigner:
         )
 
     def put_url(self, key: str, *, seconds: int) -> str:
-        """A URL that a file can be sent to by PUT, with any content type. Raises UnavailableError without keys."""
+        """A URL for a PUT with any content type. Raises UnavailableError if there are no AWS credentials."""
         return self._sign("put_object", key, {}, seconds)
 
     def get_url(self, key: str, *, seconds: int, file_name: str) -> str:
-        """A URL that answers the object as a download of that name. Raises UnavailableError without keys."""
+        """A URL for a GET that downloads as `file_name`. Raises UnavailableError if there are no AWS credentials."""
         return self._sign("get_object", key, {"ResponseContentDisposition": _attachment(file_name)}, seconds)
 
     def _sign(self, method: str, key: str, parameters: dict[str, str], seconds: int) -> str:
@@ -53,7 +53,7 @@ class Presigner:
 
 
 def _attachment(file_name: str) -> str:
-    """The header value of RFC 6266: the name in plain characters, and in full where that differs."""
-    plain = _NOT_PLAIN.sub("_", file_name)
+    """The Content-Disposition value of RFC 6266: an ASCII name, and the full name if it differs."""
+    plain = _UNSAFE_CHARACTER.sub("_", file_name)
     value = f'attachment; filename="{plain}"'
     return value if plain == file_name else f"{value}; filename*=UTF-8''{quote(file_name, safe='')}"

@@ -1,4 +1,4 @@
-"""Object storage: one bucket and prefix, S3 protocol, through s3fs. Keys here are relative to the prefix."""
+"""Object storage: one bucket and prefix, S3 protocol, by s3fs. Keys are relative to the prefix."""
 
 import hashlib
 import os
@@ -27,13 +27,14 @@ ATTEMPTS = 4  # botocore's standard mode: exponential backoff, transient errors 
 
 @dataclass(frozen=True)
 class StoredObject:
-    """An object as a listing or look-up shows it.
+    """An object as returned by a listing or a HEAD request.
 
     Attributes:
         key: relative to the store's prefix.
         size: bytes.
-        modified_at: as finely as the service told.
-        version_id: None where the store keeps no versions, or in a listing, which never has them.
+        modified_at: UTC, in the service's precision.
+        etag: without quotes; '' if the service has none.
+        version_id: None if the bucket is not versioned, and in listings, which never have it.
     """
 
     key: str
@@ -44,12 +45,16 @@ class StoredObject:
 
     @property
     def version(self) -> str:
-        """Identifies these very bytes: the version id, else ETag, time and size."""
+        """Identifies the content: the version id, else ETag, time and size."""
         return self.version_id or f"{self.etag}@{self.modified_at.isoformat()}/{self.size}"
 
 
 class Store:
-    """The objects under one `s3://bucket/prefix`. Raises UnavailableError in an outage, NotFoundError for no object."""
+    """The objects under one `s3://bucket/prefix`.
+
+    Methods raise UnavailableError in an outage, NotFoundError (`object_not_found`) for a missing object, and
+    DiskFullError if the local disk is full.
+    """
 
     def __init__(self, url: str) -> None:
         parts = urlsplit(url)
@@ -58,16 +63,16 @@ class Store:
 
     @cached_property
     def _files(self) -> s3fs.S3FileSystem:
-        """The client, made on first use: that takes a third of a second, and not everyone needs storage."""
+        """The client. Creating it takes a third of a second, and not every process needs storage."""
         return s3fs.S3FileSystem(
             endpoint_url=os.environ.get("AWS_ENDPOINT_URL_S3") or os.environ.get("AWS_ENDPOINT_URL"),
-            # Listings must be fresh: an inbox is other people's.
+            # Listings must be fresh: others write to the inbox.
             use_listings_cache=False,
             skip_instance_cache=True,
             default_block_size=BLOCK_BYTES,
             config_kwargs={
                 "signature_version": "s3v4",  # s3fs would sign v2
-                # Many S3 services know no checksums beyond S3's own, or send the whole object's with a range of it.
+                # Many S3 services don't support the newer checksums, or send the object's checksum with a range of it.
                 "request_checksum_calculation": "when_required",
                 "response_checksum_validation": "when_required",
                 "connect_timeout": CONNECT_TIMEOUT_SECONDS,
@@ -77,24 +82,24 @@ class Store:
         )
 
     def close(self) -> None:
-        """Closes the connections. Used again, the store makes new ones."""
+        """Closes the connections. The next use opens new ones."""
         if "_files" in self.__dict__:
             files = self.__dict__.pop("_files")
             files.close_session(files.loop, files.s3)
 
     def path(self, key: str) -> str:
-        """The object's path with bucket and prefix, as s3fs takes it."""
+        """The object's path for s3fs: bucket, prefix and key."""
         return "/".join(part for part in (self.bucket, self.prefix, key) if part)
 
     def uri(self, key: str) -> str:
-        """The object's `s3://` address, for people."""
+        """The object's `s3://` address, for display."""
         return f"s3://{self.path(key)}"
 
     def check(self) -> None:
-        """Raises UnavailableError unless the bucket can be reached and listed."""
+        """Raises UnavailableError unless the bucket can be listed."""
         folder = f"{self.prefix}/" if self.prefix else ""
         with self._translating(None):
-            try:  # not exists(), which takes an outage for a missing bucket
+            try:  # exists() would report an outage as a missing bucket
                 self._files.call_s3("list_objects_v2", Bucket=self.bucket, Prefix=folder, Delimiter="/", MaxKeys=1)
             except FileNotFoundError as error:
                 raise UnavailableError(
@@ -102,40 +107,38 @@ class Store:
                 ) from error
 
     def stat(self, key: str) -> StoredObject:
-        """The object's size and version. Raises NotFoundError.
+        """The object's size, time and version. Raises NotFoundError.
 
-        Of the services' two answers only the one to a look-up has a version id, and only the listing is sure to have
-        the time as finely as it is known (a look-up has HTTP's seconds), so both are asked.
+        Sends a HEAD request and a listing: only HEAD has the version id, and only the listing reliably has the time in
+        full precision (HEAD has HTTP's whole seconds).
         """
         name = self.path(key).removeprefix(f"{self.bucket}/")
         with self._translating(key):
-            looked_up = self._files.call_s3("head_object", Bucket=self.bucket, Key=name)
+            head = self._files.call_s3("head_object", Bucket=self.bucket, Key=name)
             listed = self._files.call_s3("list_objects_v2", Bucket=self.bucket, Prefix=name)
             for found in listed.get("Contents", ()):
                 if found["Key"] == name:
-                    version_id = looked_up.get("VersionId")
+                    version_id = head.get("VersionId")
                     return self._object({**found, "name": self.path(key), "size": found["Size"]}, version_id)
-            raise FileNotFoundError(name)  # gone between the two
+            raise FileNotFoundError(name)  # deleted between the two requests
 
     def confirm(self, found: StoredObject) -> StoredObject | None:
-        """The object, with its version id, if it is still the same as it was found; None where it changed or went.
+        """The object with its version id if it has not changed since `found`; None if it changed or was deleted.
 
-        The same means ETag, size, time to the second and, where it is known, the version id: of a service without
-        ETags, let objects grow 2 s old. Opens the object first: a server over a folder may remember for a while how a
-        file was, and looks anew only when it opens it (rclone, up to its --dir-cache-time).
+        Compares ETag, size, time to the second and, if `found` has it, the version id. With a service without ETags,
+        use it only for objects at least 2 s old. Reads the object's first byte before: a server over a folder may cache
+        a file's attributes until it opens the file (rclone, up to its --dir-cache-time).
         """
         name = self.path(found.key).removeprefix(f"{self.bucket}/")
         try:
             with self._translating(found.key):
                 if found.size > 0:
                     self._files.cat_file(self.path(found.key), start=0, end=1)
-                looked_up = self._files.call_s3("head_object", Bucket=self.bucket, Key=name)
+                head = self._files.call_s3("head_object", Bucket=self.bucket, Key=name)
         except NotFoundError:
             return None
-        now = self._object(
-            {**looked_up, "name": self.path(found.key), "size": looked_up["ContentLength"]}, looked_up.get("VersionId")
-        )
-        # A look-up has HTTP's whole seconds, and rclone's is one too early where the time is less than 1 ms past one.
+        now = self._object({**head, "name": self.path(found.key), "size": head["ContentLength"]}, head.get("VersionId"))
+        # HEAD has whole seconds. rclone's is one second early if the time is less than 1 ms after a full second.
         earlier_by = found.modified_at.replace(microsecond=0) - now.modified_at.replace(microsecond=0)
         is_same = (
             (now.etag, now.size) == (found.etag, found.size)
@@ -145,7 +148,7 @@ class Store:
         return replace(found, version_id=now.version_id) if is_same else None
 
     def exists(self, key: str) -> bool:
-        """Whether there is such an object."""
+        """Whether the object exists."""
         try:
             self.stat(key)
         except NotFoundError:
@@ -153,17 +156,14 @@ class Store:
         return True
 
     def list(self, prefix: str) -> list[StoredObject]:
-        """All objects under the key prefix (a folder), by key. Their versions are never version ids: see `stat`."""
+        """All objects under the key prefix (a folder), ordered by key, without version ids (see `stat`)."""
         with self._translating(prefix):
             found = self._files.find(self.path(prefix), detail=True, refresh=True, withdirs=False)
         objects = [self._object(info) for info in found.values() if info["type"] == "file"]
         return sorted(objects, key=lambda item: item.key)
 
     def folders(self, prefix: str, *, at_once: int = 1000) -> Iterator[str]:
-        """Names of the folders right below a folder, in the byte order of their `name/`.
-
-        They are fetched when they are asked for, at most `at_once` at a time.
-        """
+        """Names of a folder's direct subfolders, in the byte order of `name/`. Fetches pages of `at_once` lazily."""
         name = f"{self.path(prefix)}/".removeprefix(f"{self.bucket}/")
         further: dict[str, str] = {}
         while True:
@@ -178,13 +178,13 @@ class Store:
             further = {"ContinuationToken": page["NextContinuationToken"]}
 
     def read(self, key: str) -> bytes:
-        """The whole of a small object."""
+        """The content of a small object."""
         with self._translating(key):
-            # One request: to read in parallel, s3fs would first ask for the size.
+            # With parallel reads, s3fs would first request the size.
             return bytes(self._files.cat_file(self.path(key), max_concurrency=1))
 
     def stream(self, key: str) -> Iterator[bytes]:
-        """The object's bytes, in blocks, read as they are asked for."""
+        """The object's content in blocks of at most `BLOCK_BYTES`, read lazily."""
         with self._translating(key), self._files.open(self.path(key), "rb", cache_type="readahead") as source:
             while block := source.read(BLOCK_BYTES):
                 yield block
@@ -195,14 +195,14 @@ class Store:
             self._files.pipe_file(self.path(key), data)
 
     def upload(self, source: Path, key: str) -> None:
-        """Writes a file's bytes to the key."""
+        """Uploads a file."""
         with self._translating(key):
             self._files.put_file(str(source), self.path(key), chunksize=BLOCK_BYTES)
 
     def download(self, key: str, target: Path, *, check_size: Callable[[int], None] | None = None) -> str:
-        """Writes the object's bytes to the file, in a stream; returns their SHA-256 in hex.
+        """Streams the object to a file; returns the SHA-256 of its content in hex.
 
-        `check_size` is told their number before, and may raise.
+        Calls `check_size` with the size in bytes before it reads; `check_size` may raise.
         """
         digest = hashlib.sha256()
         with (
@@ -218,12 +218,12 @@ class Store:
         return digest.hexdigest()
 
     def copy(self, source: str, target: str) -> None:
-        """Copies an object within the store, by the server."""
+        """Copies an object within the store, on the server."""
         with self._translating(source):
-            self._files.cp_file(self.path(source), self.path(target))  # `copy` would take * ? [ for patterns
+            self._files.cp_file(self.path(source), self.path(target))  # `copy` would expand * ? [ as patterns
 
     def delete(self, *keys: str) -> None:
-        """Deletes objects; one that isn't there is as good as deleted."""
+        """Deletes objects; ignores missing ones."""
         for key in keys:
             try:
                 with self._translating(key):
@@ -232,7 +232,7 @@ class Store:
                 continue
 
     def write_table(self, key: str, table: pa.Table) -> None:
-        """Writes an Arrow table as Parquet."""
+        """Writes an Arrow table as a Parquet object."""
         buffer = pa.BufferOutputStream()
         pq.write_table(table, buffer, compression="lz4", use_dictionary=False, write_statistics=False)
         self.write(key, buffer.getvalue().to_pybytes())
@@ -243,10 +243,10 @@ class Store:
 
     def _object(self, info: dict[str, Any], version_id: str | None = None) -> StoredObject:
         key = str(info["name"]).removeprefix(self.path("")).lstrip("/")
-        modified = info["LastModified"].astimezone(UTC)  # s3fs gives the local zone's, which may change
-        if version_id in (None, "null"):  # not versioned, or written while versioning was suspended
+        modified = info["LastModified"].astimezone(UTC)  # s3fs returns it in a local zone, which may change
+        if version_id in (None, "null"):  # "null": written while versioning was suspended
             version_id = None
-        etag = str(info.get("ETag", "")).strip('"')  # rclone quotes it in headers only
+        etag = str(info.get("ETag", "")).strip('"')  # rclone quotes it only in headers
         return StoredObject(key, int(info["size"]), modified, etag, version_id)
 
     @contextmanager
@@ -258,13 +258,13 @@ class Store:
         except PermissionError as error:
             raise UnavailableError(
                 "storage",
-                f"Storage refuses access to {self.uri(key or '')}: check the AWS_ variables. ({_said(error)})",
+                f"Storage refuses access to {self.uri(key or '')}: check the AWS_ variables. ({_error_text(error)})",
             ) from error
         except (BotoCoreError, ClientError, OSError) as error:
             if is_disk_full(error):
                 raise DiskFullError from error
-            raise UnavailableError("storage", f"Storage can't be reached: {_said(error)}") from error
+            raise UnavailableError("storage", f"Storage can't be reached: {_error_text(error)}") from error
 
 
-def _said(error: BaseException) -> str:
+def _error_text(error: BaseException) -> str:
     return " ".join(str(error).split()) or type(error).__name__

@@ -592,7 +592,7 @@ def test_the_sensor_looks_at_storage_only_while_a_file_could_come(system: System
     assert "no upload URL" in tick()
     with served() as url, httpx.Client(base_url=url, timeout=60) as http:
         batch = new_client(system, http).create()["data"]
-    assert "No file has come" in tick()
+    assert "No file has arrived" in tick()
     assert httpx.put(batch["_upload_url"], content=b"name\nAda\n").status_code == 200
     assert "1 files taken in" in tick()
     with psycopg.connect(system.database_url) as connection:

@@ -53,12 +53,12 @@ STATEMENTS = (
     )
     """,
     "CREATE INDEX batches_by_creation ON batches (organization_id, created_at, id)",
-    # The few that are not final: what turns, sensors and reconciling look at, however long the ledger grows.
+    # The few live batches: turns, sensors and reconciling query them, and the index stays small as the ledger grows.
     """
     CREATE INDEX batches_live ON batches (organization_id, resource, arrival)
     WHERE status IN ('requested', 'queued', 'processing')
     """,
-    # Who arrived later and has written: what a late re-run must not undo.
+    # Batches that arrived later and have written: a late re-run must not undo their changes.
     "CREATE INDEX batches_by_arrival ON batches (organization_id, resource, first_arrival)",
     """
     CREATE TABLE batch_transitions (
@@ -108,7 +108,7 @@ STATEMENTS = (
         PRIMARY KEY (organization_id, resource)
     )
     """,
-    # Staged items and plans of batches under way, apart from the records that other tools read.
+    # Staged items and plans of live batches, separate from the records that other tools read.
     "CREATE SCHEMA staging",
 )
 

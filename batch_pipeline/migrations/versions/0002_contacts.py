@@ -1,4 +1,4 @@
-"""Contacts. The indexes are those that identity looks records up by; see `records/contact.py`."""
+"""Contacts. The indexes serve the look-up of records by their keys; see `records/contact.py`."""
 
 from alembic import op
 
@@ -29,7 +29,7 @@ STATEMENTS = (
     )
     """,
     "CREATE UNIQUE INDEX contacts_external_id ON contacts (organization_id, external_id) WHERE external_id IS NOT NULL",
-    # pg_c_utf8 lowers every script the same way on every server, and compares bytes.
+    # pg_c_utf8 lower-cases all scripts identically on every server, and compares bytes.
     """
     CREATE INDEX contacts_email ON contacts (organization_id, lower(email COLLATE "pg_c_utf8"))
     WHERE email IS NOT NULL

@@ -1,4 +1,4 @@
-"""Groups and their members. The indexes are those that identity and references look records up by."""
+"""Groups and their members. The indexes serve the look-up of records by their keys and by references."""
 
 from alembic import op
 
@@ -29,8 +29,8 @@ STATEMENTS = (
         (organization_id, coalesce(name, '') COLLATE "C", coalesce(resource, 'contact') COLLATE "C",
          coalesce(location_id, '') COLLATE "C")
     """,
-    # A member is a contact, or of a group of locations the id of one. No foreign keys: they would be checked row by
-    # row, and deleted contacts and groups take their memberships along (see `loading/memberships.py`).
+    # A member is a contact or, in a group of locations, the id of a location. There are no foreign keys, because
+    # PostgreSQL checks them row by row. Deleting contacts and groups deletes memberships: `loading/memberships.py`.
     """
     CREATE TABLE group_members (
         organization_id text COLLATE "C",

@@ -1,4 +1,4 @@
-"""Shipments. The indexes are those that identity looks records up by; see `records/shipment.py`."""
+"""Shipments. The indexes serve the look-up of records by their keys; see `records/shipment.py`."""
 
 from alembic import op
 

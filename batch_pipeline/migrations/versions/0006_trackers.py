@@ -1,4 +1,4 @@
-"""Trackers. The indexes are those that identity looks records up by; see `records/tracker.py`."""
+"""Trackers. The indexes serve the look-up of records by their keys; see `records/tracker.py`."""
 
 from alembic import op
 

@@ -1,4 +1,4 @@
-"""Assets. The indexes are those that identity looks records up by; see `records/asset.py`."""
+"""Assets. The indexes serve the look-up of records by their keys; see `records/asset.py`."""
 
 from alembic import op
 

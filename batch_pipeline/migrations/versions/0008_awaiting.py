@@ -1,4 +1,4 @@
-"""The batches that await a run: what every tick of the sensors looks for, however long the ledger grows."""
+"""An index of the batches that await a run: each sensor tick queries them, and the index stays small."""
 
 from alembic import op
 

@@ -1,4 +1,4 @@
-"""The HTTP API: keys, idempotency keys, awaited uploads, and lists with their counts of any number of batches."""
+"""The HTTP API: API keys, idempotency keys, upload URLs, and lists of batches with counters."""
 
 from alembic import op
 
@@ -28,16 +28,16 @@ STATEMENTS = (
     )
     """,
     "CREATE INDEX idempotency_keys_by_age ON idempotency_keys (created_at)",
-    # When the upload URL of a batch that awaits its file runs out.
+    # When the upload URL of a batch expires.
     "ALTER TABLE batches ADD COLUMN upload_expires_at timestamptz",
-    # Until when somebody is starting the awaited run by himself, so that the sensor leaves it to him.
+    # Until then the API launches the awaited run, and the sensor does not.
     "ALTER TABLE batches ADD COLUMN launch_claimed_until timestamptz",
     """
     CREATE INDEX batches_awaiting_upload ON batches (upload_expires_at)
     WHERE status = 'requested' AND arrival IS NULL AND upload_expires_at IS NOT NULL
     """,
-    # Lists walk one index in the order of creation, or merge the stretches of the kinds that a filter leaves. Batches
-    # of inbox folders that name nothing known are the operator's alone.
+    # Lists scan one index in the order of creation, or merge the index ranges of the kinds that match a filter.
+    # Batches of inbox folders without a known resource are only for the operator.
     """
     CREATE INDEX batches_listed ON batches (organization_id, created_at, id)
     WHERE resource IS NOT NULL AND action IS NOT NULL
@@ -46,8 +46,8 @@ STATEMENTS = (
     CREATE INDEX batches_by_kind ON batches
     (organization_id, resource, action, mode, via, status, created_at, id)
     """,
-    # How many batches of each kind there are: the sum of `number`. Changes are added as rows, which block nobody, and
-    # are summed up now and then.
+    # The number of batches of each kind is the sum of `number`. Each change inserts a row, which blocks no other
+    # transaction; the rows are summed periodically.
     """
     CREATE TABLE batch_counts (
         organization_id text COLLATE "C" NOT NULL,
@@ -108,7 +108,7 @@ STATEMENTS = (
           IS DISTINCT FROM (NEW.organization_id, NEW.resource, NEW.action, NEW.mode, NEW.via, NEW.status))
     EXECUTE FUNCTION count_changed_batch()
     """,
-    # Calls that wait for a batch, or for their turn, hear of every change of a status.
+    # Notifies calls that wait for a batch or for their turn of every change of a status.
     """
     CREATE FUNCTION tell_batch_status() RETURNS trigger LANGUAGE plpgsql AS $$
     BEGIN

@@ -1,4 +1,4 @@
-"""The few contacts with alternate addresses: those that an upload without such can make equal to a primary one."""
+"""An index of the few contacts with alternate addresses: a changed primary address can equal one of them."""
 
 from alembic import op
 

@@ -1,4 +1,4 @@
-"""Finding whether any upload URL is good, or was until lately: while none is, nobody need look at storage."""
+"""An index of upload URLs by expiry. If no URL is valid or recently expired, the sensor does not list storage."""
 
 from alembic import op
 

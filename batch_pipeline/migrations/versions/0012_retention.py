@@ -1,4 +1,4 @@
-"""What retention has done to each batch, and the batches that it still has to look at."""
+"""Retention: columns for the state of a batch's pruning, and an index of the batches that are not pruned."""
 
 from alembic import op
 
@@ -8,7 +8,7 @@ branch_labels = None
 depends_on = None
 
 STATEMENTS = (
-    # Since when the batch's files are being removed, and whether they are all gone: in between a crash may lie.
+    # When the deletion of the batch's files began, and whether it is complete. After a crash only the first is set.
     "ALTER TABLE batches ADD COLUMN pruned_at timestamptz, ADD COLUMN is_pruned boolean NOT NULL DEFAULT false",
     "CREATE INDEX batches_to_prune ON batches (id) WHERE NOT is_pruned",
 )

@@ -1,4 +1,4 @@
-"""The batches that attempts are to be at work on: reconciling looks for them, however many others there are."""
+"""An index of running batches: reconciling queries them, and the index stays small."""
 
 from alembic import op
 

@@ -1,4 +1,4 @@
-"""Requested re-runs are live at once, batches without a payload are found by an index, lists count what there is."""
+"""Requested re-runs become live at once, an index finds batches without a payload, and lists drop their counters."""
 
 from alembic import op
 
@@ -8,7 +8,7 @@ branch_labels = None
 depends_on = None
 
 STATEMENTS = (
-    # A batch that awaits its re-run was shown as failed until the run began; now it is where its phases allow.
+    # A batch that awaited its re-run stayed `failed` until the run began. Now it is `queued` or `requested`.
     """
     WITH reopened AS (
         UPDATE batches SET
@@ -25,7 +25,7 @@ STATEMENTS = (
     CREATE INDEX batches_without_payload ON batches (created_at)
     WHERE status = 'requested' AND arrival IS NULL AND upload_expires_at IS NULL
     """,
-    # Whether a reason refuses the payload followed from its code; now it follows from the error's class.
+    # Whether a reason refuses the payload depended on its code. Now it depends on the error's class and is stored.
     """
     UPDATE batches SET reason = reason || jsonb_build_object(
         'is_refusal', status = 'failed' AND reason ->> 'code' <> ALL (
@@ -33,7 +33,7 @@ STATEMENTS = (
           run_failed,superseded,worker_lost,batch_busy,batch_expired,pruned}'))
     WHERE reason IS NOT NULL
     """,
-    # Counting one organization's batches in an index takes 0.1 s for a million: counters cost a row for each change.
+    # Counting one organization's batches in an index takes 0.1 s for a million. Counters cost a row for each change.
     "DROP TRIGGER count_added ON batches",
     "DROP TRIGGER count_removed ON batches",
     "DROP TRIGGER count_changed ON batches",
