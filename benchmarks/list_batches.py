@@ -83,13 +83,13 @@ def fill(url: str, number: int) -> None:
     """Writes so many batches, and lets PostgreSQL gather its statistics as autovacuum would."""
     import json
 
-    from batch_pipeline.batches.model import Mode, Stats, Via, Work, initial_phases
+    from batch_pipeline.batches.model import BatchFacts, Mode, Stats, Via, initial_phases
 
     values = {
         "batches": number,
         "phases": json.dumps([phase.to_row() for phase in initial_phases(Mode.mixed, Via.file)]),
         "stats": json.dumps(Stats().__dict__),
-        "work": json.dumps(Work().to_row()),
+        "work": json.dumps(BatchFacts().to_row()),
     }
     began = time.monotonic()
     with psycopg.connect(url, autocommit=True) as connection:

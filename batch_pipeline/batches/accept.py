@@ -12,7 +12,7 @@ from typing import Any, NamedTuple
 import sqlalchemy as sa
 from sqlalchemy.dialects.postgresql import insert
 
-from batch_pipeline.batches.model import Action, Batch, Mode, Starter, Stats, Via, Work, initial_phases
+from batch_pipeline.batches.model import Action, Batch, BatchFacts, Mode, Starter, Stats, Via, initial_phases
 from batch_pipeline.batches.options import BatchOptions
 from batch_pipeline.batches.rows import batch_from_row, change, get_row, record, take_place
 from batch_pipeline.batches.states import FINAL, LIVE, BatchStatus, Reason
@@ -59,7 +59,7 @@ class NewBatch:
             "options": self.options.model_dump(mode="json"),
             "phases": [phase.to_row() for phase in initial_phases(self.mode, self.via)],
             "stats": asdict(Stats()),
-            "work": Work().to_row(),
+            "work": BatchFacts().to_row(),
             "source_key": self.source_key,
             "source_version": self.source_version,
             "retry_of": self.retry_of,

@@ -185,7 +185,7 @@ class ArtifactProgress:
 
 
 @dataclass(frozen=True)
-class Work:
+class BatchFacts:
     """What a batch's phases hand to each other beside their files: facts that a later attempt needs again.
 
     Attributes:
@@ -274,7 +274,7 @@ class Batch:
     options: dict[str, Any]  #: the values of `BatchOptions`, JSON
     phases: tuple[Phase, ...]  #: always all four, in order
     stats: Stats  #: outcomes of items, zeros until it completes
-    work: Work  #: facts that phases pass to later phases
+    facts: BatchFacts  #: facts that phases pass to later phases
     checksum: str | None  #: SHA-256 of the payload, set by parsing
     source_key: str | None  #: inbox key, bucket key or file name of the payload's source
     upload_key: str | None  #: storage key of the payload

@@ -6,7 +6,18 @@ from typing import Any, Protocol
 import sqlalchemy as sa
 
 from batch_pipeline.batches.locks import LINE
-from batch_pipeline.batches.model import Action, Batch, Mode, Phase, PhaseName, PhaseStatus, Starter, Stats, Via, Work
+from batch_pipeline.batches.model import (
+    Action,
+    Batch,
+    BatchFacts,
+    Mode,
+    Phase,
+    PhaseName,
+    PhaseStatus,
+    Starter,
+    Stats,
+    Via,
+)
 from batch_pipeline.batches.states import FINAL, BatchStatus, Reason
 from batch_pipeline.batches.tables import arrivals, batches, chunks, transitions
 from batch_pipeline.errors import NotFoundError, StateError, SupersededError
@@ -109,6 +120,7 @@ def batch_from_row(row: sa.Row[Any]) -> Batch:
     """Converts a row of `batches`."""
     data = dict(row._mapping)
     del data["source_version"], data["is_pruned"]
+    facts = BatchFacts.from_row(data.pop("work"))
     return Batch(
         **{
             **data,
@@ -120,6 +132,6 @@ def batch_from_row(row: sa.Row[Any]) -> Batch:
             "reason": None if data["reason"] is None else Reason(**data["reason"]),
             "phases": tuple(Phase.from_row(phase) for phase in data["phases"]),
             "stats": Stats.from_json(data["stats"]),
-            "work": Work.from_row(data["work"]),
+            "facts": facts,
         }
     )

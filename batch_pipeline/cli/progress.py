@@ -161,7 +161,7 @@ def _steps(batch: "Batch") -> list[Step]:
     ]
     steps += [
         Step(f"writing {artifact.files}", artifact.done, artifact.total, artifact.ended_at is None)
-        for artifact in batch.work.artifacts
+        for artifact in batch.facts.artifacts
     ]
     if any(step.is_running for step in steps):
         return steps

@@ -91,7 +91,7 @@ def duration_seconds(batch: Batch) -> float:
         if phase.status is PhaseStatus.running and phase.started_at is not None
     ]
     phases = sum(phase.seconds or 0.0 for phase in batch.phases if phase.status is not PhaseStatus.running)
-    return phases + sum(running) + sum(artifact.seconds or 0.0 for artifact in batch.work.artifacts)
+    return phases + sum(running) + sum(artifact.seconds or 0.0 for artifact in batch.facts.artifacts)
 
 
 def age_text(age: timedelta) -> str:
@@ -191,7 +191,7 @@ def _phases_table(batch: Batch) -> Table:
             "" if phase.seconds is None else f"{phase.seconds:.2f}",
         ]
         table.add_row(*cells, *([Text(one_line(reason or ""))] if any(reasons) else []))
-    for artifact in batch.work.artifacts:
+    for artifact in batch.facts.artifacts:
         ended = artifact.seconds is not None
         seconds = "" if artifact.seconds is None else f"{artifact.seconds:.2f}"
         status = status_text("completed" if ended else "running" if batch.status == "processing" else batch.status)

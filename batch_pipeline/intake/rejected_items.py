@@ -48,7 +48,9 @@ def create_from_rejected(
             }
         )
     new_id = new_batch_id()
-    write, file_name = (_write_csv, "rejected.csv") if is_flat(original.work.format) else (_write_json, "rejected.json")
+    write, file_name = (
+        (_write_csv, "rejected.csv") if is_flat(original.facts.format) else (_write_json, "rejected.json")
+    )
     target = keys.upload(new_id, file_name, saved=options.save_upload)
     with tempfile.TemporaryDirectory(prefix=f"{new_id}-") as folder:
         path = Path(folder) / file_name

@@ -147,7 +147,7 @@ def artifact_metadata(system: System, batch: Batch) -> Metadata:
     values: Metadata = {
         name: MetadataValue.path(system.store.uri(key)) for name, (exists, key) in files.items() if exists
     }
-    seconds = [artifact.seconds for artifact in batch.work.artifacts if artifact.seconds is not None]
+    seconds = [artifact.seconds for artifact in batch.facts.artifacts if artifact.seconds is not None]
     if seconds:
         values["artifact seconds"] = MetadataValue.float(round(sum(seconds), 3))
     return values

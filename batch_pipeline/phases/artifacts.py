@@ -29,19 +29,19 @@ Rejected = tuple[RejectedChunk, int]  # and the last upload row of the parsed ch
 def write_errors(attempt: Attempt, phase: PhaseName) -> None:
     """Writes errors.csv and errors.json from the parsed items and the staged errors; reports progress for the phase."""
     batch, store = attempt.batch, attempt.system.store
-    columns = list(batch.work.columns)
+    columns = list(batch.facts.columns)
     with (
-        attempt.writing(phase, "errors.csv, errors.json", total=batch.work.items) as advance,
+        attempt.writing(phase, "errors.csv, errors.json", total=batch.facts.items) as advance,
         borrowed(attempt.system.engine) as connection,
     ):
-        if not is_flat(batch.work.format):
+        if not is_flat(batch.facts.format):
             rejected = (chunk.items for chunk, _ in _rejected(attempt, connection))
             columns = flattened_columns(columns, rejected, max_columns=attempt.system.settings.max_columns)
         csv_path, json_path = attempt.scratch / "errors.csv", attempt.scratch / "errors.json"
         with (
             csv_path.open("wb") as csv_file,
             json_path.open("wb") as json_file,
-            ErrorsWriter(csv_file, json_file, columns=columns, has_unreadable=batch.work.unreadable > 0) as writer,
+            ErrorsWriter(csv_file, json_file, columns=columns, has_unreadable=batch.facts.unreadable > 0) as writer,
         ):
             for chunk, last_row in _prefetched(_rejected(attempt, connection)):
                 writer.write(chunk)
@@ -63,7 +63,7 @@ def _chunks(attempt: Attempt) -> Iterator[tuple[RawChunk, int, int]]:
     """Each parsed chunk with the first and the last upload row that it covers; together they cover every row."""
     store, batch = attempt.system.store, attempt.batch
     first = 1
-    for number in range(1, batch.work.chunks + 1):
+    for number in range(1, batch.facts.chunks + 1):
         table = store.read_table(keys.parsed_chunk(batch.id, number))
         last = first + table.num_rows - 1
         yield from_table(table), first, last
@@ -85,7 +85,7 @@ def _rejected(attempt: Attempt, connection: Connection) -> Iterator[Rejected]:
 
 def write_result(attempt: Attempt) -> None:
     """Writes result.json: the outcome of each upload row, in upload order, then the records that cleanup deleted."""
-    items, to_delete = attempt.batch.work.items, attempt.batch.work.to_delete
+    items, to_delete = attempt.batch.facts.items, attempt.batch.facts.to_delete
     query, overwritten = _result_query(attempt), _overwritten_query(attempt)
     path = attempt.scratch / "result.json"
     step = attempt.system.settings.chunk_rows
@@ -106,7 +106,7 @@ def write_result(attempt: Attempt) -> None:
 def _result_query(attempt: Attempt) -> sql.Composed:
     staging = Staging(attempt.batch.id)
     deletes = attempt.action is Action.delete
-    staged_external_id = "s.external_id" if "external_id" in attempt.batch.work.fields else "NULL::text"
+    staged_external_id = "s.external_id" if "external_id" in attempt.batch.facts.fields else "NULL::text"
     staged_items = "LEFT JOIN {items} s ON s.row = n.row AND s.row BETWEEN %(first)s AND %(last)s"
     return sql.SQL(
         """

@@ -198,8 +198,8 @@ class Attempt:
         self._store_artifact(replace(artifact, done=total, ended_at=time.time()))
 
     def _store_artifact(self, artifact: ArtifactProgress) -> None:
-        work = self.batch.work.with_artifact(artifact)
-        self.batch = self.system.ledger.update(self.batch.id, self.run_id, work=work.to_row())
+        facts = self.batch.facts.with_artifact(artifact)
+        self.batch = self.system.ledger.update(self.batch.id, self.run_id, work=facts.to_row())
 
     def begin(self, name: PhaseName, total: int | None = None, *, already: int = 0) -> None:
         """Marks the phase as running; earlier attempts processed `already` items. Raises as `check` does."""

@@ -42,7 +42,7 @@ def _nothing_to_do(attempt: Attempt) -> str | None:
     """Why cleanup deletes nothing; None if it may delete records."""
     if attempt.action is not Action.overwrite:
         return f"{attempt.action.value} deletes no other records"
-    unidentified = attempt.batch.work.unidentified
+    unidentified = attempt.batch.facts.unidentified
     if unidentified:
         return (
             f"unidentified_items: {unidentified:,} rejected items carry no readable key, so nobody knows which "
@@ -53,7 +53,7 @@ def _nothing_to_do(attempt: Attempt) -> str | None:
 
 def _delete_others(attempt: Attempt, turn: Turn) -> None:
     """Deletes the records that the plan lists, except those that a later-arrived batch has written since."""
-    to_delete = attempt.batch.work.to_delete
+    to_delete = attempt.batch.facts.to_delete
     with borrowed(attempt.system.engine) as connection:
         newer = newer_writers(connection, attempt.batch)
         if count_chunks(connection, attempt.batch.id, PhaseName.cleanup) == 0:
@@ -91,7 +91,7 @@ def _finish(attempt: Attempt) -> None:
 
 def _final_stats(attempt: Attempt) -> Stats:
     """Counts every item of the upload once, by its outcome."""
-    work = attempt.batch.work
+    facts = attempt.batch.facts
     with borrowed(attempt.system.engine) as connection:
         done = done_outcome(connection, attempt.batch.id, PhaseName.processing)
         overwritten = 0
@@ -110,6 +110,6 @@ def _final_stats(attempt: Attempt) -> Stats:
         unchanged=done.unchanged,
         deleted=done.deleted,
         overwritten=overwritten,
-        rejected=work.unreadable + int(verdicts.get("r", 0)),
-        duplicates=work.equal + int(verdicts.get("d", 0)),
+        rejected=facts.unreadable + int(verdicts.get("r", 0)),
+        duplicates=facts.equal + int(verdicts.get("d", 0)),
     )

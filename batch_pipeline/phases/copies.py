@@ -68,7 +68,7 @@ def make_copies(system: System, batch_id: str) -> bool:
 
 def write_small_copies(system: System, batch: Batch) -> None:
     """Writes the copies if the upload is small and kept. For the batch's run, so it takes no lock."""
-    if can_be_copied(batch) and batch.work.decoded_bytes <= SMALL_UPLOAD_BYTES:
+    if can_be_copied(batch) and batch.facts.decoded_bytes <= SMALL_UPLOAD_BYTES:
         _write_copies(
             system, batch, [copy_format for copy_format in CopyFormat if not _is_original(batch, copy_format)]
         )
@@ -82,25 +82,25 @@ def _write_copies(system: System, batch: Batch, formats: list[CopyFormat]) -> No
                 if copy_format is CopyFormat.json:
                     write_json_copy(file, _chunks(system, batch))
                 else:
-                    columns = list(batch.work.columns)
-                    if not is_flat(batch.work.format):
+                    columns = list(batch.facts.columns)
+                    if not is_flat(batch.facts.format):
                         limit = system.settings.max_columns
                         columns = flattened_columns(columns, _chunks(system, batch), max_columns=limit)
-                    has_unreadable = batch.work.unreadable > 0
+                    has_unreadable = batch.facts.unreadable > 0
                     write_csv_copy(file, _chunks(system, batch), columns, has_unreadable=has_unreadable)
             system.store.upload(path, _copy_key(batch, copy_format))
             path.unlink()
 
 
 def _chunks(system: System, batch: Batch) -> Iterator[RawChunk]:
-    for number in range(1, batch.work.chunks + 1):
+    for number in range(1, batch.facts.chunks + 1):
         yield from_table(system.store.read_table(keys.parsed_chunk(batch.id, number)))
 
 
 def _is_original(batch: Batch, copy_format: CopyFormat) -> bool:
     """Whether the upload itself has this format and the key of its copy."""
     original = keys.upload_copy(batch.id, copy_format, beside=None)
-    return batch.upload_key == original and batch.work.format == copy_format and not batch.work.compressed
+    return batch.upload_key == original and batch.facts.format == copy_format and not batch.facts.compressed
 
 
 def _copy_key(batch: Batch, copy_format: CopyFormat) -> str:

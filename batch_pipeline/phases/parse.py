@@ -63,7 +63,7 @@ def _read(attempt: Attempt, payload: Payload, checksum: str) -> None:
         equal = write_rows(equal_path, equal_items.repeated_rows())
     if equal:
         store.upload(equal_path, keys.equal_rows(batch.id))
-    work = batch.work.with_(
+    facts = batch.facts.with_(
         format=payload.format,
         decoded_bytes=decoded_bytes,
         compressed=payload.was_compressed,
@@ -77,7 +77,7 @@ def _read(attempt: Attempt, payload: Payload, checksum: str) -> None:
         success=read - equal,
         error=unreadable,
         total=read + unreadable - equal,
-        work=work.to_row(),
+        work=facts.to_row(),
         checksum=checksum,
     )
 

@@ -3,7 +3,7 @@
 from dataclasses import dataclass, replace
 
 from batch_pipeline.batches.locks import newer_writers
-from batch_pipeline.batches.model import Action, PhaseName, Work
+from batch_pipeline.batches.model import Action, BatchFacts, PhaseName
 from batch_pipeline.errors import RefusedError
 from batch_pipeline.loading.chunks import done_outcome
 from batch_pipeline.loading.delete_planner import DeletePlanner
@@ -28,18 +28,18 @@ class Plan:
     """The counts of a plan, and the batch's facts updated by it."""
 
     counts: PlanCounts
-    work: Work
+    facts: BatchFacts
 
 
-def make_plan(connection: Connection, attempt: Attempt, work: Work, phase: PhaseName) -> Plan:
+def make_plan(connection: Connection, attempt: Attempt, facts: BatchFacts, phase: PhaseName) -> Plan:
     """Makes the plan in the connection's transaction, which the caller commits. Announces it for the phase.
 
     The connection must have the settings `TUNING`. Raises RefusedError (`delete_limit_exceeded`) if the plan would
     delete too many records.
     """
-    if work.items > MANY_ITEMS:
-        attempt.announce(phase, f"planning what happens to each of the {work.items:,} rows, in the database")
-    counts = _planner(connection, attempt, work).plan()
+    if facts.items > MANY_ITEMS:
+        attempt.announce(phase, f"planning what happens to each of the {facts.items:,} rows, in the database")
+    counts = _planner(connection, attempt, facts).plan()
     unidentified = counts.unidentified + unreadable(attempt)
     if unidentified:  # then cleanup deletes nothing
         counts = replace(counts, to_delete=0)
@@ -55,12 +55,12 @@ def make_plan(connection: Connection, attempt: Attempt, work: Work, phase: Phase
                 + done.deleted
                 - done.created,
             )
-    return Plan(counts, work.with_(to_delete=counts.to_delete, unidentified=unidentified))
+    return Plan(counts, facts.with_(to_delete=counts.to_delete, unidentified=unidentified))
 
 
-def _planner(connection: Connection, attempt: Attempt, work: Work) -> BatchPlanner:
+def _planner(connection: Connection, attempt: Attempt, facts: BatchFacts) -> BatchPlanner:
     staging, handling = Staging(attempt.batch.id), attempt.options.duplicate_handling
-    newer = newer_writers(connection, attempt.batch, referred_resources(attempt.resource, work.fields))
+    newer = newer_writers(connection, attempt.batch, referred_resources(attempt.resource, facts.fields))
     if attempt.action is Action.delete:
         return DeletePlanner(
             connection,
@@ -76,8 +76,8 @@ def _planner(connection: Connection, attempt: Attempt, work: Work) -> BatchPlann
         staging,
         organization_id=attempt.organization_id,
         action=attempt.action,
-        fields=work.fields,
-        clears=work.clears,
+        fields=facts.fields,
+        clears=facts.clears,
         handling=handling,
         newer=newer,
     )
@@ -85,14 +85,14 @@ def _planner(connection: Connection, attempt: Attempt, work: Work) -> BatchPlann
 
 def unreadable(attempt: Attempt) -> int:
     """The number of an overwrite's unreadable rows: the records that they identify are unknown."""
-    return attempt.batch.work.unreadable if attempt.action is Action.overwrite else 0
+    return attempt.batch.facts.unreadable if attempt.action is Action.overwrite else 0
 
 
 def require_valid_items(attempt: Attempt, accepted: int) -> None:
     """Writes the errors files and raises RefusedError (`no_valid_items`) if items were read but none is valid."""
     if not _has_no_valid_item(attempt, accepted):
         return
-    items = attempt.batch.work.items
+    items = attempt.batch.facts.items
     write_errors(attempt, PhaseName.validation)
     attempt.system.ledger.update(attempt.batch.id, attempt.run_id, has_errors_file=True)
     raise RefusedError(
@@ -102,4 +102,4 @@ def require_valid_items(attempt: Attempt, accepted: int) -> None:
 
 
 def _has_no_valid_item(attempt: Attempt, accepted: int) -> bool:
-    return accepted == 0 and attempt.batch.work.items > 0
+    return accepted == 0 and attempt.batch.facts.items > 0

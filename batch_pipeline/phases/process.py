@@ -37,8 +37,8 @@ def _writer(attempt: Attempt, connection: Connection, turn: Turn) -> ChunkWriter
         attempt.resource,
         staging,
         turn,
-        fields=attempt.batch.work.fields,
-        clears=attempt.batch.work.clears,
+        fields=attempt.batch.facts.fields,
+        clears=attempt.batch.facts.clears,
         keep_changes=attempt.options.save_result,
     )
 
@@ -50,13 +50,13 @@ def _final_plan(attempt: Attempt, turn: Turn) -> int:
     """
     with attempt.borrow(**TUNING) as connection:
         referred = referred_version(
-            connection, turn.organization_id, referred_resources(attempt.resource, attempt.batch.work.fields)
+            connection, turn.organization_id, referred_resources(attempt.resource, attempt.batch.facts.fields)
         )
         if referred is None or attempt.batch.plan_version != turn.version + referred:
-            work = make_plan(connection, attempt, attempt.batch.work, PhaseName.processing).work
+            facts = make_plan(connection, attempt, attempt.batch.facts, PhaseName.processing).facts
             connection.commit()
             attempt.limit_transactions(connection)
-            attempt.batch = attempt.system.ledger.update(attempt.batch.id, attempt.run_id, work=work.to_row())
+            attempt.batch = attempt.system.ledger.update(attempt.batch.id, attempt.run_id, work=facts.to_row())
         accepted = _accepted(connection, attempt)
         failed = done_outcome(connection, attempt.batch.id, PhaseName.processing).failed
         connection.rollback()

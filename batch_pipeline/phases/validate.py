@@ -47,14 +47,14 @@ def validate(attempt: Attempt) -> None:
     """
     if attempt.is_done(PhaseName.validation):
         return
-    work = attempt.batch.work
-    if attempt.action is Action.overwrite and work.items == 0 and not attempt.options.allow_empty:
+    facts = attempt.batch.facts
+    if attempt.action is Action.overwrite and facts.items == 0 and not attempt.options.allow_empty:
         raise RefusedError(
             "no_items",
             "The upload has no items, and an overwrite would delete every record. "
             "If that is what you want, set allow_empty (and delete_limit).",
         )
-    attempt.begin(PhaseName.validation, total=work.items - work.unreadable - work.equal)
+    attempt.begin(PhaseName.validation, total=facts.items - facts.unreadable - facts.equal)
     staging = Staging(attempt.batch.id)
     fields = () if attempt.action is Action.delete else staged_fields(attempt.resource, attempt)
     with attempt.borrow(**TUNING) as connection:
@@ -69,13 +69,13 @@ def validate(attempt: Attempt) -> None:
         # This process is idle while the database makes the plan.
         with ThreadPoolExecutor(1) as copying:
             copied = copying.submit(write_small_copies, attempt.system, attempt.batch)
-            if work.items > FEW_ROWS:
+            if facts.items > FEW_ROWS:
                 staging.index(connection, *staged)
             connection.commit()
             version = planned_version(connection, attempt.batch, referred_resources(attempt.resource, fields))
-            chunks = chunk_ranges(work.items, _chunk_rows(attempt, work.items))
+            chunks = chunk_ranges(facts.items, _chunk_rows(attempt, facts.items))
             store_chunks(connection, attempt.batch.id, PhaseName.processing, chunks)
-            plan = make_plan(connection, attempt, work.with_(fields=fields, clears=clears), PhaseName.validation)
+            plan = make_plan(connection, attempt, facts.with_(fields=fields, clears=clears), PhaseName.validation)
             connection.commit()
             copied.result()
     counts = plan.counts
@@ -83,7 +83,7 @@ def validate(attempt: Attempt) -> None:
         success=counts.accepted + counts.duplicates,
         error=counts.rejected,
         total=counts.accepted + counts.duplicates + counts.rejected,
-        work=plan.work.to_row(),
+        work=plan.facts.to_row(),
         plan_version=version,
     )
     require_valid_items(attempt, counts.accepted)
@@ -101,7 +101,7 @@ def _chunk_rows(attempt: Attempt, items: int) -> int:
 def staged_fields(resource: Resource, attempt: Attempt) -> tuple[str, ...]:
     """The fields that items of a merge or overwrite can have, in the resource's order."""
     mapped = {header: name for name, header in attempt.options.column_mapping.items()}
-    names = {mapped.get(column, column) for column in attempt.batch.work.columns} | set(attempt.options.properties)
+    names = {mapped.get(column, column) for column in attempt.batch.facts.columns} | set(attempt.options.properties)
     names |= {resource.file_headers[name] for name in names & set(resource.file_headers)}
     return tuple(
         field.name
@@ -114,16 +114,16 @@ def parsed_chunks(attempt: Attempt) -> Iterator[RawChunk]:
     """The parsed chunks without repeated items; a thread reads the next chunk ahead."""
     store, batch = attempt.system.store, attempt.batch
     equal: RowReader | None = None
-    if batch.work.equal:
+    if batch.facts.equal:
         path = attempt.scratch / "equal.parquet"
         store.download(keys.equal_rows(batch.id), path)
         equal = RowReader(path)
     with ThreadPoolExecutor(1) as reading:
-        numbers = range(1, batch.work.chunks + 1)
+        numbers = range(1, batch.facts.chunks + 1)
         ahead: Future[pa.Table] | None = None
         for number in numbers:
             current = ahead or reading.submit(store.read_table, keys.parsed_chunk(batch.id, number))
-            if number < batch.work.chunks:
+            if number < batch.facts.chunks:
                 ahead = reading.submit(store.read_table, keys.parsed_chunk(batch.id, number + 1))
             chunk = from_table(current.result())
             yield chunk if equal is None else without_rows(chunk, equal)
@@ -140,7 +140,7 @@ def _stage_items(attempt: Attempt, connection: Connection, target: sql.Identifie
         ReadingOptions(
             mapping={header: name for name, header in options.column_mapping.items()},
             properties=options.properties,
-            blank_clears=attempt.blank_clears or not is_flat(attempt.batch.work.format),
+            blank_clears=attempt.blank_clears or not is_flat(attempt.batch.facts.format),
         ),
         RuleContext(region=options.default_region or attempt.region),
         only_ids=attempt.action is Action.delete,
@@ -157,7 +157,7 @@ def _stage_items(attempt: Attempt, connection: Connection, target: sql.Identifie
             found = _error_table(chunk, checked)
             if copied is not None:
                 copied.result()
-                attempt.advance(success=valid, error=invalid, chunk=number - 1, chunks=attempt.batch.work.chunks)
+                attempt.advance(success=valid, error=invalid, chunk=number - 1, chunks=attempt.batch.facts.chunks)
             copied = copying.submit(_copy, connection, (target, items), (staging.errors, found))
             wrong = int(np.count_nonzero(checked.invalid))
             valid, invalid = valid + len(checked.rows) - wrong, invalid + wrong

@@ -21,7 +21,7 @@ from batch_pipeline.batches.listing import (
     page_statement,
     total_statement,
 )
-from batch_pipeline.batches.model import Mode, Stats, Via, Work, initial_phases
+from batch_pipeline.batches.model import BatchFacts, Mode, Stats, Via, initial_phases
 from batch_pipeline.batches.states import BatchStatus, Reason
 from batch_pipeline.database import create_engine
 
@@ -41,7 +41,7 @@ def fill(connection: "psycopg.Connection[Any]", organization_id: str, number: in
     shape = (
         json.dumps([phase.to_row() for phase in initial_phases(Mode.mixed, Via.file)]),
         json.dumps(Stats().__dict__),
-        json.dumps(Work().to_row()),
+        json.dumps(BatchFacts().to_row()),
         json.dumps({"duplicate_handling": "ignore_all", "save_upload": True, "save_result": False}),
     )
     with connection.cursor() as cursor:

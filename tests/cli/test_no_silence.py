@@ -83,8 +83,8 @@ def test_writing_artifacts_is_a_step_of_its_own(
     monkeypatch.setattr(progress, "_FIRST_LINE_SECONDS", 0.0)
     batch = accepted(ledger.engine, organization, key="none")
     batch = ledger.begin_attempt(batch.id, f"{batch.id}-run")
-    work = batch.work.with_artifact(ArtifactProgress("errors.csv, errors.json", 2_000, time.time(), done=1_000))
-    ledger.update(batch.id, f"{batch.id}-run", work=work.to_row())
+    facts = batch.facts.with_artifact(ArtifactProgress("errors.csv, errors.json", 2_000, time.time(), done=1_000))
+    ledger.update(batch.id, f"{batch.id}-run", work=facts.to_row())
     with batch_progress(ledger, batch.id):
         deadline = time.monotonic() + 30
         printed = ""

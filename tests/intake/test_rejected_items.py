@@ -76,7 +76,7 @@ def test_a_row_that_could_not_be_read_is_left_out(run: Runner) -> None:
     first = run.bytes(payload)
     assert (first.stats.created, first.stats.rejected) == (1, 3)
     again = _retry(run, first)
-    assert (again.work.items, again.reason and again.reason.code) == (1, "no_valid_items")
+    assert (again.facts.items, again.reason and again.reason.code) == (1, "no_valid_items")
     assert run.codes(again) == [(1, ["invalid_format"])]
 
 

@@ -8,7 +8,7 @@ from alembic.config import Config
 from psycopg import sql
 
 from batch_pipeline import migrations
-from batch_pipeline.batches.model import Mode, Via, Work, initial_phases
+from batch_pipeline.batches.model import BatchFacts, Mode, Via, initial_phases
 from batch_pipeline.database import connect, create_engine
 from batch_pipeline.loading.staging import Staging
 
@@ -28,14 +28,14 @@ def migrate(database_url: str, *, before: str, to: str) -> None:
 
 
 def test_the_list_that_an_earlier_release_staged_is_found_and_dropped(database_url: str) -> None:
-    work = Work(items=3, to_delete=2).to_row()
-    work["doomed"] = work.pop("to_delete")
+    facts = BatchFacts(items=3, to_delete=2).to_row()
+    facts["doomed"] = facts.pop("to_delete")
     staging = Staging(BATCH)
     with connect(database_url, autocommit=True) as connection:
         connection.execute(
             "INSERT INTO batches (id, name, phases, stats, work, options, mode, via, status)"
             " VALUES (%s, 'name', %s, '{}', %s, '{}', 'mixed', 'file', 'queued')",
-            (BATCH, json.dumps([phase.to_row() for phase in initial_phases(Mode.mixed, Via.file)]), json.dumps(work)),
+            (BATCH, json.dumps([phase.to_row() for phase in initial_phases(Mode.mixed, Via.file)]), json.dumps(facts)),
         )
         connection.execute(
             sql.SQL("CREATE TABLE {} AS SELECT 1 AS number, 'ctct_a' AS id").format(
@@ -47,7 +47,7 @@ def test_the_list_that_an_earlier_release_staged_is_found_and_dropped(database_u
 
         row = connection.execute("SELECT work FROM batches WHERE id = %s", (BATCH,)).fetchone()
         assert row is not None
-        assert Work.from_row(row[0]) == Work(items=3, to_delete=2)
+        assert BatchFacts.from_row(row[0]) == BatchFacts(items=3, to_delete=2)
         listed = sql.SQL("SELECT id FROM {}").format(staging.to_delete)
         assert connection.execute(listed).fetchall() == [("ctct_a",)]
         staging.drop(connection)

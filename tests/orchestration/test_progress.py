@@ -90,9 +90,9 @@ def test_writing_artifacts_has_progress_and_seconds_of_its_own(
     batch = execute_batch(module_system, module_instance, batch)
     assert (batch.status, batch.stats.rejected) == ("completed", 1)
 
-    written = [(each.files, each.done, each.total) for each in batch.work.artifacts]
+    written = [(each.files, each.done, each.total) for each in batch.facts.artifacts]
     assert written == [("errors.csv, errors.json", 251, 251), ("result.json", 251, 251)]
-    assert all(each.seconds is not None and each.seconds > 0 for each in batch.work.artifacts)
+    assert all(each.seconds is not None and each.seconds > 0 for each in batch.facts.artifacts)
     steps = [
         (op, metadata["step"], metadata["rows"], metadata["of rows"])
         for op, _, metadata in told(module_instance, batch.run_id)

@@ -127,7 +127,7 @@ def _reconciled(system: System, instance: DagsterInstance, batch_id: str) -> Bat
 def end_state(system: System, batch: Batch) -> dict[str, Any]:
     """All that a batch leaves behind, without what differs between any two batches: new ids and times."""
     assert batch.arrived_at is not None
-    rows = np.arange(1, batch.work.items + 1)
+    rows = np.arange(1, batch.facts.items + 1)
     new_ids = record_ids("ctct_", batch_id=batch.id, arrived_at=batch.arrived_at, rows=rows)
     row_of = {new_id: f"row {row}" for row, new_id in enumerate(new_ids.to_pylist(), start=1)}
     records = []

@@ -219,7 +219,7 @@ def test_a_late_re_run_undoes_nothing_of_a_batch_that_arrived_later(
     first = kill(system, module_instance, _batch(system, organization_id, first_action, _first_items()), point)
     done_rows = _done_rows(system, first)
     assert done_rows
-    assert len(done_rows) < first.work.items or point == MID_CLEANUP
+    assert len(done_rows) < first.facts.items or point == MID_CLEANUP
 
     second = _batch(system, organization_id, second_action, _second_items())
     second = execute_batch(system, module_instance, second)
@@ -230,7 +230,7 @@ def test_a_late_re_run_undoes_nothing_of_a_batch_that_arrived_later(
 
     first = retry(system, module_instance, first)
     assert (first.status, first.attempts) == ("completed", 2), first.reason
-    assert first.stats.items_read == first.work.items
+    assert first.stats.items_read == first.facts.items
     after = {record["id"]: record for record in contacts(system, organization_id)}
     assert {key: after.get(key) for key in seconds} == seconds
     expected_codes, expected_names = _late_re_run(

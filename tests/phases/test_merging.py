@@ -57,7 +57,7 @@ def test_statistics_account_for_every_item_and_the_result_names_each(run: Runner
         save_result=True,
     )
     assert _stats(batch) == {"created": 1, "updated": 1, "unchanged": 1, "rejected": 1, "duplicates": 1}
-    assert batch.stats.items_read == batch.work.items == 5
+    assert batch.stats.items_read == batch.facts.items == 5
     assert run.outcomes(batch) == ["created", "updated", "unchanged", "rejected", "duplicate"]
     assert [(p.name, p.status, p.total, p.success, p.error) for p in batch.phases] == [
         ("parsing", "completed", 4, 4, 0),

@@ -130,7 +130,7 @@ def test_batches_of_several_processes_do_what_they_would_do_one_after_the_other(
     assert [child.exitcode for child in children] == [0] * PROCESSES
     batches = sorted(system.ledger.find(organization_id=together), key=lambda batch: batch.arrival or 0)
     assert [(batch.status, batch.reason) for batch in batches] == [("completed", None)] * PROCESSES * BATCHES
-    assert all(batch.stats.items_read == batch.work.items for batch in batches)
+    assert all(batch.stats.items_read == batch.facts.items for batch in batches)
     created: set[str] = set()
     for batch in batches:
         assert batch.action is not None
