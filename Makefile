@@ -41,6 +41,7 @@ bench: install
 	$(BIN)/python benchmarks/rejected_rows.py
 	$(BIN)/python benchmarks/memory_by_format.py
 	$(BIN)/python benchmarks/validate_contacts.py
+	$(BIN)/python benchmarks/equal_rows.py
 
 clean:
 	rm -rf $(VENV) .batch-pipeline build *.egg-info
