@@ -13,6 +13,8 @@ from batch_pipeline.batches.model import Action, Batch, Starter
 from batch_pipeline.batches.options import BatchOptions
 from batch_pipeline.batches.states import FINAL, BatchStatus
 from batch_pipeline.orchestration import tags
+from batch_pipeline.orchestration.reconciling import cancel_batch
+from batch_pipeline.orchestration.run_queue import QUEUED_PER_SLOT
 from batch_pipeline.storage import keys
 from batch_pipeline.system import System
 
@@ -130,13 +132,22 @@ class World:
         """All that was to be done is done: to be asked once every sensor has had its ticks."""
         assert [batch.source_key for batch in self.of_files()] == self.dropped
         assert self.system.store.list(f"uploads/{self.organization}/") == []
-        awaiting = [batch.id for batch in self.batches() if batch.awaits_run is not None]
-        assert sorted(batch.id for batch, _ in self.waiting()) == sorted(awaiting)
+        awaiting = sorted((batch.arrival, batch.id) for batch in self.batches() if batch.awaits_run is not None)
+        # Dagster's queue holds few runs of an organization at a time; the others are requested once these have begun.
+        most = QUEUED_PER_SLOT * self.system.settings.organization_runs
+        launched = {batch.id for batch, _ in self.waiting()}
+        assert {batch_id for _, batch_id in awaiting[:most]} <= launched <= {batch_id for _, batch_id in awaiting}
         for batch in self.batches():
             if batch.id in self.asked:
                 self._check_asked(batch)
             self._check_run(batch)
             self._check_age(batch)
+
+    def leave_nothing_waiting(self) -> None:
+        """Cancels what waits: a tick requests a limited number of runs, of which each organization gets its share."""
+        for batch in self.batches():
+            if batch.awaits_run is not None:
+                cancel_batch(self.system, self.instance, batch.id)
 
     def _check_asked(self, batch: Batch) -> None:
         """A file that came in time is the batch's, once, however late it was looked at; another is gone."""

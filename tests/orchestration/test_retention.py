@@ -171,7 +171,7 @@ def test_the_sensor_prunes_and_says_what(runner: Runner) -> None:
     with psycopg.connect(runner.system.database_url) as connection:
         connection.execute("UPDATE batches SET updated_at = now() - interval '31 days' WHERE id = %s", (batch.id,))
     with build_sensor_context(instance=runner.instance) as tick:
-        assert "of 1 batches and 0 folders" in str(retention_sensor(tick))
+        assert "of 1 batches and 0 orphaned folders" in str(retention_sensor(tick))
     assert _files(runner.system, batch) == []
 
 

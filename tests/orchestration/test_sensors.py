@@ -33,8 +33,10 @@ def daemon(module_system: System) -> Iterator[Daemon]:
 
 
 @pytest.fixture
-def world(daemon: Daemon) -> World:
-    return World(daemon.system, daemon.instance)
+def world(daemon: Daemon) -> Iterator[World]:
+    world = World(daemon.system, daemon.instance)
+    yield world
+    world.leave_nothing_waiting()
 
 
 def test_every_sensor_is_on_named_and_described_and_its_ticks_succeed(daemon: Daemon) -> None:
@@ -200,6 +202,7 @@ class SensorMachine(RuleBasedStateMachine):
         for _ in range(3):
             self.daemon.tick()
         self.world.check_nothing_lost()
+        self.world.leave_nothing_waiting()
 
 
 def test_no_order_of_events_loses_or_doubles_anything(daemon: Daemon) -> None:
