@@ -1,6 +1,6 @@
 """Pages of an organization's batches, with their exact total.
 
-The total is counted in an index: 0.1 s for a million batches of one organization. A page without filters scans one
+The total is counted in an index: 0.3 s for a million batches of one organization. A page without filters scans one
 index in the order of creation. A page with filters merges the index ranges of all kinds (resource, action, mode, via,
 status) that match. A page in the second half is read backwards from the end.
 """

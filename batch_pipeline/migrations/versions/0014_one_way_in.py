@@ -33,7 +33,8 @@ STATEMENTS = (
           run_failed,superseded,worker_lost,batch_busy,batch_expired,pruned}'))
     WHERE reason IS NOT NULL
     """,
-    # Counting one organization's batches in an index takes 0.1 s for a million. Counters cost a row for each change.
+    # Counting one organization's batches in an index takes some tenths of a second for a million. Counters cost a row
+    # for each change.
     "DROP TRIGGER count_added ON batches",
     "DROP TRIGGER count_removed ON batches",
     "DROP TRIGGER count_changed ON batches",
