@@ -15,6 +15,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 from limits import default_limits
+from process_table import command_of
 
 from batch_pipeline.payloads.reader import open_payload
 
@@ -153,7 +154,7 @@ def test_large_values_are_read_in_little_memory(readings, name):
 
 
 def decoders_of(pid: int) -> list[psutil.Process]:
-    return [child for child in psutil.Process(pid).children() if "parquet_decoder" in " ".join(child.cmdline())]
+    return [child for child in psutil.Process(pid).children() if "parquet_decoder" in command_of(child)]
 
 
 @pytest.fixture
