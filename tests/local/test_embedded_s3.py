@@ -42,7 +42,7 @@ def client(server: EmbeddedS3) -> s3fs.S3FileSystem:
 def send(method: str, url: str, body: bytes | None = None) -> tuple[int, bytes]:
     request = urllib.request.Request(url, data=body, method=method)  # noqa: S310 -- our own server
     try:
-        with urllib.request.urlopen(request, timeout=PATIENCE_SECONDS) as answer:  # noqa: S310
+        with urllib.request.urlopen(request, timeout=PATIENCE_SECONDS) as answer:  # noqa: S310 - an http URL of our own server
             return answer.status, answer.read()
     except urllib.error.HTTPError as error:
         return error.code, error.read()
