@@ -14,7 +14,7 @@ from batch_pipeline.phases.cleanup import cleanup
 from batch_pipeline.phases.parse import parse
 from batch_pipeline.phases.process import process
 from batch_pipeline.phases.validate import validate
-from batch_pipeline.records.registry import get_resource
+from batch_pipeline.records.descriptions import get_resource
 from batch_pipeline.system import System
 
 

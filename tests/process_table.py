@@ -9,3 +9,9 @@ def command_of(process: psutil.Process) -> str:
         return " ".join(process.cmdline())
     except psutil.Error:
         return ""
+
+
+def forked_processes() -> set[psutil.Process]:
+    """The processes that this one's fork server has forked, as their identity, not their number."""
+    servers = [child for child in psutil.Process().children() if "multiprocessing.forkserver" in command_of(child)]
+    return {process for server in servers for process in server.children()}

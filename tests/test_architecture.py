@@ -6,6 +6,8 @@
 import ast
 import graphlib
 import re
+import subprocess
+import sys
 from collections import Counter, defaultdict
 from collections.abc import Iterator
 from functools import cache
@@ -123,6 +125,13 @@ def test_no_modules_import_each_other_in_a_circle() -> None:
 def test_only_orchestration_imports_dagster() -> None:
     importing = {top(module) for module, tree in modules().items() if any(map(_is_dagster, _run_time_nodes(tree)))}
     assert importing == {"orchestration"}
+
+
+def test_the_code_location_imports_no_library_that_only_an_op_needs() -> None:
+    program = "import sys, batch_pipeline.definitions\nprint(*{name.partition('.')[0] for name in sys.modules})"
+    loaded = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True).stdout.split()
+    assert "dagster" in loaded
+    assert {"pandas", "pandera", "numpy", "pyarrow", "s3fs", "botocore", "alembic"}.isdisjoint(loaded)
 
 
 def _run_time_nodes(tree: ast.AST) -> Iterator[ast.AST]:

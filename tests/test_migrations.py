@@ -19,8 +19,8 @@ from batch_pipeline.batches.tables import metadata
 from batch_pipeline.database import connect, create_engine
 from batch_pipeline.errors import UnavailableError
 from batch_pipeline.local.system import LocalServers
+from batch_pipeline.records.descriptions import all_resources
 from batch_pipeline.records.references import References
-from batch_pipeline.records.registry import RESOURCES
 from batch_pipeline.records.resource import Resource
 
 EVERY_RECORD = {
@@ -31,7 +31,7 @@ EVERY_RECORD = {
 }
 
 
-FIELDS = [field for resource in RESOURCES.values() for field in resource.fields]
+FIELDS = [field for resource in all_resources() for field in resource.fields]
 
 
 @pytest.fixture
@@ -76,7 +76,7 @@ def test_a_column_has_a_default_where_the_package_relies_on_one(inspector: sa.In
 
 
 def test_every_table_of_the_schema_is_known(inspector: sa.Inspector) -> None:
-    records = {resource.table for resource in RESOURCES.values()}
+    records = {resource.table for resource in all_resources()}
     records |= {field.link.table for field in FIELDS if isinstance(field, References)}
 
     assert set(inspector.get_table_names()) == set(metadata.tables) | records | {"batch_pipeline_schema"}
@@ -87,7 +87,7 @@ def test_every_table_of_the_schema_is_known(inspector: sa.Inspector) -> None:
 # ---- records ----------------------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("resource", RESOURCES.values(), ids=RESOURCES)
+@pytest.mark.parametrize("resource", all_resources(), ids=lambda resource: resource.name)
 def test_a_records_table_has_its_fields_as_columns_with_their_defaults(
     module_database_url: str, resource: Resource
 ) -> None:
@@ -118,7 +118,7 @@ def test_a_records_table_has_its_fields_as_columns_with_their_defaults(
     ]
 
 
-@pytest.mark.parametrize("resource", RESOURCES.values(), ids=RESOURCES)
+@pytest.mark.parametrize("resource", all_resources(), ids=lambda resource: resource.name)
 def test_records_are_keyed_by_organization_and_id_and_refer_to_nothing(
     inspector: sa.Inspector, resource: Resource
 ) -> None:
@@ -126,7 +126,7 @@ def test_records_are_keyed_by_organization_and_id_and_refer_to_nothing(
     assert inspector.get_foreign_keys(resource.table) == []
 
 
-@pytest.mark.parametrize("resource", RESOURCES.values(), ids=RESOURCES)
+@pytest.mark.parametrize("resource", all_resources(), ids=lambda resource: resource.name)
 def test_other_tools_can_load_records_with_their_keys_alone(module_database_url: str, resource: Resource) -> None:
     with connect(module_database_url) as connection:
         row = connection.execute(
@@ -140,7 +140,7 @@ def test_other_tools_can_load_records_with_their_keys_alone(module_database_url:
     assert None not in row
 
 
-@pytest.mark.parametrize("resource", RESOURCES.values(), ids=RESOURCES)
+@pytest.mark.parametrize("resource", all_resources(), ids=lambda resource: resource.name)
 def test_an_external_id_is_unique_per_organization(module_database_url: str, resource: Resource) -> None:
     insert = sql.SQL("INSERT INTO {} (organization_id, id, external_id) VALUES (%s, %s, %s)").format(
         sql.Identifier(resource.table)

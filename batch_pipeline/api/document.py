@@ -91,11 +91,11 @@ def create_body() -> dict[str, Any]:
     actions = [
         {
             "properties": {
-                "resource": {"const": resource.name},
+                "resource": {"const": name},
                 "action": {"enum": sorted(action.value for action in resource.actions)},
             }
         }
-        for resource in RESOURCES.values()
+        for name, resource in RESOURCES.items()
     ]
     sync_limits = {
         "required": ["data"],

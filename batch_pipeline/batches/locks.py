@@ -31,10 +31,8 @@ import psycopg
 
 from batch_pipeline.batches.model import Batch, Starter
 from batch_pipeline.batches.states import LIVE
-from batch_pipeline.database import connect
+from batch_pipeline.database import Connection, connect
 from batch_pipeline.errors import StateError, SupersededError, YieldedSlotError
-
-Connection = psycopg.Connection[tuple[Any, ...]]
 
 TURN_POLL_SECONDS = 0.2
 OWNER_POLL_SECONDS = 0.1

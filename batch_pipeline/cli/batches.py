@@ -21,10 +21,9 @@ from batch_pipeline.cli.flags import (
     Since,
     location_flags,
 )
-from batch_pipeline.cli.help import HelpWithNames
-from batch_pipeline.cli.running import check_resource
 from batch_pipeline.cli.session import open_ledger, open_storage_too
 from batch_pipeline.errors import NotFoundError, RefusedError
+from batch_pipeline.records.registry import check_resource
 
 if TYPE_CHECKING:
     from batch_pipeline.batches.ledger import Ledger
@@ -42,7 +41,7 @@ class ErrorsFormat(StrEnum):
 def add_to(app: typer.Typer) -> None:
     """Adds the commands."""
     app.command("show")(show)
-    app.command("list", cls=HelpWithNames)(list_batches)
+    app.command("list")(list_batches)
     app.command("errors")(errors)
     app.command("result")(result)
 

@@ -1,44 +1,34 @@
-"""Help texts with the names of resources, actions and formats, which other packages define.
-
-Importing those takes a second, so their names are filled in when a command's help is shown.
-"""
+"""Parts of help texts: the names of resources, actions and formats, which other packages define."""
 
 from typing import Any
 
 from typer.core import TyperArgument, TyperCommand, TyperOption
 
+from batch_pipeline.batches.model import Action
 from batch_pipeline.cli.progress import step
+from batch_pipeline.records import registry
 
-RESOURCES = "{resources}"
-ACTIONS = "{actions}"
 FORMATS = "{formats}"
 
 
-class HelpWithNames(TyperCommand):
-    """A command that replaces RESOURCES, ACTIONS and FORMATS in its help by the names."""
+def _resources_with(action: Action) -> str:
+    names = [name for name, resource in registry.RESOURCES.items() if action in resource.actions]
+    return "all resources" if len(names) == len(registry.RESOURCES) else ", ".join(names)
+
+
+RESOURCES = ", ".join(registry.RESOURCES)
+ACTIONS = ", ".join(f"{action.value} ({_resources_with(action)})" for action in Action)
+
+
+class HelpWithFormats(TyperCommand):
+    """A command that replaces FORMATS in its help by the names of formats. Importing those takes half a second."""
 
     def get_help(self, *context: Any) -> str:
         """The help text with the names filled in."""
-        with step("reading the names of resources and formats"):
-            names = _names()
+        with step("reading the names of the formats"):
+            from batch_pipeline.payloads.formats import FORMATS as READABLE
+        names = ", ".join(name.upper() for name in READABLE)
         for parameter in self.params:
             if isinstance(parameter, TyperArgument | TyperOption):
-                for placeholder, text in names.items():
-                    parameter.help = (parameter.help or "").replace(placeholder, text)
+                parameter.help = (parameter.help or "").replace(FORMATS, names)
         return super().get_help(*context)
-
-
-def _names() -> dict[str, str]:
-    from batch_pipeline.batches.model import Action
-    from batch_pipeline.payloads.formats import FORMATS as READABLE
-    from batch_pipeline.records.registry import RESOURCES as REGISTRY
-
-    actions = []
-    for action in Action:
-        having = [resource.name for resource in REGISTRY.values() if action in resource.actions]
-        actions.append(f"{action.value} ({'all resources' if len(having) == len(REGISTRY) else ', '.join(having)})")
-    return {
-        RESOURCES: ", ".join(REGISTRY),
-        ACTIONS: ", ".join(actions),
-        FORMATS: ", ".join(name.upper() for name in READABLE),
-    }

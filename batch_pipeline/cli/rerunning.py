@@ -19,12 +19,11 @@ from batch_pipeline.cli.flags import (
     Since,
     location_flags,
 )
-from batch_pipeline.cli.help import HelpWithNames
 from batch_pipeline.cli.interrupts import stopping_in_order
 from batch_pipeline.cli.progress import step
-from batch_pipeline.cli.running import check_resource
 from batch_pipeline.cli.session import open_workplace
 from batch_pipeline.errors import RefusedError, StateError
+from batch_pipeline.records.registry import check_resource
 
 if TYPE_CHECKING:
     from dagster import DagsterInstance
@@ -42,7 +41,7 @@ class RetriedStatus(StrEnum):
 
 def add_to(app: typer.Typer) -> None:
     """Adds the commands."""
-    app.command("retry", cls=HelpWithNames)(retry)
+    app.command("retry")(retry)
     app.command("cancel")(cancel)
 
 

@@ -22,11 +22,12 @@ from batch_pipeline.cli.flags import (
     location_flags,
     with_batch_options,
 )
-from batch_pipeline.cli.help import HelpWithNames
+from batch_pipeline.cli.help import HelpWithFormats
 from batch_pipeline.cli.interrupts import stopping_in_order
 from batch_pipeline.cli.progress import step
 from batch_pipeline.cli.session import open_workplace
 from batch_pipeline.errors import RefusedError
+from batch_pipeline.records.registry import check_action
 
 if TYPE_CHECKING:
     from batch_pipeline.batches.model import Batch
@@ -43,7 +44,7 @@ class Target(NamedTuple):
 
 def add_to(app: typer.Typer) -> None:
     """Adds the commands."""
-    app.command("run", cls=HelpWithNames)(run)
+    app.command("run", cls=HelpWithFormats)(run)
 
 
 @with_batch_options
@@ -63,7 +64,7 @@ def run(
     """
     source = readable_file(file)
     with stopping_in_order():
-        check_resource(resource, action)
+        check_action(resource, action)
         with open_workplace(data_dir) as (system, instance):
             batch = accept_file(system, source, Target(organization, resource, action), options, Starter.caller)
             execute_and_print(system, instance, batch, json=json, flags=location_flags(data_dir, organization))
@@ -86,16 +87,6 @@ def readable_file(name: str) -> Path:
         cause = error.strerror if isinstance(error, OSError) else str(error)
         raise RefusedError("no_such_file", f"{name} can't be read ({cause}): check its name and permissions.") from None
     return path
-
-
-def check_resource(resource: str, action: Action | None = None) -> None:
-    """Raises RefusedError where there is no such resource, or it does not have the action."""
-    with step("checking the resource"):
-        from batch_pipeline.records.registry import check_action, get_resource
-
-        found = get_resource(resource)
-        if action is not None:
-            check_action(found, action)
 
 
 def accept_file(system: "System", source: Path, target: Target, options: BatchOptions, starter: Starter) -> "Batch":

@@ -21,10 +21,11 @@ from batch_pipeline.cli.flags import (
     location_flags,
     with_batch_options,
 )
-from batch_pipeline.cli.help import HelpWithNames
+from batch_pipeline.cli.help import HelpWithFormats
 from batch_pipeline.cli.interrupts import stopping_in_order
-from batch_pipeline.cli.running import Target, accept_file, check_resource, readable_file
+from batch_pipeline.cli.running import Target, accept_file, readable_file
 from batch_pipeline.cli.session import open_storage_too, require_running_system
+from batch_pipeline.records.registry import check_action
 
 if TYPE_CHECKING:
     from batch_pipeline.batches.ledger import Ledger
@@ -35,7 +36,7 @@ _POLL_SECONDS = 0.3
 
 def add_to(app: typer.Typer) -> None:
     """Adds the command."""
-    app.command("submit", cls=HelpWithNames)(submit)
+    app.command("submit", cls=HelpWithFormats)(submit)
 
 
 @with_batch_options
@@ -54,7 +55,7 @@ def submit(
     source = readable_file(file)
     flags = location_flags(data_dir, organization)
     with stopping_in_order():
-        check_resource(resource, action)
+        check_action(resource, action)
         require_running_system(data_dir)
         with open_storage_too(data_dir) as system:
             batch = accept_file(system, source, Target(organization, resource, action), options, Starter.launcher)

@@ -78,7 +78,7 @@ def read_address(key: str, organizations: set[str]) -> InboxAddress:
         )
     else:
         try:
-            check_action(RESOURCES[known_resource], known_action)
+            check_action(known_resource, known_action)
         except RefusedError as error:
             problem = Reason.of(error)
     return InboxAddress(known_organization, known_resource, known_action, file_name, problem)

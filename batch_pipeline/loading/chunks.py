@@ -14,7 +14,8 @@ from tenacity import retry, retry_if_exception_type, stop_after_attempt, wait_ra
 
 from batch_pipeline.batches.locks import Turn, check_fence
 from batch_pipeline.batches.model import PhaseName
-from batch_pipeline.loading.staging import STEP_WRITE, Connection, Staging
+from batch_pipeline.database import Connection
+from batch_pipeline.loading.staging import STEP_WRITE, Staging
 
 # Errors about the values of a row: of a type, a constraint or a trigger. No other error is the fault of an item.
 REFUSALS = (

@@ -5,9 +5,10 @@ from psycopg import sql
 
 from batch_pipeline.batches.locks import Turn
 from batch_pipeline.batches.model import PhaseName
+from batch_pipeline.database import Connection
 from batch_pipeline.loading.chunks import ChunkOutcome, ChunkWriter, ItemWriter
 from batch_pipeline.loading.memberships import LinkRemover
-from batch_pipeline.loading.staging import Connection, Staging
+from batch_pipeline.loading.staging import Staging
 from batch_pipeline.loading.statements import indented, records_table
 from batch_pipeline.records.resource import Resource
 

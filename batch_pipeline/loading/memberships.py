@@ -13,8 +13,9 @@ from typing import Any
 
 from psycopg import sql
 
+from batch_pipeline.database import Connection
 from batch_pipeline.loading.link_statements import CREATE_LINK_CHANGES, LINK_CHANGES, link_removals, link_statements
-from batch_pipeline.loading.staging import Connection, Staging
+from batch_pipeline.loading.staging import Staging
 from batch_pipeline.records.resource import Resource
 
 

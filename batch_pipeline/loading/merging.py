@@ -3,10 +3,11 @@
 from psycopg import sql
 
 from batch_pipeline.batches.locks import Turn
+from batch_pipeline.database import Connection
 from batch_pipeline.loading.chunks import ChunkOutcome, ItemWriter
 from batch_pipeline.loading.memberships import LinkWriter
 from batch_pipeline.loading.reference_fields import references_of
-from batch_pipeline.loading.staging import Connection, Staging
+from batch_pipeline.loading.staging import Staging
 from batch_pipeline.loading.statements import COMMA, NOTHING, OR, indented, records_table
 from batch_pipeline.records.fields import Field
 from batch_pipeline.records.resource import Resource

@@ -6,8 +6,9 @@ from dataclasses import dataclass
 from psycopg import sql
 
 from batch_pipeline.batches.model import DuplicateHandling
+from batch_pipeline.database import Connection
 from batch_pipeline.loading.chunks import done_rows
-from batch_pipeline.loading.staging import Connection, Staging
+from batch_pipeline.loading.staging import Staging
 from batch_pipeline.loading.statements import Statements
 from batch_pipeline.records.resource import Resource
 

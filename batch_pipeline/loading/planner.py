@@ -8,6 +8,7 @@ settle items that contradict each other, write the verdicts, and for an overwrit
 from psycopg import sql
 
 from batch_pipeline.batches.model import Action, DuplicateHandling
+from batch_pipeline.database import Connection
 from batch_pipeline.loading.identity import Matching
 from batch_pipeline.loading.item_errors import ItemErrors
 from batch_pipeline.loading.overwriting import list_records_to_delete
@@ -15,7 +16,7 @@ from batch_pipeline.loading.plan import BatchPlanner, PlanCounts
 from batch_pipeline.loading.record_checks import RecordChecks
 from batch_pipeline.loading.reference_fields import references_of
 from batch_pipeline.loading.references import Resolver
-from batch_pipeline.loading.staging import FEW_ROWS, Connection, Staging
+from batch_pipeline.loading.staging import FEW_ROWS, Staging
 from batch_pipeline.loading.statements import FALSE, Composer
 from batch_pipeline.records.errors import VALUE_CHARACTERS
 from batch_pipeline.records.resource import Resource

@@ -5,9 +5,10 @@ from collections.abc import Iterator
 import pyarrow as pa
 from psycopg import sql
 
+from batch_pipeline.loading.bulk_copy import copy_table, fetch_table
 from batch_pipeline.loading.identity import BY_ID
 from batch_pipeline.loading.merging import initial_value, merged_value
-from batch_pipeline.loading.staging import STEP_PLAN, copy_table, fetch_table
+from batch_pipeline.loading.staging import STEP_PLAN
 from batch_pipeline.loading.statements import TRUE, Statements
 from batch_pipeline.records import errors
 from batch_pipeline.records.record_rules import ArrowRule, RecordRule

@@ -8,7 +8,8 @@ from typing import Any
 
 from psycopg import sql
 
-from batch_pipeline.loading.staging import STEP_PLAN, Connection, Staging
+from batch_pipeline.database import Connection
+from batch_pipeline.loading.staging import STEP_PLAN, Staging
 from batch_pipeline.records.resource import Resource
 
 COMMA = sql.SQL(",\n    ")

@@ -7,6 +7,7 @@ from collections.abc import Iterable
 from pathlib import Path
 
 from batch_pipeline.local.private_files import private_folder, private_opener
+from batch_pipeline.records.registry import RESOURCES
 from batch_pipeline.storage.keys import OPTIONS_SUFFIX
 
 # rclone removes a folder with its last object. Names that begin with a dot are no batches.
@@ -16,12 +17,10 @@ _UNDECODABLE = re.compile("[\udc80-\udcff]")  # what "surrogateescape" makes of 
 
 def make_inbox_folders(inbox: Path, organizations: Iterable[str]) -> None:
     """Makes a folder for every action of every resource of the organizations, which stays when it is empty."""
-    from batch_pipeline.records.registry import RESOURCES  # imports pandas and pandera, which most commands don't need
-
     for organization in organizations:
-        for resource in RESOURCES.values():
+        for name, resource in RESOURCES.items():
             for action in resource.actions:
-                folder = private_folder(inbox / organization / resource.name / action.value)
+                folder = private_folder(inbox / organization / name / action.value)
                 with open(folder / _KEEPER, "ab", opener=private_opener):
                     pass
 

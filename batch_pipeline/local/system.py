@@ -162,7 +162,7 @@ def _services(code_server: Path, workspace: Path, data_dir: Path, *, port: int, 
         Service(
             "the code server",
             [
-                *(*python, "dagster", "api", "grpc", "--socket", str(code_server)),
+                *(*python, "batch_pipeline.orchestration.code_server", "--socket", str(code_server)),
                 *("--module-name", MODULE_NAME, "--location-name", LOCATION_NAME, "--log-level", "warning"),
             ],
             is_ready=lambda: _accepts(code_server),

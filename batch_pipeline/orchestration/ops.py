@@ -1,5 +1,8 @@
 """The job and its four ops, one per phase. Each op opens the attempt, runs the phase and adds its metadata.
 
+An op imports its phase when it runs. The phases import pandera and pyarrow, which take a second; most of Dagster's
+processes load the job and run no op.
+
 Put ops and jobs here. Put the work of a phase into `phases`, and metadata of the run page into `run_page`.
 """
 
@@ -27,10 +30,6 @@ from batch_pipeline.orchestration.resolve import batch_id_of_run, resolve_batch
 from batch_pipeline.orchestration.resources import Workplace
 from batch_pipeline.orchestration.run_attempt import running_attempt
 from batch_pipeline.phases.attempt import Attempt
-from batch_pipeline.phases.cleanup import cleanup as clean_up
-from batch_pipeline.phases.parse import parse as parse_payload
-from batch_pipeline.phases.process import process as process_items
-from batch_pipeline.phases.validate import validate as validate_items
 from batch_pipeline.system import System
 
 Phase = Callable[[Attempt], None]
@@ -43,6 +42,8 @@ _AFTER = {"start": In(Nothing)}
 @op(description="Reads the payload in a stream and removes equal items.", out=Out(Nothing))
 def parse(context: OpExecutionContext, config: BatchConfig, system: ResourceParam[Workplace]) -> None:
     """Finds or creates the batch and runs phase parsing."""
+    from batch_pipeline.phases.parse import parse as parse_payload
+
     try:
         system.ownership.take(run_owner(context.run_id))
         batch = resolve_batch(context, config, system.system)
@@ -58,12 +59,16 @@ def parse(context: OpExecutionContext, config: BatchConfig, system: ResourcePara
 )
 def validate(context: OpExecutionContext, system: ResourceParam[Workplace]) -> None:
     """Runs phase validation."""
+    from batch_pipeline.phases.validate import validate as validate_items
+
     _run(context, system, batch_id_of_run(context, system.system), PhaseName.validation, validate_items)
 
 
 @op(ins=_AFTER, out=Out(Nothing), description="Waits for the batch's turn and writes the items, chunk by chunk.")
 def process(context: OpExecutionContext, system: ResourceParam[Workplace]) -> None:
     """Runs phase processing."""
+    from batch_pipeline.phases.process import process as process_items
+
     _run(context, system, batch_id_of_run(context, system.system), PhaseName.processing, process_items)
 
 
@@ -74,6 +79,8 @@ def process(context: OpExecutionContext, system: ResourceParam[Workplace]) -> No
 )
 def cleanup(context: OpExecutionContext, system: ResourceParam[Workplace]) -> None:
     """Runs phase cleanup, which completes the batch, and logs the asset's materialization once per batch."""
+    from batch_pipeline.phases.cleanup import cleanup as clean_up
+
     shown: run_page.Metadata = {}
     batch_id = batch_id_of_run(context, system.system)
     with running_attempt(context, system, batch_id) as (found, attempt):

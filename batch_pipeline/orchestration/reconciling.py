@@ -23,10 +23,9 @@ from batch_pipeline.batches.queries import (
     without_payload,
 )
 from batch_pipeline.batches.states import FINAL, RERUNNABLE, BatchStatus, Reason
-from batch_pipeline.database import connect
+from batch_pipeline.database import Connection, connect
 from batch_pipeline.errors import NotFoundError, StateError
 from batch_pipeline.intake.requested_uploads import take_in_upload
-from batch_pipeline.loading.staging import Connection
 from batch_pipeline.orchestration import tags
 from batch_pipeline.orchestration.config import run_request_key
 from batch_pipeline.orchestration.run_attempt import cancelled_reason

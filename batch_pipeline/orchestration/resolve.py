@@ -14,7 +14,7 @@ from batch_pipeline.intake import inbox
 from batch_pipeline.orchestration import tags
 from batch_pipeline.orchestration.config import BatchConfig, run_tags_of
 from batch_pipeline.orchestration.run_attempt import follow_cancelling
-from batch_pipeline.records.registry import check_action, get_resource
+from batch_pipeline.records.registry import check_action
 from batch_pipeline.storage import keys
 from batch_pipeline.system import System
 
@@ -70,7 +70,7 @@ def _known_batch(context: OpExecutionContext, system: System) -> Batch | None:
 def _from_launchpad(config: BatchConfig, system: System) -> Batch:
     """Creates a batch for a file in the bucket. A file in the inbox is taken in as the sensor does."""
     organization = get_organization(system.engine, config.organization)
-    resource = get_resource(config.resource.value)
+    resource = str(config.resource.value)
     check_action(resource, config.action)
     options = config.options()
     key = _checked_key(config.file)
@@ -79,12 +79,12 @@ def _from_launchpad(config: BatchConfig, system: System) -> Batch:
         address = inbox.read_address(key, {organization.id})
         if (address.organization_id, address.resource, address.action) != (
             organization.id,
-            resource.name,
+            resource,
             config.action,
         ):
             raise RefusedError(
                 "wrong_folder",
-                f"{key} lies in the inbox of something else than {config.action.value} of {resource.name} for "
+                f"{key} lies in the inbox of something else than {config.action.value} of {resource} for "
                 f"{organization.id}: correct the config, or move the file.",
             )
         batch = inbox.take_in_one(system, found, {organization.id}, starter=Starter.caller, options_override=options)
@@ -98,7 +98,7 @@ def _from_launchpad(config: BatchConfig, system: System) -> Batch:
     new = NewBatch(
         id=batch_id,
         organization_id=organization.id,
-        resource=resource.name,
+        resource=resource,
         action=config.action,
         name=options.name or label_from_file_name(file_name),
         options=options,

@@ -26,7 +26,7 @@ from batch_pipeline.orchestration.run_page import CANCELLED, ProgressEvents, fai
 from batch_pipeline.orchestration.scratch import scratch_folder
 from batch_pipeline.phases.attempt import Attempt, TimedOutError
 from batch_pipeline.phases.leftovers import drop_leftovers
-from batch_pipeline.records.registry import get_resource
+from batch_pipeline.records.descriptions import get_resource
 from batch_pipeline.system import System
 
 TRANSACTION_TIMEOUT = "25P04"  # SQLSTATE: see `Attempt.borrow`

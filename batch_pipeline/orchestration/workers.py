@@ -1,16 +1,12 @@
-"""Warm processes that run batches for waiting callers. They import Dagster before the first call.
+"""Warm processes that run batches for waiting callers.
 
 A process has one run at a time: two Dagster runs in threads of one process can deadlock in its logging configuration.
 """
 
 import asyncio
-import logging
-import multiprocessing
 import os
-import signal
-import threading
 from collections.abc import AsyncIterator
-from concurrent.futures import Future, ProcessPoolExecutor
+from concurrent.futures import Future
 from concurrent.futures.process import BrokenProcessPool
 from contextlib import ExitStack, asynccontextmanager
 from typing import TYPE_CHECKING
@@ -18,11 +14,10 @@ from typing import TYPE_CHECKING
 from anyio import to_thread
 
 from batch_pipeline.errors import UnavailableError
+from batch_pipeline.orchestration.forking import end_processes, forked_executor
 
 if TYPE_CHECKING:
     from dagster import DagsterInstance
-
-logger = logging.getLogger(__name__)
 
 
 class WorkerLostError(Exception):
@@ -37,12 +32,8 @@ class Worker:
     """One process that runs one batch at a time. A lost process is replaced."""
 
     def __init__(self) -> None:
-        self._executor = self._start()
+        self._executor = forked_executor()
         self._closed = False
-
-    def _start(self) -> ProcessPoolExecutor:
-        # Spawned, not forked: this process has threads and connections that a fork must not share.
-        return ProcessPoolExecutor(1, mp_context=multiprocessing.get_context("spawn"), initializer=_warm_up)
 
     def warm_up(self) -> None:
         """Starts the process in the background."""
@@ -74,7 +65,7 @@ class Worker:
     async def _replace(self) -> None:
         lost = self._executor
         if not self._closed:
-            self._executor = self._start()  # before the first await, where the caller may be cancelled
+            self._executor = forked_executor()  # before the first await, where the caller may be cancelled
             self.warm_up()
         await to_thread.run_sync(end_processes, lost)
 
@@ -118,38 +109,8 @@ class WorkerPool:
             worker.close()
 
 
-def end_processes(executor: ProcessPoolExecutor) -> None:
-    """Kills the executor's processes and waits until they have ended."""
-    processes = list((executor._processes or {}).values())
-    for process in processes:
-        process.kill()
-    executor.shutdown(wait=False)  # its futures fail with BrokenProcessPool
-    for process in processes:
-        process.join()
-
-
-def live_with_parent() -> None:
-    """In an executor's process: ignores SIGINT, which the parent handles, and exits when the parent ends."""
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
-    parent = multiprocessing.parent_process()
-    if parent is not None:
-        threading.Thread(target=_end_with, args=(parent,), daemon=True).start()
-
-
 _instance: "DagsterInstance | None" = None
 _opened = ExitStack()
-
-
-def _warm_up() -> None:
-    """In the worker's process: imports everything that a run needs."""
-    live_with_parent()
-    logging.getLogger().addHandler(logging.NullHandler())
-    import batch_pipeline.orchestration.execute  # noqa: F401
-
-
-def _end_with(parent: multiprocessing.process.BaseProcess) -> None:
-    parent.join()
-    os._exit(1)
 
 
 def _execute(batch_id: str) -> str | None:

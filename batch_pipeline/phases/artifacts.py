@@ -7,8 +7,9 @@ import pyarrow.compute as pc
 from psycopg import sql
 
 from batch_pipeline.batches.model import Action, PhaseName
-from batch_pipeline.database import borrowed
-from batch_pipeline.loading.staging import Connection, Staging, fetch_table
+from batch_pipeline.database import Connection, borrowed
+from batch_pipeline.loading.bulk_copy import fetch_table
+from batch_pipeline.loading.staging import Staging
 from batch_pipeline.payloads.artifacts import (
     RESULT_SCHEMA,
     ErrorsWriter,

@@ -5,16 +5,17 @@ from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from batch_pipeline.batches.model import Action, ArtifactProgress, Batch, BlankCells, Phase, PhaseName, PhaseStatus
 from batch_pipeline.batches.options import BatchOptions
 from batch_pipeline.batches.states import BatchStatus
-from batch_pipeline.database import borrowed, set_in_session
+from batch_pipeline.database import Connection, borrowed, set_in_session
 from batch_pipeline.errors import BatchError
-from batch_pipeline.loading.staging import Connection
-from batch_pipeline.records.resource import Resource
 from batch_pipeline.system import System
+
+if TYPE_CHECKING:
+    from batch_pipeline.records.resource import Resource
 
 MANY_ITEMS = 100_000  # a step over all of them takes about a second, so it is announced
 
@@ -78,7 +79,7 @@ class Attempt:
     system: System
     batch: Batch
     run_id: str
-    resource: Resource
+    resource: "Resource"
     options: BatchOptions
     region: str
     scratch: Path

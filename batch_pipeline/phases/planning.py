@@ -4,6 +4,7 @@ from dataclasses import dataclass, replace
 
 from batch_pipeline.batches.locks import newer_writers
 from batch_pipeline.batches.model import Action, BatchFacts, PhaseName
+from batch_pipeline.database import Connection
 from batch_pipeline.errors import RefusedError
 from batch_pipeline.loading.chunks import done_outcome
 from batch_pipeline.loading.delete_planner import DeletePlanner
@@ -11,7 +12,7 @@ from batch_pipeline.loading.limits import check_delete_limit, has_limit
 from batch_pipeline.loading.plan import BatchPlanner, PlanCounts, count_records
 from batch_pipeline.loading.planner import Planner
 from batch_pipeline.loading.reference_fields import referred_resources
-from batch_pipeline.loading.staging import Connection, Staging
+from batch_pipeline.loading.staging import Staging
 from batch_pipeline.phases.artifacts import write_errors
 from batch_pipeline.phases.attempt import MANY_ITEMS, Attempt
 

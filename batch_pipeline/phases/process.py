@@ -4,11 +4,12 @@ from psycopg import sql
 
 from batch_pipeline.batches.locks import Turn, claim_version, referred_version
 from batch_pipeline.batches.model import Action, PhaseName
+from batch_pipeline.database import Connection
 from batch_pipeline.loading.chunks import ChunkWriter, done_outcome
 from batch_pipeline.loading.deleting import DeleteWriter
 from batch_pipeline.loading.merging import MergeWriter
 from batch_pipeline.loading.reference_fields import referred_resources
-from batch_pipeline.loading.staging import Connection, Staging
+from batch_pipeline.loading.staging import Staging
 from batch_pipeline.phases.attempt import Attempt
 from batch_pipeline.phases.planning import TUNING, make_plan, require_valid_items
 from batch_pipeline.phases.writing import turn_of, write_chunks

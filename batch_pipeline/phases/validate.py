@@ -9,15 +9,17 @@ import pyarrow as pa
 import pyarrow.compute as pc
 from psycopg import sql
 
-from batch_pipeline.batches.ids import record_ids
 from batch_pipeline.batches.locks import planned_version
 from batch_pipeline.batches.model import Action, PhaseName
 from batch_pipeline.batches.states import BatchStatus
+from batch_pipeline.database import Connection
 from batch_pipeline.errors import RefusedError
+from batch_pipeline.loading.bulk_copy import copy_table
 from batch_pipeline.loading.chunks import chunk_ranges, store_chunks
 from batch_pipeline.loading.identity import deciding_keys
+from batch_pipeline.loading.record_ids import record_ids
 from batch_pipeline.loading.reference_fields import referred_resources
-from batch_pipeline.loading.staging import FEW_ROWS, STEP_RULES, Connection, Staging, copy_table
+from batch_pipeline.loading.staging import FEW_ROWS, STEP_RULES, Staging
 from batch_pipeline.payloads.equality import RowReader, without_rows
 from batch_pipeline.payloads.formats import is_flat
 from batch_pipeline.payloads.model import RawChunk

@@ -10,9 +10,8 @@ from contextlib import contextmanager
 from batch_pipeline.batches.locks import TURN_POLL_SECONDS, Turn, take_turn
 from batch_pipeline.batches.model import PhaseName
 from batch_pipeline.batches.states import BatchStatus
-from batch_pipeline.database import borrowed, connect
+from batch_pipeline.database import Connection, borrowed, connect
 from batch_pipeline.loading.chunks import Chunk, ChunkOutcome, ChunkWriter, count_chunks, done_outcome, open_chunks
-from batch_pipeline.loading.staging import Connection
 from batch_pipeline.phases.attempt import Attempt
 
 WATCH_SECONDS = 0.25

@@ -1,6 +1,5 @@
 """Assets: single things of value, each at a location."""
 
-from batch_pipeline.batches.model import Action
 from batch_pipeline.records.fields import Choice, ForeignId, Text
 from batch_pipeline.records.lists import ScalarList
 from batch_pipeline.records.record_rules import RecordRule, condition
@@ -27,9 +26,7 @@ _ATTRIBUTES = ("alcohol", "marijuana", "pharma", "dry_ice", "lithium")
 
 ASSET = Resource(
     name="asset",
-    table="assets",
     id_prefix="ast_",
-    actions=frozenset({Action.merge}),
     own_fields=(
         ForeignId("item_id", prefix="item_", required=True),
         ForeignId("location_id", prefix="loc_", required=True),

@@ -6,7 +6,6 @@ import pyarrow as pa
 import pyarrow.compute as pc
 from psycopg import sql
 
-from batch_pipeline.batches.model import Action
 from batch_pipeline.records.cells import Cells
 from batch_pipeline.records.fields import Boolean, Email, Phone, Text
 from batch_pipeline.records.lists import ScalarList
@@ -74,9 +73,7 @@ def _has_equal_addresses(values: Mapping[str, sql.Composable]) -> sql.Composable
 
 CONTACT = Resource(
     name="contact",
-    table="contacts",
     id_prefix="ctct_",
-    actions=frozenset(Action),
     own_fields=(
         Text("name", max_length=255, required=True),
         Email("email"),

@@ -10,6 +10,7 @@ from pathlib import Path
 
 from batch_pipeline.batches.model import Action
 from batch_pipeline.payloads.model import CellKind
+from batch_pipeline.records.descriptions import all_resources
 from batch_pipeline.records.fields import Field, RuleContext
 from batch_pipeline.records.keyed import KeyedText
 from batch_pipeline.records.lists import ListField, ScalarList
@@ -50,7 +51,7 @@ def page_name(resource: Resource) -> str:
 
 def pages() -> dict[str, str]:
     """The text of each generated page, by its name."""
-    texts = {page_name(resource): describe(resource) for resource in RESOURCES.values()}
+    texts = {page_name(resource): describe(resource) for resource in all_resources()}
     return texts | {CARRIERS_PAGE: describe_carriers()}
 
 
@@ -103,13 +104,14 @@ def _check_digit_text(known: Format) -> str:
 
 
 def _lines(resource: Resource) -> Iterator[str]:
+    available = RESOURCES[resource.name].actions
     yield from (
         f"<!-- Made by `{GENERATOR}`: change the resource, not this page. -->",
         "",
         f"# {resource.table.capitalize()}",
         "",
         f"Resource `{resource.name}`, table `{resource.table}`. "
-        f"Actions: {', '.join(f'`{action.value}`' for action in Action if action in resource.actions)}.",
+        f"Actions: {', '.join(f'`{action.value}`' for action in Action if action in available)}.",
         "",
         "## Fields",
         "",

@@ -1,6 +1,5 @@
 """Groups of contacts, or of locations, which this system does not keep."""
 
-from batch_pipeline.batches.model import Action
 from batch_pipeline.records.fields import Choice, ForeignId, Text
 from batch_pipeline.records.links import Elsewhere
 from batch_pipeline.records.memberships import CONTACTS_OF_GROUP, MEMBERS_OF_GROUP
@@ -11,9 +10,7 @@ LOCATION_PREFIX = "loc_"
 
 GROUP = Resource(
     name="group",
-    table="groups",
     id_prefix="grp_",
-    actions=frozenset(Action),
     own_fields=(
         Text("name", max_length=255, required=True),
         Choice("resource", values=("contact", "location"), default="contact"),

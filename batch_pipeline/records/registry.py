@@ -1,32 +1,53 @@
-"""All resources. A new one needs a line here, a module and a migration."""
+"""The registry of resources: names, tables and actions. A new one needs a line here, a module and a migration.
+
+Most processes need no more of a resource. Its module (`descriptions.get_resource`) has the fields and rules.
+"""
+
+from dataclasses import dataclass
 
 from batch_pipeline.batches.model import Action
 from batch_pipeline.errors import RefusedError
-from batch_pipeline.records.asset import ASSET
-from batch_pipeline.records.contact import CONTACT
-from batch_pipeline.records.group import GROUP
-from batch_pipeline.records.resource import Resource
-from batch_pipeline.records.shipment import SHIPMENT
-from batch_pipeline.records.tracker import TRACKER
-
-RESOURCES: dict[str, Resource] = {resource.name: resource for resource in (CONTACT, GROUP, SHIPMENT, TRACKER, ASSET)}
 
 
-def get_resource(name: str) -> Resource:
-    """The named resource. Raises RefusedError (`unknown_resource`)."""
-    try:
-        return RESOURCES[name]
-    except KeyError:
-        raise RefusedError(
-            "unknown_resource", f"There is no resource {name!r}: known are {', '.join(RESOURCES)}."
-        ) from None
+@dataclass(frozen=True)
+class Registered:
+    """What is known of a resource without its rules.
+
+    Attributes:
+        table: its table, in schema public.
+        actions: the actions that batches may use.
+    """
+
+    table: str
+    actions: frozenset[Action]
 
 
-def check_action(resource: Resource, action: Action) -> None:
-    """Raises RefusedError (`action_not_available`) if the resource does not have the action."""
-    if action not in resource.actions:
+_ALL_ACTIONS = frozenset(Action)
+_MERGE = frozenset({Action.merge})
+
+# The specification's name, in the singular -> the resource.
+RESOURCES: dict[str, Registered] = {
+    "contact": Registered("contacts", _ALL_ACTIONS),
+    "group": Registered("groups", _ALL_ACTIONS),
+    "shipment": Registered("shipments", _MERGE),
+    "tracker": Registered("trackers", _MERGE),
+    "asset": Registered("assets", _MERGE),
+}
+
+
+def check_resource(name: str) -> None:
+    """Raises RefusedError (`unknown_resource`) if there is no such resource."""
+    if name not in RESOURCES:
+        raise RefusedError("unknown_resource", f"There is no resource {name!r}: known are {', '.join(RESOURCES)}.")
+
+
+def check_action(name: str, action: Action) -> None:
+    """Raises RefusedError (`unknown_resource`, or `action_not_available` if the resource does not have the action)."""
+    check_resource(name)
+    actions = RESOURCES[name].actions
+    if action not in actions:
         raise RefusedError(
             "action_not_available",
-            f"The action {action.value} is not available for {resource.name}: "
-            f"use {', '.join(sorted(item.value for item in resource.actions))}.",
+            f"The action {action.value} is not available for {name}: "
+            f"use {', '.join(sorted(item.value for item in actions))}.",
         )

@@ -8,12 +8,12 @@ from dataclasses import dataclass, field
 
 import pyarrow as pa
 
-from batch_pipeline.batches.model import Action
 from batch_pipeline.records.cells import Cells
 from batch_pipeline.records.fields import Field, RecordId, Text
 from batch_pipeline.records.keyed import KeyedText
 from batch_pipeline.records.nested import Nested
 from batch_pipeline.records.record_rules import ArrowRule, RecordRule
+from batch_pipeline.records.registry import RESOURCES
 
 
 @dataclass(frozen=True)
@@ -55,10 +55,8 @@ class Resource:
     """One resource.
 
     Attributes:
-        name: the specification's name, in the singular.
-        table: its table, in schema public.
+        name: its name in the registry.
         id_prefix: prefix of its records' ids.
-        actions: the actions that batches may use.
         own_fields: its fields, in the order of the specification, without those that all resources have.
         natural_keys: in the order in which they decide; the last one has no `when`.
         file_headers: further headers that an upload may use -> the field that gets their values.
@@ -68,9 +66,7 @@ class Resource:
     """
 
     name: str
-    table: str
     id_prefix: str
-    actions: frozenset[Action]
     own_fields: tuple[Field, ...]
     natural_keys: tuple[NaturalKey, ...]
     file_headers: Mapping[str, str] = field(default_factory=dict)
@@ -84,6 +80,11 @@ class Resource:
                 f"the resource {self.name} has {len(self.fields)} fields, and the masks of staged items have bits for "
                 f"{WHOLE_ITEM_BIT}"
             )
+
+    @property
+    def table(self) -> str:
+        """Its table, in schema public."""
+        return RESOURCES[self.name].table
 
     @property
     def fields(self) -> tuple[Field, ...]:

@@ -1,6 +1,5 @@
 """Shipments: parcels on their way from a sender to a recipient."""
 
-from batch_pipeline.batches.model import Action
 from batch_pipeline.records.fields import Boolean, Choice, Email, Phone, Text
 from batch_pipeline.records.lists import ScalarList
 from batch_pipeline.records.object_lists import ObjectList
@@ -28,9 +27,7 @@ _PARTY = (
 
 SHIPMENT = Resource(
     name="shipment",
-    table="shipments",
     id_prefix="ship_",
-    actions=frozenset({Action.merge}),
     own_fields=(
         TrackingNumber("tracking_number", required=True),
         Text("provider", max_length=50),

@@ -1,6 +1,5 @@
 """Trackers: the state of parcels that carriers have."""
 
-from batch_pipeline.batches.model import Action
 from batch_pipeline.records.fields import Choice, ForeignId, Text
 from batch_pipeline.records.lists import ScalarList
 from batch_pipeline.records.resource import NaturalKey, Resource
@@ -24,9 +23,7 @@ _TAGS = (
 
 TRACKER = Resource(
     name="tracker",
-    table="trackers",
     id_prefix="track_",
-    actions=frozenset({Action.merge}),
     own_fields=(
         TrackingNumber("tracking_number", required=True, sandbox=True),
         Text("provider_id", max_length=50),

@@ -1,12 +1,11 @@
 """Makes the copies of large uploads in the background, in a process of its own."""
 
 import logging
-import multiprocessing
 from concurrent.futures import Future, ProcessPoolExecutor
 from functools import partial
 from threading import Lock
 
-from batch_pipeline.orchestration.workers import end_processes, live_with_parent
+from batch_pipeline.orchestration.forking import end_processes, forked_executor
 
 logger = logging.getLogger(__name__)
 
@@ -28,8 +27,7 @@ class Copier:
             if batch_id in self._requested:
                 return
             if self._executor is None:  # most uploads are small, and copied by their run
-                context = multiprocessing.get_context("spawn")
-                self._executor = ProcessPoolExecutor(1, mp_context=context, initializer=live_with_parent)
+                self._executor = forked_executor()
             self._requested.add(batch_id)
             done = self._executor.submit(_make_copies, batch_id)
         done.add_done_callback(partial(self._ended, batch_id))

@@ -175,7 +175,7 @@ def read_request(members: Mapping[str, memoryview]) -> BatchRequest:
     """The request of these members without `data`. Raises WrongValuesError, naming each wrong value."""
     request = check_members(BatchRequest, {name: raw for name, raw in members.items() if name != "data"})
     try:
-        check_action(RESOURCES[request.resource], request.action)
+        check_action(request.resource, request.action)
     except RefusedError:
         known = ", ".join(sorted(action.value for action in RESOURCES[request.resource].actions))
         raise WrongValuesError(

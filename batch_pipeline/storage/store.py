@@ -8,16 +8,15 @@ from dataclasses import dataclass, replace
 from datetime import UTC, datetime, timedelta
 from functools import cached_property
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 from urllib.parse import urlsplit
-
-import pyarrow as pa
-import pyarrow.parquet as pq
-import s3fs
-from botocore.exceptions import BotoCoreError, ClientError
 
 from batch_pipeline.errors import DiskFullError, NotFoundError, UnavailableError, is_disk_full
 from batch_pipeline.settings import MIB
+
+if TYPE_CHECKING:  # each takes a third of a second to import or more, and not every process needs them
+    import pyarrow as pa
+    import s3fs
 
 BLOCK_BYTES = 8 * MIB
 CONNECT_TIMEOUT_SECONDS = 5
@@ -62,8 +61,10 @@ class Store:
         self.prefix = parts.path.strip("/")
 
     @cached_property
-    def _files(self) -> s3fs.S3FileSystem:
+    def _files(self) -> "s3fs.S3FileSystem":
         """The client. Creating it takes a third of a second, and not every process needs storage."""
+        import s3fs
+
         return s3fs.S3FileSystem(
             endpoint_url=os.environ.get("AWS_ENDPOINT_URL_S3") or os.environ.get("AWS_ENDPOINT_URL"),
             # Listings must be fresh: others write to the inbox.
@@ -231,14 +232,20 @@ class Store:
             except NotFoundError:
                 continue
 
-    def write_table(self, key: str, table: pa.Table) -> None:
+    def write_table(self, key: str, table: "pa.Table") -> None:
         """Writes an Arrow table as a Parquet object."""
+        import pyarrow as pa
+        import pyarrow.parquet as pq
+
         buffer = pa.BufferOutputStream()
         pq.write_table(table, buffer, compression="lz4", use_dictionary=False, write_statistics=False)
         self.write(key, buffer.getvalue().to_pybytes())
 
-    def read_table(self, key: str) -> pa.Table:
+    def read_table(self, key: str) -> "pa.Table":
         """Reads a Parquet object that `write_table` wrote."""
+        import pyarrow as pa
+        import pyarrow.parquet as pq
+
         return pq.read_table(pa.BufferReader(self.read(key)))
 
     def _object(self, info: dict[str, Any], version_id: str | None = None) -> StoredObject:
@@ -251,6 +258,8 @@ class Store:
 
     @contextmanager
     def _translating(self, key: str | None) -> Iterator[None]:
+        from botocore.exceptions import BotoCoreError, ClientError
+
         try:
             yield
         except FileNotFoundError as error:

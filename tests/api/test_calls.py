@@ -11,12 +11,11 @@ from typing import Any
 from urllib.parse import parse_qs, urlsplit
 
 import httpx
-import psutil
 import psycopg
 import pytest
 from batch_runs import arrived
 from dagster import DagsterInstance, SkipReason, build_sensor_context
-from process_table import command_of
+from process_table import forked_processes
 from serving import PATIENCE_SECONDS, Client, envelope, new_client, served
 
 from batch_pipeline.batches.api_keys import revoke_key
@@ -448,9 +447,8 @@ def test_a_sync_call_whose_process_is_killed_answers_the_failed_batch_and_the_ne
         connection.execute("LOCK TABLE contacts IN SHARE MODE")
         call = pool.submit(client.create, [ADA], mode="sync")
         until(lambda: bool(client.get("/v1/batches", status="processing")["data"]))
-        for process in psutil.Process().children():
-            if "multiprocessing.spawn" in command_of(process):
-                process.kill()
+        for process in forked_processes():
+            process.kill()
         connection.rollback()  # what the killed one was writing is given up
         answer = call.result()
     assert (answer["status"], answer["data"]["status"]) == (200, "failed")

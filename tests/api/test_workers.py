@@ -6,11 +6,10 @@ import time
 from collections.abc import Awaitable, Callable, Iterator
 from contextlib import contextmanager
 
-import psutil
 import psycopg
 import pytest
 from batch_runs import arrived, new_organization
-from process_table import command_of
+from process_table import forked_processes
 from psycopg import sql
 from serving import PATIENCE_SECONDS
 
@@ -40,12 +39,6 @@ async def until(condition: Callable[[], Awaitable[bool]]) -> None:
     while not await condition():
         assert time.monotonic() < deadline
         await asyncio.sleep(0.05)
-
-
-def worker_processes() -> set[psutil.Process]:
-    """The processes of this one's executors; which end is found by their identity, not their number."""
-    children = psutil.Process().children()
-    return {process for process in children if "multiprocessing.spawn" in command_of(process)}
 
 
 def is_waiting_for_a_lock(system: System) -> bool:
@@ -94,10 +87,10 @@ def test_a_worker_whose_caller_is_cancelled_is_lent_again_only_with_another_proc
     async def scenario() -> None:
         pool = WorkerPool(1)
         try:
-            before = worker_processes()
+            before = forked_processes()
             caller = asyncio.create_task(run(pool, waits))
             await until(lambda: asyncio.to_thread(is_waiting_for_a_lock, system))
-            (process,) = worker_processes() - before
+            (process,) = forked_processes() - before
             caller.cancel()
             with pytest.raises(asyncio.CancelledError):
                 await caller
@@ -113,13 +106,13 @@ def test_a_worker_whose_caller_is_cancelled_is_lent_again_only_with_another_proc
 
 def test_a_closed_worker_starts_no_process(system: System) -> None:
     async def scenario() -> None:
-        before = worker_processes()
+        before = forked_processes()
         worker = Worker()
         worker.warm_up()
         worker.close()
         with pytest.raises(WorkerLostError):
             await worker.run("batch_x", at_most_seconds=PATIENCE_SECONDS)
-        assert worker_processes() <= before
+        assert forked_processes() <= before
 
     asyncio.run(scenario())
 
@@ -147,7 +140,7 @@ def test_the_batch_of_a_cancelled_sync_call_goes_on_and_keeps_its_worker(system:
 
 
 def test_a_service_closes_while_a_process_of_its_holds_locks_and_ends_it(system: System, caller: Caller) -> None:
-    before = worker_processes()
+    before = forked_processes()
 
     async def scenario() -> None:
         async with open_service() as service:
@@ -157,7 +150,7 @@ def test_a_service_closes_while_a_process_of_its_holds_locks_and_ends_it(system:
 
     with locked(system, "contacts"):
         asyncio.run(scenario())
-    assert worker_processes() <= before
+    assert forked_processes() <= before
     (batch,) = batches_of(system, caller)
     assert batch.status == "processing"  # until reconciling finds its process gone
 

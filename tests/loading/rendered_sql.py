@@ -19,6 +19,7 @@ from batch_pipeline.loading.planner import verdicts_query
 from batch_pipeline.loading.reference_fields import references_of
 from batch_pipeline.loading.staging import Staging
 from batch_pipeline.loading.statements import Composer
+from batch_pipeline.records.descriptions import all_resources
 from batch_pipeline.records.registry import RESOURCES
 from batch_pipeline.records.resource import Resource
 
@@ -86,8 +87,8 @@ def main() -> None:
     FOLDER.mkdir(exist_ok=True)
     for path in FOLDER.glob("*.sql"):
         path.unlink()
-    for resource in RESOURCES.values():
-        for action in sorted(resource.actions):
+    for resource in all_resources():
+        for action in sorted(RESOURCES[resource.name].actions):
             (FOLDER / f"{resource.name}_{action.value}.sql").write_text(rendered(resource, action), encoding="utf-8")
 
 

@@ -8,9 +8,9 @@ import psycopg
 import pytest
 from psycopg import sql
 
-from batch_pipeline.database import connect
+from batch_pipeline.database import Connection, connect
 from batch_pipeline.loading.identity import BY_EXTERNAL_ID, BY_ID, BY_NATURAL_KEY, Matching
-from batch_pipeline.loading.staging import Connection, Staging
+from batch_pipeline.loading.staging import Staging
 from batch_pipeline.records.contact import CONTACT
 
 RECORDS = 20_000

@@ -3,13 +3,13 @@
 import pytest
 from psycopg import sql
 
-from batch_pipeline.database import connect
+from batch_pipeline.database import Connection, connect
 from batch_pipeline.loading.identity import Matching
-from batch_pipeline.loading.staging import Connection, Staging
-from batch_pipeline.records.registry import RESOURCES
+from batch_pipeline.loading.staging import Staging
+from batch_pipeline.records.descriptions import all_resources
 from batch_pipeline.records.resource import NaturalKey, Resource
 
-NATURAL_KEYS = [(resource, place) for resource in RESOURCES.values() for place in range(len(resource.natural_keys))]
+NATURAL_KEYS = [(resource, place) for resource in all_resources() for place in range(len(resource.natural_keys))]
 
 
 @pytest.mark.parametrize(

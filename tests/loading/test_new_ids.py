@@ -7,7 +7,8 @@ import pyarrow as pa
 from hypothesis import given
 from hypothesis import strategies as st
 
-from batch_pipeline.batches.ids import is_batch_id, new_batch_id, record_ids
+from batch_pipeline.batches.ids import is_batch_id, new_batch_id
+from batch_pipeline.loading.record_ids import record_ids
 from batch_pipeline.values.identifier import are_record_ids
 
 ARRIVED = datetime(2026, 3, 1, 12, 0, 0, 123456, tzinfo=UTC)

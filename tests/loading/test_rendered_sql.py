@@ -6,13 +6,14 @@ import pytest
 from rendered_sql import COMMAND, FOLDER, rendered
 
 from batch_pipeline.batches.model import Action
+from batch_pipeline.records.descriptions import all_resources
 from batch_pipeline.records.registry import RESOURCES
 from batch_pipeline.records.resource import Resource
 
 CASES = [
     pytest.param(resource, action, id=f"{resource.name}_{action.value}")
-    for resource in RESOURCES.values()
-    for action in sorted(resource.actions)
+    for resource in all_resources()
+    for action in sorted(RESOURCES[resource.name].actions)
 ]
 
 

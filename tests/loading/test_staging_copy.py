@@ -10,8 +10,9 @@ from hypothesis import example, given, settings
 from hypothesis import strategies as st
 from psycopg import sql
 
-from batch_pipeline.database import connect
-from batch_pipeline.loading.staging import FIXED_COLUMNS, Connection, Staging, copy_table, fetch_table
+from batch_pipeline.database import Connection, connect
+from batch_pipeline.loading.bulk_copy import copy_table, fetch_table
+from batch_pipeline.loading.staging import FIXED_COLUMNS, Staging
 from batch_pipeline.records.contact import CONTACT
 
 # PostgreSQL has no NUL in a text; the row rules let none through.

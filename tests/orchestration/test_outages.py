@@ -16,6 +16,7 @@ import psycopg
 import pytest
 from batch_runs import contacts, new_organization
 from dagster import DagsterEventType, DagsterInstance, DagsterRunStatus, RunsFilter
+from process_table import command_of
 
 from batch_pipeline.batches.model import Batch, Starter
 from batch_pipeline.dagster_home import LOCATION_NAME, MODULE_NAME
@@ -48,7 +49,7 @@ class Parts:
     def start_code_server(self, module: str = MODULE_NAME) -> "subprocess.Popen[bytes]":
         self._socket.unlink(missing_ok=True)
         what = ["--module-name", module, "--location-name", LOCATION_NAME, "--log-level", "warning"]
-        return self._start("dagster", "api", "grpc", "--socket", str(self._socket), *what)
+        return self._start("batch_pipeline.orchestration.code_server", "--socket", str(self._socket), *what)
 
     def start_daemon(self) -> "subprocess.Popen[bytes]":
         return self._start("dagster._daemon", "run", "--workspace", str(self._workspace))
@@ -198,6 +199,8 @@ def test_a_run_whose_process_and_code_server_die_before_its_first_step_fails_and
             world.drop("second")
             world.wait("second", None, DagsterRunStatus.QUEUED)
             children = psutil.Process(code_server.pid).children(recursive=True)
+            (forking,) = [child for child in children if "multiprocessing.forkserver" in command_of(child)]
+            assert forking.children()  # the run: it began without importing anything
             for process in (*children, psutil.Process(code_server.pid)):
                 process.kill()
             psutil.wait_procs(children)

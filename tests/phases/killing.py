@@ -8,7 +8,6 @@ import functools
 import importlib
 import itertools
 import json
-import multiprocessing
 import os
 import signal
 import time
@@ -20,9 +19,10 @@ import numpy as np
 from batch_runs import contacts
 from dagster import DagsterInstance, DagsterRunStatus
 
-from batch_pipeline.batches.ids import record_ids
 from batch_pipeline.batches.model import Batch, Starter
+from batch_pipeline.loading.record_ids import record_ids
 from batch_pipeline.orchestration.execute import execute_batch
+from batch_pipeline.orchestration.forking import fork_context
 from batch_pipeline.orchestration.reconciling import reconcile
 from batch_pipeline.settings import get_settings
 from batch_pipeline.storage import keys
@@ -47,12 +47,9 @@ class KillPoint:
 
 def run_until_killed(batch_id: str, point: KillPoint) -> bool:
     """Runs the batch in another process, whose environment is this one's; returns whether the point was reached."""
-    # A fork server imports once and opens no connection, so each child starts in milliseconds.
-    context = multiprocessing.get_context("forkserver")
-    context.set_forkserver_preload(["batch_pipeline.orchestration.execute", "batch_pipeline.orchestration.instance"])
     names = ("BATCH_", "AWS_", "DAGSTER_")
     environment = {name: value for name, value in os.environ.items() if name.startswith(names)}
-    child = context.Process(target=_child, args=(batch_id, point, environment))
+    child = fork_context().Process(target=_child, args=(batch_id, point, environment))
     child.start()
     child.join()
     assert child.exitcode in (0, -signal.SIGKILL)

@@ -17,7 +17,7 @@ from batch_pipeline.batches.states import BatchStatus, Reason
 from batch_pipeline.phases import attempt as attempts
 from batch_pipeline.phases import process
 from batch_pipeline.phases.attempt import Attempt
-from batch_pipeline.records.registry import get_resource
+from batch_pipeline.records.descriptions import get_resource
 from batch_pipeline.system import System
 
 WAIT_SECONDS = 60.0  # for what comes at once on a machine that isn't overloaded

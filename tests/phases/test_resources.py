@@ -17,7 +17,8 @@ from batch_pipeline.errors import RefusedError
 from batch_pipeline.intake.inbox import take_in
 from batch_pipeline.loading import record_checks
 from batch_pipeline.local.samples import load_samples
-from batch_pipeline.records.registry import RESOURCES, check_action
+from batch_pipeline.records.descriptions import all_resources
+from batch_pipeline.records.registry import check_action
 from batch_pipeline.records.resource import Resource
 from batch_pipeline.storage import keys
 from batch_pipeline.system import System
@@ -314,7 +315,7 @@ VALUES: dict[str, list[Any]] = {
 }
 
 
-@pytest.mark.parametrize("resource", list(RESOURCES.values()), ids=list(RESOURCES))
+@pytest.mark.parametrize("resource", all_resources(), ids=lambda resource: resource.name)
 @given(seed=st.integers(0, 2**32))
 # Each example is two whole batches: smaller failing ones are not looked for.
 @settings(
@@ -375,7 +376,7 @@ def test_an_action_that_a_resource_lacks_is_refused_before_anything_is_stored(mo
     }
     for key, (resource, action) in refused.items():
         with pytest.raises(RefusedError, match=f"{action.value} is not available for {resource}: use merge"):
-            check_action(RESOURCES[resource], action)
+            check_action(resource, action)
         module_system.store.write(key, b"tracking_number\nABCD\n")
 
     taken_in = {batch.source_key: batch for batch in take_in(module_system, limit=20)}

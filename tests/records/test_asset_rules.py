@@ -6,7 +6,7 @@ import pytest
 from record_samples import Found, check_csv, check_json, fields_in, found_in, value_of
 
 from batch_pipeline.records.asset import ASSET
-from batch_pipeline.records.registry import RESOURCES
+from batch_pipeline.records.descriptions import get_resource
 from batch_pipeline.records.resource import Resource
 
 
@@ -81,7 +81,7 @@ FIELDS = {
 }
 
 
-@pytest.mark.parametrize("resource", [RESOURCES[name] for name in FIELDS], ids=list(FIELDS))
+@pytest.mark.parametrize("resource", [get_resource(name) for name in FIELDS], ids=list(FIELDS))
 def test_the_fields_are_those_of_the_specification(resource: Resource) -> None:
     assert [field.name for field in resource.fields] == [
         "id", "external_id", *FIELDS[resource.name].split(), "metadata"

@@ -3,7 +3,6 @@
 import pytest
 from record_samples import csv_chunk, rules_of
 
-from batch_pipeline.batches.model import Action
 from batch_pipeline.records.fields import Text
 from batch_pipeline.records.resource import NaturalKey, Resource
 
@@ -14,9 +13,7 @@ BITS = 62  # of a bigint: the sign's and the one for errors of no one field are 
 def crate(*, fields: int) -> Resource:
     return Resource(
         name="crate",
-        table="crates",
         id_prefix="crate_",
-        actions=frozenset(Action),
         own_fields=tuple(Text(f"field_{number}", max_length=3) for number in range(fields - COMMON_FIELDS)),
         natural_keys=(NaturalKey(("field_0",)),),
     )

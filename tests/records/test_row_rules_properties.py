@@ -11,6 +11,7 @@ from record_samples import ID, contact_rules, csv_chunk, json_chunk, rules_of
 
 from batch_pipeline.payloads.model import RawChunk
 from batch_pipeline.records.check import CheckedChunk, RowRules
+from batch_pipeline.records.descriptions import get_resource
 from batch_pipeline.records.registry import RESOURCES
 from batch_pipeline.records.resource import WHOLE_ITEM_BIT, Resource
 
@@ -21,7 +22,7 @@ TEXTS = (
         ["", " ", ID, "ann@example.com", "ANN@EXAMPLE.COM", "+14155550132", "yes", "0", "null", '{"a": "b"}', "x" * 600]
     )
 )
-ALL = list(RESOURCES.values())
+ALL = [get_resource(name) for name in RESOURCES]
 DOTTED = {
     "contact": ["first_name", "last_name", "alternate_names.1", "alternate_emails.work", "alternate_phones.home"],
     "shipment": ["sender.email", "recipient.phone", "parcels.0.weight", "parcels.3.type", "coordinates.0"],
@@ -29,7 +30,7 @@ DOTTED = {
     "asset": ["attributes.0", "attributes.1"],
 }
 KNOWN = {
-    name: [field.name for field in RESOURCES[name].fields] + ["metadata.colour", "metadata.a"] + dotted
+    name: [field.name for field in get_resource(name).fields] + ["metadata.colour", "metadata.a"] + dotted
     for name, dotted in ((name, DOTTED.get(name, [])) for name in RESOURCES)
 }
 KEYS_OR_TEXTS = TEXTS | st.sampled_from(["email", "work", "name", "weight", "type", "home_line2"])
