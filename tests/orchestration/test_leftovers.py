@@ -4,7 +4,7 @@ import psycopg
 import pytest
 from batch_runs import arrived, new_organization
 from dagster import DagsterInstance, DagsterRunStatus, ReexecutionOptions, RunsFilter, execute_job, reconstructable
-from test_launching import batch_job
+from launches import batch_job
 
 from batch_pipeline.orchestration.execute import execute_batch
 from batch_pipeline.orchestration.reconciling import reconcile

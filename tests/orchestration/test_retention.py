@@ -8,7 +8,7 @@ import psycopg
 import pytest
 from batch_runs import Runner, accepted, arrived, new_organization
 from dagster import DagsterInstance, ReexecutionOptions, build_sensor_context, execute_job, job, op, reconstructable
-from test_launching import batch_job
+from launches import batch_job
 
 from batch_pipeline.batches import ids
 from batch_pipeline.batches.model import Batch, Starter
