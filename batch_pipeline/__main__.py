@@ -4,11 +4,11 @@ import sys
 
 
 def main() -> None:
-    """Runs the command line. Ctrl-C while it is imported, which takes a moment, ends as it does later."""
+    """Runs the command line. Ctrl-C during its import prints one line, as it does later."""
     try:
         from batch_pipeline.cli.main import main as run_command
     except KeyboardInterrupt:
-        sys.stderr.write("error: Interrupted before it was done: give the command again.\n")
+        sys.stderr.write("error: Interrupted before the end: run the command again.\n")
         sys.exit(1)
     run_command()
 

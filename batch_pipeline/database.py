@@ -50,9 +50,7 @@ def connection_parameters(database_url: str) -> dict[str, Any]:
     try:
         given = conninfo_to_dict(database_url)
     except psycopg.ProgrammingError:  # its text repeats the URL with the password
-        raise SettingError(
-            "BATCH_DATABASE_URL is no URL that libpq can read: give postgresql://user@host/name"
-        ) from None
+        raise SettingError("BATCH_DATABASE_URL is not a valid libpq URL: give postgresql://user@host/name") from None
     return {**defaults, **given, "options": with_server_keepalives(given.get("options"))}
 
 

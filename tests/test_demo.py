@@ -48,7 +48,7 @@ def test_every_number_of_the_demonstration_is_as_it_should_be(session_folder: Pa
         out, err = process.communicate(timeout=PATIENCE_SECONDS)
 
     assert process.returncode == 0, err
-    assert "Every number is as it should be" in out
+    assert "Every number is as expected" in out
     for sample in load_samples(1000):
         assert sample.title in out
         assert set(sample.folder.split("/")) & {*RESOURCES, *Action} <= set(out.split())

@@ -78,7 +78,9 @@ def test_both_sides_of_every_connection_probe_a_silent_peer(port: int) -> None:
             assert tuple(found or ()) == (*expected.values(), "30000")
         parameters = direct.info.get_parameters()
         assert {name: parameters[f"keepalives_{name}"] for name in expected} == expected
-        assert dagster.connection.dbapi_connection.get_dsn_parameters()["keepalives_idle"] == "20"  # type: ignore[union-attr]
+        psycopg2_connection = dagster.connection.dbapi_connection
+        assert psycopg2_connection is not None
+        assert psycopg2_connection.get_dsn_parameters()["keepalives_idle"] == "20"
     ours.dispose()
     dagsters.dispose()
 

@@ -8,7 +8,7 @@ from batch_pipeline.records.registry import RESOURCES
 _RETRY_AFTER = {"Retry-After": {"description": "Seconds", "schema": {"type": "integer", "minimum": 0}}}
 
 _ERRORS: dict[int, tuple[str, str, str]] = {
-    400: ("The body is not JSON", "malformed_json", "The body is no JSON: invalid character (byte 12)."),
+    400: ("The body is not JSON", "malformed_json", "The body is not JSON: invalid character (byte 12)."),
     401: ("No key, or an unknown one", "unauthorized", "Send a key in the header X-API-Key."),
     404: ("No batch of your organization has this id", "batch_not_found", "There is no batch of this id."),
     409: ("The batch's state or the idempotency key does not allow it", "not_cancellable",

@@ -80,7 +80,7 @@ def answer(
         "pagination": pagination,
         "endpoint": f"{request.method} {request.url.path}",
     }
-    # ASCII: text of the caller's that can't be encoded as UTF-8 can still be quoted.
+    # ASCII, because the caller's text may not be encodable as UTF-8.
     return Response(json.dumps(content), int(status), headers, media_type="application/json")
 
 
@@ -150,12 +150,12 @@ async def _on_disconnect(request: Request, error: Exception) -> Response:
 
 async def _on_outage(request: Request, error: Exception) -> Response:
     del error
-    return await _on_batch_error(request, UnavailableError("database", "No connection to the database is to be had."))
+    return await _on_batch_error(request, UnavailableError("database", "No connection to the database is free."))
 
 
 async def _on_anything(request: Request, error: Exception) -> Response:
     logger.error("%s %s failed", request.method, request.url.path, exc_info=error)
-    message = "An unexpected error: the log of the API says more."
+    message = "An unexpected error: see the log of the API."
     return answer(request, HTTPStatus.INTERNAL_SERVER_ERROR, message, errors=[message], code="internal_error")
 
 

@@ -42,7 +42,7 @@ class PhaseOut(BaseModel):
     status: PhaseStatus
     total: _Count | None = Field(description="Null while unknown")
     processed: _Count
-    success: _Count = Field(description="Items that go on to the next phase")
+    success: _Count = Field(description="Items that continue to the next phase")
     error: _Count = Field(description="Items rejected in this phase")
     reason: str | None = Field(description="Why the phase was skipped or failed")
     started_at: _Moment | None
@@ -101,7 +101,7 @@ class RequestedBatchOut(BatchOut):
 
 
 class DescribedBatchOut(BatchOut):
-    """A batch with the requested URLs: null where the batch has no such file."""
+    """A batch with the requested URLs: null for a file that the batch does not have."""
 
     upload_csv_url: str | None = Field(alias="_upload_csv_url", default=None)
     upload_json_url: str | None = Field(alias="_upload_json_url", default=None)

@@ -139,7 +139,7 @@ async def _read_body_and_key(
 ) -> tuple[Body, Caller]:
     """The body, and the caller with the idempotency key and the body's hash.
 
-    A key that was used before was used with another body if this one is too large: that is a conflict.
+    A body over the limit differs from every accepted body, so a known key with such a body is a conflict.
     """
     limit = service.system.settings.max_inline_bytes
     usable = idempotency_key is not None and idempotency_key.isascii() and "\x00" not in idempotency_key
@@ -226,7 +226,7 @@ async def retrieve(
     responses=document.errors(401, 404, 409, 429, 503),
 )
 async def cancel(request: Request, service: Served, caller: Limited, batch_id: BatchId) -> Response:
-    """Processing stops at the next chunk. Records that were written stay; a retry does the rest."""
+    """Processing stops at the next chunk. Written records stay. A retry processes the rest."""
     batch = await changing.cancel(service, caller, batch_id)
     return answer(request, HTTPStatus.OK, "Batch cancelled.", data=batch.to_json())
 
@@ -240,7 +240,7 @@ async def cancel(request: Request, service: Served, caller: Limited, batch_id: B
     openapi_extra=document.retry_body(),
 )
 async def retry(request: Request, service: Served, caller: Limited, batch_id: BatchId) -> Response:
-    """A failed or timed-out batch goes on where it stopped; `failed_rows` makes a new batch of its rejected items."""
+    """Resumes a failed or timed-out batch where it stopped; `failed_rows` creates a batch of its rejected items."""
     body = await read_body(request, service, limit_bytes=_RETRY_BODY_BYTES, limit_name="a retry needs none")
     asked = RetryRequest()
     if body.view:

@@ -126,7 +126,7 @@ class Ledger:
             if batch.arrival is None:
                 raise StateError(
                     "nothing_to_rerun",
-                    f"Batch {batch_id} never had a payload that could be read: upload it again in the right place.",
+                    f"Batch {batch_id} has no payload that can be read: upload the file again to the right folder.",
                 )
             require_files(batch)
             values = _reopen(connection, batch) | {
@@ -153,7 +153,9 @@ class Ledger:
                     raise superseded(batch)
                 return batch
             if batch.status is BatchStatus.expired:
-                raise StateError("batch_expired", f"Batch {batch_id} expired: no file came. Create a new one.")
+                raise StateError(
+                    "batch_expired", f"Batch {batch_id} expired: no file arrived in time. Create a new batch."
+                )
             is_rerun_of_dagster = batch.status in RERUNNABLE
             if is_rerun_of_dagster:
                 require_files(batch)

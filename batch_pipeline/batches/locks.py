@@ -113,8 +113,8 @@ def take_turn(database_url: str, batch: Batch, *, check: Callable[[], None], may
             elif time.monotonic() - blocked_since > YIELD_SECONDS:
                 raise YieldedSlotError(
                     "gave_way",
-                    f"Batch {batch.id} is queued behind one whose run has not begun. This run ends to free its slot; "
-                    "another will go on from here.",
+                    f"Batch {batch.id} is queued behind a batch without a run. This run ends to free its slot; "
+                    "another run continues from here.",
                 )
             time.sleep(TURN_POLL_SECONDS)
         row = connection.execute(
@@ -244,7 +244,9 @@ class Ownership:
         while not (taken := self._try_take(self._connection, batch_id)) and time.monotonic() < deadline:
             time.sleep(OWNER_POLL_SECONDS)
         if not taken:
-            raise StateError("batch_busy", f"Another run is at work on batch {batch_id}: wait for it, or cancel it.")
+            raise StateError(
+                "batch_busy", f"Another run is working on batch {batch_id}: wait for it, or cancel the batch."
+            )
         self._held.add(batch_id)
 
     @staticmethod

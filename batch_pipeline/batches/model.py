@@ -200,7 +200,7 @@ class BatchFacts:
         fields: record columns that validation staged.
         clears: whether any staged item clears a field.
         to_delete: overwrite: number of records that cleanup is to delete.
-        unidentified: overwrite: rejected items that carry no readable key, because of which nothing is deleted.
+        unidentified: overwrite: rejected items without a readable key; if there are any, nothing is deleted.
         artifacts: writing of artifacts by the newest attempt that wrote them, in the order in which it began.
     """
 
@@ -300,14 +300,17 @@ class Batch:
     def address(self) -> Address:
         """Organization, resource and action. Raises StateError (`unknown_folder`) if any of them is unknown."""
         if self.organization_id is None or self.resource is None or self.action is None:
-            raise StateError("unknown_folder", f"Batch {self.id} came from a folder that names no known records.")
+            raise StateError(
+                "unknown_folder",
+                f"Batch {self.id} came from a folder without a known organization, resource and action.",
+            )
         return Address(self.organization_id, self.resource, self.action)
 
     @property
     def payload(self) -> ReceivedPayload:
         """Raises StateError (`nothing_to_rerun`) if no payload has arrived."""
         if self.upload_key is None or self.arrived_at is None:
-            raise StateError("nothing_to_rerun", f"Batch {self.id} never had a payload: upload it again.")
+            raise StateError("nothing_to_rerun", f"Batch {self.id} has no payload: upload the file again.")
         return ReceivedPayload(self.upload_key, self.arrived_at)
 
     def phase(self, name: PhaseName) -> Phase:

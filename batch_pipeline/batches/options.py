@@ -30,7 +30,7 @@ class BatchOptions(BaseModel):
     )
     duplicate_handling: DuplicateHandling = Field(
         DuplicateHandling.ignore_all,
-        description="Items that mean the same record but differ: reject them all, or use the first or the last",
+        description="Items that identify the same record but differ: reject them all, or use the first or the last",
     )
     properties: dict[str, str] = Field(
         default_factory=dict,
@@ -99,7 +99,7 @@ class BatchOptions(BaseModel):
         from phonenumbers import SUPPORTED_REGIONS
 
         if value is not None and value not in SUPPORTED_REGIONS:
-            raise ValueError(f"{value} is no region: use a two-letter code such as US or DE")
+            raise ValueError(f"{value} is not a region: use a two-letter code such as US or DE")
         return value
 
 
@@ -136,7 +136,7 @@ def _truncate(text: str, characters: int) -> str:
 def _error_text(kind: str, message: str) -> str:
     """The error in our words; `kind` and `message` are pydantic's."""
     if kind == "extra_forbidden":
-        return f"is no option; known are {', '.join(OPTION_NAMES)}"
+        return f"is not an option; known are {', '.join(OPTION_NAMES)}"
     return _truncate(message.removeprefix("Value error, "), _MAX_MESSAGE_CHARACTERS)
 
 

@@ -35,7 +35,7 @@ def create_organization(engine: sa.Engine, name: str, region: str = "US") -> Org
             "beginning with a letter or digit.",
         )
     if region not in SUPPORTED_REGIONS:
-        raise RefusedError("invalid_region", f"{region!r} is no region: use a two-letter code such as US or DE.")
+        raise RefusedError("invalid_region", f"{region!r} is not a region: use a two-letter code such as US or DE.")
     statement = (
         insert(organizations).values(id=name, region=region).on_conflict_do_nothing().returning(organizations.c.id)
     )

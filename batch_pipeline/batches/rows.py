@@ -68,7 +68,7 @@ def superseded(batch: Batch) -> SupersededError:
     """The error for an attempt that must no longer change the batch."""
     if batch.status in FINAL:
         ended = f" ({batch.reason.code})" if batch.reason else ""
-        return SupersededError("superseded", f"Batch {batch.id} has ended meanwhile: {batch.status}{ended}.")
+        return SupersededError("superseded", f"Batch {batch.id} has already ended: {batch.status}{ended}.")
     return SupersededError("superseded", f"A newer run has taken over batch {batch.id}.")
 
 
@@ -85,7 +85,7 @@ def require_files(batch: Batch) -> None:
     """Raises StateError (`pruned`) if retention has begun to delete the files that a re-run needs."""
     if batch.pruned_at is not None:
         raise StateError(
-            "pruned", f"Batch {batch.id} ended too long ago: its files are gone (retention). Upload them again."
+            "pruned", f"Batch {batch.id} ended too long ago: retention has deleted its files. Upload the file again."
         )
 
 

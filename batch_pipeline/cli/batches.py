@@ -71,14 +71,16 @@ def show(
 
 def list_batches(
     *,
-    status: Annotated[list[BatchStatus] | None, typer.Option(help="Only of this status (may be repeated).")] = None,
+    status: Annotated[
+        list[BatchStatus] | None, typer.Option(help="Only batches with this status (may be repeated).")
+    ] = None,
     resource: OnlyResource = None,
     action: Annotated[Action | None, typer.Option(help="Only of this action.")] = None,
     since: Since = None,
-    limit: Annotated[int, typer.Option(metavar="NUMBER", help="Most batches to list.", min=1)] = 25,
+    limit: Annotated[int, typer.Option(metavar="NUMBER", help="Maximum number of batches.", min=1)] = 25,
     organization: OrganizationName = DEFAULT_ORGANIZATION,
     all_organizations: Annotated[
-        bool, typer.Option("--all-organizations", help="Of all tenants, in place of --organization.")
+        bool, typer.Option("--all-organizations", help="Batches of all tenants; --organization is ignored.")
     ] = False,
     data_dir: DataDir = DEFAULT_DATA_DIR,
     json: Json = False,
@@ -116,13 +118,13 @@ def list_batches(
 def errors(
     batch_id: BatchId,
     form: Annotated[ErrorsFormat, typer.Option("--format", help="Format of the output.")] = ErrorsFormat.csv,
-    output: Annotated[Path | None, typer.Option("--output", "-o", help="Write to this file, not to stdout.")] = None,
+    output: Annotated[Path | None, typer.Option("--output", "-o", help="Write to this file instead of stdout.")] = None,
     organization: OrganizationName = DEFAULT_ORGANIZATION,
     data_dir: DataDir = DEFAULT_DATA_DIR,
 ) -> None:
-    """Print a batch's rejected items, with what is wrong.
+    """Print a batch's rejected items with their errors.
 
-    Corrected, the CSV can be uploaded again.
+    You can correct the CSV and upload it again.
     """
     with open_storage_too(data_dir) as system:
         from batch_pipeline.storage import keys
@@ -136,13 +138,13 @@ def errors(
 
 def result(
     batch_id: BatchId,
-    output: Annotated[Path | None, typer.Option("--output", "-o", help="Write to this file, not to stdout.")] = None,
+    output: Annotated[Path | None, typer.Option("--output", "-o", help="Write to this file instead of stdout.")] = None,
     organization: OrganizationName = DEFAULT_ORGANIZATION,
     data_dir: DataDir = DEFAULT_DATA_DIR,
 ) -> None:
     """Print the outcome of each item, as JSON.
 
-    Only batches run with --save-result have it.
+    Only batches with --save-result have it.
     """
     with open_storage_too(data_dir) as system:
         from batch_pipeline.storage import keys
@@ -154,7 +156,7 @@ def result(
 
 
 def find_batch(ledger: "Ledger", batch_id: str, organization: str) -> "Batch":
-    """The batch. Raises NotFoundError where it belongs to another organization; one of none belongs to all."""
+    """The batch. Raises NotFoundError if it belongs to another organization. A batch without one is found for all."""
     batch = ledger.get(batch_id)
     if batch.organization_id not in (organization, None):
         raise NotFoundError(
@@ -165,14 +167,14 @@ def find_batch(ledger: "Ledger", batch_id: str, organization: str) -> "Batch":
 
 
 def _no_file(batch: "Batch", file: str, cause: str) -> str:
-    """Why the batch does not have the file; `cause` is the one for a completed batch."""
+    """Why the batch does not have the file; `cause` is the reason for a completed batch."""
     if batch.status == BatchStatus.completed:
         return f"Batch {batch.id} has no {file}: {cause}."
     return f"Batch {batch.id} has no {file}: it is {batch.status} (see batch-pipeline show {batch.id})."
 
 
 def _write(store: "Store", key: str, output: Path | None) -> None:
-    """Streams the object to stdout, or to a file, which appears once it is complete."""
+    """Streams the object to stdout or to a file. The file appears when it is complete."""
     if output is None:
         for block in store.stream(key):
             sys.stdout.buffer.write(block)

@@ -1,4 +1,4 @@
-"""Output of commands: data on stdout, messages on stderr, and no character that could control a terminal."""
+"""Output of commands: data on stdout, messages on stderr. Control characters are escaped."""
 
 import json
 import os
@@ -13,7 +13,7 @@ from typing import Any, TextIO
 from rich.console import Console
 from rich.text import Text
 
-# Output that is no terminal has no width of its own: this one cuts no id and no number.
+# The width of output that is not a terminal: wide enough for all ids and numbers.
 _FILE_COLUMNS = 200
 _UNPRINTABLE = re.compile("[\x00-\x1f\x7f-\x9f\u200e\u200f\u2028-\u202e\u2066-\u2069\ud800-\udfff]")
 
@@ -23,7 +23,7 @@ class _Messages:
     """State of the messages on stderr.
 
     Attributes:
-        console: of the progress display that is on; a line that went past it would tear the display.
+        console: of the active progress display, if any; lines must go through it, or they would break the display.
         last_at: monotonic time of the last message, or of the start.
     """
 
@@ -40,12 +40,12 @@ def _console(stream: TextIO) -> Console:
 
 
 def data_console() -> Console:
-    """The console for the data that a command was asked for (stdout)."""
+    """The console for data (stdout)."""
     return _console(sys.stdout)
 
 
 def message_console() -> Console:
-    """The console for everything else (stderr)."""
+    """The console for messages (stderr)."""
     return _messages.console or _console(sys.stderr)
 
 
@@ -53,7 +53,7 @@ def message_console() -> Console:
 def display_console() -> Iterator[Console]:
     """A console for a progress display; within the ``with``, messages go through it, from all threads.
 
-    It keeps writing to the present stderr, also where a caller redirects stderr meanwhile.
+    It writes to the stderr of this moment, even if a caller redirects stderr later.
     """
     before = _messages.console
     _messages.console = console = message_console()
@@ -79,12 +79,12 @@ def say_error(message: str) -> None:
 
 
 def seconds_since_message() -> float:
-    """Seconds since the last message, or since the start where there was none."""
+    """Seconds since the last message; since the start if there was none."""
     return time.monotonic() - _messages.last_at
 
 
 def join_sentences(first: str, second: str) -> str:
-    """Both sentences; the first gets its full stop where it has none."""
+    """Both sentences; the first gets a full stop if it has none."""
     return f"{first} {second}" if first.endswith((".", "?", "!")) else f"{first}. {second}"
 
 
@@ -94,7 +94,7 @@ def one_line(text: str) -> str:
 
 
 def printable(text: str) -> str:
-    """The text with control characters escaped: uploads may hold any, and a terminal would obey them."""
+    """The text with control characters escaped: uploads may contain them, and a terminal executes them."""
     return _UNPRINTABLE.sub(lambda found: found[0].encode("unicode_escape", "surrogatepass").decode(), text)
 
 

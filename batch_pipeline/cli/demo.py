@@ -63,12 +63,12 @@ def demo(
         say_error(line)
     if wrong:
         raise typer.Exit(1)
-    data_console().print(f"Every number is as it should be. It took {time.monotonic() - began:.0f} s.")
+    data_console().print(f"Every number is as expected. It took {time.monotonic() - began:.0f} s.")
 
 
 @contextmanager
 def _nothing_configured() -> Iterator[None]:
-    """Hides the configured deployment: no sample data may get into a database that is in use."""
+    """Hides the configured deployment, so that no sample data get into its database."""
     hidden = {name: os.environ.pop(name) for name in list(os.environ) if name.startswith(_CONFIGURATION)}
     get_settings.cache_clear()
     try:
@@ -80,7 +80,7 @@ def _nothing_configured() -> Iterator[None]:
 
 @contextmanager
 def _shown() -> "Iterator[Callable[[Sequence[Outcome]], None]]":
-    """A table that changes on a terminal, else a line for each change of a status."""
+    """On a terminal, a table that is updated; otherwise a line for each change of a status."""
     console = message_console()
     if console.is_terminal:
         with Live(console=console, transient=True, refresh_per_second=8) as live:
@@ -159,7 +159,7 @@ def _summary_table(outcomes: "Sequence[Outcome]") -> Table:
     from batch_pipeline.cli.tables import status_text
 
     table = Table(
-        "file", "resource", "action", "status", title="What became of the files", title_justify="left", box=SIMPLE_HEAD
+        "file", "resource", "action", "status", title="Outcome of the files", title_justify="left", box=SIMPLE_HEAD
     )
     for name in ("created", "updated", "unchanged", "deleted", "rejected", "duplicates", "seconds"):
         table.add_column(name, justify="right", no_wrap=True)

@@ -22,7 +22,7 @@ REJECTIONS_SHOWN = 10
 def execute(
     system: "System", instance: "DagsterInstance", batch: "Batch", *, retry_command: str
 ) -> "tuple[Batch, bool]":
-    """Runs the batch that awaits its caller, and shows progress; returns it as it ended, and whether interrupted.
+    """Runs a batch that awaits its caller and shows progress. Returns the ended batch and whether it was interrupted.
 
     Raises UnavailableError; its message ends with `retry_command`, the command that resumes the batch.
     """
@@ -34,14 +34,14 @@ def execute(
             # Dagster's own log would repeat what is printed below; it is kept with the run.
             return execute_until_interrupted(system, instance, batch, log_level="CRITICAL")
         except UnavailableError as error:
-            message = join_sentences(error.message, f"Once it is back, resume with: {retry_command}")
+            message = join_sentences(error.message, f"When it is available again, resume with: {retry_command}")
             raise UnavailableError(error.service, message) from error
 
 
 def execute_and_print(system: "System", instance: "DagsterInstance", batch: "Batch", *, json: bool, flags: str) -> None:
-    """Runs the batch and prints it; exits with 1 where it does not complete.
+    """Runs the batch and prints it. Exits with 1 if it does not complete.
 
-    `flags` are those that lead other commands to the batch (`location_flags`).
+    `flags` are those with which other commands find the batch (`location_flags`).
     """
     from batch_pipeline.batches.states import BatchStatus
 
@@ -57,7 +57,7 @@ def execute_and_print(system: "System", instance: "DagsterInstance", batch: "Bat
 
 @contextmanager
 def _captured_stderr() -> Iterator[None]:
-    """Keeps what libraries print to stderr for the crash report, should there be one."""
+    """Captures what libraries print to stderr, for a crash report."""
     captured = io.StringIO()
     with redirect_stderr(captured):
         try:
@@ -81,10 +81,10 @@ def _print_batch(system: "System", batch: "Batch", flags: str) -> None:
 
 
 def failure_text(batch: "Batch") -> str:
-    """Why the batch is not completed, in a sentence or two."""
+    """One or two sentences on why the batch is not completed."""
     if batch.reason is None:
         return f"Batch {batch.id} is {batch.status}."
     text = f"Batch {batch.id} {batch.status} ({batch.reason.code}): {batch.reason.message}"
     if batch.reason.code == "internal_error" and batch.run_id is not None:
-        text += f" It is run {batch.run_id} in the Dagster UI (batch-pipeline up)."
+        text += f" See run {batch.run_id} in the Dagster UI (batch-pipeline up)."
     return text

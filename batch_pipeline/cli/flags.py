@@ -17,27 +17,27 @@ from batch_pipeline.cli.moments import parse_moment
 from batch_pipeline.errors import RefusedError
 
 DEFAULT_DATA_DIR = Path(".batch-pipeline")
-DEFAULT_ORGANIZATION = "default"  # that of batches.organizations, which takes too long to import for `--help`
+DEFAULT_ORGANIZATION = "default"  # equals the one in batches.organizations, which takes too long to import for `--help`
 
 DataDir = Annotated[
     Path,
     typer.Option(
-        "--data-dir", metavar="FOLDER", help="Folder of the embedded servers; unused where BATCH_DATABASE_URL is set."
+        "--data-dir", metavar="FOLDER", help="Folder of the embedded servers; ignored if BATCH_DATABASE_URL is set."
     ),
 ]
 OrganizationName = Annotated[
-    str, typer.Option("--organization", metavar="NAME", help="Tenant that the records and batches belong to.")
+    str, typer.Option("--organization", metavar="NAME", help="Tenant that owns the records and batches.")
 ]
-Json = Annotated[bool, typer.Option("--json", help="Print JSON, alone on stdout.")]
+Json = Annotated[bool, typer.Option("--json", help="Print only JSON on stdout.")]
 BatchId = Annotated[str, typer.Argument(metavar="ID", help="A batch's id: batch_…")]
 UploadFile = Annotated[
     str,
-    typer.Argument(metavar="FILE", help=f"The upload: {FORMATS}; all but XLSX also compressed with gzip or zstd."),
+    typer.Argument(metavar="FILE", help=f"The upload: {FORMATS}; all except XLSX also as gzip or zstd."),
 ]
-ResourceName = Annotated[str, typer.Option("--resource", metavar="NAME", help=f"What the items are: {RESOURCES}.")]
+ResourceName = Annotated[str, typer.Option("--resource", metavar="NAME", help=f"Resource of the items: {RESOURCES}.")]
 ActionName = Annotated[Action, typer.Option("--action", help=f"What to do with the items: {ACTIONS}.")]
 OnlyResource = Annotated[
-    str | None, typer.Option("--resource", metavar="NAME", help=f"Only of this resource: {RESOURCES}.")
+    str | None, typer.Option("--resource", metavar="NAME", help=f"Only batches of this resource: {RESOURCES}.")
 ]
 Since = Annotated[
     datetime | None,
@@ -45,7 +45,7 @@ Since = Annotated[
         "--since",
         parser=parse_moment,
         metavar="TIME",
-        help="Only since this time: 2026-03-31, 2026-03-31T14:00, epoch seconds, or as long ago as 2h, 3d.",
+        help="Only since this time: 2026-03-31, 2026-03-31T14:00, epoch seconds, or an age: 2h, 3d.",
     ),
 ]
 
@@ -65,7 +65,7 @@ def location_flags(data_dir: Path, organization: str) -> str:
 def with_batch_options(command: Callable[..., None]) -> Callable[..., None]:
     """Replaces the command's parameter ``options: BatchOptions`` by one flag per option of a batch.
 
-    Names, defaults and help are those of `BatchOptions`, which also checks the values: wrong ones raise RefusedError
+    Names, defaults and help come from `BatchOptions`, which also checks the values. A wrong value raises RefusedError
     before the command is called.
     """
     names = list(BatchOptions.model_fields)
@@ -79,7 +79,7 @@ def with_batch_options(command: Callable[..., None]) -> Callable[..., None]:
         command(**given, options=parse_options(values))
 
     # Typer generates the command's flags from its signature.
-    with_flags.__signature__ = signature.replace(parameters=[*others, *flags])  # type: ignore[attr-defined]
+    with_flags.__signature__ = signature.replace(parameters=[*others, *flags])  # type: ignore[attr-defined] # typeshed lacks it
     return with_flags
 
 

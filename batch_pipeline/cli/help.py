@@ -21,7 +21,7 @@ ACTIONS = ", ".join(f"{action.value} ({_resources_with(action)})" for action in 
 
 
 class HelpWithFormats(TyperCommand):
-    """A command that replaces FORMATS in its help by the names of formats. Importing those takes half a second."""
+    """A command that replaces FORMATS in its help by the names of the formats, whose import takes half a second."""
 
     def get_help(self, *context: Any) -> str:
         """The help text with the names filled in."""

@@ -1,4 +1,4 @@
-"""Signals that ask a command to stop: each becomes KeyboardInterrupt, so that everything is closed in order."""
+"""Signals that stop a command: each raises KeyboardInterrupt, so that everything is closed in order."""
 
 import signal
 import socket
@@ -14,7 +14,7 @@ _STOP_SIGNALS = frozenset({signal.SIGINT, signal.SIGTERM, signal.SIGHUP})
 
 @contextmanager
 def stopping_in_order() -> Iterator[None]:
-    """Lets SIGTERM and SIGHUP stop the command as Ctrl-C does, and prints a message at once. For the main thread.
+    """Makes SIGTERM and SIGHUP stop the command as Ctrl-C does, and prints a message at once. For the main thread.
 
     While Dagster executes a run, its own handlers for SIGINT and SIGTERM cancel the run.
     """
@@ -32,7 +32,7 @@ def stopping_in_order() -> Iterator[None]:
 
 @contextmanager
 def _first_signal_announced() -> Iterator[None]:
-    """Prints a message when the first of the signals comes.
+    """Prints a message at the first of the signals.
 
     A thread waits for it, because the main thread may be busy: in a statement, in an import, or while it waits for
     chunks to end. Python itself writes the signal's number to the socket, whichever handler is installed.

@@ -70,7 +70,7 @@ def revoke(
     data_dir: DataDir = DEFAULT_DATA_DIR,
     json: Json = False,
 ) -> None:
-    """Revoke a key, at once and for good."""
+    """Revoke a key at once and permanently."""
     from batch_pipeline.batches.api_keys import revoke_key
 
     with open_ledger(data_dir) as (_, engine):

@@ -32,10 +32,10 @@ WRONG_USE = 2
 UNREACHABLE = 3
 _TYPERS_INTERRUPTED = 130  # Typer's exit code for KeyboardInterrupt
 
-# What to check where a configured service can't be reached. Messages about embedded ones name their logs.
+# What to check if a configured service can't be reached. Messages about embedded services name their logs.
 _HINTS = {
-    "database": "Check BATCH_DATABASE_URL, and that the server runs.",
-    "storage": "Check BATCH_STORAGE_URL and the AWS_ variables, and that the service runs.",
+    "database": "Check BATCH_DATABASE_URL, and that the server is running.",
+    "storage": "Check BATCH_STORAGE_URL and the AWS_ variables, and that the service is running.",
 }
 
 app = typer.Typer(
@@ -81,7 +81,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     Exit codes: 0 done; 1 the batch did not complete, or the command was interrupted; 2 wrong use; 3 a service can't be
     reached.
     """
-    # Libraries log what they retry and what they raise; the latter is printed below, in one line.
+    # Libraries log their retries and errors; the errors are printed below, in one line.
     logging.getLogger().addHandler(logging.NullHandler())
     if not sys.warnoptions:
         warnings.filterwarnings("ignore", module=r"dagster(\.|_|$)")  # about its own beta features
@@ -103,7 +103,7 @@ def _run(arguments: Sequence[str] | None) -> int:
         say_error(join_sentences(error.message, hint) if hint else error.message)
         return UNREACHABLE if isinstance(error, UnavailableError) else WRONG_USE
     except (KeyboardInterrupt, typer.Abort):
-        say_error("Interrupted before it was done: give the command again.")
+        say_error("Interrupted before the end: run the command again.")
         return ENDED_OTHERWISE
     except BrokenPipeError:
         # The reader closed the pipe (`… | head`): drop what is still in the buffer.

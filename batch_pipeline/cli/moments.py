@@ -11,13 +11,15 @@ _EPOCH = re.compile(r"\d{10}(\.\d+)?")  # seconds since 1970, from 2001 to 2286:
 
 
 def parse_moment(text: str) -> datetime:
-    """The past time that the text names; local where it has no offset. Raises typer.BadParameter.
+    """The past time that the text names; local time if it has no offset. Raises typer.BadParameter.
 
     Forms: ISO date or date and time, epoch seconds, or an age: 90s, 5m, 2h, 3d, 1w.
     """
     moment = _moment(text.strip())
     if moment is None:
-        raise typer.BadParameter(f"{text!r} is no time: write 2026-03-31, 2026-03-31T14:00, epoch seconds, or 2h, 3d.")
+        raise typer.BadParameter(
+            f"{text!r} is not a time: write 2026-03-31, 2026-03-31T14:00, epoch seconds, or 2h, 3d."
+        )
     if moment > datetime.now(UTC):
         raise typer.BadParameter(f"{text!r} is in the future: name a time in the past.")
     return moment

@@ -1,7 +1,7 @@
-"""What a command is doing, on stderr: no command is silent for long.
+"""Progress of a command on stderr, so that no command is silent for long.
 
-A terminal shows a spinner and bars, which leave no trace. Any other stderr gets a line where nothing was printed for
-a while.
+A terminal shows a spinner and bars, which are erased at the end. Any other stderr gets a line if nothing was printed
+for a while.
 """
 
 import threading
@@ -27,12 +27,12 @@ _LAST_LINE_SECONDS = 30.0  # between two lines about the same step; the pause do
 
 @dataclass(frozen=True)
 class Step:
-    """One thing that the command does or has done.
+    """One step of a command.
 
     Attributes:
-        name: as people read it: "parsing", "loading Dagster".
-        done: items dealt with, of `total`; None where nothing is counted.
-        is_running: whether it goes on.
+        name: for display: "parsing", "loading Dagster".
+        done: processed items of `total`; None if nothing is counted.
+        is_running: whether it has not ended.
     """
 
     name: str
@@ -42,7 +42,7 @@ class Step:
 
     @property
     def count_text(self) -> str:
-        """How far it is: "1,000 of 2,000"; empty where nothing is counted."""
+        """Progress as text: "1,000 of 2,000"; empty if nothing is counted."""
         if self.total is None:
             return f"{self.done:,}" if self.done else ""
         return f"{self.done:,} of {self.total:,}"
@@ -54,7 +54,7 @@ class _Display(Protocol):
 
 
 class _TerminalDisplay:
-    """A line for each step: spinner, name, bar where items are counted, time."""
+    """A line for each step: spinner, name, bar if items are counted, time."""
 
     def __init__(self, progress: Progress) -> None:
         self._progress = progress
@@ -73,7 +73,7 @@ class _TerminalDisplay:
 
 
 class _LineDisplay:
-    """A line about the running step after a silence; the longer a step takes, the fewer lines."""
+    """Prints a line about the running step after a silence. The pauses grow with the duration of the step."""
 
     def __init__(self) -> None:
         self._name = ""
@@ -93,14 +93,14 @@ class _LineDisplay:
 
 @contextmanager
 def step(name: str) -> Iterator[None]:
-    """Shows for the time of the ``with`` that the command is doing this."""
+    """Shows the step until the ``with`` block ends."""
     with _progress_shown(lambda: [Step(name)], TextColumn("{task.description} …", markup=False)):
         yield
 
 
 @contextmanager
 def batch_progress(ledger: "Ledger", batch_id: str) -> Iterator[None]:
-    """Shows for the time of the ``with`` how far the batch is, as the ledger has it, whichever process runs it."""
+    """Shows the batch's progress in the ledger until the ``with`` block ends, whichever process runs the batch."""
     steps: list[Step] = [Step("starting the run")]
 
     def read() -> Sequence[Step]:
@@ -150,7 +150,7 @@ def _display(console: Console, columns: Sequence[ProgressColumn]) -> Iterator[_D
 
 
 def _steps(batch: "Batch") -> list[Step]:
-    """The batch's phases that have begun, the writing of its artifacts, and what it does between them."""
+    """The phases that have begun, the writing of artifacts, and the steps between them."""
     from batch_pipeline.batches.model import PhaseStatus
     from batch_pipeline.batches.states import BatchStatus
 

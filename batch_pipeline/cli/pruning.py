@@ -24,19 +24,19 @@ def add_to(app: typer.Typer) -> None:
 
 
 def prune(
-    dry_run: Annotated[bool, typer.Option("--dry-run", help="Only print what would be removed.")] = False,
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Only print what would be deleted.")] = False,
     data_dir: DataDir = DEFAULT_DATA_DIR,
     json: Json = False,
 ) -> None:
-    """Remove files of old batches, and Dagster's old runs.
+    """Delete files of old batches, and Dagster's old runs.
 
     BATCH_RETENTION_DAYS and BATCH_RUN_RETENTION_DAYS set the ages. The batches stay in the ledger. Runs of a failed or
-    timed-out batch stay as long as its files: Dagster can re-execute them.
+    timed-out batch stay as long as its files, because Dagster can re-execute them.
     """
     with stopping_in_order(), open_for_retention(data_dir) as (system, instance):
         from batch_pipeline.orchestration.retention import prune as prune_all
 
-        with step("looking for what is old"):
+        with step("looking for old batches and runs"):
             pruned = prune_all(system, instance, dry_run=dry_run, report=_Reporter())
     if json:
         print_json({"dry_run": dry_run, **pruned.to_json()})
@@ -45,7 +45,7 @@ def prune(
     settings = get_settings()
     data_console().print(
         f"{verb}: {pruned.files.number:,} files ({pruned.files.bytes:,} bytes) of {pruned.batches:,} batches that "
-        f"ended more than {settings.retention_days:,} days ago and of {pruned.orphans:,} folders of no batch, and "
+        f"ended more than {settings.retention_days:,} days ago and of {pruned.orphans:,} orphaned folders, and "
         f"{pruned.runs:,} Dagster runs older than {settings.run_retention_days:,} days, with their events."
     )
 

@@ -33,7 +33,7 @@ if TYPE_CHECKING:
 
 
 class RetriedStatus(StrEnum):
-    """The statuses that a batch leaves by a re-run."""
+    """The final statuses from which a batch can run again."""
 
     failed = "failed"
     timed_out = "timed_out"
@@ -49,13 +49,13 @@ def retry(
     *,
     batch_id: Annotated[str | None, typer.Argument(metavar="ID", help="A batch's id: batch_…")] = None,
     failed_rows: Annotated[
-        bool, typer.Option("--failed-rows", help="Make and run a new batch of the rejected items only.")
+        bool, typer.Option("--failed-rows", help="Create and run a new batch of the rejected items only.")
     ] = False,
     status: Annotated[
         RetriedStatus | None,
         typer.Option(
-            help="Instead of ID: all batches of this status, cancelled ones too, oldest payload first. "
-            "--since selects those that reached it since then."
+            help="Instead of ID: all batches with this status, also cancelled ones, oldest payload first. "
+            "--since selects those that reached the status since then."
         ),
     ] = None,
     since: Since = None,
@@ -66,15 +66,15 @@ def retry(
 ) -> None:
     """Run failed or timed-out batches again.
 
-    They run in this process and are printed. Finished phases and chunks are not repeated.
+    The command runs them in its own process and prints them. Finished phases and chunks are not repeated.
     """
     flags = location_flags(data_dir, organization)
     if (batch_id is None) == (status is None):
-        raise RefusedError("invalid_options", "Give either the ID of a batch, or --status for all that failed.")
+        raise RefusedError("invalid_options", "Give either the ID of a batch, or --status for several.")
     if status is None and (since is not None or resource is not None):
-        raise RefusedError("invalid_options", "--since and --resource select among many: give them with --status.")
+        raise RefusedError("invalid_options", "--since and --resource need --status.")
     if status is not None and failed_rows:
-        raise RefusedError("invalid_options", "--failed-rows is about one batch: give its ID.")
+        raise RefusedError("invalid_options", "--failed-rows needs the ID of one batch.")
     if resource is not None:
         check_resource(resource)
     with stopping_in_order(), open_workplace(data_dir) as (system, instance):
@@ -97,7 +97,7 @@ def retry(
     else:
         _print_batches(ended)
     if len(ended) < len(found):
-        say_error(f"Interrupted: {len(found) - len(ended):,} of {len(found):,} batches were left as they were.")
+        say_error(f"Interrupted: {len(found) - len(ended):,} of {len(found):,} batches were not run.")
     if len(ended) < len(found) or any(batch.status != BatchStatus.completed for batch in ended):
         raise typer.Exit(1)
 
@@ -108,16 +108,16 @@ def cancel(
     data_dir: DataDir = DEFAULT_DATA_DIR,
     json: Json = False,
 ) -> None:
-    """Cancel a batch, wherever it runs or waits.
+    """Cancel a batch that waits or runs, in any process.
 
-    What it has written stays; a retry does the rest.
+    Written records stay. A retry processes the rest.
     """
     with stopping_in_order(), open_workplace(data_dir) as (system, instance):
         from batch_pipeline.cli.batches import find_batch
         from batch_pipeline.orchestration.reconciling import cancel_batch
 
         find_batch(system.ledger, batch_id, organization)
-        with step("cancelling, once the chunk at work is done"):
+        with step("cancelling after the current chunk"):
             batch = cancel_batch(system, instance, batch_id)
     if json:
         print_json(batch.to_json())
@@ -128,7 +128,7 @@ def cancel(
 
 
 def _request_run(system: "System", batch_id: str, organization: str, *, failed_rows: bool) -> "Batch":
-    """The batch, or the new one of its rejected items; this process is the one to run it."""
+    """The batch, or a new batch of its rejected items, for this process to run."""
     from batch_pipeline.batches.model import Starter
     from batch_pipeline.cli.batches import find_batch
 
@@ -141,7 +141,7 @@ def _request_run(system: "System", batch_id: str, organization: str, *, failed_r
 
 
 def _rerun_all(system: "System", instance: "DagsterInstance", ids: list[str], *, retry_command: str) -> "list[Batch]":
-    """Runs the batches one after the other and returns them; after an interrupt, those that were run."""
+    """Runs one batch after the other. Returns the batches that it ran, fewer after an interrupt."""
     from batch_pipeline.batches.model import Starter
 
     ended = []

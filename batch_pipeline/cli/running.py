@@ -35,7 +35,7 @@ if TYPE_CHECKING:
 
 
 class Target(NamedTuple):
-    """The records that a batch changes, and how."""
+    """The resource, organization and action of a batch."""
 
     organization: str
     resource: str
@@ -60,7 +60,7 @@ def run(
 ) -> None:
     """Run a file's batch in this process.
 
-    It shows progress, and prints the batch and the first rejected items.
+    The command shows progress, and prints the batch and its first rejected items.
     """
     source = readable_file(file)
     with stopping_in_order():
@@ -79,7 +79,7 @@ def readable_file(name: str) -> Path:
         if path.is_dir():
             raise RefusedError("no_such_file", f"{name} is a folder: name a file in it.")
         if not path.is_file():
-            fault = f"{name} is no regular file" if path.exists() else f"There is no file {name}"
+            fault = f"{name} is not a regular file" if path.exists() else f"There is no file {name}"
             raise RefusedError("no_such_file", f"{fault}: name an existing file.")
         with path.open("rb"):
             pass
@@ -90,7 +90,7 @@ def readable_file(name: str) -> Path:
 
 
 def accept_file(system: "System", source: Path, target: Target, options: BatchOptions, starter: Starter) -> "Batch":
-    """Uploads first, then records the batch: a process that ends in between leaves no batch that waits for ever."""
+    """Uploads the file, then records the batch, so that a crash in between leaves no batch that waits for ever."""
     from batch_pipeline.batches.accept import ArrivedPayload, NewBatch, accept
     from batch_pipeline.batches.ids import new_batch_id
     from batch_pipeline.batches.options import label_from_file_name

@@ -28,12 +28,12 @@ def api(
         with step("loading the API"):
             from batch_pipeline.api.app import serve
 
-        say(f"The API listens at http://{host}:{port} (docs at /docs).")
+        say(f"The API listens on http://{host}:{port} (docs at /docs).")
         serve(host=host, port=port)
 
 
 def _require_free(host: str, port: int) -> None:
-    """Raises SettingError now, rather than after seconds of imports, where the address can't be had."""
+    """Raises SettingError if the address can't be used, before the imports, which take seconds."""
     import socket
 
     try:
@@ -42,6 +42,4 @@ def _require_free(host: str, port: int) -> None:
             trial.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
             trial.bind(family[4])
     except OSError as error:
-        raise SettingError(
-            f"{host}:{port} can't be listened at ({error.strerror}): give another --host or --port"
-        ) from None
+        raise SettingError(f"{host}:{port} can't be used ({error.strerror}): choose another --host or --port") from None

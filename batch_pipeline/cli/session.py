@@ -1,6 +1,6 @@
-"""Opens what commands work with: servers (configured or embedded), ledger, storage, and Dagster where it is needed.
+"""Opens servers (configured or embedded), ledger, storage and Dagster for commands.
 
-Heavy imports are inside functions, so that no command waits for what it does not use.
+Heavy imports are inside functions, so that no command waits for imports that it does not use.
 """
 
 from collections.abc import Iterator
@@ -22,15 +22,15 @@ if TYPE_CHECKING:
     from batch_pipeline.local.servers import LocalServers
     from batch_pipeline.system import System
 
-# SQLSTATEs where the tables are those of another version: undefined table, column, schema, function.
+# SQLSTATEs if the tables belong to another version: undefined table, column, schema, function.
 _OTHER_SCHEMA = ("42P01", "42703", "3F000", "42883")
 
 
 @contextmanager
 def servers(data_dir: Path, *, migrate: bool = False) -> "Iterator[LocalServers | None]":
-    """The servers that the settings name, else the embedded ones of ``data_dir``; with the newest schema.
+    """The servers in the settings, else the embedded servers of ``data_dir``, with the newest schema.
 
-    The schema of a configured database is upgraded only where ``migrate``: its operator decides when.
+    The schema of a configured database is upgraded only with ``migrate``, because its operator decides when.
     Raises SettingError and UnavailableError.
     """
     embedded = get_settings().database_url is None
@@ -71,9 +71,9 @@ def open_storage_too(data_dir: Path) -> "Iterator[System]":
 
 @contextmanager
 def open_workplace(data_dir: Path) -> "Iterator[tuple[System, DagsterInstance]]":
-    """The system and Dagster, to run batches in this process; reachable, and with the newest schema.
+    """The system and Dagster, to run batches in this process; checked, and with the newest schema.
 
-    Batches whose process was killed are failed first: on a machine without a daemon nothing else would do so.
+    Fails the batches of killed processes first, because without a daemon nothing else does.
     """
     with servers(data_dir, migrate=True), ExitStack() as stack:
         system = stack.enter_context(_system())
@@ -90,9 +90,9 @@ def open_workplace(data_dir: Path) -> "Iterator[tuple[System, DagsterInstance]]"
 
 @contextmanager
 def open_for_retention(data_dir: Path) -> "Iterator[tuple[System, DagsterInstance]]":
-    """The system and Dagster's instance as its other processes have it, including the output of runs.
+    """The system, and Dagster's instance as Dagster's own processes open it, with the output of runs.
 
-    It migrates no configured database. Raises SettingError where its schema is another version's.
+    Does not migrate a configured database. Raises SettingError if its schema belongs to another version.
     """
     with servers(data_dir) as local, ExitStack() as stack:
         system = stack.enter_context(_system())
@@ -119,7 +119,7 @@ def _system() -> "Iterator[System]":
 
 
 def check_tables(engine: "sa.Engine") -> None:
-    """Queries the ledger's tables: within `servers`, SettingError is raised where they are another version's."""
+    """Queries the ledger's tables. Within `servers`, raises SettingError if they belong to another version."""
     import sqlalchemy as sa
 
     from batch_pipeline.batches.tables import attempts, batches
@@ -131,20 +131,21 @@ def check_tables(engine: "sa.Engine") -> None:
 
 
 def require_running_system(data_dir: Path) -> None:
-    """Raises UnavailableError where the servers are embedded and no `up` runs, so that nothing would start a batch.
+    """Raises UnavailableError if the servers are embedded and no `up` is running, because nothing would start a batch.
 
-    With configured servers the batch is accepted, and starts once Dagster is back.
+    With configured servers the batch is accepted, and starts when Dagster runs.
     """
     from batch_pipeline.local.system import is_up
 
     if get_settings().database_url is None and not is_up(data_dir):
         raise UnavailableError(
-            "dagster", f"No local system runs in {data_dir}: start `batch-pipeline up`, or use `batch-pipeline run`."
+            "dagster",
+            f"No local system is running in {data_dir}: start `batch-pipeline up`, or use `batch-pipeline run`.",
         )
 
 
 def check_data_dir(data_dir: Path) -> None:
-    """Makes the folder. Raises SettingError where that fails."""
+    """Creates the folder. Raises SettingError if that fails."""
     from batch_pipeline.local.private_files import data_folder
 
     try:

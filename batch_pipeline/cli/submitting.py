@@ -1,4 +1,4 @@
-"""The command `submit`: a file becomes a batch of the running system."""
+"""The command `submit`: queues a file's batch in the running system."""
 
 import time
 from typing import TYPE_CHECKING, Annotated
@@ -76,7 +76,7 @@ def submit(
 
 
 def _wait(ledger: "Ledger", batch: "Batch", flags: str) -> "Batch":
-    """The batch once it has ended. An interrupt ends the waiting, but not the batch: it exits with 1."""
+    """Waits for the end of the batch and returns it. An interrupt stops only the waiting, and exits with 1."""
     from batch_pipeline.batches.states import FINAL
     from batch_pipeline.cli.progress import batch_progress
 
@@ -86,6 +86,6 @@ def _wait(ledger: "Ledger", batch: "Batch", flags: str) -> "Batch":
                 time.sleep(_POLL_SECONDS)
                 batch = ledger.get(batch.id)
     except KeyboardInterrupt:
-        say_error(f"Interrupted; the batch goes on: batch-pipeline show {batch.id}{flags}")
+        say_error(f"Interrupted; the batch continues: batch-pipeline show {batch.id}{flags}")
         raise typer.Exit(1) from None
     return batch

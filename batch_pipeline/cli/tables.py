@@ -25,12 +25,12 @@ STATUS_STYLES = {
     "pending": "dim",
 }
 _CELL_CHARACTERS = 120
-_WIDE = 130  # columns of a terminal in which a batch's name and counts fit, too
+_WIDE = 130  # columns of a terminal in which a batch's name and counts also fit
 
 
 @dataclass(frozen=True)
 class Rejection:
-    """One error of a rejected item, as errors.json has it."""
+    """One error of a rejected item in errors.json."""
 
     row: int
     code: str
@@ -52,7 +52,7 @@ def batch_view(batch: Batch, *, with_reason: bool = True) -> RenderableType:
 
 
 def batches_table(batches: Iterable[Batch], width: int, *, with_organization: bool = False) -> Table:
-    """One line per batch; a terminal of less than `_WIDE` columns has no room for name and counts."""
+    """One line per batch, without name and counts on a terminal of less than `_WIDE` columns."""
     wide = width >= _WIDE
     table = Table(box=SIMPLE, pad_edge=False)
     table.add_column("batch", no_wrap=True, min_width=28)
@@ -83,7 +83,7 @@ def batches_table(batches: Iterable[Batch], width: int, *, with_organization: bo
 
 
 def duration_seconds(batch: Batch) -> float:
-    """Seconds that the batch's phases and the writing of its artifacts took so far; waiting for its turn excluded."""
+    """Seconds of the phases and of writing artifacts so far, without waiting for the turn."""
     now = datetime.now(UTC).timestamp()
     running = [
         now - phase.started_at
@@ -95,7 +95,7 @@ def duration_seconds(batch: Batch) -> float:
 
 
 def age_text(age: timedelta) -> str:
-    """An age in its largest unit, as `--since` takes it: "5m", "3h", "12d"."""
+    """An age in its largest unit, in the form of `--since`: "5m", "3h", "12d"."""
     seconds = max(int(age.total_seconds()), 0)
     for unit, length in (("d", 86_400), ("h", 3_600), ("m", 60)):
         if seconds >= length:

@@ -234,9 +234,9 @@ def _parse_json(name: str, text: bytes) -> Any:
     try:
         return json.loads(text)
     except (json.JSONDecodeError, UnicodeDecodeError) as error:
-        message = f"{name} is no JSON: {error}."
+        message = f"{name} is not JSON: {error}."
     except RecursionError:
         message = f"{name} is nested too deep for options."
     except ValueError:  # Python's limit for integers, by default 4,300 digits
-        message = f"{name} has a number of too many digits."
+        message = f"{name} has a number with too many digits."
     raise RefusedError("invalid_options", message)

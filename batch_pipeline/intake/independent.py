@@ -44,13 +44,13 @@ def process_independently(
         except UnavailableError as error:
             if error.service != "storage":
                 raise
-            logger.warning("%s is left for the next time: %s", name_of(item), error.message)
+            logger.warning("%s is skipped until the next tick: %s", name_of(item), error.message)
             faults.append(error)
             refused += 1
             if not done and refused == REFUSED_AT_FIRST:
                 check_storage()
         except Exception as error:
-            logger.exception("%s is left for the next time, as something unforeseen went wrong", name_of(item))
+            logger.exception("%s is skipped until the next tick, because of an unexpected error", name_of(item))
             faults.append(error)
         else:
             if result is not None:

@@ -20,7 +20,7 @@ from batch_pipeline.storage.store import StoredObject
 from batch_pipeline.system import System
 
 EXPIRED = Reason(
-    "upload_expired", "No file came before the upload URL ran out: create a new batch, and upload to its URL in time."
+    "upload_expired", "No file arrived before the upload URL expired: create a new batch, and upload its file in time."
 )
 
 
@@ -119,10 +119,10 @@ def _attach_or_delete(system: System, found: StoredObject, batch_id: str) -> Bat
             return batch
         system.store.delete(target)  # the batch was cancelled during the copy
     if batch.arrival is not None:
-        why = f"Batch {batch_id} has its file already: another that came to its upload URL was not read and is removed."
+        why = f"Batch {batch_id} already has its file. Another file at its upload URL was deleted unread."
     else:
         when = f"{found.modified_at:%Y-%m-%d %H:%M:%S} UTC"
-        why = f"The file that came at {when} was too late, and is removed."
+        why = f"The file that arrived at {when} was too late, and is removed."
         system.ledger.add_to_reason(batch_id, why)
     system.store.delete(found.key)
     return Removed(batch_id, why)

@@ -1,1 +1,1 @@
-"""The embedded servers, and the whole local system made of them and Dagster."""
+"""The embedded servers, and the local system of these servers, Dagster and the API."""

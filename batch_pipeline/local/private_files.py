@@ -5,7 +5,7 @@ from pathlib import Path
 
 
 def private_folder(path: Path) -> Path:
-    """Makes the folder and its missing parents with mode 0700, and gives an existing one that mode. Returns it."""
+    """Creates the folder and its missing parents with mode 0700, or sets that mode. Returns the folder."""
     if not path.parent.exists():
         private_folder(path.parent)  # mkdir(parents=True) would give them the umask's mode
     path.mkdir(mode=0o700, exist_ok=True)
@@ -14,9 +14,9 @@ def private_folder(path: Path) -> Path:
 
 
 def data_folder(path: Path) -> Path:
-    """Makes a data directory where there is none; an existing one keeps its mode. Returns its absolute path.
+    """Creates a data directory unless it exists; an existing one keeps its mode. Returns its absolute path.
 
-    Root's PostgreSQL runs under another account, which has to pass through the folder: 0711 then, else 0700.
+    The mode is 0700; for root it is 0711, because root's PostgreSQL runs under another account.
     """
     path = path.resolve()
     path.mkdir(mode=0o711 if os.geteuid() == 0 else 0o700, parents=True, exist_ok=True)
@@ -29,7 +29,7 @@ def private_opener(path: str, flags: int) -> int:
 
 
 def write_private(path: Path, text: str) -> None:
-    """Writes the file, with mode 0600, in one step: a reader sees the old text or all of the new."""
+    """Writes the file, with mode 0600, atomically: a reader sees the old text or the whole new text."""
     unfinished = path.with_name(f".{path.name}.{os.getpid()}")
     with open(unfinished, "w", encoding="utf-8", opener=private_opener) as file:
         file.write(text)

@@ -1,6 +1,6 @@
 """Child processes that end with their parent, their log files, and lock files.
 
-Shared by the servers and the supervision; knows no single server.
+Servers and supervision use it. It does not depend on any of them.
 """
 
 import ctypes
@@ -29,7 +29,7 @@ _libc = ctypes.CDLL(None, use_errno=True) if sys.platform == "linux" else None
 
 @dataclass(frozen=True)
 class SystemUser:
-    """The account that a child runs as, by its numbers."""
+    """The account that a child runs as, as numbers."""
 
     name: str
     uid: int
@@ -45,10 +45,10 @@ def start_process(
     folder: Path | None = None,
     death_signal: signal.Signals = signal.SIGTERM,
 ) -> subprocess.Popen[bytes]:
-    """Starts ``command`` in a session of its own. Both outputs are appended to ``log``, which only its owner reads.
+    """Starts ``command`` in its own session. Both outputs are appended to ``log``, which only its owner can read.
 
-    A session of its own keeps a terminal's Ctrl-C from the child, so that its parent decides the order of stopping,
-    and lets `kill_group` reach all that the child starts. On Linux the kernel sends ``death_signal`` to the child
+    In its own session the child gets no Ctrl-C of the terminal, so the parent decides the order of stopping, and
+    `kill_group` reaches all processes that the child starts. On Linux the kernel sends ``death_signal`` to the child
     when the calling *thread* ends, also by SIGKILL: call this from a thread that lives as long as the child should.
     Files that the child creates are private unless it sets another mode itself.
     """
@@ -92,7 +92,7 @@ def stop_process(
     patience_seconds: float = 10.0,
     then: Sequence[signal.Signals] = (signal.SIGKILL,),
 ) -> None:
-    """Sends ``first`` and waits; then each of ``then`` in turn. Returns once the process has ended."""
+    """Sends ``first`` and waits, then each of ``then`` in turn. Returns when the process has ended."""
     for number in (first, *then):
         if process.poll() is not None:
             return
@@ -106,7 +106,7 @@ def stop_process(
 
 
 def kill_group(group: int) -> None:
-    """Sends SIGKILL to all processes of a group. Does nothing where none is left."""
+    """Sends SIGKILL to all processes of a group, if any are left."""
     with suppress(ProcessLookupError):
         os.killpg(group, signal.SIGKILL)
 
@@ -124,7 +124,7 @@ def end_leftovers(
 ) -> list[int]:
     """Ends processes that a killed owner left, and returns the ids of those that did not end.
 
-    Call it with the owner's lock held: then no other owner runs them.
+    The caller holds the owner's lock, so that no other owner runs them.
     """
     import psutil
 
@@ -148,7 +148,7 @@ def end_leftovers(
 
 
 def last_line(log: Path, about: str = "") -> str:
-    """The last line of a log that contains ``about``, else its last line that is not empty: for an error message."""
+    """The last line of a log that contains ``about``, else the last line that is not empty, for an error message."""
     if not log.exists():
         return ""
     with log.open("rb") as file:
@@ -161,7 +161,7 @@ def last_line(log: Path, about: str = "") -> str:
 class FileLock:
     """A lock that the kernel releases when its holder dies (``flock`` on a file that stays).
 
-    Each object is a holder of its own, also within one process. Child processes don't inherit it.
+    Each object is a separate holder, also within one process. Child processes don't inherit the lock.
     """
 
     def __init__(self, path: Path) -> None:
@@ -169,7 +169,7 @@ class FileLock:
         self._file: IO[bytes] | None = None
 
     def acquire(self, *, shared: bool = False) -> bool:
-        """Takes the lock, or changes its kind. Returns False where another holder prevents that; never waits."""
+        """Acquires the lock, or changes its kind. Returns False if another holder prevents that; never waits."""
         if self._file is None:
             self._file = open(os.open(self.path, os.O_RDWR | os.O_CREAT, 0o600), "r+b")  # noqa: SIM115
         try:

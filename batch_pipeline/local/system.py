@@ -1,6 +1,6 @@
 """The whole local system: the embedded servers and Dagster, as child processes of one command.
 
-A service more is one more entry in `_services`.
+To add a service, add it to `_services`.
 """
 
 import functools
@@ -34,7 +34,7 @@ __all__ = ["LocalServers", "LocalSystem", "connected", "embedded_servers", "is_u
 
 UP_LOCK = "up.lock"
 _WATCH_SECONDS = 0.25
-# What running batches get to end in. A chunk takes seconds; a retry does what is left.
+# Time for running batches to end. A chunk takes seconds, and a retry processes the rest.
 _RUNS_STOP_SECONDS = 30.0
 # PostgreSQL releases the locks of a killed process within milliseconds.
 _LOCKS_SECONDS = 5.0
@@ -48,8 +48,8 @@ class LocalSystem:
         dagster_url: address of the Dagster UI and its GraphQL.
         api_url: address of the HTTP API.
         api_key: a key of organization ``default``.
-        servers: the embedded servers; None where others are configured.
-        log_folder: where each service's output goes.
+        servers: the embedded servers; None if others are configured.
+        log_folder: folder of the services' logs.
     """
 
     dagster_url: str
@@ -63,12 +63,12 @@ class LocalSystem:
     def check(self) -> None:
         """Raises ServiceEndedError, one line, if any part of the system has ended."""
         if self.servers is not None and (ended := self.servers.ended()) is not None:
-            self.hurry()  # without its server no batch can end in order
+            self.hurry()  # without the server no batch can end in order
             raise ServiceEndedError(ended)
         self._supervisor.check()
 
     def hurry(self) -> None:
-        """From now on stopping waits for nothing. May be called from a signal handler."""
+        """Makes stopping kill instead of wait. May be called from a signal handler."""
         self._hurry.set()
 
 
@@ -78,11 +78,11 @@ def connected(
     *,
     start: Callable[[Path], AbstractContextManager[LocalServers]] = embedded_servers,
 ) -> Iterator[LocalServers | None]:
-    """Makes this process's settings lead to a database and a storage, until the block ends.
+    """Sets this process's database and storage until the block ends.
 
-    Those that BATCH_DATABASE_URL and BATCH_STORAGE_URL name (it yields None then), else the embedded servers of
-    ``data_dir``, by ``start``. ``os.environ`` gets what is missing, Dagster's variables included, and is restored at
-    the end. Raises SettingError if only one of the two variables is set, and what ``start`` raises.
+    BATCH_DATABASE_URL and BATCH_STORAGE_URL name them, and it yields None. Otherwise ``start`` gives the embedded
+    servers of ``data_dir``. Missing variables, including Dagster's, are added to ``os.environ`` and removed at the
+    end. Raises SettingError if only one of the two variables is set, and the errors of ``start``.
     """
     settings = get_settings()
     if (settings.database_url is None) != (settings.storage_url is None):
@@ -107,9 +107,9 @@ def local_system(
 ) -> Iterator[LocalSystem]:
     """Starts servers (unless configured), migrates, starts Dagster, and stops all of it in reverse order.
 
-    One runs at a time in a data directory. All ports are on 127.0.0.1. For the main thread. ``report`` gets a line for
-    each step, and every 2 s while a step takes longer. Raises SettingError where a port or the data directory is in
-    use, UnavailableError where a part doesn't start; each is one line.
+    Only one runs at a time in a data directory. All ports are on 127.0.0.1. For the main thread. ``report`` gets a line
+    for each step, and every 2 s while a step takes longer. Raises SettingError if a port or the data directory is in
+    use, UnavailableError if a part doesn't start; each is one line.
     """
     data_dir = data_folder(data_dir)
     log_folder = private_folder(data_dir / "logs")
@@ -154,11 +154,11 @@ def _workspace_file(code_server: Path) -> Path:
 
 
 def _services(code_server: Path, workspace: Path, data_dir: Path, *, port: int, api_port: int) -> Sequence[Service]:
-    """In the order of starting. They stop in reverse order, so that nothing starts runs while runs end."""
+    """The services in the order of starting. They stop in reverse order, so that nothing starts runs while runs end."""
     python = [sys.executable, "-m"]
     return (
         # One code server for both others: definitions are imported once. `dagster code-server` would add a proxy
-        # process in between. It listens on a socket because everyone on the machine could use a port.
+        # process in between. It listens on a socket, because every user of the machine could use a port.
         Service(
             "the code server",
             [
@@ -221,7 +221,7 @@ def _make_inbox_folders(servers: LocalServers) -> None:
 
 
 def _record_killed_batches() -> None:
-    """Ends the batches whose processes were killed, so that the ledger says so now and not at the next start."""
+    """Fails the batches of killed processes now, instead of at the next start."""
     from batch_pipeline.batches.queries import running_batches
     from batch_pipeline.database import create_engine
     from batch_pipeline.orchestration.instance import open_instance
@@ -255,7 +255,7 @@ def _environment(values: dict[str, str]) -> Iterator[None]:
 
 @contextmanager
 def _alone(data_dir: Path) -> Iterator[FileLock]:
-    """Yields the lock of the running local system. Its file gets the addresses, for whoever finds it locked."""
+    """Yields the lock of the running local system. Its file has the addresses for commands that find it locked."""
     # Two daemons on one Dagster instance would start each sensor's runs twice.
     lock = FileLock(data_dir / UP_LOCK)
     try:
@@ -272,7 +272,7 @@ def _alone(data_dir: Path) -> Iterator[FileLock]:
 
 @contextmanager
 def _code_server_socket(data_dir: Path) -> Iterator[Path]:
-    # mkdtemp closes it to others: whoever reaches the code server can make it run anything.
+    # mkdtemp closes it to other users, because a caller of the code server can make it run any code.
     room = SOCKET_PATH_BYTES - len("/socket-12345678/code-server")
     for leftover in data_dir.glob("socket-*"):
         shutil.rmtree(leftover)

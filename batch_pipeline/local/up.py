@@ -1,4 +1,4 @@
-"""`up`: runs the local system until a signal asks it to stop or a part of it ends."""
+"""`up`: runs the local system until a signal stops it or a part of it ends."""
 
 import signal
 import time
@@ -14,7 +14,7 @@ from batch_pipeline.local.system import LocalSystem, local_system
 from batch_pipeline.settings import get_settings
 
 _WATCH_SECONDS = 0.25
-# How often the inbox is searched for file names that S3 can't have.
+# Seconds between searches of the inbox for file names that S3 can't have.
 _INBOX_SECONDS = 5.0
 
 
@@ -27,10 +27,10 @@ def run_up(
     on_ready: Callable[[LocalSystem], None],
     report: Report,
 ) -> None:
-    """Runs the local system until SIGINT, SIGTERM or SIGHUP; ``on_ready`` is called once it answers.
+    """Runs the local system until SIGINT, SIGTERM or SIGHUP; ``on_ready`` is called when it answers.
 
-    Running batches get 30 s to end; a second signal kills them at once. Raises ServiceEndedError, after all is
-    stopped, if a part of the system ended; and as `local_system`.
+    Running batches have 30 s to end; a second signal kills them at once. If a part of the system ends, stops the rest
+    and raises ServiceEndedError. Raises the errors of `local_system`.
     """
     with _stop_signals() as stopping:
         try:
@@ -45,13 +45,13 @@ def run_up(
                         f"{error.message}. Everything was stopped: start `batch-pipeline up` again"
                     ) from None
                 finally:
-                    stopping.requested = True  # from now on a signal means haste
+                    stopping.requested = True  # from now on a signal kills instead of waiting
         except _StopRequested:
             return
 
 
 def _watch(system: LocalSystem, report: Report) -> None:
-    """Returns never: raises ServiceEndedError, or what a signal handler raises."""
+    """Never returns: raises ServiceEndedError, or the exception of a signal handler."""
     look_at_inbox = time.monotonic()
     while True:
         system.check()
@@ -63,7 +63,7 @@ def _watch(system: LocalSystem, report: Report) -> None:
 
 
 class _StopRequested(BaseException):
-    """A signal asks this process to stop. Not an Exception, so that no handler of errors catches it."""
+    """A signal stops this process. A BaseException, so that no `except Exception` catches it."""
 
 
 class _Stopping:

@@ -1,4 +1,4 @@
-"""The database's schema, step by step (Alembic). A new resource adds one module under `versions/`."""
+"""Migrations of the database's schema (Alembic). A new resource adds one module under `versions/`."""
 
 from pathlib import Path
 
@@ -9,18 +9,20 @@ from alembic.config import Config
 from batch_pipeline.database import create_engine
 from batch_pipeline.errors import SettingError
 
-MINIMUM_VERSION = 170_000  # as server_version_num: the collation pg_c_utf8, by which emails are compared
+MINIMUM_VERSION = (
+    170_000  # as server_version_num; the first version with the collation pg_c_utf8, which compares emails
+)
 
-# Any constant will do, as long as all processes that migrate one database use the same.
+# An arbitrary number, the same in all processes that migrate one database.
 _MIGRATION_LOCK = 4_021_962_775_312
 
 
 def upgrade(database_url: str, revision: str = "head") -> None:
-    """Brings the database to the newest schema, or to an earlier revision of it.
+    """Upgrades the database to the newest schema, or to the given revision.
 
-    Safe to call at once from several processes, and again.
+    Idempotent. Several processes can call it at the same time.
 
-    Raises UnavailableError where the database can't be reached, SettingError where its PostgreSQL is too old.
+    Raises UnavailableError if the database can't be reached, SettingError if its PostgreSQL is too old.
     """
     config = Config()
     config.set_main_option("script_location", str(Path(__file__).parent))
@@ -31,7 +33,7 @@ def upgrade(database_url: str, revision: str = "head") -> None:
             connection.commit()
             try:
                 _check_version(connection)
-                connection.commit()  # Alembic commits only a transaction that it began itself
+                connection.commit()  # Alembic commits only transactions that it began
                 config.attributes["connection"] = connection
                 command.upgrade(config, revision)
             finally:
@@ -46,6 +48,6 @@ def _check_version(connection: sa.Connection) -> None:
     version = int(connection.exec_driver_sql("SHOW server_version_num").scalar_one())
     if version < MINIMUM_VERSION:
         raise SettingError(
-            f"BATCH_DATABASE_URL names PostgreSQL {version // 10_000}: "
-            f"version {MINIMUM_VERSION // 10_000} or newer is needed"
+            f"BATCH_DATABASE_URL leads to PostgreSQL {version // 10_000}: "
+            f"use version {MINIMUM_VERSION // 10_000} or newer"
         )

@@ -20,7 +20,7 @@ class ForkingApiServer(server.DagsterApiServer):
 
     def __init__(self, *arguments: Any, **named: Any) -> None:
         super().__init__(*arguments, **named)
-        self._mp_ctx = fork_context()  # type: ignore[assignment] # as good as the one that spawns
+        self._mp_ctx = fork_context()  # type: ignore[assignment] # a fork context has the same methods
         forkserver.ensure_running()  # it imports while this process loads the definitions
 
 

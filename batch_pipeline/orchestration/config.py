@@ -15,7 +15,7 @@ from batch_pipeline.batches.organizations import DEFAULT_ORGANIZATION
 from batch_pipeline.orchestration import tags
 from batch_pipeline.records.registry import RESOURCES
 
-# The Launchpad takes the NAME of an enum's member, so names equal values.
+# The Launchpad takes the NAME of an enum's member, so names equal values. mypy wants the members as literals.
 ResourceName = Enum("ResourceName", {name: name for name in RESOURCES})  # type: ignore[misc]
 
 

@@ -63,7 +63,7 @@ def _end_if_live(system: System, batch: Batch, *, interrupted: bool) -> Batch:
         return batch
     if interrupted:
         return system.ledger.end(batch.id, BatchStatus.failed, cancelled_reason)
-    reason = Reason("internal_error", "The batch's run ended outside its ops: the run's log says more.")
+    reason = Reason("internal_error", "The batch's run ended outside its ops: see the run's log.")
     return system.ledger.end(batch.id, BatchStatus.failed, reason)
 
 

@@ -1,7 +1,7 @@
 """Processes that begin in milliseconds: a fork server has imported all that a run needs, and forks them.
 
 A new interpreter imports for seconds. The fork server has no thread and no connection that a fork would share or miss.
-Each process that uses it has a fork server of its own, which ends with it.
+Each process that uses it has its own fork server, which ends with the process.
 """
 
 import logging

@@ -128,7 +128,7 @@ def _check_database() -> None:
         engine.connect().close()
     except (sa.exc.ArgumentError, ValueError):  # their texts repeat the URL with the password
         raise SettingError(
-            "DAGSTER_POSTGRES_URL is no URL that SQLAlchemy can read: give postgresql+psycopg2://user@host/name"
+            "DAGSTER_POSTGRES_URL is not a valid SQLAlchemy URL: give postgresql+psycopg2://user@host/name"
         ) from None
     except sa.exc.OperationalError as error:
         cause = " ".join(str(error.orig).split())

@@ -53,10 +53,12 @@ class Launcher:
         except (httpx.HTTPError, ValueError, KeyError, TypeError) as error:
             with self._lock:
                 self._paused_until = time.monotonic() + PAUSE_SECONDS
-            logger.warning("Dagster did not take batch %s (%s): the sensor will.", batch.id, type(error).__name__)
+            logger.warning(
+                "Dagster did not launch batch %s (%s): the sensor launches it.", batch.id, type(error).__name__
+            )
             return False
         if result != "LaunchRunSuccess":
-            logger.warning("Dagster did not take batch %s (%s): the sensor will.", batch.id, result)
+            logger.warning("Dagster did not launch batch %s (%s): the sensor launches it.", batch.id, result)
         return bool(result == "LaunchRunSuccess")
 
     def close(self) -> None:

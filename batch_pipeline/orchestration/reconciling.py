@@ -41,33 +41,35 @@ OVERLAP = timedelta(minutes=5)
 # Final statuses of runs that never began their batch.
 ENDED_BADLY = [DagsterRunStatus.FAILURE, DagsterRunStatus.CANCELED]
 # Runs that Dagster believes to be running. Queued runs are left to Dagster.
-GOING_ON = [DagsterRunStatus.STARTING, DagsterRunStatus.STARTED, DagsterRunStatus.CANCELING]
+UNFINISHED = [DagsterRunStatus.STARTING, DagsterRunStatus.STARTED, DagsterRunStatus.CANCELING]
 # Runs whose process has started. Dagster's run monitoring ends runs that stay STARTING, after its own time-out.
 STARTED = [DagsterRunStatus.STARTED, DagsterRunStatus.CANCELING]
 
 LOST_WORKER = Reason(
     "worker_lost",
-    "The process that ran the batch ended without a word (killed, or its machine is gone). "
-    "What was written stays; a retry does the rest.",
+    "The process that ran the batch ended without recording a reason: it was killed, or its machine is gone. "
+    "Written records stay. Retry the batch to process the rest.",
 )
 
-RUN_DELETED = Reason("run_deleted", "The batch's run was deleted in Dagster while it was going on: retry the batch.")
+RUN_DELETED = Reason("run_deleted", "The batch's run was deleted in Dagster while it was running: retry the batch.")
 RUN_FAILED = Reason(
     "run_failed",
-    "Dagster gave the run up as failed while it was going on: see the run's log. What was written stays; a retry does "
-    "the rest.",
+    "Dagster marked the run as failed while it was running: see the run's log. Written records stay. Retry the batch "
+    "to process the rest.",
 )
-CALLER_LOST = Reason("never_started", "The process that was to run the batch ended before it began: retry the batch.")
+CALLER_LOST = Reason(
+    "never_started", "The process that should run the batch ended before the run began: retry the batch."
+)
 WITHOUT_PAYLOAD = Reason(
     "never_started", "The process that made the batch ended before its payload was recorded: send the payload again."
 )
-CANCELLED_AWAITING_FILE = Reason("cancelled", "The batch was cancelled before its file came: create a new batch.")
+CANCELLED_AWAITING_FILE = Reason("cancelled", "The batch was cancelled before its file arrived: create a new batch.")
 CANCELLED_BEFORE = Reason("cancelled", "The batch's run was cancelled before it began: retry the batch.")
 FAILED_BEFORE = Reason(
     "never_started", "The batch's run ended before its first step began: see the run's log, then retry."
 )
 OVERDUE = Reason(
-    "timed_out", "The batch took longer than its timeout_seconds and did not stop by itself; a retry does the rest."
+    "timed_out", "The batch took longer than its timeout_seconds and did not stop by itself. Retry it for the rest."
 )
 OVERDUE_SECONDS = 60.0  # after the time-out: an attempt normally stops itself; this ends one that is stuck
 
@@ -178,7 +180,7 @@ def _end_leftover_runs(system: System, instance: DagsterInstance, connection: Co
 
     A process that is killed after its last write to the ledger and before its last event in Dagster leaves such a run.
     """
-    for listed in instance.get_runs(RunsFilter(job_name=tags.JOB_NAME, statuses=GOING_ON)):
+    for listed in instance.get_runs(RunsFilter(job_name=tags.JOB_NAME, statuses=UNFINISHED)):
         batch = system.ledger.of_run(listed.run_id)
         if batch is None or is_owned(connection, batch.id):
             continue
@@ -189,7 +191,7 @@ def _end_leftover_runs(system: System, instance: DagsterInstance, connection: Co
         run = instance.get_run_by_id(listed.run_id)
         if run is None or run.is_finished:
             continue
-        message = "The run's process ended before it could say so."
+        message = "The run's process ended before it reported the end of the run."
         cancelled = batch.reason is not None and batch.reason.code == "cancelled"
         if is_newest and batch.status == BatchStatus.completed:
             succeeded = DagsterEvent(DagsterEventType.RUN_SUCCESS.value, run.job_name, message=message)

@@ -26,7 +26,7 @@ def batch_id_of_run(context: OpExecutionContext, system: System) -> str:
     """
     batch = _known_batch(context, system)
     if batch is None:
-        message = "The ledger knows no batch of this run, nor of the one that it re-executes: re-execute all of it."
+        message = "The ledger has no batch for this run or for the run that it re-executes: re-execute the whole run."
         raise Failure(message, metadata={"code": "unknown_run"}, allow_retries=False)
     return batch.id
 
@@ -58,7 +58,7 @@ def resolve_batch(context: OpExecutionContext, config: BatchConfig, system: Syst
 
 
 def _known_batch(context: OpExecutionContext, system: System) -> Batch | None:
-    """The batch of which this run, or a run that it re-executes, is an attempt."""
+    """The batch that this run, or a run that it re-executes, is an attempt at."""
     run = context.run
     for run_id in (run.run_id, run.parent_run_id, run.root_run_id):
         batch = system.ledger.of_run(run_id) if run_id else None
@@ -84,7 +84,7 @@ def _from_launchpad(config: BatchConfig, system: System) -> Batch:
         ):
             raise RefusedError(
                 "wrong_folder",
-                f"{key} lies in the inbox of something else than {config.action.value} of {resource} for "
+                f"{key} is not in the inbox of {config.action.value} of {resource} for "
                 f"{organization.id}: correct the config, or move the file.",
             )
         batch = inbox.take_in_one(system, found, {organization.id}, starter=Starter.caller, options_override=options)

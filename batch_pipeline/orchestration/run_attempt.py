@@ -84,7 +84,7 @@ def _status_and_reason(error: Exception, attempt: Attempt | None) -> tuple[Batch
     if is_disk_full(error):
         return BatchStatus.failed, Reason.of(DiskFullError())
     kind = type(error).__name__
-    message = f"An unexpected error ({kind}) ended the batch: its run's log says more."
+    message = f"An unexpected error ({kind}) ended the batch: see its run's log."
     return BatchStatus.failed, Reason("internal_error", message)
 
 
@@ -139,7 +139,10 @@ def _statement_error(error: object, state: str) -> str:
 
 def cancelled_reason(done: int) -> Reason:
     """The reason of a batch whose run was cancelled after `done` items were processed."""
-    return Reason(CANCELLED, f"The run was cancelled after {done:,} items had been processed; a retry does the rest.")
+    return Reason(
+        CANCELLED,
+        f"The run was cancelled after {done:,} items had been processed. Retry the batch to process the rest.",
+    )
 
 
 def follow_cancelling(context: OpExecutionContext, batch: Batch) -> None:

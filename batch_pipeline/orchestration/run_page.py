@@ -229,13 +229,13 @@ _HEADER_MESSAGES = {
     "duplicate_headers": "The header names a column more than once",
 }
 _NEXT_STEPS = {
-    "gave_way": "Nothing: another run of the batch follows by itself.",
-    "superseded": "Nothing: the batch goes on, or has ended, without this run.",
+    "gave_way": "Nothing: Dagster starts another run of the batch.",
+    "superseded": "Nothing: a newer run has the batch, or the batch has ended.",
     "disk_full": "Make room on the disk that the reason names. Then re-execute this run from failure.",
-    "batch_busy": "Wait for the run that is at work on the batch, or cancel the batch.",
+    "batch_busy": "Wait for the run that is working on the batch, or cancel the batch.",
     "batch_expired": "Create a new batch, and upload its file in time.",
     "pruned": "Send the upload again: its files are gone.",
-    "internal_error": "Report it, with this run's log. Once it is mended, re-execute this run from failure.",
+    "internal_error": "Report it, with this run's log. Once it is fixed, re-execute this run from failure.",
 }
 
 
@@ -252,7 +252,7 @@ def failure_of(error: BatchError, system: System, batch_id: str) -> Failure:
         shown |= {**failure_metadata(system, batch), **artifact_metadata(system, batch)}
         shown.pop("reason", None)  # the phase's reason is the batch's, which may quote values
     except (UnavailableError, NotFoundError, psycopg.Error, DBAPIError):
-        shown["incomplete"] = MetadataValue.text("The ledger could not be asked for more.")
+        shown["incomplete"] = MetadataValue.text("The ledger can't be reached, so the batch is not shown.")
     return Failure(message, metadata=shown, allow_retries=False)
 
 
@@ -297,10 +297,10 @@ def what_to_do(batch: Batch, code: str) -> str:
     """The operator's next step after a run that failed with this code."""
     retry = f"`batch-pipeline retry {batch.id}`"
     if batch.reason is not None and batch.reason.code == CANCELLED:
-        return f"If the rest is wanted, re-execute all of this run, or {retry}: what is done is not done again."
+        return f"If the rest is wanted, re-execute all of this run, or {retry}: finished work is not repeated."
     if code in _NEXT_STEPS:
         return _NEXT_STEPS[code]
     if batch.is_refused:
         where = f" (`batch-pipeline errors {batch.id}` lists the errors of each item)"
         return f"Correct the upload{where if batch.has_errors_file else ''} and send it again."
-    return f"Once the cause is gone, re-execute this run from failure, or {retry}: what is done is not done again."
+    return f"Once the cause is gone, re-execute this run from failure, or {retry}: finished work is not repeated."

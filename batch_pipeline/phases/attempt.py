@@ -136,7 +136,7 @@ class Attempt:
         return TimedOutError(
             "timed_out",
             f"The batch took longer than {self.timeout_seconds:,} seconds (timeout_seconds). What was written "
-            "stays; a retry goes on from there.",
+            "stays. Retry the batch to process the rest.",
         )
 
     def waited(self, seconds: float) -> None:

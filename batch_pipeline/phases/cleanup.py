@@ -45,8 +45,8 @@ def _nothing_to_do(attempt: Attempt) -> str | None:
     unidentified = attempt.batch.facts.unidentified
     if unidentified:
         return (
-            f"unidentified_items: {unidentified:,} rejected items carry no readable key, so nobody knows which "
-            "records they mean, and none was deleted; correct them and upload the whole again"
+            f"unidentified_items: {unidentified:,} rejected items have no readable key, so it is unknown "
+            "which records they identify, and no record was deleted. Correct them and upload the whole file again"
         )
     return None
 

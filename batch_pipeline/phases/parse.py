@@ -106,7 +106,7 @@ def _check_columns(attempt: Attempt, payload: Payload) -> None:
     if payload.is_errors_file and attempt.action is Action.overwrite:
         raise RefusedError(
             "errors_file_in_overwrite",
-            "The file is an errors file (it has a _row column), so it is not the whole of the records: "
+            "The file is an errors file (it has a _row column), so it does not have all records: "
             "upload it for merge, or remove its columns that begin with _.",
         )
     if not payload.is_flat:

@@ -98,7 +98,7 @@ def require_valid_items(attempt: Attempt, accepted: int) -> None:
     attempt.system.ledger.update(attempt.batch.id, attempt.run_id, has_errors_file=True)
     raise RefusedError(
         "no_valid_items",
-        f"None of the {items:,} items is valid, so nothing was written: the errors file says what is wrong with each.",
+        f"None of the {items:,} items is valid, so nothing was written: the errors file has the errors of each.",
     )
 
 

@@ -29,7 +29,7 @@ def turn_of(attempt: Attempt) -> Iterator[Turn]:
     def check() -> None:
         attempt.refresh()
         if time.time() - began >= LONG_WAIT_SECONDS:
-            attempt.announce(PhaseName.processing, "waits for its turn: a batch of the same records that came first")
+            attempt.announce(PhaseName.processing, "waits for its turn, after an earlier batch of the same records")
 
     with take_turn(attempt.system.database_url, attempt.batch, check=check, may_yield=attempt.has_slot) as turn:
         waited_seconds = time.time() - began

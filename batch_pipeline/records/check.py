@@ -122,7 +122,7 @@ class RowRules:
         for name in [name for name in cells if not self.resource.knows(name)]:
             column = cells.pop(name)
             carried = pc.indices_nonzero(pc.is_valid(column.raw))
-            expectation = "is no field of this resource: remove or rename it"
+            expectation = "is not a field of this resource: remove or rename it"
             found.add(carried, "unknown_field", name, expectation, column.raw.take(carried))
 
     def _of_right_kind(self, name: str, cells: Cells, found: "_Findings") -> Cells:

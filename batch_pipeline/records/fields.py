@@ -120,7 +120,7 @@ class Email(Field):
 
     def complaints(self, context: RuleContext) -> Mapping[Refusal, Complaint]:
         """Not an address."""
-        expectation = "is no valid email address: write it as name@example.com"
+        expectation = "is not a valid email address: write it as name@example.com"
         return {Refusal.FORMAT: Complaint("invalid_format", expectation)}
 
 
@@ -134,7 +134,9 @@ class Phone(Field):
 
     def complaints(self, context: RuleContext) -> Mapping[Refusal, Complaint]:
         """Not a valid number."""
-        expectation = f"is no valid phone number: write it as +14155550132, or as it is dialled within {context.region}"
+        expectation = (
+            f"is not a valid phone number: write it as +14155550132, or as it is dialled within {context.region}"
+        )
         return {Refusal.FORMAT: Complaint("invalid_format", expectation)}
 
 

@@ -89,7 +89,7 @@ class Elsewhere:
     def malformed(self) -> str:
         """Error text for a text that has not the form of these ids."""
         return (
-            f"is no such id: where {self.field} is {self.value}, give {self.prefix} and 1 to "
+            f"is not an id of this kind: where {self.field} is {self.value}, give {self.prefix} and 1 to "
             f"{REFERENCE_ID_MAX_CHARACTERS} letters, digits, - or _"
         )
 

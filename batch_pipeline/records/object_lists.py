@@ -83,7 +83,11 @@ class ObjectList(ListField):
         where = np.array(items, np.int64), np.array(places, np.int64)
         unknown, names, shown = columns.unknown()
         at_elements(self.name, *where, add_errors)(
-            unknown, "unknown_field", names, f"is no field of it: use {', '.join(key.name for key in self.keys)}", shown
+            unknown,
+            "unknown_field",
+            names,
+            f"is not a field of it: use {', '.join(key.name for key in self.keys)}",
+            shown,
         )
         return self._judged(where, columns.cells(len(items)), count, context, add_errors)
 

@@ -67,7 +67,7 @@ class KeyedObject(Nested):
             items,
             "unknown_field",
             pc.binary_join_element_wise(self.name, names, "."),
-            f"is no field of {self.name}: it has {', '.join(key.name for key in self.keys)}",
+            f"is not a field of {self.name}: it has {', '.join(key.name for key in self.keys)}",
             shown,
         )
 

@@ -93,5 +93,5 @@ class MarkedMembers(References):
 
     @property
     def not_a_member(self) -> str:
-        """Error text for a reference to a record that would not be a member."""
-        return f"is none of the {self.of} that there would be"
+        """Error text for a reference to a record that is not a member after the batch."""
+        return f"is not among the {self.of} that the record gets"

@@ -71,7 +71,7 @@ def record_id(prefix: str) -> Rule:
     """The form of an id that this system made."""
     return Rule(
         "id_malformed",
-        f"is no id of this resource: ids are {prefix} and 22 letters and digits, made by this system",
+        f"is not an id of this resource: ids are {prefix} and 22 letters and digits, made by this system",
         lambda texts: are_record_ids(texts, prefix),
     )
 
@@ -80,7 +80,7 @@ def foreign_id(prefix: str) -> Rule:
     """The form of an id of something that another system keeps."""
     return Rule(
         "id_malformed",
-        f"is no such id: it must be {prefix} and 1 to 64 letters, digits, - or _",
+        f"is not an id of this kind: it must be {prefix} and 1 to 64 letters, digits, - or _",
         lambda texts: are_reference_ids(texts, prefix),
     )
 

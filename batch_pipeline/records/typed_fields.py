@@ -39,7 +39,7 @@ class Money(Field):
     def complaints(self, context: RuleContext) -> Mapping[Refusal, Complaint]:
         """Not an amount, or one that can't be stored."""
         return {
-            Refusal.FORMAT: Complaint("invalid_format", "is no amount: write it as 1250.00"),
+            Refusal.FORMAT: Complaint("invalid_format", "is not an amount: write it as 1250.00"),
             Refusal.PLACES: Complaint("invalid_format", "has more than two decimal places"),
             Refusal.RANGE: Complaint("out_of_range", "must be 0 or more, and less than 10^15"),
         }
@@ -55,7 +55,7 @@ class Currency(Field):
 
     def complaints(self, context: RuleContext) -> Mapping[Refusal, Complaint]:
         """Not a currency code."""
-        expectation = "is no currency: give a code of ISO 4217, such as usd"
+        expectation = "is not a currency: use an ISO 4217 code, for example usd"
         return {Refusal.FORMAT: Complaint("not_allowed", expectation)}
 
 
@@ -73,7 +73,7 @@ class Moment(Field):
 
     def complaints(self, context: RuleContext) -> Mapping[Refusal, Complaint]:
         """Not a time, or one that can't be stored."""
-        expectation = "is no time: write it as 2026-01-31T12:30:00Z, with another offset, or as epoch seconds"
+        expectation = "is not a time: write it as 2026-01-31T12:30:00Z, with another offset, or as epoch seconds"
         return {
             Refusal.FORMAT: Complaint("invalid_format", expectation),
             Refusal.PLACES: Complaint("invalid_format", "is more exact than a microsecond"),
@@ -93,7 +93,7 @@ class Url(Field):
         """Not a URL, or too long."""
         return {
             Refusal.TOO_LONG: Complaint("too_long", f"is longer than {URL_MAX_CHARACTERS:,} characters"),
-            Refusal.FORMAT: Complaint("invalid_format", "is no URL: write it as https://example.com/path"),
+            Refusal.FORMAT: Complaint("invalid_format", "is not a URL: write it as https://example.com/path"),
         }
 
 
@@ -109,7 +109,7 @@ class _Number(Field):
     def complaints(self, context: RuleContext) -> Mapping[Refusal, Complaint]:
         """Not a number, or out of range."""
         return {
-            Refusal.FORMAT: Complaint("invalid_format", "is no number: write it as 12.5"),
+            Refusal.FORMAT: Complaint("invalid_format", "is not a number: write it as 12.5"),
             Refusal.PLACES: Complaint("invalid_format", "has more than 20 decimal places"),
             Refusal.RANGE: Complaint("out_of_range", self.range_expectation),
         }

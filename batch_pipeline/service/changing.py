@@ -12,7 +12,7 @@ from batch_pipeline.service.creating import Caller, launch
 
 
 async def find_batch(service: Service, caller: Caller, batch_id: str) -> Batch:
-    """The caller's batch. Raises NotFoundError, also for another organization's and for text that is no id.
+    """The caller's batch. Raises NotFoundError, also for another organization's and for text that is not an id.
 
     Also for batches of inbox folders that name no known resource or action: only the operator sees those.
     """
@@ -30,7 +30,7 @@ async def cancel(service: Service, caller: Caller, batch_id: str) -> Batch:
 
 
 async def retry(service: Service, caller: Caller, batch_id: str) -> Batch:
-    """Lets a failed or timed-out batch run again; one that awaits its re-run already does so once.
+    """Requests a re-run of a failed or timed-out batch. Changes nothing if the re-run is already requested.
 
     Raises NotFoundError and StateError (`not_rerunnable`, `nothing_to_rerun`).
     """

@@ -46,7 +46,7 @@ class Service:
         return await to_thread.run_sync(partial(function, *args, **kwargs), limiter=self._threads)
 
     async def finish(self, work: Coroutine[Any, Any, T]) -> T:
-        """Awaits the work. If the caller is cancelled the work goes on; `open_service` waits for its end."""
+        """Awaits the work. If the caller is cancelled, the work continues, and `open_service` waits for its end."""
         task = asyncio.create_task(work)
         self._started.add(task)
         task.add_done_callback(self._started.discard)

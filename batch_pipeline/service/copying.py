@@ -1,4 +1,4 @@
-"""Makes the copies of large uploads in the background, in a process of its own."""
+"""Makes the copies of large uploads in the background, in a separate process."""
 
 import logging
 from concurrent.futures import Future, ProcessPoolExecutor
@@ -11,7 +11,7 @@ logger = logging.getLogger(__name__)
 
 
 class Copier:
-    """Makes the copies of one upload after the other, each once however often they are requested meanwhile.
+    """Makes the copies of one upload at a time. Requests for copies that are waiting or in progress are ignored.
 
     Copies that were not made when it closes are made when they are requested again.
     """

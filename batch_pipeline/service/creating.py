@@ -190,7 +190,10 @@ async def _run(service: Service, worker: Worker, batch: Batch) -> Batch:
         return await service.in_thread(ledger.end, batch.id, BatchStatus.failed, LOST_WORKER)
     ended = await service.in_thread(ledger.get, batch.id)
     if ended.status not in FINAL:
-        reason = Reason("internal_error", "The batch's run ended without a word: see the log of the API.")
+        reason = Reason(
+            "internal_error",
+            "The batch's run ended without recording a result: see the log of the API, then retry the batch.",
+        )
         ended = await service.in_thread(ledger.end, batch.id, BatchStatus.failed, reason)
     return ended
 

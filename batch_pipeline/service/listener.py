@@ -1,4 +1,4 @@
-"""Waits for changes of a batch's status: PostgreSQL notifies (LISTEN, NOTIFY), so that nobody has to poll."""
+"""Waits for changes of a batch's status: PostgreSQL notifies (LISTEN, NOTIFY), so that callers need not poll."""
 
 import asyncio
 import logging
@@ -14,7 +14,7 @@ logger = logging.getLogger(__name__)
 
 CHANNEL = "batch_status"
 RECONNECT_SECONDS = 2.0
-# A notification is lost while there is no connection, so whoever waits polls as well, less and less often.
+# A notification is lost while there is no connection. So callers also poll, with growing intervals.
 FIRST_POLL_SECONDS = 0.5
 LAST_POLL_SECONDS = 5.0
 

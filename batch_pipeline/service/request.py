@@ -19,7 +19,7 @@ from batch_pipeline.records.registry import RESOURCES, check_action
 from batch_pipeline.service.payload import blocks, without_escapes
 from batch_pipeline.settings import MIB
 
-# Bounds memory: each entry of a member can be wrong, and each error is an object with a text of its own.
+# Bounds memory: each entry of a member can be wrong, and each error is an object with its own text.
 MOST_OPTION_BYTES = MIB
 _MOST_MEMBERS = MOST_OPTION_BYTES // len('"":0,')
 _MOST_ERRORS = 100
@@ -31,11 +31,11 @@ _Model = TypeVar("_Model", bound=BaseModel)
 
 
 class MalformedError(BatchError):
-    """The body is no JSON."""
+    """The body is not JSON."""
 
 
 def check_resource(name: str) -> str:
-    """The name, if there is such a resource. Raises ValueError."""
+    """The name of a known resource. Raises ValueError."""
     if name not in RESOURCES:
         raise ValueError(f"there is no {name[:100]!r}; known are {', '.join(RESOURCES)}")
     return name
@@ -52,8 +52,8 @@ class BatchRequest(BatchOptions):
     action: Action = Field(description="What to do with them; which are available depends on the resource")
     mode: Mode = Field(
         Mode.mixed,
-        description="`sync`: the answer is the final batch. `mixed`: the answer comes once the items are validated, "
-        "and processing goes on",
+        description="`sync`: the answer is the final batch. `mixed`: the answer comes once the items are validated; "
+        "processing continues",
     )
 
     @field_validator("timeout_seconds", mode="before")
@@ -116,7 +116,7 @@ def _decode_members(text: memoryview) -> list[tuple[str, memoryview]]:
 
 
 def _decode(text: memoryview) -> list[tuple[str, memoryview]]:
-    """As `_decode_members`. Raises msgspec.DecodeError as well, for text that is no JSON or has lone surrogates."""
+    """As `_decode_members`. Raises msgspec.DecodeError as well, for text that is not JSON or has lone surrogates."""
     count = 0
 
     def named(_: type, name: Any) -> _Name:
@@ -155,7 +155,7 @@ def _check_encoding(body: memoryview) -> None:
 
 
 def _malformed(fault: str) -> MalformedError:
-    return MalformedError("malformed_json", f"The body is no JSON: {fault}.")
+    return MalformedError("malformed_json", f"The body is not JSON: {fault}.")
 
 
 def _too_many_options() -> TooLargeError:

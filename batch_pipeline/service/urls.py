@@ -15,7 +15,7 @@ ARTIFACTS = ("upload_csv", "upload_json", "errors_csv", "errors_json", "result_j
 
 
 def download_urls(service: Service, batch: Batch, wanted: Iterable[str]) -> dict[str, str | None]:
-    """The URL of each wanted artifact; None where the batch has no such file. Raises UnavailableError.
+    """The URL of each wanted artifact; None for a file that the batch does not have. Raises UnavailableError.
 
     The first request for a copy of a large upload starts to make its copies; their URLs are None until they exist.
     """

@@ -123,4 +123,4 @@ def test_ctrl_c_while_the_program_is_imported_ends_in_a_line() -> None:
     )
     ended = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=False)
     assert (ended.returncode, ended.stdout) == (1, "")
-    assert ended.stderr == "error: Interrupted before it was done: give the command again.\n"
+    assert ended.stderr == "error: Interrupted before the end: run the command again.\n"

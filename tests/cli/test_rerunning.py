@@ -144,7 +144,7 @@ def test_ctrl_c_ends_the_batch_at_work_and_leaves_the_next_as_it_was(
 
     assert ended.returncode == 1
     assert [(batch["id"], batch["reason"]["code"]) for batch in json.loads(ended.stdout)] == [(first, "cancelled")]
-    assert "1 of 2 batches were left" in ended.stderr
+    assert "1 of 2 batches were not run" in ended.stderr
     assert (ledger.get(second).status, ledger.get(second).attempts) == ("failed", 0)
 
 

@@ -91,7 +91,7 @@ WRONG_SIDECARS = {
     "half a pair in a header": (b'{"column_mapping": {"name": "\\ud800"}}', "column_mapping: has half a surrogate"),
     "NUL": (b'{"properties": {"no\\u0000tes": "a"}}', "properties: has a NUL"),
     "unknown, half a pair": (b'{"\\ud800": 1}', "unable to parse"),
-    "unknown, NUL": (b'{"\\u0000": 1}', r"\x00: is no option"),
+    "unknown, NUL": (b'{"\\u0000": 1}', r"\x00: is not an option"),
     "many": (b"{" + b",".join(b'"a%d": 1' % number for number in range(50_000)) + b"}", "and 49,990 more"),
     "large": (b"{}" + b" " * 1_048_575, "has 1,048,577 bytes, the limit is 1,048,576 (BATCH_MAX_SIDECAR_BYTES)"),
 }

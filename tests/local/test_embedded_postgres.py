@@ -7,6 +7,7 @@ import subprocess
 import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import LiteralString
 
 import psutil
 import psycopg
@@ -26,9 +27,9 @@ def postgres(data_dir: Path) -> Iterator[EmbeddedPostgres]:
     server.stop()
 
 
-def fetch(url: str, query: str) -> object:
+def fetch(url: str, query: LiteralString) -> object:
     with psycopg.connect(url) as connection:
-        row = connection.execute(query).fetchone()  # type: ignore[arg-type]
+        row = connection.execute(query).fetchone()
     assert row is not None
     return row[0]
 

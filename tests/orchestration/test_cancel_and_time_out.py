@@ -313,7 +313,7 @@ def test_a_file_that_came_before_its_batch_was_cancelled_is_kept_and_a_retry_has
     system.store.write(keys.requested(batch.id), PEOPLE)
     cancelled = cancel_batch(system, instance, batch.id)
     assert _code(cancelled) == ("failed", "cancelled")
-    assert "a retry does the rest" in str(cancelled.reason)
+    assert "Retry the batch to process the rest" in str(cancelled.reason)
     done = execute_batch(system, instance, system.ledger.request_rerun(batch.id, Starter.caller))
     assert (done.status, done.stats.created) == ("completed", ROWS)
 
@@ -325,5 +325,5 @@ def test_a_batch_that_was_cancelled_before_a_file_came_says_that_it_can_not_be_r
     cancelled = cancel_batch(system, instance, batch.id)
     assert _code(cancelled) == ("failed", "cancelled")
     assert "create a new batch" in str(cancelled.reason)
-    with pytest.raises(StateError, match="never had a payload"):
+    with pytest.raises(StateError, match="has no payload"):
         system.ledger.request_rerun(batch.id, Starter.caller)

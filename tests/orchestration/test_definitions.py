@@ -44,7 +44,7 @@ def test_the_job_the_sensors_and_the_assets_have_the_names_that_others_rely_on()
 
 
 def test_the_launchpad_offers_every_option_with_its_default_and_a_description() -> None:
-    schema = BatchConfig.to_config_schema().as_field().config_type.fields  # type: ignore[attr-defined]
+    schema = BatchConfig.to_config_schema().as_field().config_type.fields  # type: ignore[attr-defined] # a ConfigType that is typed as its base class
     assert set(schema) == {"organization", "resource", "action", "file", *OPTION_NAMES}
     assert {name for name, field in schema.items() if field.is_required} == {"resource", "action", "file"}
     assert all(field.description for field in schema.values())

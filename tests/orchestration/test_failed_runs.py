@@ -173,8 +173,8 @@ def test_what_an_earlier_attempt_did_does_not_count_as_this_ones_speed(
 @pytest.mark.parametrize(
     ("code", "says"),
     [
-        ("gave_way", "Nothing: another run"),
-        ("superseded", "Nothing: the batch goes on"),
+        ("gave_way", "Nothing: Dagster starts another run"),
+        ("superseded", "Nothing: a newer run has the batch"),
         ("pruned", "Send the upload again"),
         ("database_unavailable", "from failure"),
         ("cancelled", "re-execute all"),

@@ -5,6 +5,7 @@ import gzip
 import io
 import json
 from concurrent.futures import ThreadPoolExecutor
+from typing import Any
 
 import pytest
 from batch_runs import arrived, as_csv, new_organization
@@ -21,8 +22,8 @@ ITEMS = [{"name": "Ada", "notes": "=x"}, {"name": "Bob", "email": "no address"}]
 ROWS = [{"email": "", "notes": "", **item} for item in ITEMS]
 
 
-def _run(system: System, payload: bytes, **options: object) -> Batch:
-    return run_attempt(system, arrived(system, new_organization(system), payload, **options))  # type: ignore[arg-type]
+def _run(system: System, payload: bytes, **options: Any) -> Batch:
+    return run_attempt(system, arrived(system, new_organization(system), payload, **options))
 
 
 def _read(system: System, batch: Batch, copy_format: CopyFormat) -> bytes:

@@ -94,6 +94,6 @@ def test_what_is_accepted_has_the_value_that_was_written(texts: list[str]) -> No
 
 @given(st.lists(st.decimals(min_value=0, max_value=10**15 - 1, places=2)))
 def test_every_amount_is_accepted_and_its_canonical_form_is_itself(numbers: list[Decimal]) -> None:
-    once = judged(canonical_money, *[str(number) for number in numbers])
-    assert once == [f"{number:.2f}".replace("-", "") for number in numbers]
-    assert judged(canonical_money, *once) == once  # type: ignore[arg-type]
+    canonical = [f"{number:.2f}".replace("-", "") for number in numbers]
+    assert judged(canonical_money, *[str(number) for number in numbers]) == canonical
+    assert judged(canonical_money, *canonical) == canonical

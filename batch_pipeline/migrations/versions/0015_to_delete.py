@@ -1,6 +1,6 @@
-"""The records that an overwrite is to delete have a plain name, in batches' facts and in staging.
+"""Renames the list of records that an overwrite deletes, in the facts of batches and in staging.
 
-A batch that an earlier release planned goes on with its list.
+A batch that an earlier release planned keeps its list.
 """
 
 from alembic import op
