@@ -111,7 +111,7 @@ def test_no_import_runs_up_or_across_the_layers() -> None:
     assert wrong == []
 
 
-def test_no_modules_import_each_other_in_a_circle() -> None:
+def test_no_modules_import_each_other_in_a_cycle() -> None:
     graph = defaultdict(set)
     for item in imports():
         if item.source != item.target:
@@ -127,7 +127,7 @@ def test_only_orchestration_imports_dagster() -> None:
     assert importing == {"orchestration"}
 
 
-def test_the_code_location_imports_no_library_that_only_an_op_needs() -> None:
+def test_the_code_location_does_not_import_libraries_that_only_ops_need() -> None:
     program = "import sys, batch_pipeline.definitions\nprint(*{name.partition('.')[0] for name in sys.modules})"
     loaded = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True).stdout.split()
     assert "dagster" in loaded
@@ -160,7 +160,7 @@ def test_modules_share_a_name_only_where_the_page_says_why() -> None:
     assert found == allowed
 
 
-def test_each_question_of_a_reader_is_answered_by_one_function_that_exists() -> None:
+def test_each_question_names_one_existing_function() -> None:
     table = rows(ARCHITECTURE, "Where is it decided that …")
     assert len({question for question, *_ in table}) == len(table)
     for question, module, function, _ in table:
@@ -172,7 +172,7 @@ def test_each_question_of_a_reader_is_answered_by_one_function_that_exists() -> 
             body = found[0].body
 
 
-def test_each_word_is_defined_once_and_lives_where_the_glossary_says() -> None:
+def test_each_word_is_defined_once_and_its_module_exists() -> None:
     table = rows(GLOSSARY, "Words")
     words = [word for word, *_ in table]
     assert [word for word, count in Counter(words).items() if count > 1] == []

@@ -1,4 +1,4 @@
-"""Connecting to PostgreSQL, and what is said where that fails."""
+"""Connections to PostgreSQL, and their errors."""
 
 import socket
 from collections.abc import Iterator
@@ -22,7 +22,7 @@ def closed_port() -> Iterator[int]:
         yield int(held.getsockname()[1])
 
 
-def test_a_connection_is_made_by_any_form_of_url(database_url: str) -> None:
+def test_any_form_of_url_connects(database_url: str) -> None:
     with connect(database_url) as connection:
         assert connection.execute("SELECT current_setting('application_name')").fetchone() == ("batch_pipeline",)
         assert not connection.autocommit
@@ -30,7 +30,7 @@ def test_a_connection_is_made_by_any_form_of_url(database_url: str) -> None:
         assert connection.autocommit
 
 
-def test_what_the_url_says_goes_before_our_defaults(database_url: str) -> None:
+def test_parameters_of_the_url_override_our_defaults(database_url: str) -> None:
     separator = "&" if "?" in database_url else "?"
     with connect(f"{database_url}{separator}application_name=mine") as connection:
         assert connection.execute("SELECT current_setting('application_name')").fetchone() == ("mine",)
@@ -73,7 +73,7 @@ def test_a_url_that_libpq_cannot_read_is_one_line_without_the_password(url: str)
     assert "BATCH_DATABASE_URL" in message or "database" in message
 
 
-def test_a_server_that_is_away_is_an_outage(closed_port: int) -> None:
+def test_an_unavailable_server_is_an_outage(closed_port: int) -> None:
     with pytest.raises(UnavailableError) as caught:
         connect(f"postgresql://user:{HIDDEN}@127.0.0.1:{closed_port}/name")
 
@@ -90,7 +90,7 @@ def test_a_server_that_refuses_is_one_line_with_its_reason(database_url: str, ch
     assert next(iter(change.values())) in message
 
 
-def test_the_engine_tells_an_outage_as_connect_does(closed_port: int) -> None:
+def test_the_engine_reports_an_outage_as_connect_does(closed_port: int) -> None:
     engine = create_engine(f"postgresql://user:{HIDDEN}@127.0.0.1:{closed_port}/name")
 
     with pytest.raises(UnavailableError) as caught:
@@ -111,7 +111,7 @@ def test_a_connection_that_the_server_ends_is_an_outage(database_url: str) -> No
     connection.close()
 
 
-def test_through_the_engine_too(database_url: str) -> None:
+def test_a_connection_of_the_engine_that_the_server_ends_is_an_outage(database_url: str) -> None:
     engine = create_engine(database_url)
     with connect(database_url, autocommit=True) as killer, engine.connect() as connection:
         pid = connection.execute(sa.text("SELECT pg_backend_pid()")).scalar_one()
@@ -129,7 +129,7 @@ def engine(database_url: str) -> Iterator[sa.Engine]:
     made.dispose()
 
 
-def test_a_borrowed_connection_goes_back_as_it_was(engine: sa.Engine) -> None:
+def test_a_borrowed_connection_is_returned_unchanged(engine: sa.Engine) -> None:
     with borrowed(engine, work_mem="1MB") as connection:
         pid = connection.info.backend_pid
         assert connection.execute("SHOW work_mem").fetchone() == ("1MB",)
@@ -159,7 +159,7 @@ def test_after_an_exception_a_borrowed_connection_is_rolled_back_and_its_setting
         assert connection.execute("SHOW work_mem").fetchone() != ("1MB",)
 
 
-def test_a_connection_left_in_the_midst_of_a_statement_is_not_lent_again(engine: sa.Engine) -> None:
+def test_a_connection_left_inside_a_statement_is_not_reused(engine: sa.Engine) -> None:
     pids = []
 
     def interrupt() -> None:
@@ -176,7 +176,7 @@ def test_a_connection_left_in_the_midst_of_a_statement_is_not_lent_again(engine:
         assert connection.execute("SELECT pg_terminate_backend(%s)", pids).fetchone() == (True,)
 
 
-def test_a_connection_lost_while_it_rested_is_not_lent_again(
+def test_a_connection_lost_in_the_pool_is_not_reused(
     engine: sa.Engine, database_url: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(database, "TRUSTED_SECONDS", 0.0)

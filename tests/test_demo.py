@@ -1,4 +1,4 @@
-"""The demonstration shows what it promises, and leaves nothing running."""
+"""The demonstration shows the expected numbers and leaves no process running."""
 
 import csv
 import io
@@ -42,7 +42,7 @@ def left_running(data_dir: Path) -> list[str]:
 
 
 @pytest.mark.timeout(PATIENCE_SECONDS + 30)
-def test_every_number_of_the_demonstration_is_as_it_should_be(session_folder: Path) -> None:
+def test_every_number_of_the_demonstration_is_as_expected(session_folder: Path) -> None:
     data_dir = session_folder / "demo"
     with start(data_dir) as process:
         out, err = process.communicate(timeout=PATIENCE_SECONDS)
@@ -84,7 +84,7 @@ def test_the_numbers_expected_of_a_sample_account_for_every_row() -> None:
             assert sample.expected.stats.items_read == _items(sample.name, sample.content), sample.title
 
 
-def test_samples_come_after_those_that_they_wait_for() -> None:
+def test_samples_are_listed_after_those_that_they_wait_for() -> None:
     earlier: set[str] = set()
     for sample in load_samples(1000):
         assert {sample.after, sample.made_of} - {None} <= earlier

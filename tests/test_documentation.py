@@ -1,4 +1,4 @@
-"""The documentation says what is true: its tables and pages are compared with what they describe."""
+"""The tables and pages of the documentation match the code."""
 
 import re
 import subprocess

@@ -53,7 +53,7 @@ def inspector(module_database_url: str) -> Iterator[sa.Inspector]:
 
 
 @pytest.mark.parametrize("table", metadata.sorted_tables, ids=lambda table: table.name)
-def test_a_table_is_in_the_database_as_the_package_sees_it(inspector: sa.Inspector, table: sa.Table) -> None:
+def test_each_table_in_the_database_matches_the_package(inspector: sa.Inspector, table: sa.Table) -> None:
     dialect = sa.make_url("postgresql+psycopg://").get_dialect()()
 
     def shape(name: str, kind: sa.types.TypeEngine[Any], nullable: bool) -> tuple[str, str, str | None, bool]:
@@ -204,7 +204,7 @@ def test_migrating_again_changes_nothing_and_loses_nothing(database_url: str) ->
     assert _schema(database_url) == before
 
 
-def test_batches_of_the_release_before_are_as_this_one_expects_them(empty_database_url: str) -> None:
+def test_batches_of_the_previous_release_are_migrated(empty_database_url: str) -> None:
     """A batch that awaited its re-run was `failed`; whether a payload was refused followed from the reason's code."""
     migrations.upgrade(empty_database_url, "0013")
     rows = {
@@ -273,7 +273,7 @@ def test_a_migration_releases_its_lock_for_others(database_url: str) -> None:
     assert held == (0,)
 
 
-def test_a_database_that_is_away_is_an_outage() -> None:
+def test_an_unavailable_database_is_an_outage() -> None:
     with pytest.raises(UnavailableError):
         migrations.upgrade("postgresql://user@127.0.0.1:1/name")
 

@@ -121,7 +121,7 @@ def test_every_wrong_option_is_named_at_once() -> None:
         assert name in message
 
 
-def test_of_many_wrong_options_the_first_are_named_and_the_others_counted() -> None:
+def test_the_first_of_many_wrong_options_are_named_and_the_others_counted() -> None:
     message = _refusal({f"option {number}": 1 for number in range(1_000)})
 
     assert "option 9: " in message
@@ -142,7 +142,7 @@ VALUES = st.recursive(
         st.sampled_from(OPTION_NAMES) | TEXTS, VALUES | st.dictionaries(TEXTS, TEXTS, max_size=3), max_size=5
     )
 )
-def test_whatever_is_given_the_ledger_can_store_the_options_or_what_is_wrong(data: dict[str, Any]) -> None:
+def test_the_ledger_can_store_any_options_or_their_errors(data: dict[str, Any]) -> None:
     try:
         stored = json.dumps(parse_options(data).model_dump(mode="json"), ensure_ascii=False)
     except RefusedError as error:
@@ -154,7 +154,7 @@ def test_whatever_is_given_the_ledger_can_store_the_options_or_what_is_wrong(dat
 
 
 @pytest.mark.parametrize("name", ["delete_limit", "properties", "name", "timeout_seconds", "colour"])
-def test_a_value_nested_however_deep_is_named(name: str) -> None:
+def test_a_deeply_nested_value_is_named(name: str) -> None:
     nested: Any = []
     for _ in range(20_000):
         nested = [nested]
@@ -163,7 +163,7 @@ def test_a_value_nested_however_deep_is_named(name: str) -> None:
     assert "properties.notes: " in _refusal({"properties": {"notes": nested}})
 
 
-def test_an_unknown_option_is_told_the_known_ones() -> None:
+def test_the_error_of_an_unknown_option_lists_the_known_ones() -> None:
     message = _refusal({"duplicates": "use_last"})
 
     assert all(name in message for name in OPTION_NAMES)

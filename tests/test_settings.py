@@ -1,4 +1,4 @@
-"""Settings: what is read from the environment, and the one line that names what is wrong with it."""
+"""Settings: values from the environment, and one line for wrong ones."""
 
 import os
 from collections.abc import Iterator
@@ -134,7 +134,7 @@ def test_a_missing_url_is_named_with_its_form() -> None:
         settings.require_storage_url()
 
 
-def test_the_database_url_does_not_show_where_settings_are_printed(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_printed_settings_do_not_show_the_database_url(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("BATCH_DATABASE_URL", f"postgresql://user:{HIDDEN}@host/name")
     settings = load_settings()
 
@@ -156,7 +156,7 @@ def test_the_process_reads_its_settings_once(monkeypatch: pytest.MonkeyPatch) ->
     assert load_settings().max_items == 5
 
 
-def test_every_setting_says_what_it_is() -> None:
+def test_every_setting_has_a_description() -> None:
     assert all(field.description for field in Settings.model_fields.values())
 
 

@@ -16,7 +16,7 @@ def _fail_with_it() -> None:
         raise ZeroDivisionError
 
 
-def test_users_in_threads_and_one_after_the_other_get_the_same_system(system: System) -> None:
+def test_concurrent_and_sequential_users_share_one_system(system: System) -> None:
     together = Barrier(THREADS)
 
     def use(_: int) -> System:
@@ -33,7 +33,7 @@ def test_users_in_threads_and_one_after_the_other_get_the_same_system(system: Sy
 
 
 @pytest.mark.usefixtures("system")
-def test_after_an_error_it_is_opened_anew_and_others_go_on_with_what_they_have() -> None:
+def test_after_an_error_the_system_is_reopened_and_others_keep_theirs() -> None:
     with shared_system() as first:
         with pytest.raises(ZeroDivisionError):
             _fail_with_it()
@@ -47,7 +47,9 @@ def test_after_an_error_it_is_opened_anew_and_others_go_on_with_what_they_have()
         assert third.store.read("by the first") == b"x"
 
 
-def test_it_follows_the_settings(system: System, storage_url: str, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_shared_system_follows_the_settings(
+    system: System, storage_url: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
     with shared_system() as before:
         assert before.store.uri("") == system.store.uri("")
     monkeypatch.setenv("BATCH_STORAGE_URL", storage_url)
@@ -61,7 +63,7 @@ def test_it_follows_the_settings(system: System, storage_url: str, monkeypatch: 
 
 
 @pytest.mark.usefixtures("system")
-def test_what_was_closed_leaves_no_connection() -> None:
+def test_a_closed_system_leaves_no_connection() -> None:
     with shared_system() as shared:
         assert shared.ledger.find() == []
         assert shared.engine.pool.checkedin() == 1

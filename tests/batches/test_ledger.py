@@ -96,7 +96,7 @@ def test_one_object_version_is_one_batch_until_it_is_released(ledger: Ledger) ->
     assert _create(ledger, source_version="v1").id != first.id
 
 
-def test_of_several_who_record_one_object_version_at_once_one_makes_the_batch(ledger: Ledger) -> None:
+def test_concurrent_records_of_one_object_version_make_one_batch(ledger: Ledger) -> None:
     with ThreadPoolExecutor(4) as pool:
         made = list(pool.map(lambda _: _create(ledger, source_version="v2").id, range(8)))
     assert len(set(made)) == 1
@@ -115,7 +115,7 @@ def test_a_payload_arrives_once(ledger: Ledger) -> None:
     assert arrivals[0].arrival is not None
 
 
-def test_batches_stand_in_the_order_in_which_their_payloads_arrived(ledger: Ledger) -> None:
+def test_batches_are_ordered_by_the_arrival_of_their_payloads(ledger: Ledger) -> None:
     later, sooner = _create(ledger), _create(ledger)
     for batch in (sooner, later):
         _attach(ledger, batch)
@@ -133,14 +133,14 @@ def test_a_batch_is_found_by_its_own_organization_only(ledger: Ledger) -> None:
 # ---- attempts --------------------------------------------------------------------------------------------------
 
 
-def test_a_run_begins_its_attempt_once_however_many_ops_ask(ledger: Ledger) -> None:
+def test_a_run_begins_one_attempt_for_all_its_ops(ledger: Ledger) -> None:
     batch = _arrived(ledger)
     begun = ledger.begin_attempt(batch.id, "once")
     assert (begun.attempts, begun.run_id, begun.awaits_run) == (1, "once", None)
     assert ledger.begin_attempt(batch.id, "once") == begun
 
 
-def test_of_two_runs_that_begin_at_once_the_later_one_has_the_batch(ledger: Ledger) -> None:
+def test_the_later_of_two_concurrent_runs_gets_the_batch(ledger: Ledger) -> None:
     batch = _arrived(ledger)
     with ThreadPoolExecutor(2) as pool:
         list(pool.map(lambda run: ledger.begin_attempt(batch.id, run), ("left", "right")))
@@ -161,7 +161,7 @@ def test_of_two_runs_that_begin_at_once_the_later_one_has_the_batch(ledger: Ledg
     assert ledger.get(batch.id) == now
 
 
-def test_an_attempt_may_change_nothing_once_its_batch_has_ended(ledger: Ledger) -> None:
+def test_an_attempt_changes_nothing_after_the_end_of_its_batch(ledger: Ledger) -> None:
     batch = ledger.begin_attempt(_arrived(ledger).id, "ended")
     ended = ledger.end(batch.id, BatchStatus.failed, WHY)
     with pytest.raises(SupersededError):
@@ -173,7 +173,7 @@ def test_an_attempt_may_change_nothing_once_its_batch_has_ended(ledger: Ledger) 
     assert ledger.end(batch.id, BatchStatus.timed_out, WHY) == ended == ledger.get(batch.id)
 
 
-def test_an_attempt_lost_between_validation_and_queued_is_queued_in_the_next(ledger: Ledger) -> None:
+def test_a_validated_batch_of_a_lost_attempt_is_queued_by_the_next_attempt(ledger: Ledger) -> None:
     batch = ledger.begin_attempt(_arrived(ledger).id, "lost")
     with ledger.engine.begin() as connection:
         connection.exec_driver_sql(
@@ -184,7 +184,7 @@ def test_an_attempt_lost_between_validation_and_queued_is_queued_in_the_next(led
 
 
 @pytest.mark.parametrize(("validation", "status"), [("running", "requested"), ("completed", "queued")])
-def test_a_requested_rerun_shows_at_once_where_the_batch_goes_on(ledger: Ledger, validation: str, status: str) -> None:
+def test_a_requested_rerun_sets_the_status_at_once(ledger: Ledger, validation: str, status: str) -> None:
     batch = ledger.begin_attempt(_arrived(ledger).id, f"first {validation}")
     phase = replace(batch.phase(PhaseName.validation), status=PhaseStatus(validation))
     ledger.update_phase(batch.id, str(batch.run_id), phase)
@@ -195,7 +195,7 @@ def test_a_requested_rerun_shows_at_once_where_the_batch_goes_on(ledger: Ledger,
     assert ledger.history(batch.id)[-1][:2] == ("failed", status)
 
 
-def test_ending_takes_the_turn_away(ledger: Ledger) -> None:
+def test_ending_a_batch_revokes_its_turn(ledger: Ledger) -> None:
     batch = ledger.begin_attempt(_arrived(ledger).id, "holder")
     with ledger.engine.begin() as connection:
         connection.exec_driver_sql(
@@ -225,7 +225,7 @@ def _begun(ledger: Ledger, batch: Batch) -> None:
 
 @pytest.mark.parametrize("go_on", [_retried, _gave_way, _begun])
 @pytest.mark.parametrize("is_rerun", [False, True])
-def test_who_has_seen_a_batch_await_a_run_ends_it_only_while_it_does(
+def test_reconciling_ends_a_batch_only_while_it_awaits_the_run_it_saw(
     ledger: Ledger, go_on: Callable[[Ledger, Batch], None], is_rerun: bool
 ) -> None:
     seen = _create(ledger, key="k", starter=Starter.launcher)
@@ -350,7 +350,7 @@ class AnySequence(RuleBasedStateMachine):
         assert now.reason is None or now.status in FINAL
 
 
-def test_any_sequence_of_calls_keeps_to_the_state_machine(ledger: Ledger) -> None:
+def test_any_sequence_of_calls_follows_the_state_machine(ledger: Ledger) -> None:
     machine = type("AnySequenceHere", (AnySequence,), {"ledger": ledger})
     run_state_machine_as_test(
         machine,

@@ -1,4 +1,4 @@
-"""Pages of batches: the same as if all were read, sorted and counted; found by indexes alone."""
+"""Pages of batches equal slices of all batches, sorted and counted, and use only indexes."""
 
 import itertools
 import json
@@ -87,7 +87,7 @@ def expected(module_database_url: str, engine: sa.Engine) -> list[tuple[str, ...
     chosen=st.fixed_dictionaries({}, optional={name: st.sampled_from(values) for name, values in VALUES.items()}),
     place=st.tuples(st.integers(1, 40) | st.just(10**9), st.integers(1, 100), st.booleans()),
 )
-def test_a_page_is_what_it_would_be_if_all_were_read_and_sorted(
+def test_a_page_equals_a_slice_of_all_batches_sorted(
     engine: sa.Engine,
     expected: list[tuple[str, ...]],
     chosen: dict[str, str],

@@ -130,7 +130,7 @@ ops:
 """
 
 
-def test_a_batch_is_launched_watched_and_looked_into(
+def test_a_batch_is_launched_followed_and_inspected_in_the_ui(
     running: LocalSystem, module_system: System, browser: Browser
 ) -> None:
     system = module_system

@@ -11,7 +11,7 @@ from batch_pipeline.batches.api_keys import find_key
 from batch_pipeline.batches.ledger import Ledger
 
 
-def test_a_key_is_shown_once_and_good_until_it_is_revoked(cli: CommandLine, ledger: Ledger, organization: str) -> None:
+def test_a_key_is_shown_once_and_works_until_it_is_revoked(cli: CommandLine, ledger: Ledger, organization: str) -> None:
     made = json.loads(cli("keys", "create", "--organization", organization, "--json").stdout)
     assert list(made) == ["id", "key", "organization"]
     assert made["organization"] == organization
@@ -32,7 +32,7 @@ def test_a_key_is_shown_once_and_good_until_it_is_revoked(cli: CommandLine, ledg
     assert json.loads(cli("keys", "revoke", made["id"], "--json").stdout) == revoked  # again changes nothing
 
 
-def test_for_people_the_key_is_alone_on_stdout(cli: CommandLine, ledger: Ledger, organization: str) -> None:
+def test_without_json_the_key_is_alone_on_stdout(cli: CommandLine, ledger: Ledger, organization: str) -> None:
     shown = cli("keys", "create", "--organization", organization)
     assert shown.returncode == 0
     assert find_key(ledger.engine, only_line(shown.stdout)) is not None
@@ -40,13 +40,13 @@ def test_for_people_the_key_is_alone_on_stdout(cli: CommandLine, ledger: Ledger,
 
 
 @pytest.mark.parametrize("arguments", [("create", "--organization", "nobody"), ("revoke", "key_x"), ("revoke", "\x00")])
-def test_keys_of_nobody_are_told_in_a_line(cli: CommandLine, arguments: tuple[str, ...]) -> None:
+def test_an_unknown_key_or_organization_is_reported_in_one_line(cli: CommandLine, arguments: tuple[str, ...]) -> None:
     refused = cli("keys", *arguments, "--json")
     assert (refused.returncode, refused.stdout) == (2, "")
     assert "batch-pipeline" in only_line(refused.stderr)
 
 
-def test_serving_where_something_listens_already_is_refused(cli: CommandLine) -> None:
+def test_serving_on_a_port_in_use_is_refused(cli: CommandLine) -> None:
     with socket.create_server(("127.0.0.1", 0)) as other:
         refused = cli("api", "--port", str(other.getsockname()[1]))
     assert refused.returncode == 2

@@ -18,7 +18,7 @@ def new_batch(ledger: Ledger, organization: str | None, name: str = "people.csv"
     return accepted(ledger.engine, organization, resource=resource, action=action, name=name)
 
 
-def test_list_shows_the_organizations_batches_newest_first_and_those_of_no_known_one(
+def test_list_shows_batches_newest_first_with_those_of_unknown_organizations(
     cli: CommandLine, ledger: Ledger, organization: str
 ) -> None:
     nobodys = new_batch(ledger, None)
@@ -78,7 +78,7 @@ def test_show_has_run_attempts_and_seconds(cli: CommandLine, organization: str) 
     assert all(float(text) >= 0 for text in seconds.values())
 
 
-def test_show_is_about_one_organizations_batch(cli: CommandLine, ledger: Ledger, organization: str) -> None:
+def test_show_refuses_a_batch_of_another_organization(cli: CommandLine, ledger: Ledger, organization: str) -> None:
     batch = new_batch(ledger, organization)
     printed = cli("show", batch.id, "--organization", organization, "--json")
     assert json.loads(printed.stdout) == batch.to_json()
@@ -92,7 +92,7 @@ def test_show_is_about_one_organizations_batch(cli: CommandLine, ledger: Ledger,
     assert f"--organization {organization}" in only_line(elsewhere.stderr)
 
 
-def test_a_file_that_there_is_not_is_told(cli: CommandLine, ledger: Ledger, organization: str) -> None:
+def test_a_missing_file_of_a_batch_is_reported(cli: CommandLine, ledger: Ledger, organization: str) -> None:
     batch = new_batch(ledger, organization)
     for command in ("errors", "result"):
         ended = cli(command, batch.id, "--organization", organization, "-o", "file")
@@ -101,7 +101,7 @@ def test_a_file_that_there_is_not_is_told(cli: CommandLine, ledger: Ledger, orga
     assert list(cli.folder.iterdir()) == []
 
 
-def test_organizations_are_made_and_listed(cli: CommandLine, organization: str) -> None:
+def test_organizations_are_created_and_listed(cli: CommandLine, organization: str) -> None:
     made = cli("organizations", "create", f"{organization}-de", "--region", "DE", "--json")
     assert json.loads(made.stdout) == {"id": f"{organization}-de", "region": "DE"}
     listed = json.loads(cli("organizations", "list", "--json").stdout)

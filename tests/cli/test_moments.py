@@ -17,7 +17,7 @@ from batch_pipeline.cli.moments import parse_moment
         ("1774967405", datetime(2026, 3, 31, 14, 30, 5, tzinfo=UTC)),
     ],
 )
-def test_dates_times_and_epoch_seconds(text: str, moment: datetime) -> None:
+def test_dates_times_and_epoch_seconds_are_read(text: str, moment: datetime) -> None:
     assert parse_moment(text) == moment
 
 
@@ -31,6 +31,6 @@ def test_dates_times_and_epoch_seconds(text: str, moment: datetime) -> None:
         ("1w", timedelta(weeks=1)),
     ],
 )
-def test_so_long_ago(text: str, ago: timedelta) -> None:
+def test_ages_are_read(text: str, ago: timedelta) -> None:
     before = datetime.now(UTC)
     assert before - ago <= parse_moment(text) <= datetime.now(UTC) - ago

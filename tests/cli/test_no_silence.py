@@ -111,7 +111,7 @@ def test_an_interrupt_is_announced_at_once_whatever_handler_a_library_has_instal
     assert printed.startswith("Interrupted: stopping")
 
 
-def test_ctrl_c_while_the_program_is_imported_ends_in_a_line() -> None:
+def test_ctrl_c_during_imports_prints_one_line() -> None:
     script = (
         "import sys\n"
         "class Interrupting:\n"

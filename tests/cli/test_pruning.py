@@ -1,4 +1,4 @@
-"""`prune`: tells what would go, and lets it go."""
+"""`prune` shows what it would delete, and deletes it."""
 
 import json
 from collections.abc import Callable
@@ -17,7 +17,7 @@ from batch_pipeline.storage import keys
 from batch_pipeline.storage.store import Store
 
 
-def test_prune_shows_what_is_old_and_removes_just_that(
+def test_prune_shows_and_removes_only_old_files_and_runs(
     cli: CommandLine, deployment: dict[str, str], ledger: Ledger, store: Store, organization: str
 ) -> None:
     ids = []
@@ -46,13 +46,13 @@ def test_prune_shows_what_is_old_and_removes_just_that(
     assert refused.returncode == 2
 
 
-def test_prune_with_a_wrong_setting_says_so(cli: CommandLine) -> None:
+def test_prune_reports_a_wrong_setting(cli: CommandLine) -> None:
     refused = cli.process("prune", BATCH_RETENTION_DAYS="0")
     assert (refused.returncode, refused.stdout) == (2, "")
     assert "BATCH_RETENTION_DAYS" in only_line(refused.stderr)
 
 
-def test_what_a_run_printed_goes_with_it(
+def test_prune_deletes_the_output_of_a_run(
     cli: CommandLine, deployment: dict[str, str], ledger: Ledger, organization: str
 ) -> None:
     cli("run", cli.file("people.csv", "name\nAda\n"), *MERGE, "--organization", organization)

@@ -54,7 +54,7 @@ def failing(ledger: Ledger, store: Store, organization: str) -> Failing:
     return Failing(ledger, store, organization)
 
 
-def test_rejected_items_become_a_batch_that_goes_through_once_the_cause_is_gone(
+def test_rejected_items_are_retried_as_a_new_batch_after_the_cause_is_fixed(
     cli: CommandLine, organization: str
 ) -> None:
     mine = ("--organization", organization, "--json")
@@ -87,7 +87,7 @@ def test_without_rejected_items_there_is_nothing_to_retry(
     assert [each.id for each in ledger.find(organization_id=organization)] == [batch]
 
 
-def test_all_that_failed_run_again_in_the_order_of_arrival(
+def test_all_failed_batches_run_again_in_the_order_of_arrival(
     cli: CommandLine, ledger: Ledger, failing: Failing, organization: str
 ) -> None:
     old, new = failing.failed("name,email\nOld,ada@example.com\n"), failing.failed("name,email\nNew,ada@example.com\n")
@@ -114,7 +114,7 @@ def test_all_that_failed_run_again_in_the_order_of_arrival(
     assert (none_left.returncode, json.loads(none_left.stdout), without_progress(none_left.stderr)) == (0, [], [])
 
 
-def test_since_keeps_those_that_failed_later_and_one_that_fails_again_makes_it_exit_with_1(
+def test_since_selects_later_failures_and_a_repeated_failure_exits_with_1(
     cli: CommandLine, ledger: Ledger, failing: Failing, organization: str
 ) -> None:
     earlier = failing.failed(PEOPLE)
@@ -131,7 +131,7 @@ def test_since_keeps_those_that_failed_later_and_one_that_fails_again_makes_it_e
     assert [ledger.get(each).attempts for each in (earlier, bad, good)] == [0, 1, 1]
 
 
-def test_ctrl_c_ends_the_batch_at_work_and_leaves_the_next_as_it_was(
+def test_ctrl_c_ends_the_running_batch_and_leaves_the_next_unchanged(
     cli: CommandLine, ledger: Ledger, failing: Failing, organization: str
 ) -> None:
     first, second = failing.failed(PEOPLE), failing.failed(PEOPLE)
@@ -185,7 +185,7 @@ def test_cancel_stops_a_batch_that_another_process_runs_and_a_retry_does_the_res
     assert (stats["created"], stats["updated"], stats["unchanged"]) == (2_000, 0, 0)
 
 
-def test_cancel_takes_a_batch_out_of_the_line(cli: CommandLine, ledger: Ledger, organization: str) -> None:
+def test_cancel_removes_a_waiting_batch_from_the_queue(cli: CommandLine, ledger: Ledger, organization: str) -> None:
     mine = ("--organization", organization)
     first = batch_that_never_starts(ledger, organization)
     with cli.start("run", cli.file("people.csv", PEOPLE), *MERGE, *mine) as process:
@@ -201,7 +201,7 @@ def test_cancel_takes_a_batch_out_of_the_line(cli: CommandLine, ledger: Ledger, 
     assert ledger.get(first).status == "requested"
 
 
-def test_what_has_ended_can_not_be_cancelled_but_a_re_run_it_awaits_can(
+def test_an_ended_batch_can_not_be_cancelled_but_its_requested_re_run_can(
     cli: CommandLine, ledger: Ledger, failing: Failing, organization: str
 ) -> None:
     batch = failing.failed(PEOPLE)

@@ -1,4 +1,4 @@
-"""`run`, and `retry` of what it left: what they print, how they end, and what they leave when stopped."""
+"""`run` and `retry`: output, exit codes, and what an interrupt leaves."""
 
 import json
 import os
@@ -86,7 +86,7 @@ def test_json_is_alone_on_stdout_while_a_terminal_shows_progress(
     assert b"Traceback" not in shown
 
 
-def test_options_are_flags_of_their_names(cli: CommandLine, ledger: Ledger, store: Store, organization: str) -> None:
+def test_each_option_has_a_flag_of_its_name(cli: CommandLine, ledger: Ledger, store: Store, organization: str) -> None:
     upload = cli.file("kunden.csv", "Full name;E-Mail;phone\nAda;ada@example.com;030 23125 001\n;b@example.com;\n")
     flags = ["--map", "name=Full name", "--map", "email=E-Mail", "--property", "notes=from = the shop"]
     flags += ["--default-region", "DE", "--save-result", "--no-save-upload", "--duplicate-handling", "use_first"]

@@ -7,7 +7,7 @@ from command_line import CommandLine, finished, only_line
 from batch_pipeline.local.s3 import free_port
 
 
-def test_up_shows_the_addresses_and_ends_with_zero_when_asked(cli: CommandLine) -> None:
+def test_up_shows_the_addresses_and_exits_with_0_on_a_signal(cli: CommandLine) -> None:
     port = free_port()
     ports = ["--port", str(port), "--api-port", str(free_port()), "--s3-port", str(free_port())]
     hidden = ("BATCH_", "AWS_", "DAGSTER_")

@@ -79,7 +79,7 @@ def error_of(capsys: pytest.CaptureFixture[str], *arguments: str) -> tuple[int, 
         (["cancel"], "ID"),
     ],
 )
-def test_wrong_flags_and_files_are_told_in_one_line(
+def test_wrong_flags_and_files_are_reported_in_one_line(
     arguments: list[str],
     named: str,
     tmp_path: Path,
@@ -97,7 +97,7 @@ def test_wrong_flags_and_files_are_told_in_one_line(
 
 
 @pytest.mark.skipif(os.geteuid() == 0, reason="root reads everything")
-def test_a_file_that_may_not_be_read_is_told(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_an_unreadable_file_is_reported(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     file = tmp_path / "secret.csv"
     file.touch(mode=0)
     assert error_of(capsys, "run", str(file), *MERGE)[0] == 2
@@ -137,7 +137,9 @@ def test_a_wrong_setting_is_named_without_its_secret(
     assert "pa55word" not in line
 
 
-def test_what_is_not_there_is_told(cli: CommandLine, organization: str, ledger: Ledger) -> None:
+def test_wrong_names_of_batches_and_organizations_are_reported(
+    cli: CommandLine, organization: str, ledger: Ledger
+) -> None:
     upload = cli.file("people.csv", UPLOAD)
     for arguments, named in (
         (["show", "batch_1"], "batch_1"),
@@ -150,7 +152,7 @@ def test_what_is_not_there_is_told(cli: CommandLine, organization: str, ledger: 
     assert ledger.find(organization_id=organization) == []
 
 
-def test_a_database_that_is_away_is_told_in_one_line(cli: CommandLine) -> None:
+def test_an_unavailable_database_is_reported_in_one_line(cli: CommandLine) -> None:
     upload = cli.file("people.csv", UPLOAD)
     away = f"postgresql://u:pa55word@127.0.0.1:{free_port()}/x"
     for arguments in (["list"], ["run", upload, *MERGE]):
@@ -160,7 +162,7 @@ def test_a_database_that_is_away_is_told_in_one_line(cli: CommandLine) -> None:
         assert "pa55word" not in ended.stderr
 
 
-def test_dagsters_own_database_that_is_away_is_told_in_one_line(cli: CommandLine, organization: str) -> None:
+def test_an_unavailable_dagster_database_is_reported_in_one_line(cli: CommandLine, organization: str) -> None:
     ended = cli(
         "run",
         cli.file("people.csv", UPLOAD),
@@ -182,7 +184,7 @@ def test_dagsters_own_database_that_is_away_is_told_in_one_line(cli: CommandLine
         {"AWS_SECRET_ACCESS_KEY": "wrong"},
     ],
 )
-def test_storage_that_is_away_is_told_in_one_line_and_leaves_no_batch(
+def test_unavailable_storage_is_reported_in_one_line_and_leaves_no_batch(
     changes: dict[str, str], cli: CommandLine, ledger: Ledger, organization: str
 ) -> None:
     changes = {name: value.format(port=free_port()) for name, value in changes.items()}
@@ -203,7 +205,7 @@ def test_help_names_every_resource_action_and_format(capsys: pytest.CaptureFixtu
             assert name in words
 
 
-def test_help_tells_the_exit_codes_and_version_prints_the_version(capsys: pytest.CaptureFixture[str]) -> None:
+def test_help_lists_the_exit_codes_and_version_prints_the_version(capsys: pytest.CaptureFixture[str]) -> None:
     with pytest.raises(SystemExit):
         main(["--help"])
     assert "Exit codes: 0 done; 1 " in capsys.readouterr().out
@@ -212,7 +214,7 @@ def test_help_tells_the_exit_codes_and_version_prints_the_version(capsys: pytest
     assert (ended.value.code, capsys.readouterr().out) == (0, f"batch-pipeline {version('batch-pipeline')}\n")
 
 
-def test_help_and_list_import_neither_dagster_nor_what_rules_need(cli: CommandLine) -> None:
+def test_help_and_list_import_neither_dagster_nor_the_libraries_of_rules(cli: CommandLine) -> None:
     for arguments in ("--help",), ("list",):
         script = (
             "import sys\nfrom batch_pipeline.cli.main import main\n"

@@ -1,4 +1,4 @@
-"""Intake: each object version in the inbox becomes exactly one batch, and is gone from the inbox then."""
+"""Intake: each object version in the inbox becomes exactly one batch and then leaves the inbox."""
 
 import logging
 from dataclasses import replace
@@ -69,7 +69,7 @@ def test_files_of_equal_time_and_size_are_all_taken_in(system: System) -> None:
 @pytest.mark.parametrize(
     "folder", ["uploads", "uploads/default", "uploads/nobody/contact/merge", "uploads/default/contact/burn"]
 )
-def test_a_folder_that_names_nothing_known_gives_a_failed_batch_that_says_so(system: System, folder: str) -> None:
+def test_a_file_in_an_unknown_folder_becomes_a_failed_batch_with_a_reason(system: System, folder: str) -> None:
     system.store.write(f"{folder}/a.csv", b"name\nAnn\n")
 
     (batch,) = take_in(system, limit=10)
@@ -97,7 +97,7 @@ WRONG_SIDECARS = {
 }
 
 
-def test_a_sidecar_that_can_not_be_used_fails_its_own_file_and_no_other(system: System) -> None:
+def test_an_invalid_sidecar_fails_only_its_own_file(system: System) -> None:
     for name, (sidecar, _) in WRONG_SIDECARS.items():
         system.store.write(f"{FOLDER}/{name}.options.json", sidecar)
         system.store.write(f"{FOLDER}/{name}", b"name\nAnn\n")
@@ -152,7 +152,7 @@ def _refusing(monkeypatch: pytest.MonkeyPatch, *keys_refused: str) -> None:
     _failing(monkeypatch, error, *keys_refused)
 
 
-def test_a_file_that_storage_refuses_holds_up_no_other(system: System, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_file_that_storage_refuses_does_not_block_others(system: System, monkeypatch: pytest.MonkeyPatch) -> None:
     for name in ("a.csv", "b.csv", "c.csv"):
         system.store.write(f"{FOLDER}/{name}", b"name\nAnn\n")
     with monkeypatch.context() as patch:
@@ -167,7 +167,7 @@ def test_a_file_that_storage_refuses_holds_up_no_other(system: System, monkeypat
 
 
 @pytest.mark.parametrize("is_away", [False, True], ids=["there", "away"])
-def test_where_storage_refuses_the_first_few_files_others_are_tried_if_it_is_there_at_all(
+def test_after_several_refused_files_intake_continues_if_storage_is_available(
     system: System, monkeypatch: pytest.MonkeyPatch, is_away: bool
 ) -> None:
     names = [f"{FOLDER}/{number}.csv" for number in range(2 * REFUSED_AT_FIRST)]
@@ -183,7 +183,7 @@ def test_where_storage_refuses_the_first_few_files_others_are_tried_if_it_is_the
         assert [batch.source_key for batch in take_in(system, limit=10)] == names[-1:]
 
 
-def test_what_nobody_foresaw_of_some_files_is_logged_and_holds_up_no_other(
+def test_an_unexpected_error_of_a_file_is_logged_and_does_not_block_others(
     system: System, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     names = [f"{FOLDER}/{number}.csv" for number in range(REFUSED_AT_FIRST + 2)]
@@ -204,7 +204,7 @@ def test_what_nobody_foresaw_of_some_files_is_logged_and_holds_up_no_other(
 
 
 @pytest.mark.parametrize("error", [UnavailableError("database", "It went away."), KeyboardInterrupt()], ids=type)
-def test_what_concerns_all_files_ends_intake_at_once(
+def test_an_error_that_concerns_all_files_ends_intake_at_once(
     system: System, monkeypatch: pytest.MonkeyPatch, error: BaseException
 ) -> None:
     names = [f"{FOLDER}/{number}.csv" for number in range(3)]

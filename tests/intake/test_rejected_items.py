@@ -49,7 +49,7 @@ def forbid(system: System) -> Any:
     return forbid
 
 
-def test_rows_that_something_blocked_go_through_once_it_is_gone(run: Runner, forbid: Any) -> None:
+def test_rejected_rows_are_written_after_the_cause_is_fixed(run: Runner, forbid: Any) -> None:
     """Cells that a spreadsheet might run keep their meaning through the errors file and back."""
     forbid("wait")
     odd: list[Row] = [
@@ -80,7 +80,7 @@ def test_a_row_that_could_not_be_read_is_left_out(run: Runner) -> None:
     assert run.codes(again) == [(1, ["invalid_format"])]
 
 
-def test_json_items_stay_in_their_own_words(run: Runner, forbid: Any) -> None:
+def test_json_items_keep_their_original_text(run: Runner, forbid: Any) -> None:
     """Numbers keep their digits, null is not the same as nothing, and nested values stay nested."""
     items = (
         b'[{"external_id": "a", "name": "Ada", "notes": "wait", "email": null, '
@@ -132,7 +132,7 @@ def test_rows_of_an_overwrite_are_merged_and_their_empty_cells_clear(run: Runner
     assert found == {"a": None, "b": None, "later": None}
 
 
-def test_a_delete_stays_a_delete(run: Runner) -> None:
+def test_rejected_rows_of_a_delete_are_deleted(run: Runner) -> None:
     record_id = "ctct_" + "3" * 22
     insert_contacts(run.system, run.organization_id, {"id": "ctct_" + "4" * 22, "name": "Gone"})
     first = run.csv({"id": record_id}, {"id": "ctct_" + "4" * 22}, action=Action.delete)
@@ -159,7 +159,7 @@ def test_rows_rejected_again_can_be_retried_again(run: Runner, forbid: Any) -> N
     assert sorted(record["phone"] or "" for record in run.contacts()) == ["", "", "+14155552671"]
 
 
-def test_options_and_name_are_taken_over(run: Runner) -> None:
+def test_options_and_name_are_copied_from_the_batch(run: Runner) -> None:
     options = {"properties": {"notes": "from here"}, "column_mapping": {"name": "Full name"}, "save_upload": False}
     payload = as_csv([{"external_id": "a", "Full name": "Ada", "email": "bad"}, {"external_id": "b", "Full name": "B"}])
     batch = arrived(run.system, run.organization_id, payload, name="x" * 127, **options)
@@ -170,7 +170,7 @@ def test_options_and_name_are_taken_over(run: Runner) -> None:
     assert (made.awaits_run, made.has_upload_file) == (Starter.launcher, False)
 
 
-def test_where_nothing_was_rejected_there_is_nothing_to_retry(run: Runner) -> None:
+def test_without_rejected_items_there_is_nothing_to_retry(run: Runner) -> None:
     clean = run.csv({"name": "Ada"})
     unreadable = run.bytes(b"name,notes\nAda,x\nBob\n")
     waiting = arrived(run.system, run.organization_id, b"name\nAda\n")

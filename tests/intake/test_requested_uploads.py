@@ -1,4 +1,4 @@
-"""Files sent to upload URLs: each reaches its batch, or the batch expires, whatever becomes of those beside it."""
+"""Files sent to upload URLs: each reaches its batch, or the batch expires, even if other files fail."""
 
 import pytest
 from batch_runs import awaiting_upload
@@ -25,7 +25,7 @@ def _failing(monkeypatch: pytest.MonkeyPatch, method: str, error: Exception, *fa
 
 
 @pytest.mark.parametrize("error", FAULTS, ids=type)
-def test_a_file_that_can_not_be_taken_in_holds_up_no_other(
+def test_a_file_that_can_not_be_taken_in_does_not_block_others(
     system: System, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture, error: Exception
 ) -> None:
     first, second, third = sorted(awaiting_upload(system, "default").id for _ in range(3))
@@ -47,7 +47,7 @@ def test_a_file_that_can_not_be_taken_in_holds_up_no_other(
 
 
 @pytest.mark.parametrize("error", FAULTS, ids=type)
-def test_a_batch_that_can_not_be_expired_keeps_no_other_waiting(
+def test_a_batch_that_can_not_be_expired_does_not_block_others(
     system: System, monkeypatch: pytest.MonkeyPatch, error: Exception
 ) -> None:
     stuck, *others = (awaiting_upload(system, "default", seconds=-1).id for _ in range(4))
@@ -63,7 +63,7 @@ def test_a_batch_that_can_not_be_expired_keeps_no_other_waiting(
     assert expire_requested(system, limit=10) == []
 
 
-def test_looks_are_bounded_in_number_and_in_time(system: System) -> None:
+def test_a_pass_is_bounded_in_number_and_in_time(system: System) -> None:
     late = {awaiting_upload(system, "default", seconds=-1).id for _ in range(4)}
     expired = [
         len(expire_requested(system, limit=2)),

@@ -1,4 +1,4 @@
-"""Which key decides what an item means: the first one that it carries, valid or not."""
+"""The first key that an item carries, valid or not, identifies its record."""
 
 import pyarrow as pa
 import pytest
@@ -66,9 +66,9 @@ def test_the_first_key_that_an_item_carries_decides(item: dict[str, str], kind: 
     assert kinds_of([item]) == [kind]
 
 
-def test_items_of_a_chunk_are_decided_each_by_itself() -> None:
+def test_each_item_of_a_chunk_has_its_own_deciding_key() -> None:
     assert kinds_of([item for item, _ in CASES]) == [kind for _, kind in CASES]
 
 
-def test_no_items_no_kinds() -> None:
+def test_no_items_have_no_deciding_keys() -> None:
     assert kinds_of([]) == []

@@ -1,4 +1,4 @@
-"""Looking records up by their keys goes by indexes, however many records there are."""
+"""The look-up of records by their keys uses indexes for any number of records."""
 
 import secrets
 from collections.abc import Iterator
@@ -65,7 +65,7 @@ CASES = pytest.mark.parametrize(
 
 
 @CASES
-def test_a_look_up_goes_by_its_index(
+def test_a_look_up_uses_its_index(
     connection: Connection, key: tuple[int, str, sql.SQL], offset: int, index: str
 ) -> None:
     del offset
@@ -83,7 +83,7 @@ def test_a_look_up_goes_by_its_index(
 
 
 @CASES
-def test_the_look_up_finds_the_record_that_is_meant(
+def test_a_look_up_finds_the_identified_record(
     connection: Connection, key: tuple[int, str, sql.SQL], offset: int, index: str
 ) -> None:
     del index

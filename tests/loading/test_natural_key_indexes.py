@@ -15,7 +15,7 @@ NATURAL_KEYS = [(resource, place) for resource in all_resources() for place in r
 @pytest.mark.parametrize(
     ("resource", "place"), NATURAL_KEYS, ids=[f"{resource.name} {place}" for resource, place in NATURAL_KEYS]
 )
-def test_a_look_up_by_a_natural_key_goes_by_an_index_of_all_its_columns(
+def test_a_look_up_by_a_natural_key_uses_an_index_of_all_its_columns(
     module_database_url: str, resource: Resource, place: int
 ) -> None:
     key = resource.natural_keys[place]

@@ -26,7 +26,7 @@ def test_a_repeated_attempt_gives_the_same_ids() -> None:
     assert ids_of(ROWS, batch_id) == ids_of(ROWS, batch_id)
 
 
-def test_a_row_has_its_id_whatever_rows_it_is_with() -> None:
+def test_the_id_of_a_row_does_not_depend_on_other_rows() -> None:
     batch_id = new_batch_id()
     every = ids_of(ROWS, batch_id)
 
@@ -53,14 +53,14 @@ def test_batches_that_arrive_in_the_same_microsecond_give_different_ids() -> Non
     assert not set(ids_of(ROWS, new_batch_id())) & set(ids_of(ROWS, new_batch_id()))
 
 
-def test_ids_have_the_form_that_is_asked_of_ids() -> None:
+def test_new_ids_have_the_required_form() -> None:
     ids = pa.array(ids_of(ROWS, new_batch_id()))
 
     assert are_record_ids(ids, "ctct_").to_pylist() == [True] * len(ROWS)
 
 
 @given(st.lists(st.integers(1, 58**6 - 1), max_size=20, unique=True).map(sorted))
-def test_any_rows_up_to_far_beyond_the_limits(rows: list[int]) -> None:
+def test_ids_are_unique_for_any_rows_far_beyond_the_limits(rows: list[int]) -> None:
     ids = ids_of(np.array(rows, np.int64), "batch_zzzzzzzzzzzzzzzzzzzzzz")
 
     assert ids == sorted(set(ids))
@@ -77,7 +77,7 @@ def test_batch_ids_are_valid_unique_and_in_order_of_time() -> None:
     assert times == sorted(times)
 
 
-def test_other_texts_are_no_batch_ids() -> None:
+def test_other_texts_are_not_batch_ids() -> None:
     good = new_batch_id()
 
     for text in (

@@ -18,7 +18,7 @@ CASES = [
 
 
 @pytest.mark.parametrize(("resource", "action"), CASES)
-def test_the_statements_are_the_stored_ones(resource: Resource, action: Action) -> None:
+def test_the_rendered_statements_equal_the_stored_ones(resource: Resource, action: Action) -> None:
     path = FOLDER / f"{resource.name}_{action.value}.sql"
     stored = path.read_text(encoding="utf-8") if path.exists() else ""
 
@@ -30,5 +30,5 @@ def test_the_statements_are_the_stored_ones(resource: Resource, action: Action) 
     assert not text, f"{path.name} differs; if that is meant, run `{COMMAND}` and look at the change:\n{text}"
 
 
-def test_no_file_is_left_of_a_resource_or_action_that_is_gone() -> None:
+def test_no_file_remains_of_a_removed_resource_or_action() -> None:
     assert {path.stem for path in FOLDER.glob("*.sql")} == {case.id for case in CASES}

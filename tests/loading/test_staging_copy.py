@@ -1,4 +1,4 @@
-"""COPY into staging and out of it: every text comes back as it was, and NULL stays apart from the empty text."""
+"""COPY into staging and back keeps every text, and keeps NULL and empty text apart."""
 
 import secrets
 from collections.abc import Iterator
@@ -78,7 +78,7 @@ def test_columns_are_found_by_name_and_the_others_get_their_defaults(connection:
     assert connection.execute("TABLE copied").fetchall() == [(5, None, None, "x")]
 
 
-def test_an_empty_answer_has_the_schema_all_the_same(connection: Connection) -> None:
+def test_an_empty_result_has_the_schema(connection: Connection) -> None:
     fetched = fetch_table(connection, sql.SQL("SELECT 1, '', true, '' WHERE false").format(), {}, SCHEMA)
 
     assert fetched.schema == SCHEMA
@@ -120,7 +120,7 @@ def test_creating_staging_again_starts_empty_and_dropping_twice_is_fine(connecti
     assert not staging.exists(connection)
 
 
-def test_batches_have_staging_tables_of_their_own(connection: Connection) -> None:
+def test_each_batch_has_its_own_staging_tables(connection: Connection) -> None:
     one, other = (Staging(f"batch_{secrets.token_hex(11)}") for _ in range(2))
     one.create(connection, CONTACT, ("name",))
     other.create(connection, CONTACT, ("name",))

@@ -27,7 +27,7 @@ def migrate(database_url: str, *, before: str, to: str) -> None:
     engine.dispose()
 
 
-def test_the_list_that_an_earlier_release_staged_is_found_and_dropped(database_url: str) -> None:
+def test_a_list_staged_by_an_earlier_release_is_used_and_dropped(database_url: str) -> None:
     facts = BatchFacts(items=3, to_delete=2).to_row()
     facts["doomed"] = facts.pop("to_delete")
     staging = Staging(BATCH)

@@ -6,7 +6,7 @@ from collections.abc import Callable
 from batch_pipeline.local.announcing import announced
 
 
-def test_a_step_is_reported_again_and_again_until_it_ends(eventually: Callable[..., None]) -> None:
+def test_a_step_is_reported_repeatedly_until_it_ends(eventually: Callable[..., None]) -> None:
     lines: list[str] = []
     began = time.monotonic()
     with announced(lines.append, "Waiting for the test"):

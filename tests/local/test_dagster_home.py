@@ -1,4 +1,4 @@
-"""Dagster finds its own tables beside ours, and an instance configured as it should be."""
+"""Dagster's tables are beside ours, and its instance has our configuration."""
 
 from pathlib import Path
 
@@ -75,12 +75,12 @@ def settings_of(monkeypatch: pytest.MonkeyPatch, **variables: str) -> Settings:
     return load_settings()
 
 
-def test_variables_that_are_set_stay_as_they_are(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+def test_variables_that_are_set_are_unchanged(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     mine = {"DAGSTER_HOME": "/somewhere", "DAGSTER_POSTGRES_URL": "postgresql+psycopg2://elsewhere/db"}
     assert dagster_environment(settings_of(monkeypatch, **mine), data_dir=tmp_path) == mine
 
 
-def test_in_a_checkout_the_home_is_the_repository_s(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+def test_the_home_of_a_checkout_is_in_the_repository(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     settings = settings_of(monkeypatch, BATCH_DATABASE_URL="postgresql://u@h/db")
     found = dagster_environment(settings, data_dir=tmp_path)
     assert found["DAGSTER_HOME"] == str(REPOSITORY / "dagster_home")

@@ -1,4 +1,4 @@
-"""The embedded PostgreSQL starts, stops, survives crashes, and leaves other people's folders alone."""
+"""The embedded PostgreSQL starts, stops, survives crashes, and does not change other users' folders."""
 
 import os
 import signal
@@ -125,7 +125,7 @@ def test_a_server_that_cannot_start_says_why_in_one_line(postgres: EmbeddedPostg
 
 
 @pytest.mark.parametrize("name", ["x" * (SOCKET_PATH_BYTES + 20), 'a b, "c" 100% ü'])
-def test_any_path_will_do(open_folder: Path, name: str) -> None:
+def test_any_path_can_hold_the_data(open_folder: Path, name: str) -> None:
     server = EmbeddedPostgres(open_folder / name)
     try:
         assert fetch(server.start(), "SELECT 1") == 1
@@ -143,7 +143,7 @@ def test_psql_of_the_wheel_speaks_to_it(postgres: EmbeddedPostgres) -> None:
     assert subprocess.check_output(command, text=True).strip() == "42"
 
 
-def test_sigterm_to_the_owner_is_no_business_of_the_server(postgres: EmbeddedPostgres) -> None:
+def test_sigterm_to_the_owner_does_not_reach_the_server(postgres: EmbeddedPostgres) -> None:
     postgres.start()
     assert postgres.process is not None
     # A session of its own: a terminal's Ctrl-C does not reach it before its owner has decided on the order.
@@ -174,7 +174,7 @@ def test_root_leaves_the_modes_of_folders_alone_and_keeps_the_data_elsewhere(
 
 
 @as_root
-def test_a_data_directory_made_anew_does_not_get_the_old_rows(tmp_path: Path) -> None:
+def test_a_recreated_data_directory_does_not_get_the_old_rows(tmp_path: Path) -> None:
     closed = tmp_path / "closed"
     closed.mkdir(mode=0o700)
     server = EmbeddedPostgres(closed / "data")
@@ -203,7 +203,7 @@ def remove_tree(folder: Path) -> None:
     folder.rmdir()
 
 
-def test_stop_is_harmless_before_start_and_twice(data_dir: Path) -> None:
+def test_stop_is_idempotent_and_allowed_before_start(data_dir: Path) -> None:
     server = EmbeddedPostgres(data_dir)
     server.stop()
     server.start()

@@ -110,7 +110,7 @@ def test_the_bucket_stays_when_its_last_object_goes(s3: EmbeddedS3) -> None:
     assert files.find("batch") == ["batch/uploads/default/b.csv"]
 
 
-def test_the_key_is_kept_between_starts_and_shown_to_nobody_else(s3: EmbeddedS3, data_dir: Path) -> None:
+def test_the_key_is_kept_between_starts_and_only_its_owner_can_read_it(s3: EmbeddedS3, data_dir: Path) -> None:
     s3.start("batch")
     assert s3.process is not None
     keys = s3.keys
@@ -125,7 +125,7 @@ def test_the_key_is_kept_between_starts_and_shown_to_nobody_else(s3: EmbeddedS3,
     assert EmbeddedS3(data_dir / "s3").keys == keys
 
 
-def test_a_taken_port_is_one_line_that_names_it_and_the_flag(data_dir: Path) -> None:
+def test_a_port_in_use_is_reported_in_one_line_with_the_flag(data_dir: Path) -> None:
     with socket.create_server((HOST, 0)) as other:
         port = other.getsockname()[1]
         with pytest.raises(SettingError, match=rf"^Port {port} .*--s3-port$"):

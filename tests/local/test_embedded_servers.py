@@ -1,4 +1,4 @@
-"""Commands share the servers of a data directory; the one that started them stops them, however it ends."""
+"""Commands share the servers of a data directory; the command that started them stops them."""
 
 import json
 import os
@@ -86,7 +86,7 @@ def pid_of(data_dir: Path, name: str) -> int:
     raise AssertionError(f"no {name} in {data_dir}")
 
 
-def test_the_environment_names_all_that_the_package_reads(data_dir: Path) -> None:
+def test_the_environment_has_all_variables_that_the_package_reads(data_dir: Path) -> None:
     before = dict(os.environ)
     with embedded_servers(data_dir) as servers:
         assert set(servers.environment) >= {
@@ -120,7 +120,7 @@ def test_a_second_command_joins_and_the_first_waits_for_it(
     assert processes_of(data_dir) == []
 
 
-def test_the_first_waits_for_the_second_also_where_it_fails(data_dir: Path) -> None:
+def test_the_owner_waits_for_a_joined_command_even_after_an_error(data_dir: Path) -> None:
     second: OtherProcess | None = None
 
     def let_it_end(line: str) -> None:
@@ -164,7 +164,7 @@ def test_a_killed_owner_leaves_nothing_running_and_the_next_command_starts_with_
         assert servers.environment["AWS_SECRET_ACCESS_KEY"] == first.environment["AWS_SECRET_ACCESS_KEY"]
 
 
-def test_the_next_command_starts_while_one_that_had_joined_a_killed_owner_still_lives(data_dir: Path) -> None:
+def test_a_command_starts_while_one_that_joined_a_killed_owner_is_still_running(data_dir: Path) -> None:
     with other_process(data_dir) as owner, other_process(data_dir, after=owner) as joined:
         assert joined.environment == owner.environment
         owner.process.kill()
@@ -198,7 +198,7 @@ def test_commands_that_start_at_once_share_one_pair_of_servers(
     assert processes_of(data_dir) == []
 
 
-def test_who_must_own_the_servers_is_refused_in_one_line_where_another_command_has_them(data_dir: Path) -> None:
+def test_a_command_that_must_own_the_servers_is_refused_if_another_owns_them(data_dir: Path) -> None:
     with (
         embedded_servers(data_dir) as servers,
         pytest.raises(SettingError, match=r"^Another command uses the servers of \S+: wait until .* --data-dir$"),
@@ -208,7 +208,9 @@ def test_who_must_own_the_servers_is_refused_in_one_line_where_another_command_h
     assert servers.data_dir == data_dir
 
 
-def test_a_taken_port_is_reported_and_nothing_stays(data_dir: Path, processes_of: Callable[[Path], list[str]]) -> None:
+def test_a_port_in_use_is_reported_and_no_process_remains(
+    data_dir: Path, processes_of: Callable[[Path], list[str]]
+) -> None:
     with socket.create_server(("127.0.0.1", 0)) as other:
         port = other.getsockname()[1]
         with pytest.raises(SettingError, match=f"^Port {port} "), owned_servers(data_dir, s3_port=port):

@@ -100,7 +100,7 @@ def up(data_dir: Path) -> Iterator[Up]:
 
 
 @pytest.mark.timeout(600)
-def test_it_answers_lets_no_second_one_in_and_a_signal_ends_all_of_it_with_exit_code_0(
+def test_the_system_answers_refuses_a_second_one_and_exits_with_0_on_a_signal(
     data_dir: Path, processes_of: Callable[[Path], list[str]]
 ) -> None:
     with up(data_dir) as system:
@@ -129,7 +129,7 @@ def test_it_answers_lets_no_second_one_in_and_a_signal_ends_all_of_it_with_exit_
 
 @pytest.mark.timeout(600)
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGKILL])
-def test_a_batch_that_dies_with_it_has_lost_its_worker_and_was_not_cancelled(
+def test_a_batch_killed_with_the_system_is_worker_lost_and_not_cancelled(
     data_dir: Path,
     processes_of: Callable[[Path], list[str]],
     eventually: Callable[..., None],
@@ -186,7 +186,7 @@ def is_postgres(path: Path) -> bool:
 @pytest.mark.parametrize(
     ("part", "called"), [("dagster_webserver", "the Dagster webserver"), ("/postgres", "PostgreSQL")]
 )
-def test_a_part_that_is_killed_is_noticed_and_the_last_line_says_what_to_do(
+def test_a_killed_part_is_reported_with_what_to_do(
     data_dir: Path, processes_of: Callable[[Path], list[str]], part: str, called: str
 ) -> None:
     with up(data_dir) as system:
@@ -255,14 +255,14 @@ def test_configured_servers_are_used_and_none_is_started(
     assert not data_dir.exists()
 
 
-def test_one_of_the_two_settings_alone_is_refused(data_dir: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_only_one_of_the_two_settings_is_refused(data_dir: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("BATCH_DATABASE_URL", "postgresql://u@h/db")
     monkeypatch.delenv("BATCH_STORAGE_URL", raising=False)
     with pytest.raises(SettingError, match=r"^BATCH_STORAGE_URL is not set"), connected(data_dir):
         pass
 
 
-def test_without_settings_the_embedded_servers_are_lent_to_this_process_for_a_while(
+def test_without_settings_this_process_uses_the_embedded_servers(
     data_dir: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     for name in ("BATCH_DATABASE_URL", "BATCH_STORAGE_URL"):

@@ -40,7 +40,7 @@ def alive(pid: int) -> bool:
         return False
 
 
-def test_leaving_ends_the_services_and_what_they_started(tmp_path: Path, eventually: Callable[..., None]) -> None:
+def test_leaving_ends_the_services_and_their_children(tmp_path: Path, eventually: Callable[..., None]) -> None:
     numbers = tmp_path / "numbers"
     service = Service("the parent", python(PARENT, numbers), is_ready=lambda: written(numbers))
     with Supervisor(os.environ, tmp_path) as supervisor:
@@ -50,7 +50,7 @@ def test_leaving_ends_the_services_and_what_they_started(tmp_path: Path, eventua
     eventually(lambda: not any(map(alive, pids)))
 
 
-def test_a_service_that_ends_by_itself_is_reported_with_what_it_said_last(
+def test_a_service_that_ends_by_itself_is_reported_with_its_last_line(
     tmp_path: Path, eventually: Callable[..., None]
 ) -> None:
     script = "import sys; sys.exit('\\x1b[31mno such thing\\x1b[0m')"
@@ -116,7 +116,7 @@ def test_they_stop_in_reverse_order(tmp_path: Path) -> None:
     assert order.read_text() == "cba"
 
 
-def test_if_the_supervisor_is_killed_nothing_stays(tmp_path: Path, eventually: Callable[..., None]) -> None:
+def test_if_the_supervisor_is_killed_no_process_remains(tmp_path: Path, eventually: Callable[..., None]) -> None:
     numbers = tmp_path / "numbers"
     script = (
         "import os, sys, pathlib; from batch_pipeline.local.supervision import Service, Supervisor\n"
@@ -136,7 +136,7 @@ def test_if_the_supervisor_is_killed_nothing_stays(tmp_path: Path, eventually: C
         eventually(lambda: not any(map(alive, pids)))
 
 
-def test_the_log_tells_of_the_last_start_only(tmp_path: Path) -> None:
+def test_the_log_has_only_the_last_start(tmp_path: Path) -> None:
     for word in ("first", "second"):
         done = tmp_path / word
         script = "import sys; print(sys.argv[1], flush=True); open(sys.argv[2], 'w').write('x'); sys.stdin.read(); \

@@ -48,7 +48,7 @@ BEFORE = {"depot": ["loc_1", "loc_2"], "staff": ["bob", "cy"], "vip": ["ada*", "
         ("group", Action.overwrite, ["vip"], {"vip": ["ada*", "bob"]}),
     ],
 )
-def test_records_take_their_memberships_along(
+def test_deleting_records_deletes_their_memberships(
     world: World, resource: str, action: Action, items: list[str], after: dict[str, list[str]]
 ) -> None:
     other = World.new(world.system)
@@ -92,7 +92,7 @@ def test_a_rejected_group_of_an_overwrite_keeps_its_members(world: World) -> Non
         ("group", {"external_id": "staff", "primary": ["cy"]}, ("groups", "staff")),
     ],
 )
-def test_a_change_of_memberships_writes_the_record_that_it_comes_through(
+def test_a_change_of_memberships_updates_the_record_that_lists_them(
     world: World, resource: str, item: dict[str, Any], written: tuple[str, str]
 ) -> None:
     before = {(table, row["external_id"]): row for table in ("contacts", "groups") for row in world.rows(table)}
@@ -106,7 +106,7 @@ def test_a_change_of_memberships_writes_the_record_that_it_comes_through(
             assert after == row
 
 
-def test_an_upload_without_such_columns_touches_no_membership(world: World) -> None:
+def test_an_upload_without_membership_columns_changes_no_membership(world: World) -> None:
     with psycopg.connect(world.system.database_url) as connection:
         connection.execute("LOCK TABLE group_members IN ACCESS EXCLUSIVE MODE")
         items = [{"external_id": "ada", "name": "Ada", "notes": "new"}, {"external_id": "new", "name": "New"}]
@@ -125,9 +125,7 @@ def test_a_group_is_found_by_its_name_and_the_defaults_of_the_rest(world: World,
 
 
 @pytest.mark.parametrize(("resource", "group"), [("location", "vip"), ("contact", "depot"), (None, "depot")])
-def test_a_group_with_members_stays_what_it_is_of_also_where_no_item_names_members(
-    world: World, resource: str | None, group: str
-) -> None:
+def test_the_resource_of_a_group_with_members_can_not_change(world: World, resource: str | None, group: str) -> None:
     items = [{"external_id": group, "resource": resource}, {"external_id": "staff", "resource": "contact"}]
     batch = world.run("group", *items)
     assert stats(batch) == {"rejected": 1, "unchanged": 1}
@@ -138,7 +136,7 @@ def test_a_group_with_members_stays_what_it_is_of_also_where_no_item_names_membe
 # ---- what the database refuses -----------------------------------------------------------------------------------
 
 
-def test_an_item_that_the_database_refuses_changes_no_membership_and_costs_no_other(world: World) -> None:
+def test_an_item_that_the_database_refuses_changes_no_membership_and_fails_alone(world: World) -> None:
     world.execute(
         sql.SQL("ALTER TABLE contacts ADD CONSTRAINT {} CHECK (organization_id <> {} OR notes <> 'refuse me')").format(
             sql.Identifier(f"refusing {world.organization_id}"), sql.Literal(world.organization_id)
@@ -164,7 +162,7 @@ def test_an_item_that_the_database_refuses_changes_no_membership_and_costs_no_ot
 # ---- other batches meanwhile -------------------------------------------------------------------------------------
 
 
-def test_references_are_decided_anew_where_the_records_they_mean_were_written_since(world: World) -> None:
+def test_references_are_resolved_again_if_their_records_were_written_since(world: World) -> None:
     """Between validation and processing one group goes, another takes its name, a third appears."""
 
     def meanwhile() -> None:
@@ -201,7 +199,7 @@ def _broken_off(world: World, resource: str, items: list[dict[str, Any]], meanwh
     return run_attempt(world.system, world.system.ledger.request_rerun(batch.id, Starter.caller))
 
 
-def test_a_late_re_run_of_contacts_undoes_nothing_that_a_later_batch_wrote(world: World) -> None:
+def test_a_late_re_run_of_contacts_does_not_undo_a_later_batch(world: World) -> None:
     items = [
         {"external_id": "ada", "groups": {"remove": ["vip"]}},  # which the later batch has set
         {"external_id": "bob", "groups": ["vip"]},  # as it is
@@ -218,7 +216,7 @@ def test_a_late_re_run_of_contacts_undoes_nothing_that_a_later_batch_wrote(world
     assert all_members(world) == {**BEFORE, "staff": ["bob"]}
 
 
-def test_a_late_re_run_of_groups_undoes_nothing_that_a_later_batch_wrote(world: World) -> None:
+def test_a_late_re_run_of_groups_does_not_undo_a_later_batch(world: World) -> None:
     items = [{"external_id": "vip", "children": ["ada"]}, {"external_id": "staff", "children": ["cy", "ada"]}]
     batch = _broken_off(
         world, "group", items, lambda: world.run("contact", {"external_id": "cy", "groups": {"set": ["vip"]}})
@@ -232,7 +230,7 @@ def test_a_late_re_run_of_groups_undoes_nothing_that_a_later_batch_wrote(world: 
     assert all_members(world) == {"depot": ["loc_1", "loc_2"], "staff": ["bob"], "vip": ["ada*", "bob", "cy"]}
 
 
-def test_a_first_run_is_not_held_to_the_order_of_arrival_with_the_other_resource(world: World) -> None:
+def test_a_first_run_ignores_the_order_of_arrival_of_other_resources(world: World) -> None:
     items = [{"external_id": "cy", "groups": ["vip"]}]
     batch = world.run(
         "contact", *items, once_validated=lambda: world.run("group", {"external_id": "vip", "children": ["bob"]})

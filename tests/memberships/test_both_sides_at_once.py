@@ -81,7 +81,7 @@ def test_a_member_deleted_while_it_is_added_is_not_added(world: World, threads: 
 
 
 @pytest.mark.parametrize(("resource", "action"), [("contact", "delete"), ("group", "delete"), ("contact", "overwrite")])
-def test_a_member_added_while_it_is_deleted_goes_along(
+def test_a_member_added_while_it_is_deleted_is_deleted(
     world: World, threads: ThreadPoolExecutor, resource: str, action: str
 ) -> None:
     """A membership that is committed only after the deleting statement began."""
@@ -106,7 +106,7 @@ def test_a_member_added_while_it_is_deleted_goes_along(
     assert dangling(world) == 0
 
 
-def test_a_chunk_that_a_deadlock_undid_is_repeated(world: World, threads: ThreadPoolExecutor) -> None:
+def test_a_chunk_rolled_back_by_a_deadlock_is_repeated(world: World, threads: ThreadPoolExecutor) -> None:
     """Two records are locked crosswise: PostgreSQL ends one of the two transactions, here always the batch's."""
     world.insert("contacts", *({"external_id": name, "name": name} for name in ("ada", "bob")))
     world.insert("groups", {"external_id": "vip", "name": "vip"})
@@ -122,7 +122,7 @@ def test_a_chunk_that_a_deadlock_undid_is_repeated(world: World, threads: Thread
 
 
 @pytest.mark.parametrize("seed", range(2))
-def test_no_membership_dangles_whatever_both_sides_do_at_once(
+def test_no_membership_dangles_after_concurrent_changes_of_both_sides(
     world: World, threads: ThreadPoolExecutor, seed: int
 ) -> None:
     contacts = [f"c{number}" for number in range(120)]

@@ -1,4 +1,4 @@
-"""Looking records up by references goes by indexes, however many records there are."""
+"""The look-up of records by references uses indexes for any number of records."""
 
 from typing import Any
 

@@ -64,7 +64,7 @@ UPLOADS = st.one_of(
 
 
 @pytest.mark.timeout(1200)
-def test_any_sequence_of_batches_does_what_the_model_says(module_system: System) -> None:
+def test_any_sequence_of_batches_matches_the_model(module_system: System) -> None:
     small = module_system.settings.model_copy(update={"chunk_rows": 2, "database_writers": 2})
     system = dataclasses.replace(module_system, settings=small)
 

@@ -1,4 +1,4 @@
-"""What the references of items mean, and what becomes of memberships: many cases, each an item of one batch."""
+"""How references resolve and change memberships: many cases, each an item of one batch."""
 
 from collections.abc import Callable
 from dataclasses import dataclass

@@ -15,7 +15,7 @@ RECORDS = [{"id": "ctct_" + str(place) * 22, "name": name} for place, name in en
 
 
 @pytest.mark.parametrize("limit", [None, "0", "1", "50%"])
-def test_an_overwrite_without_a_valid_item_says_so_whatever_its_delete_limit(
+def test_an_overwrite_without_a_valid_item_has_that_reason_for_any_delete_limit(
     module_system: System, limit: str | None
 ) -> None:
     organization_id = new_organization(module_system)
@@ -30,7 +30,7 @@ def test_an_overwrite_without_a_valid_item_says_so_whatever_its_delete_limit(
 
 
 @pytest.mark.parametrize("limit", [None, "0"])
-def test_an_unreadable_row_keeps_an_overwrite_from_deleting_saying_so_or_counting_it(
+def test_an_overwrite_with_an_unreadable_row_deletes_counts_and_reports_no_record(
     module_system: System, limit: str | None
 ) -> None:
     organization_id = new_organization(module_system)
@@ -47,7 +47,7 @@ def test_an_unreadable_row_keeps_an_overwrite_from_deleting_saying_so_or_countin
 
 
 @pytest.mark.parametrize("action", ["merge", "overwrite"])
-def test_items_that_carry_nothing_but_ids_are_unchanged(module_system: System, action: Action) -> None:
+def test_items_with_only_ids_are_unchanged(module_system: System, action: Action) -> None:
     organization_id = new_organization(module_system)
     insert_contacts(module_system, organization_id, *RECORDS)
     upload = Upload(action, "json", [{"id": record["id"]} for record in RECORDS])
@@ -58,7 +58,7 @@ def test_items_that_carry_nothing_but_ids_are_unchanged(module_system: System, a
 
 
 @pytest.mark.parametrize(("handling", "deleted"), [("ignore_all", 1), ("use_first", 1), ("use_last", 3)])
-def test_of_equal_ids_the_one_that_the_handling_names_is_deleted_and_the_others_are_duplicates(
+def test_one_of_several_equal_ids_is_deleted_and_the_others_are_duplicates(
     module_system: System, handling: Handling, deleted: int
 ) -> None:
     organization_id = new_organization(module_system)

@@ -7,5 +7,5 @@ from batch_pipeline.system import System
 
 
 @pytest.mark.timeout(1200)  # about half a minute on two idle cores, many times that on busy ones
-def test_any_sequence_of_batches_of_json_files_does_what_the_model_says(module_system: System) -> None:
+def test_any_sequence_of_json_batches_matches_the_model(module_system: System) -> None:
     hold_to_the_model(module_system, "json", sequences=250)

@@ -1,4 +1,4 @@
-"""Work that is cancelled or has used up its time stops at the next chunk, and a retry does the rest."""
+"""Cancelled and overdue work stops at the next chunk, and a retry processes the rest."""
 
 import threading
 from collections.abc import Iterator
@@ -125,7 +125,7 @@ def _checks_while_waiting(monkeypatch: pytest.MonkeyPatch, batch: Batch) -> thre
     return looked
 
 
-def test_a_batch_cancelled_at_work_stops_at_its_next_chunk_and_says_how_far_it_came(
+def test_a_cancelled_running_batch_stops_at_its_next_chunk_and_reports_its_progress(
     system: System, instance: DagsterInstance, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Both writers are held up before a later chunk, one chunk is done and known to be."""
@@ -191,7 +191,7 @@ def test_a_batch_that_has_ended_can_not_be_cancelled(system: System, instance: D
     assert system.ledger.get(done.id) == done
 
 
-def test_a_retry_that_awaits_its_run_can_be_called_off(system: System, instance: DagsterInstance) -> None:
+def test_a_retry_that_awaits_its_run_can_be_cancelled(system: System, instance: DagsterInstance) -> None:
     batch = arrived(system, new_organization(system), PEOPLE)
     cancel_batch(system, instance, batch.id)
     system.ledger.request_rerun(batch.id, Starter.launcher)
@@ -224,7 +224,7 @@ def _hurry(system: System) -> None:
 
 @pytest.mark.timeout(120)
 @pytest.mark.usefixtures("slow")
-def test_a_batch_that_takes_too_long_is_timed_out_its_writers_end_and_a_retry_completes_it(
+def test_a_batch_over_its_time_out_ends_its_writers_and_a_retry_completes_it(
     system: System, instance: DagsterInstance
 ) -> None:
     organization_id = new_organization(system)
@@ -245,7 +245,7 @@ def test_a_batch_that_takes_too_long_is_timed_out_its_writers_end_and_a_retry_co
 
 
 @pytest.mark.timeout(120)
-def test_a_writer_stuck_behind_somebody_elses_lock_is_timed_out(system: System, instance: DagsterInstance) -> None:
+def test_a_writer_blocked_by_the_lock_of_another_session_times_out(system: System, instance: DagsterInstance) -> None:
     organization_id = new_organization(system)
     batch = arrived(system, organization_id, PEOPLE, timeout_seconds=2)
     with psycopg.connect(system.database_url) as connection:
@@ -257,7 +257,7 @@ def test_a_writer_stuck_behind_somebody_elses_lock_is_timed_out(system: System, 
 
 
 @pytest.mark.timeout(120)
-def test_waiting_for_the_turn_takes_no_time(
+def test_waiting_for_the_turn_does_not_count_as_running_time(
     system: System, instance: DagsterInstance, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """It waits until the whole of its time is over, had it counted."""
@@ -285,7 +285,7 @@ def test_waiting_for_the_turn_takes_no_time(
 
 
 @pytest.mark.parametrize("waited_seconds", [0.0, 5000.0])
-def test_work_that_is_overdue_and_does_not_stop_by_itself_is_ended_by_reconciling(
+def test_reconciling_ends_an_overdue_attempt_that_does_not_stop(
     system: System, instance: DagsterInstance, waited_seconds: float
 ) -> None:
     batch = arrived(system, new_organization(system), PEOPLE, timeout_seconds=100)
@@ -306,7 +306,7 @@ def test_work_that_is_overdue_and_does_not_stop_by_itself_is_ended_by_reconcilin
 # ---- uploads that are awaited --------------------------------------------------------------------------------------
 
 
-def test_a_file_that_came_before_its_batch_was_cancelled_is_kept_and_a_retry_has_it(
+def test_a_file_that_arrived_before_the_cancellation_is_kept_for_a_retry(
     system: System, instance: DagsterInstance
 ) -> None:
     batch = awaiting_upload(system, new_organization(system))
@@ -318,7 +318,7 @@ def test_a_file_that_came_before_its_batch_was_cancelled_is_kept_and_a_retry_has
     assert (done.status, done.stats.created) == ("completed", ROWS)
 
 
-def test_a_batch_that_was_cancelled_before_a_file_came_says_that_it_can_not_be_retried(
+def test_a_batch_cancelled_before_its_file_arrived_can_not_be_retried(
     system: System, instance: DagsterInstance
 ) -> None:
     batch = awaiting_upload(system, new_organization(system))

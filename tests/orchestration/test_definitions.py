@@ -12,7 +12,7 @@ from batch_pipeline.orchestration.config import BatchConfig
 from batch_pipeline.records.registry import RESOURCES
 
 
-def test_the_job_the_sensors_and_the_assets_have_the_names_that_others_rely_on() -> None:
+def test_job_sensors_and_assets_have_their_public_names() -> None:
     repository = defs.get_repository_def()
     assert {job.name for job in repository.get_all_jobs() if not job.name.startswith("__")} == {"batch_job"}
     assert [node.name for node in defs.resolve_job_def("batch_job").nodes_in_topological_order] == [

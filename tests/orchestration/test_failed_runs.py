@@ -1,4 +1,4 @@
-"""What a run that failed says, and what becomes of what it left."""
+"""The page of a failed run, and the cleaning up after it."""
 
 import fcntl
 import os
@@ -78,7 +78,7 @@ def _materializations(instance: DagsterInstance, *run_ids: str) -> list[dict[str
     return found
 
 
-def test_a_run_none_of_whose_items_is_valid_shows_what_is_wrong_with_them(runner: Runner) -> None:
+def test_a_run_without_valid_items_shows_their_errors(runner: Runner) -> None:
     batch = runner.csv({"name": PRIVATE, "email": "nowhere"}, {"name": "Bob", "email": "elsewhere"})
     shown = _shown(runner.instance, batch)
     assert list(shown)[:3] == ["code", "what to do", "what"]
@@ -105,7 +105,7 @@ def test_the_first_row_of_a_file_without_a_header_is_in_no_event(runner: Runner)
     assert "ada@example.com" not in said
 
 
-def test_an_error_of_ours_is_told_by_kind_and_place_and_not_in_its_words(
+def test_an_unexpected_error_is_shown_by_type_and_place_without_its_message(
     runner: Runner, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def parse_wrongly(*_: object) -> None:
@@ -120,7 +120,7 @@ def test_an_error_of_ours_is_told_by_kind_and_place_and_not_in_its_words(
     assert PRIVATE not in said
 
 
-def test_the_asset_is_told_of_a_batch_once_also_where_its_run_died_in_between(
+def test_a_batch_materializes_its_asset_once_even_if_its_run_died(
     runner: Runner, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     class DiedError(Exception):
@@ -141,9 +141,7 @@ def test_the_asset_is_told_of_a_batch_once_also_where_its_run_died_in_between(
     assert told["created"] == 1
 
 
-def test_what_an_earlier_attempt_did_does_not_count_as_this_ones_speed(
-    runner: Runner, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_the_speed_of_an_attempt_excludes_earlier_attempts(runner: Runner, monkeypatch: pytest.MonkeyPatch) -> None:
     write = MergeWriter.apply
     calls = iter(range(1, 100))
 
@@ -181,7 +179,7 @@ def test_what_an_earlier_attempt_did_does_not_count_as_this_ones_speed(
         ("unknown_columns", "Correct the upload"),
     ],
 )
-def test_what_to_do_depends_on_why_the_run_ended(runner: Runner, code: str, says: str) -> None:
+def test_the_next_step_depends_on_the_reason_of_the_failure(runner: Runner, code: str, says: str) -> None:
     batch = arrived(runner.system, runner.organization_id, b"name\nAda\n")
     if code not in ("gave_way", "superseded", "pruned"):
         batch = runner.system.ledger.end(
@@ -190,7 +188,7 @@ def test_what_to_do_depends_on_why_the_run_ended(runner: Runner, code: str, says
     assert says in what_to_do(batch, code)
 
 
-def test_a_run_removes_what_killed_ones_left_on_the_disk_and_nothing_that_is_in_use(
+def test_a_run_removes_scratch_folders_of_killed_runs_but_none_in_use(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))

@@ -147,7 +147,7 @@ def test_a_single_batch_starts_soon_while_a_thousand_of_others_wait(
             assert line == sorted(line, key=int)
 
 
-def test_organizations_come_in_turn_also_where_a_tick_takes_fewer_files_than_there_are(system: System) -> None:
+def test_organizations_take_turns_if_a_tick_takes_fewer_files_than_exist(system: System) -> None:
     floods = [new_organization(system) for _ in range(2)]
     single = new_organization(system)
     for number in range(6):
@@ -160,7 +160,7 @@ def test_organizations_come_in_turn_also_where_a_tick_takes_fewer_files_than_the
     assert sorted(Counter(taken[3:]).values()) == [1, 2]
 
 
-def test_a_tick_stops_in_time_and_the_next_one_goes_on(system: System) -> None:
+def test_a_tick_stops_in_time_and_the_next_tick_continues(system: System) -> None:
     for number in range(5):
         system.store.write(f"uploads/default/contact/merge/{number}.csv", b"name\nAda\n")
     counts = [len(inbox.take_in(system, limit=100, seconds=0.0)) for _ in range(6)]

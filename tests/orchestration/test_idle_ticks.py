@@ -39,9 +39,7 @@ def _clients() -> int:
 
 
 @pytest.mark.usefixtures("uncollected")
-def test_any_number_of_ticks_makes_one_client_of_storage_and_no_more_connections(
-    system: System, instance: DagsterInstance
-) -> None:
+def test_ticks_share_one_storage_client_and_do_not_add_connections(system: System, instance: DagsterInstance) -> None:
     awaiting_upload(system, "default")  # so that the sensor of upload URLs has storage to look at
     before = _clients()
     _tick(instance)

@@ -1,4 +1,4 @@
-"""Runs in their caller's process: several at once, beside a caller who goes on living."""
+"""Runs in the caller's process: several at once, and without effects on the caller."""
 
 import logging
 from concurrent.futures import ThreadPoolExecutor
@@ -41,7 +41,7 @@ def test_several_runs_at_once_all_complete_and_leave_the_callers_logging_alone(
     assert not handler.closed
 
 
-def test_a_run_survives_that_dagsters_kept_connections_were_lost_before_it(
+def test_a_run_succeeds_after_dagsters_pooled_connections_were_lost(
     module_system: System, module_instance: DagsterInstance
 ) -> None:
     organization_id = new_organization(module_system)

@@ -25,7 +25,7 @@ from batch_pipeline.storage.store import Store
 from batch_pipeline.system import System
 
 
-def test_a_file_becomes_one_batch_with_one_run_however_often_the_sensor_ticks(
+def test_a_file_becomes_one_batch_with_one_run_in_any_number_of_ticks(
     system: System, instance: DagsterInstance
 ) -> None:
     payload = as_csv([{"name": "Ada"}])
@@ -44,14 +44,16 @@ def test_a_file_becomes_one_batch_with_one_run_however_often_the_sensor_ticks(
     assert [record["name"] for record in contacts(system, "default")] == ["Ada"]
 
 
-def test_the_same_file_put_there_again_is_another_batch(system: System, instance: DagsterInstance) -> None:
+def test_the_same_file_uploaded_again_is_another_batch(system: System, instance: DagsterInstance) -> None:
     for count in (1, 2, 3):
         system.store.write(f"{INBOX}/people.csv", b"name\nAda\n")
         tick(instance)
         assert len(all_batches(system)) == count
 
 
-def test_options_come_from_the_sidecar_which_goes_with_the_file(system: System, instance: DagsterInstance) -> None:
+def test_options_come_from_the_sidecar_which_is_removed_with_the_file(
+    system: System, instance: DagsterInstance
+) -> None:
     options = {"name": "My people", "duplicate_handling": "use_last", "save_upload": False}
     system.store.write(f"{INBOX}/people.csv.options.json", json.dumps(options).encode())
     assert tick(instance) == []
@@ -76,7 +78,7 @@ def test_options_come_from_the_sidecar_which_goes_with_the_file(system: System, 
         (f"{INBOX}/a.csv", b"\xff", ("invalid_options", "default", "contact", "merge")),
     ],
 )
-def test_a_file_that_can_not_be_meant_becomes_a_failed_batch_that_says_why(
+def test_a_file_in_a_wrong_folder_or_with_a_wrong_sidecar_becomes_a_failed_batch(
     system: System, instance: DagsterInstance, key: str, sidecar: bytes | None, expected: tuple[str | None, ...]
 ) -> None:
     if sidecar is not None:
@@ -92,7 +94,7 @@ def test_a_file_that_can_not_be_meant_becomes_a_failed_batch_that_says_why(
     assert len(all_batches(system)) == 1
 
 
-def test_hidden_and_unfinished_files_wait(system: System, instance: DagsterInstance) -> None:
+def test_hidden_and_unfinished_files_are_not_taken_in(system: System, instance: DagsterInstance) -> None:
     for name in (".people.csv", "people.csv.tmp", "people.csv.part", "people.csv.options.json"):
         system.store.write(f"{INBOX}/{name}", b"{}")
     assert tick(instance) == []
@@ -100,7 +102,7 @@ def test_hidden_and_unfinished_files_wait(system: System, instance: DagsterInsta
 
 
 @pytest.mark.parametrize("error", [UnavailableError("storage", "It refuses."), ZeroDivisionError()], ids=type)
-def test_a_file_that_can_not_be_taken_in_does_not_keep_waiting_batches_from_their_runs(
+def test_waiting_batches_get_runs_although_a_file_can_not_be_taken_in(
     system: System, instance: DagsterInstance, monkeypatch: pytest.MonkeyPatch, error: Exception
 ) -> None:
     system.store.write(f"{INBOX}/people.csv", b"name\nAda\n")
@@ -144,9 +146,7 @@ def test_a_file_that_is_refused_at_intake_is_a_failed_run_in_dagster_too(
     assert reconcile(system, instance) == []
 
 
-def test_a_runs_config_and_tags_hold_nothing_of_what_its_batch_contains(
-    system: System, instance: DagsterInstance
-) -> None:
+def test_the_config_and_tags_of_a_run_contain_no_values_of_its_batch(system: System, instance: DagsterInstance) -> None:
     """They stand in Dagster's tables and ticks, which more people read than may read customers' values."""
     batch = arrived(
         system,
@@ -169,7 +169,7 @@ def test_a_runs_config_and_tags_hold_nothing_of_what_its_batch_contains(
     ]
 
 
-def test_a_tick_asks_storage_for_the_inbox_alone_however_many_batches_are_finished(
+def test_a_tick_lists_only_the_inbox_for_any_number_of_finished_batches(
     system: System, instance: DagsterInstance, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     asked: list[tuple[str, str]] = []

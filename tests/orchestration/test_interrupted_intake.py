@@ -40,7 +40,7 @@ class CrashError(Exception):
     ],
     ids=lambda value: value if isinstance(value, str) else "",
 )
-def test_a_crash_between_any_two_steps_of_intake_neither_skips_nor_doubles(
+def test_after_a_crash_between_any_steps_of_intake_each_file_becomes_one_batch(
     system: System, monkeypatch: pytest.MonkeyPatch, owner: object, name: str, after: bool
 ) -> None:
     for number in range(2):
@@ -66,7 +66,7 @@ def test_a_crash_between_any_two_steps_of_intake_neither_skips_nor_doubles(
 
 
 @pytest.mark.parametrize("step", ["copy", "accept", "release_source"])
-def test_two_takers_at_once_make_one_batch(system: System, monkeypatch: pytest.MonkeyPatch, step: str) -> None:
+def test_two_concurrent_intakes_make_one_batch(system: System, monkeypatch: pytest.MonkeyPatch, step: str) -> None:
     """The other one comes at a step of the first, and gets as far as it can before the first goes on."""
     system.store.write(f"{INBOX}/people.csv", b"name\nAda\n")
     owner: object = Store if step == "copy" else inbox
@@ -99,7 +99,7 @@ def inbox_folder(system: System, servers: LocalServers) -> Path:
     [(Store, "copy", True), (Store, "copy", False), (inbox, "accept", False)],
     ids=["before the copy", "after the copy", "before the removal"],
 )
-def test_a_file_overwritten_while_it_is_taken_in_is_not_lost_nor_are_its_options(  # noqa: PLR0917
+def test_a_file_overwritten_during_intake_is_kept_with_its_options(  # noqa: PLR0917
     system: System, inbox_folder: Path, monkeypatch: pytest.MonkeyPatch, owner: object, step: str, before: bool
 ) -> None:
     """Past the S3 server, which remembers for a second how the file was."""

@@ -1,4 +1,4 @@
-"""Batches whose run ended before it began are found, however many others wait; none that went on is."""
+"""Reconciling finds batches with a run that ended before it began, among many waiting ones."""
 
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -38,7 +38,7 @@ def _end_in_queue(instance: DagsterInstance, batch: Batch, status: DagsterRunSta
 @pytest.mark.parametrize(
     ("status", "code"), [(DagsterRunStatus.FAILURE, "never_started"), (DagsterRunStatus.CANCELED, "cancelled")]
 )
-def test_a_run_that_ends_before_its_first_step_fails_its_batch_whose_retry_is_another_run(
+def test_a_run_that_ends_before_its_first_step_fails_its_batch_and_a_retry_is_another_run(
     system: System, instance: DagsterInstance, status: DagsterRunStatus, code: str
 ) -> None:
     batch = _awaiting_launch(system)
@@ -55,7 +55,7 @@ def test_a_run_that_ends_before_its_first_step_fails_its_batch_whose_retry_is_an
     assert reconcile(system, instance) == []
 
 
-def test_an_older_run_says_nothing_of_the_run_that_a_retry_awaits(system: System, instance: DagsterInstance) -> None:
+def test_the_end_of_an_older_run_does_not_affect_a_requested_retry(system: System, instance: DagsterInstance) -> None:
     batch = _awaiting_launch(system)
     _end_in_queue(instance, batch, DagsterRunStatus.FAILURE)
     assert len(reconcile(system, instance)) == 1
@@ -84,7 +84,7 @@ def _asked() -> Iterator[list[int]]:
 
 
 @pytest.mark.parametrize("has_position", [True, False])
-def test_what_waits_adds_nothing_to_what_a_pass_asks_for(
+def test_waiting_batches_do_not_add_to_the_queries_of_a_pass(
     system: System, instance: DagsterInstance, has_position: bool
 ) -> None:
     waiting, in_vain = _awaiting_launch(system), [_awaiting_launch(system) for _ in range(2)]
@@ -107,7 +107,7 @@ def test_what_waits_adds_nothing_to_what_a_pass_asks_for(
     assert len(awaiting_launch(system.engine, 10_000)) == 3_001
 
 
-def test_looking_for_batches_at_work_passes_those_by_that_wait(system: System) -> None:
+def test_the_query_for_running_batches_skips_waiting_ones(system: System) -> None:
     waiting = _awaiting_launch(system)
     with psycopg.connect(system.database_url, autocommit=True) as connection:
         connection.execute(
@@ -128,7 +128,7 @@ def test_looking_for_batches_at_work_passes_those_by_that_wait(system: System) -
 
 
 @pytest.mark.parametrize("zone", [-11, 0, 14])
-def test_a_run_cancelled_in_the_queue_while_the_daemon_was_away_for_a_day_fails_its_batch(
+def test_a_run_cancelled_in_the_queue_during_a_day_without_daemon_fails_its_batch(
     system: System, instance: DagsterInstance, zone: int
 ) -> None:
     """Whether the sensor knows when it last looked, or has been reset."""
@@ -145,7 +145,7 @@ def test_a_run_cancelled_in_the_queue_while_the_daemon_was_away_for_a_day_fails_
         assert ended.reason.code == "cancelled"
 
 
-def test_the_sensor_finds_what_becomes_visible_a_little_later_than_it_says_that_it_happened(
+def test_the_sensor_finds_runs_that_become_visible_after_their_end_time(
     system: System, instance: DagsterInstance
 ) -> None:
     cursor, codes = None, []
@@ -169,7 +169,7 @@ def test_the_sensor_finds_what_becomes_visible_a_little_later_than_it_says_that_
 
 @pytest.mark.parametrize("status", [DagsterRunStatus.FAILURE, DagsterRunStatus.CANCELED])
 @pytest.mark.parametrize("has_begun", [True, False])
-def test_a_run_that_ended_is_told_to_the_ledger_without_a_look_at_any_other(
+def test_reconciling_one_run_does_not_affect_others(
     system: System, instance: DagsterInstance, status: DagsterRunStatus, has_begun: bool
 ) -> None:
     batch, other = _awaiting_launch(system), _awaiting_launch(system)
@@ -193,7 +193,7 @@ def test_a_run_that_ended_is_told_to_the_ledger_without_a_look_at_any_other(
 
 
 @pytest.mark.parametrize("way", ["retried", "gave_way", "begun"])
-def test_a_batch_that_went_on_while_it_was_looked_at_keeps_what_it_awaits(
+def test_a_batch_that_continues_during_reconciling_keeps_its_requested_run(
     system: System, instance: DagsterInstance, way: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """It goes on between reconciling's look at it and its word to the ledger."""

@@ -53,7 +53,7 @@ def test_the_launchpad_runs_any_other_file_of_the_bucket_and_leaves_it_there(
         ({"file": f"{INBOX}/people.csv", "delete_limit": "many"}, "invalid_options"),
     ],
 )
-def test_a_launchpad_config_that_can_not_be_meant_makes_no_batch(
+def test_an_invalid_launchpad_config_creates_no_batch(
     system: System, instance: DagsterInstance, config: dict[str, Any], code: str
 ) -> None:
     system.store.write(f"{INBOX}/people.csv", b"name\nAda\n")
@@ -63,9 +63,7 @@ def test_a_launchpad_config_that_can_not_be_meant_makes_no_batch(
     assert system.store.exists(f"{INBOX}/people.csv")
 
 
-def test_a_run_that_brings_the_id_of_a_batch_that_awaits_none_is_refused(
-    system: System, instance: DagsterInstance
-) -> None:
+def test_a_run_tagged_with_a_batch_that_awaits_no_run_is_refused(system: System, instance: DagsterInstance) -> None:
     done = execute_batch(system, instance, arrived(system, "default", b"name\nAda\n"))
     result = launchpad(instance, file="x", run_tags={tags.BATCH_ID: done.id})
     assert failure_code(result) == "run_refused"

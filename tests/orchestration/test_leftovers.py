@@ -24,7 +24,7 @@ def _staging_tables(system: System) -> int:
 
 
 @pytest.mark.parametrize("save_upload", [False, True])
-def test_leftovers_of_a_completed_batch_go_when_its_run_is_executed_again(
+def test_re_executing_a_completed_run_deletes_its_leftovers(
     system: System, instance: DagsterInstance, monkeypatch: pytest.MonkeyPatch, save_upload: bool
 ) -> None:
     batch = arrived(system, new_organization(system), b"name\nAda\n", save_upload=save_upload)

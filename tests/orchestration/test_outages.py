@@ -1,4 +1,4 @@
-"""Ledger and Dagster agree, and nothing is lost or doubled, when a part of Dagster goes away: with real processes."""
+"""Ledger and Dagster agree after an outage of a part of Dagster, with real processes."""
 
 import os
 import shutil
@@ -151,7 +151,7 @@ def world(system: System, instance: DagsterInstance) -> World:
     return World(system, instance)
 
 
-def test_the_daemon_is_killed_and_restarted_while_runs_go_on(world: World, parts: Parts) -> None:
+def test_runs_continue_while_the_daemon_is_killed_and_restarted(world: World, parts: Parts) -> None:
     with running(parts.start_code_server):
         with running(parts.start_daemon) as daemon, world.held():
             world.drop("first")
@@ -168,7 +168,7 @@ def test_the_daemon_is_killed_and_restarted_while_runs_go_on(world: World, parts
             world.check_all_completed_once("first", "second", "third")
 
 
-def test_what_is_queued_while_the_code_can_not_be_loaded_waits_and_runs_once_it_can(world: World, parts: Parts) -> None:
+def test_queued_batches_run_once_the_code_can_be_loaded_again(world: World, parts: Parts) -> None:
     with running(parts.start_daemon):
         with running(parts.start_code_server) as code_server, world.held():
             world.drop("first")

@@ -36,7 +36,7 @@ def told(instance: DagsterInstance, run_id: str | None) -> list[tuple[str, str, 
     ]
 
 
-def test_each_phase_says_how_far_it_is(
+def test_each_phase_reports_its_progress(
     module_system: System, module_instance: DagsterInstance, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(run_page, "EVENT_SECONDS", 0.0)
@@ -102,7 +102,7 @@ def test_writing_artifacts_has_progress_and_seconds_of_its_own(
     assert ("cleanup", "writing result.json", 0, 251) in steps
 
 
-def test_what_comes_too_soon_is_not_told(
+def test_progress_that_follows_too_soon_is_not_logged(
     module_system: System, module_instance: DagsterInstance, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(run_page, "EVENT_SECONDS", 3600.0)
@@ -112,7 +112,7 @@ def test_what_comes_too_soon_is_not_told(
     assert told(module_instance, batch.run_id) == []
 
 
-def test_a_run_whose_batch_waits_for_its_turn_says_so(
+def test_a_run_logs_that_its_batch_waits_for_its_turn(
     module_system: System, module_instance: DagsterInstance, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(writing, "LONG_WAIT_SECONDS", 0.0)

@@ -50,7 +50,9 @@ def _a_while_ago(system: System, batch: Batch) -> None:
         connection.execute("UPDATE batches SET updated_at = updated_at - interval '2 min' WHERE id = %s", (batch.id,))
 
 
-def test_a_batch_whose_owner_lives_is_left_alone(system: System, instance: DagsterInstance, waiting: Batch) -> None:
+def test_reconciling_ignores_a_batch_with_a_live_owner(
+    system: System, instance: DagsterInstance, waiting: Batch
+) -> None:
     run = run_of(instance, waiting, DagsterRunStatus.STARTED)
     with Ownership(system.database_url) as ownership:
         ownership.take(waiting.id)
@@ -69,7 +71,7 @@ def test_a_batch_whose_owner_lives_is_left_alone(system: System, instance: Dagst
         (DagsterRunStatus.CANCELING, "cancelled", DagsterRunStatus.CANCELED),
     ],
 )
-def test_a_batch_without_a_worker_ends_and_so_does_its_run(
+def test_reconciling_ends_a_batch_without_a_worker_and_its_run(
     system: System,
     instance: DagsterInstance,
     waiting: Batch,
@@ -92,7 +94,7 @@ def test_a_batch_without_a_worker_ends_and_so_does_its_run(
     ("status", "code"),
     [(DagsterRunStatus.CANCELED, "cancelled"), (DagsterRunStatus.FAILURE, "run_failed"), (None, "run_deleted")],
 )
-def test_a_batch_whose_run_ended_in_dagster_only_ends_and_its_worker_can_write_no_more(
+def test_a_batch_of_a_run_that_ended_only_in_dagster_ends_and_its_worker_can_not_write(
     system: System, instance: DagsterInstance, waiting: Batch, status: DagsterRunStatus | None, code: str
 ) -> None:
     """In Dagster's UI a run can be marked canceled without being terminated, or deleted while it goes on."""
@@ -113,7 +115,7 @@ def test_a_batch_whose_run_ended_in_dagster_only_ends_and_its_worker_can_write_n
 
 
 @pytest.mark.parametrize("way", ["canceled", "deleted"])
-def test_a_run_that_ends_in_dagster_only_stops_at_its_next_chunk(
+def test_a_run_that_ended_only_in_dagster_stops_at_its_next_chunk(
     system: System, instance: DagsterInstance, held_chunk: "HeldChunk", way: str
 ) -> None:
     organization_id = new_organization(system)
@@ -152,7 +154,7 @@ def test_a_run_that_ends_in_dagster_only_stops_at_its_next_chunk(
         ("cancelled", DagsterRunStatus.STARTED, DagsterRunStatus.CANCELED),
     ],
 )
-def test_a_run_whose_process_died_after_its_batch_had_ended_ends_as_the_batch_did(  # noqa: PLR0917
+def test_a_run_that_died_after_the_end_of_its_batch_ends_like_the_batch(  # noqa: PLR0917
     system: System,
     instance: DagsterInstance,
     waiting: Batch,
@@ -178,7 +180,7 @@ def test_a_run_whose_process_died_after_its_batch_had_ended_ends_as_the_batch_di
     assert system.ledger.get(waiting.id) == ended
 
 
-def test_an_attempt_that_a_newer_one_has_replaced_does_not_go_on_for_ever_in_dagster(
+def test_the_run_of_a_superseded_attempt_ends_in_dagster(
     system: System, instance: DagsterInstance, waiting: Batch
 ) -> None:
     first, second = (run_of(instance, waiting, DagsterRunStatus.STARTED) for _ in range(2))
@@ -188,7 +190,7 @@ def test_an_attempt_that_a_newer_one_has_replaced_does_not_go_on_for_ever_in_dag
     assert [_status(instance, run) for run in (first, second)] == [DagsterRunStatus.FAILURE] * 2
 
 
-def test_a_batch_that_let_its_run_go_while_it_was_looked_at_is_left_alone(
+def test_reconciling_ignores_a_batch_that_requests_another_run_meanwhile(
     system: System, instance: DagsterInstance, waiting: Batch, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """It gives way, and its run ends, just after reconciling has listed it."""
@@ -206,7 +208,7 @@ def test_a_batch_that_let_its_run_go_while_it_was_looked_at_is_left_alone(
     assert (now.status, now.awaits_run) == ("requested", Starter.launcher)
 
 
-def test_a_batch_whose_run_was_deleted_ends_and_can_be_retried(
+def test_a_batch_with_a_deleted_run_fails_and_can_be_retried(
     system: System, instance: DagsterInstance, waiting: Batch
 ) -> None:
     run = run_of(instance, waiting, DagsterRunStatus.STARTED)
@@ -219,7 +221,7 @@ def test_a_batch_whose_run_was_deleted_ends_and_can_be_retried(
     assert (done.status, done.attempts) == ("completed", 2)
 
 
-def test_a_batch_whose_caller_never_began_its_run_fails_and_can_be_retried(
+def test_a_batch_fails_and_can_be_retried_if_its_caller_never_began_the_run(
     system: System, instance: DagsterInstance, waiting: Batch
 ) -> None:
     assert reconcile(system, instance) == []  # its caller may be about to
@@ -231,9 +233,7 @@ def test_a_batch_whose_caller_never_began_its_run_fails_and_can_be_retried(
     assert done.status == "completed"
 
 
-def test_a_retry_that_was_never_begun_is_awaited_no_longer(
-    system: System, instance: DagsterInstance, waiting: Batch
-) -> None:
+def test_reconciling_ends_a_retry_that_never_began(system: System, instance: DagsterInstance, waiting: Batch) -> None:
     _a_while_ago(system, waiting)
     (failed,) = reconcile(system, instance)
     _a_while_ago(system, system.ledger.request_rerun(waiting.id, Starter.caller))
@@ -267,7 +267,7 @@ class HeldChunk:
         self.go_on = threading.Event()
 
 
-def test_a_run_thought_dead_writes_nothing_after_its_successor(
+def test_a_run_presumed_dead_writes_nothing_after_its_successor(
     system: System, instance: DagsterInstance, held_chunk: HeldChunk
 ) -> None:
     """Its connections with the locks are lost, so it seems dead, but it goes on."""
@@ -315,7 +315,7 @@ def _started_a_while_ago(system: System, run: DagsterRun) -> None:
 
 @pytest.mark.parametrize("status", [DagsterRunStatus.STARTED, DagsterRunStatus.CANCELING])
 @pytest.mark.parametrize("starter", list(Starter))
-def test_a_run_that_died_before_its_first_step_ends_and_so_does_its_batch(
+def test_reconciling_ends_a_run_that_died_before_its_first_step_and_its_batch(
     system: System, instance: DagsterInstance, status: DagsterRunStatus, starter: Starter
 ) -> None:
     batch = arrived(system, new_organization(system), as_csv([{"name": "Ada"}]), starter=starter)
@@ -337,7 +337,7 @@ def test_a_run_that_died_before_its_first_step_ends_and_so_does_its_batch(
 
 
 @pytest.mark.parametrize("holder", ["run", "batch"])
-def test_a_run_before_its_first_step_is_left_alone_while_a_process_holds_it_or_its_batch(
+def test_reconciling_ignores_an_owned_run_before_its_first_step(
     system: System, instance: DagsterInstance, waiting: Batch, holder: str
 ) -> None:
     run = run_of(instance, waiting, DagsterRunStatus.STARTED)
@@ -349,7 +349,7 @@ def test_a_run_before_its_first_step_is_left_alone_while_a_process_holds_it_or_i
     assert len(reconcile(system, instance)) == 1
 
 
-def test_a_run_that_died_before_it_had_a_batch_ends(system: System, instance: DagsterInstance) -> None:
+def test_reconciling_ends_a_run_that_died_before_it_had_a_batch(system: System, instance: DagsterInstance) -> None:
     config = {"resource": "contact", "action": "merge", "file": "incoming/people.csv"}
     run = instance.create_run_for_job(
         defs.resolve_job_def(tags.JOB_NAME),
@@ -361,7 +361,7 @@ def test_a_run_that_died_before_it_had_a_batch_ends(system: System, instance: Da
     assert _status(instance, run) is DagsterRunStatus.FAILURE
 
 
-def test_a_batch_that_an_earlier_release_left_without_its_payload_ends_and_its_file_is_taken_in(
+def test_a_batch_left_without_payload_by_an_earlier_release_ends_and_its_file_is_taken_in(
     system: System, instance: DagsterInstance
 ) -> None:
     """That release recorded a batch, then its payload; a process could die in between."""

@@ -74,7 +74,7 @@ def test_files_are_taken_in_although_no_batch_can_be_expired_and_the_tick_fails(
     assert system.ledger.get(late.id).status == "expired"
 
 
-def test_the_upkeep_is_done_although_storage_is_away_and_the_tick_fails(
+def test_upkeep_deletes_old_keys_although_storage_is_unavailable_and_the_tick_fails(
     system: System, instance: DagsterInstance, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     _old_key(system)

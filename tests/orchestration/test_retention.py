@@ -59,7 +59,7 @@ def _failed(runner: Runner) -> Batch:
     return batch
 
 
-def test_all_files_runs_and_events_of_old_batches_go_and_the_ledger_stays(runner: Runner) -> None:
+def test_all_files_runs_and_events_of_old_batches_are_deleted_and_the_ledger_stays(runner: Runner) -> None:
     system = runner.system
     completed = runner.csv({"name": "Ada"}, {"name": "Bob", "email": "x"}, save_result=True)
     failed = _failed(runner)
@@ -86,7 +86,7 @@ def test_all_files_runs_and_events_of_old_batches_go_and_the_ledger_stays(runner
     assert [record["name"] for record in runner.contacts()] == ["Ada", "Eve"]
 
 
-def test_what_is_not_old_stays_and_can_be_run_again(runner: Runner) -> None:
+def test_batches_that_are_not_old_stay_and_can_run_again(runner: Runner) -> None:
     failed = _failed(runner)
     before = _files(runner.system, failed)
     days = runner.system.settings.retention_days
@@ -110,7 +110,7 @@ def test_a_batch_that_awaits_its_re_run_keeps_its_files(runner: Runner) -> None:
     assert _files(runner.system, failed)
 
 
-def test_a_pruned_batch_is_not_run_again_and_says_why(runner: Runner) -> None:
+def test_a_pruned_batch_can_not_run_again_and_gives_a_reason(runner: Runner) -> None:
     failed = _failed(runner)
     prune(runner.system, runner.instance, now=FAR)
     with pytest.raises(StateError, match="too long ago") as refused:
@@ -125,9 +125,7 @@ def test_a_pruned_batch_is_not_run_again_and_says_why(runner: Runner) -> None:
 
 
 @pytest.mark.parametrize("step", ["remove_files", "finish_pruning"])
-def test_what_a_crash_leaves_is_removed_by_the_next_pass(
-    runner: Runner, monkeypatch: pytest.MonkeyPatch, step: str
-) -> None:
+def test_the_next_pass_removes_leftovers_of_a_crash(runner: Runner, monkeypatch: pytest.MonkeyPatch, step: str) -> None:
     batch = runner.csv({"name": "Ada"})
 
     class CrashError(Exception):
@@ -146,7 +144,7 @@ def test_what_a_crash_leaves_is_removed_by_the_next_pass(
     assert prune(runner.system, runner.instance, now=FAR).batches == 0
 
 
-def test_a_pass_stops_in_time_and_the_next_one_goes_on(runner: Runner) -> None:
+def test_a_pass_stops_in_time_and_the_next_pass_continues(runner: Runner) -> None:
     batches = [runner.csv({"name": name}) for name in ("Ada", "Bob")]
     first = prune(runner.system, runner.instance, now=FAR, seconds=0)
     assert (first.batches, first.runs, first.more) == (0, 0, True)
@@ -155,7 +153,7 @@ def test_a_pass_stops_in_time_and_the_next_one_goes_on(runner: Runner) -> None:
     assert not any(_files(runner.system, batch) for batch in batches)
 
 
-def test_runs_may_go_sooner_than_files(runner: Runner) -> None:
+def test_runs_can_be_deleted_before_files(runner: Runner) -> None:
     batch = runner.csv({"name": "Ada"})
     settings = runner.system.settings.model_copy(update={"run_retention_days": 1})
     system = dataclasses.replace(runner.system, settings=settings)
@@ -164,7 +162,7 @@ def test_runs_may_go_sooner_than_files(runner: Runner) -> None:
     assert runner.system.ledger.get(batch.id).has_upload_file
 
 
-def test_the_sensor_prunes_and_says_what(runner: Runner) -> None:
+def test_the_sensor_prunes_and_reports_the_numbers(runner: Runner) -> None:
     batch = runner.csv({"name": "Ada"})
     with build_sensor_context(instance=runner.instance) as tick:
         assert "Nothing is old enough" in str(retention_sensor(tick))
@@ -230,7 +228,9 @@ def test_runs_that_made_no_attempt_are_kept_with_their_batch(runner: Runner) -> 
 
 
 @pytest.mark.parametrize("page", [1, 2, 3])
-def test_kept_runs_hide_none_of_those_behind_them(runner: Runner, monkeypatch: pytest.MonkeyPatch, page: int) -> None:
+def test_kept_runs_do_not_hide_runs_that_can_be_deleted(
+    runner: Runner, monkeypatch: pytest.MonkeyPatch, page: int
+) -> None:
     monkeypatch.setattr(retention, "PAGE", page)
     made = [_failed(runner) if kind == "f" else runner.csv({"name": "Ada"}) for kind in "fcffccf"]
     _age_runs(runner, *(batch.run_id for batch in made))
@@ -242,7 +242,7 @@ def test_kept_runs_hide_none_of_those_behind_them(runner: Runner, monkeypatch: p
     assert _run_ids(runner) == {batch.run_id for batch in made if batch.status == BatchStatus.failed}
 
 
-def test_runs_of_other_jobs_are_none_of_its_business(runner: Runner) -> None:
+def test_runs_of_other_jobs_are_not_deleted(runner: Runner) -> None:
     @op
     def nothing() -> None:
         pass
@@ -258,9 +258,7 @@ def test_runs_of_other_jobs_are_none_of_its_business(runner: Runner) -> None:
     assert runner.instance.all_logs(others)
 
 
-def test_a_backlog_of_batches_holds_up_neither_runs_nor_orphans(
-    runner: Runner, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_backlog_of_batches_blocks_neither_runs_nor_orphans(runner: Runner, monkeypatch: pytest.MonkeyPatch) -> None:
     batches = [runner.csv({"name": name}) for name in ("Ada", "Bob", "Eve", "Joe", "Kim")]
     _orphan(runner, days=31, now=FAR)
     clock = [0.0]
@@ -292,7 +290,7 @@ def _orphan(runner: Runner, *, days: float, now: datetime) -> str:
     return key
 
 
-def test_files_that_no_batch_owns_go_when_they_are_old(runner: Runner) -> None:
+def test_old_files_without_a_batch_are_deleted(runner: Runner) -> None:
     now = datetime.now(UTC)
     store = runner.system.store
     old = [_orphan(runner, days=days, now=now) for days in (30.1, 31, 400)]

@@ -1,4 +1,4 @@
-"""The sensors as Dagster's daemon drives them, whatever becomes of the daemon and whoever switches them off."""
+"""Sensors under Dagster's daemon, with crashes, restarts, and sensors that are stopped or reset."""
 
 import os
 from collections.abc import Callable, Iterator
@@ -51,9 +51,7 @@ def test_every_sensor_is_on_named_and_described_and_its_ticks_succeed(daemon: Da
 
 
 @pytest.mark.parametrize("place", CRASHES)
-def test_a_daemon_that_dies_in_a_tick_takes_in_and_launches_all_once_when_it_is_back(
-    daemon: Daemon, world: World, place: str
-) -> None:
+def test_a_restarted_daemon_takes_in_and_launches_everything_once(daemon: Daemon, world: World, place: str) -> None:
     world.drop()
     world.drop()
     assert daemon.tick(later_seconds=UPLOADS_SECONDS, crash=place)
@@ -67,7 +65,7 @@ def test_a_daemon_that_dies_in_a_tick_takes_in_and_launches_all_once_when_it_is_
 
 
 @pytest.mark.parametrize("names", [[UPLOADS], [name for name in SENSORS if name != UPLOADS]])
-def test_sensors_that_were_off_or_are_reset_go_on_where_things_stand(
+def test_sensors_that_were_stopped_or_reset_continue_from_the_ledger(
     daemon: Daemon, world: World, names: list[str]
 ) -> None:
     """What is to be done is in the ledger, in storage and in Dagster's runs, not in a cursor."""
@@ -205,7 +203,7 @@ class SensorMachine(RuleBasedStateMachine):
         self.world.leave_nothing_waiting()
 
 
-def test_no_order_of_events_loses_or_doubles_anything(daemon: Daemon) -> None:
+def test_any_order_of_events_processes_each_file_once(daemon: Daemon) -> None:
     machine = type("Machine", (SensorMachine,), {"daemon": daemon})
     run_state_machine_as_test(
         machine,

@@ -117,7 +117,7 @@ def undisturbed(stubborn_system: System, module_instance: DagsterInstance) -> di
     return found
 
 
-def test_the_undisturbed_runs_do_something_of_everything(undisturbed: dict[Action, dict[str, Any]]) -> None:
+def test_the_undisturbed_runs_cover_all_outcomes(undisturbed: dict[Action, dict[str, Any]]) -> None:
     overwrite, delete = undisturbed[Action.overwrite], undisturbed[Action.delete]
     stats = {name: count for name, count in overwrite["stats"].items() if count}
     # Of 60 records 21 are meant by items; of the other 39 the database keeps 2.
@@ -130,7 +130,7 @@ def test_the_undisturbed_runs_do_something_of_everything(undisturbed: dict[Actio
 
 
 @pytest.mark.parametrize(("action", "point"), KILL_POINTS, ids=str)
-def test_a_killed_run_that_is_retried_ends_as_if_undisturbed(
+def test_a_retry_of_a_killed_run_ends_like_an_undisturbed_run(
     stubborn_system: System,
     module_instance: DagsterInstance,
     undisturbed: dict[Action, dict[str, Any]],
@@ -207,7 +207,7 @@ MID_CLEANUP = KillPoint(f"{DELETING}:CleanupWriter.write", 1, after=True)
     [*MID_PROCESSING.items(), (Action.overwrite, MID_CLEANUP)],
     ids=["merge", "overwrite", "delete", "overwrite in cleanup"],
 )
-def test_a_late_re_run_undoes_nothing_of_a_batch_that_arrived_later(
+def test_a_late_re_run_does_not_undo_a_batch_that_arrived_later(
     module_system: System,
     module_instance: DagsterInstance,
     first_action: Action,

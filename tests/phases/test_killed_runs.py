@@ -107,7 +107,7 @@ def undisturbed(stubborn_system: System, module_instance: DagsterInstance) -> di
     return end_state(stubborn_system, batch)
 
 
-def test_the_undisturbed_run_does_something_of_everything(undisturbed: dict[str, Any]) -> None:
+def test_the_undisturbed_run_covers_all_outcomes(undisturbed: dict[str, Any]) -> None:
     stats = undisturbed["stats"]
     assert sum(stats.values()) == ROWS
     assert all(stats[name] for name in ("created", "updated", "unchanged", "rejected", "duplicates"))
@@ -116,7 +116,7 @@ def test_the_undisturbed_run_does_something_of_everything(undisturbed: dict[str,
 
 
 @pytest.mark.parametrize("point", KILL_POINTS, ids=str)
-def test_a_killed_run_that_is_retried_ends_as_if_undisturbed(
+def test_a_retry_of_a_killed_run_ends_like_an_undisturbed_run(
     stubborn_system: System, module_instance: DagsterInstance, undisturbed: dict[str, Any], point: KillPoint
 ) -> None:
     batch = _new_batch(stubborn_system)
@@ -131,7 +131,7 @@ def test_a_killed_run_that_is_retried_ends_as_if_undisturbed(
 
 
 @pytest.mark.parametrize("seed", range(2))
-def test_a_run_killed_twice_at_any_calls_ends_as_if_undisturbed(
+def test_a_run_killed_twice_at_any_calls_ends_like_an_undisturbed_run(
     stubborn_system: System, module_instance: DagsterInstance, undisturbed: dict[str, Any], seed: int
 ) -> None:
     chance = random.Random(seed)  # noqa: S311
@@ -149,7 +149,7 @@ def test_a_run_killed_twice_at_any_calls_ends_as_if_undisturbed(
     assert end_state(stubborn_system, batch) == undisturbed
 
 
-def test_what_is_left_of_a_killed_run_is_decided_anew_after_another_batch(
+def test_the_rest_of_a_killed_run_is_planned_again_after_another_batch(
     stubborn_system: System, module_instance: DagsterInstance
 ) -> None:
     """The other one has created and renamed records that the unfinished chunks mean. It came later: its data stay."""

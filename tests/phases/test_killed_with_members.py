@@ -64,7 +64,7 @@ def undisturbed(module_system: System, module_instance: DagsterInstance) -> dict
     return _left(world, execute_batch(module_system, module_instance, batch))
 
 
-def test_the_undisturbed_run_does_something_of_everything(undisturbed: dict[str, Any]) -> None:
+def test_the_undisturbed_run_covers_all_outcomes(undisturbed: dict[str, Any]) -> None:
     a_fifth = ROWS // 5
     assert undisturbed["stats"] == {
         "created": a_fifth,
@@ -80,7 +80,7 @@ def test_the_undisturbed_run_does_something_of_everything(undisturbed: dict[str,
 
 
 @pytest.mark.parametrize("point", KILL_POINTS, ids=str)
-def test_a_killed_run_ends_as_if_undisturbed(
+def test_a_killed_run_ends_like_an_undisturbed_run(
     module_system: System, module_instance: DagsterInstance, undisturbed: dict[str, Any], point: KillPoint
 ) -> None:
     world, batch = _new_batch(module_system)

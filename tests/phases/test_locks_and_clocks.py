@@ -32,7 +32,7 @@ def batch(system: System) -> Batch:
     return arrived(system, new_organization(system), as_csv([{"name": "Ada"}]))
 
 
-def test_a_batch_that_is_ended_while_its_plan_becomes_final_deadlocks_with_nobody(
+def test_ending_a_batch_while_its_plan_becomes_final_causes_no_deadlock(
     system: System, batch: Batch, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     claim_version, ends = process.claim_version, list[Future[Batch]]()
@@ -82,9 +82,7 @@ def test_the_statements_of_an_attempt_share_its_time(attempt: Attempt) -> None:
     assert attempt.remaining_seconds <= 0
 
 
-def test_a_workers_clock_that_is_wrong_does_not_decide_when_time_is_up(
-    attempt: Attempt, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_time_outs_do_not_depend_on_the_clock_of_the_worker(attempt: Attempt, monkeypatch: pytest.MonkeyPatch) -> None:
     two_hours = 7200.0
     ahead = SimpleNamespace(time=lambda: time.time() + two_hours, monotonic=time.monotonic)
     monkeypatch.setattr(attempts, "time", ahead)

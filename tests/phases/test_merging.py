@@ -80,7 +80,7 @@ def test_the_upload_is_kept_only_if_asked_for(run: Runner, saved: bool) -> None:
     assert run.system.store.exists(str(batch.upload_key)) is saved
 
 
-def test_nothing_of_a_completed_batch_stays_staged(run: Runner) -> None:
+def test_a_completed_batch_leaves_no_staging_tables(run: Runner) -> None:
     batch = run.csv({"name": "Ada"})
     with psycopg.connect(run.system.database_url) as connection:
         left = connection.execute(
@@ -92,7 +92,7 @@ def test_nothing_of_a_completed_batch_stays_staged(run: Runner) -> None:
 # ---- partial updates -------------------------------------------------------------------------------------------
 
 
-def test_a_column_that_the_file_lacks_is_left_as_it_is(run: Runner) -> None:
+def test_a_missing_column_keeps_the_field(run: Runner) -> None:
     run.csv({"external_id": "a", "name": "Ada", "notes": "kept"})
     run.csv({"external_id": "a", "name": "Ada B"})
     assert _shown(run.one()) == {"external_id": "a", "name": "Ada B", "notes": "kept"}
@@ -164,7 +164,7 @@ def test_first_and_last_name_make_the_name(run: Runner) -> None:
         ("use_last", "last", {"created": 2, "duplicates": 2}),
     ],
 )
-def test_items_that_mean_the_same_record_but_differ(
+def test_duplicate_handling_decides_among_differing_items_of_one_record(
     run: Runner, handling: str, name: str | None, stats: dict[str, int]
 ) -> None:
     batch = run.csv(
@@ -196,7 +196,7 @@ def test_equal_items_are_one_item(run: Runner, handling: str, outcomes: int) -> 
     assert run.one()["notes"] == "caf\u00e9"
 
 
-def test_items_that_mean_one_record_by_different_keys_contradict_each_other(run: Runner) -> None:
+def test_items_that_identify_one_record_by_different_keys_contradict_each_other(run: Runner) -> None:
     run.csv({"external_id": "a", "name": "Ada", "email": "ada@example.com"})
     batch = run.json({"external_id": "a", "notes": "1"}, {"email": "ADA@example.com", "notes": "2"}, {"name": "New"})
     assert run.codes(batch) == [(1, ["duplicate_key"]), (2, ["duplicate_key"])]
@@ -227,7 +227,7 @@ def test_name_and_phone_find_only_records_without_email(run: Runner) -> None:
     assert _stats(again) == {"unchanged": 1, "created": 1}
 
 
-def test_ids_are_only_those_that_this_system_made_for_this_organization(run: Runner) -> None:
+def test_only_ids_of_this_organization_are_found(run: Runner) -> None:
     stranger = Runner(run.system, run.instance, new_organization(run.system))
     stranger.csv({"name": "Stranger"})
     batch = run.json(
@@ -295,14 +295,14 @@ def test_national_phone_numbers_are_read_by_the_batchs_region_or_the_organizatio
 
 
 @pytest.mark.parametrize(("payload", "name"), [(b"name,email\n", "a.csv"), (b"[]", "a.json"), (b" [ ] \n", "a.json")])
-def test_no_items_complete_with_zeros(run: Runner, payload: bytes, name: str) -> None:
+def test_a_batch_without_items_completes_with_zeros(run: Runner, payload: bytes, name: str) -> None:
     batch = run.bytes(payload, name=name, save_result=True)
     assert _stats(batch) == {}
     assert not batch.has_errors_file
     assert run.outcomes(batch) == []
 
 
-def test_nothing_valid_fails_with_the_errors_file(run: Runner) -> None:
+def test_a_batch_without_valid_items_fails_with_an_errors_file(run: Runner) -> None:
     batch = run.csv({"name": "", "email": "@"}, {"name": "x" * 256, "email": ""})
     assert (batch.status, batch.reason and batch.reason.code) == ("failed", "no_valid_items")
     assert [row for row, _ in run.codes(batch)] == [1, 2]
@@ -331,7 +331,7 @@ def test_a_file_that_is_refused_leaves_nothing_written(
     assert not batch.has_errors_file
 
 
-def test_what_the_database_refuses_costs_only_itself(run: Runner) -> None:
+def test_an_item_that_the_database_refuses_is_rejected_alone(run: Runner) -> None:
     with psycopg.connect(run.system.database_url) as connection:
         connection.execute("ALTER TABLE contacts ADD CONSTRAINT test_refusal CHECK (notes <> 'refuse me')")
     run.csv({"external_id": "5", "name": "old", "notes": "old"})
@@ -356,7 +356,7 @@ def test_what_the_database_refuses_costs_only_itself(run: Runner) -> None:
 # ---- other batches ---------------------------------------------------------------------------------------------
 
 
-def test_what_another_batch_wrote_since_validation_decides_anew(run: Runner, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_records_written_since_validation_change_the_plan(run: Runner, monkeypatch: pytest.MonkeyPatch) -> None:
     """Both would create the same contact: the one that comes to its turn second updates it."""
     rows = [{"external_id": "same", "name": "Ada", "notes": "second"}, {"email": "e@example.com", "name": "Eve"}]
     first = arrived(run.system, run.organization_id, as_csv([{**row, "notes": "first"} for row in rows]))

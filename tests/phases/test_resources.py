@@ -114,7 +114,7 @@ def test_objects_merge_key_by_key_lists_are_replaced_and_defaults_come_back(run:
     assert run.records("shipments")[0]["parcels"] == []
 
 
-def test_a_shipment_is_meant_by_its_number_and_provider_null_being_null(run: Runner) -> None:
+def test_a_shipment_is_identified_by_number_and_provider_also_if_null(run: Runner) -> None:
     first = [{"tracking_number": "ABCD"}, {"tracking_number": "ABCD", "provider": "x"}]
     assert stats(run.json(*first, resource="shipment")) == {"created": 2}
     again = [
@@ -133,7 +133,7 @@ def test_a_shipment_is_meant_by_its_number_and_provider_null_being_null(run: Run
 
 
 @pytest.mark.parametrize(("resource", "carrier"), [("shipment", "provider"), ("tracker", "provider_id")])
-def test_a_change_of_number_or_carrier_is_judged_with_the_other_as_stored(
+def test_a_changed_number_or_carrier_is_checked_against_the_stored_other(
     run: Runner, monkeypatch: pytest.MonkeyPatch, resource: str, carrier: str
 ) -> None:
     monkeypatch.setattr(record_checks, "FETCHED_ROWS", 2)  # so that six items need several looks
@@ -167,7 +167,7 @@ def test_a_change_of_number_or_carrier_is_judged_with_the_other_as_stored(
     assert stored["e"]["tracking_number"] == WRONG_UPS
 
 
-def test_an_asset_is_meant_by_serial_number_or_else_by_its_place_in_a_sequence(run: Runner) -> None:
+def test_an_asset_is_identified_by_serial_number_or_sequence(run: Runner) -> None:
     first = run.json(
         {**ASSET, "serial_number": "S1"},
         {**ASSET, "sequence_id": "1"},
@@ -211,7 +211,7 @@ def judged(run: Runner, resource: str, base: Row, cases: list[tuple[Row, Row, st
         assert (before[f"{n}"] == after[f"{n}"]) is (named is not None)
 
 
-def test_rules_of_an_asset_hold_for_it_as_it_would_be_stored(run: Runner) -> None:
+def test_rules_of_an_asset_apply_to_the_record_as_stored(run: Runner) -> None:
     disposed = {"disposed_at": 2, "status": "disposed"}
     cases: list[tuple[Row, Row, str | None]] = [
         ({}, {"sequence_id": "1"}, "serial_number"),
@@ -238,7 +238,7 @@ def test_rules_of_an_asset_hold_for_it_as_it_would_be_stored(run: Runner) -> Non
     assert run.codes(new) == [(1, ["conflict"]), (2, ["conflict", "conflict"])]
 
 
-def test_rules_of_a_contact_hold_for_it_as_it_would_be_stored(run: Runner) -> None:
+def test_rules_of_a_contact_apply_to_the_record_as_stored(run: Runner) -> None:
     cases: list[tuple[Row, Row, str | None]] = [
         ({}, {"alternate_emails": {"work": "w@example.com"}}, "alternate_emails"),
         ({}, {"alternate_emails": {"work": "w@example.com"}, "email": "p1@example.com"}, None),
@@ -265,7 +265,7 @@ def test_rules_of_a_contact_hold_for_it_as_it_would_be_stored(run: Runner) -> No
     judged(run, "contact", {}, named)
 
 
-def test_a_primary_address_differs_from_the_alternate_ones_that_only_the_record_has(run: Runner) -> None:
+def test_a_primary_address_must_differ_from_stored_alternate_addresses(run: Runner) -> None:
     run.json(
         {"external_id": "a", "name": "A", "alternate_addresses": {"home": "1 Main St"}},
         {"external_id": "b", "name": "B"},
@@ -323,7 +323,7 @@ VALUES: dict[str, list[Any]] = {
     phases=[Phase.explicit, Phase.generate],
     suppress_health_check=[HealthCheck.function_scoped_fixture],
 )
-def test_every_item_is_counted_and_told_of_once(
+def test_every_item_is_counted_and_reported_once(
     module_system: System, module_instance: DagsterInstance, resource: Resource, seed: int
 ) -> None:
     run = Runner(module_system, module_instance, new_organization(module_system))
@@ -353,7 +353,7 @@ def test_every_item_is_counted_and_told_of_once(
         assert "good" in shown
 
 
-def test_the_samples_of_resources_become_what_the_demonstration_says(run: Runner) -> None:
+def test_the_sample_files_have_their_expected_results(run: Runner) -> None:
     samples = {sample.title: sample for sample in load_samples(1_000)}
     shown = [name for name in samples if name in ("newsletter.json", "shipments.csv", "trackers.ndjson", "assets.tsv")]
     for title in (*shown, "groups.json"):  # of readers of the newsletter

@@ -115,9 +115,7 @@ def _without_ids(system: System, organization_id: str) -> list[Row]:
 
 
 @pytest.mark.timeout(240)
-def test_batches_of_several_processes_do_what_they_would_do_one_after_the_other(
-    system: System, instance: DagsterInstance
-) -> None:
+def test_concurrent_batches_have_the_results_of_sequential_ones(system: System, instance: DagsterInstance) -> None:
     together, in_turn = _organization(system, 0), _organization(system, 1)
     children = [
         _CONTEXT.Process(target=_makes_and_runs_batches, args=(process, together, _environment()))
@@ -195,7 +193,7 @@ def _turn_taken(system: System, batch: Batch) -> Iterator[None]:
         yield
 
 
-def test_a_batch_that_waits_for_its_turn_is_queued_and_decides_anew_when_another_wrote(
+def test_a_batch_that_waits_for_its_turn_is_queued_and_makes_its_plan_again(
     system: System, instance: DagsterInstance
 ) -> None:
     """Both would create the same key; the second finds the first one's record."""
@@ -213,14 +211,14 @@ def test_a_batch_that_waits_for_its_turn_is_queued_and_decides_anew_when_another
     assert (record["name"], record["notes"]) == ("Second", "kept")
 
 
-def test_other_organizations_go_on_meanwhile(system: System, instance: DagsterInstance) -> None:
+def test_other_organizations_are_not_blocked(system: System, instance: DagsterInstance) -> None:
     first = arrived(system, new_organization(system), b"name\nAda\n")
     with _turn_taken(system, first):
         other = arrived(system, new_organization(system), b"name\nAda\n")
         assert execute_batch(system, instance, other).status == "completed"
 
 
-def test_a_batch_that_ended_badly_blocks_nobody(system: System, instance: DagsterInstance) -> None:
+def test_a_failed_batch_does_not_block_others(system: System, instance: DagsterInstance) -> None:
     organization_id = new_organization(system)
     first = arrived(system, organization_id, b"name\nAda\n")
     second = arrived(system, organization_id, b"name\nBob\n")
@@ -241,7 +239,7 @@ def _launch(instance: DagsterInstance, batch: Batch) -> bool:
 
 
 @pytest.mark.timeout(120)
-def test_a_launched_run_gives_way_to_one_that_awaits_its_launch_and_another_completes_it(
+def test_a_launched_run_yields_its_slot_to_an_earlier_batch_and_another_run_completes_it(
     system: System, instance: DagsterInstance, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(locks, "YIELD_SECONDS", 0.3)
@@ -267,7 +265,7 @@ def test_a_launched_run_gives_way_to_one_that_awaits_its_launch_and_another_comp
 
 
 @pytest.mark.timeout(120)
-def test_a_run_in_a_callers_process_never_gives_way(system: System, instance: DagsterInstance) -> None:
+def test_a_run_in_a_callers_process_never_yields(system: System, instance: DagsterInstance) -> None:
     """It has none of the slots, and its caller is waiting for it."""
     organization_id = new_organization(system)
     first = arrived(system, organization_id, b"name\nAda\n", starter=Starter.launcher)

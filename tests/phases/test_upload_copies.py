@@ -1,4 +1,4 @@
-"""Copies of uploads as CSV and JSON: which there are, where they lie, and that they are made once."""
+"""Copies of uploads as CSV and JSON: which exist, their keys, and that each is made once."""
 
 import csv
 import gzip
@@ -45,7 +45,7 @@ def _read(system: System, batch: Batch, copy_format: CopyFormat) -> bytes:
     ],
     ids=["CSV", "gzip", "gzip named CSV", "CSV without a name", "JSON", "NDJSON", "JSON named CSV"],
 )
-def test_a_small_upload_is_there_as_csv_and_json_once_its_run_is_over(
+def test_a_small_upload_has_csv_and_json_copies_after_its_run(
     module_system: System, name: str, payload: bytes, originals: list[str]
 ) -> None:
     batch = _run(module_system, payload, name=name)
@@ -60,7 +60,7 @@ def test_a_small_upload_is_there_as_csv_and_json_once_its_run_is_over(
     assert [{field: item.get(field, "") for field in ROWS[0]} for item in as_items] == ROWS
 
 
-def test_a_large_upload_is_copied_when_it_is_asked_for(module_system: System, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_large_upload_is_copied_on_request(module_system: System, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(copies, "SMALL_UPLOAD_BYTES", 10)
     batch = _run(module_system, as_csv(ROWS))
     assert find_copy(module_system, batch, CopyFormat.csv) == batch.upload_key
@@ -74,9 +74,7 @@ def test_a_large_upload_is_copied_when_it_is_asked_for(module_system: System, mo
     assert [item["name"] for item in json.loads(_read(module_system, batch, CopyFormat.json))] == ["Ada", "Bob"]
 
 
-def test_copies_asked_for_at_the_same_time_are_made_once(
-    module_system: System, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_concurrent_requests_make_the_copies_once(module_system: System, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(copies, "SMALL_UPLOAD_BYTES", 10)
     batch = _run(module_system, gzip.compress(as_csv(ROWS)))
     written = []
@@ -91,7 +89,7 @@ def test_copies_asked_for_at_the_same_time_are_made_once(
     ]
 
 
-def test_there_are_none_of_an_upload_that_is_not_kept_or_could_not_be_read(module_system: System) -> None:
+def test_an_upload_that_is_unreadable_or_not_kept_has_no_copies(module_system: System) -> None:
     for batch in (_run(module_system, as_csv(ROWS), save_upload=False), _run(module_system, b"a,a\n1,2\n")):
         assert not can_be_copied(batch)
         assert not make_copies(module_system, batch.id)
@@ -100,14 +98,16 @@ def test_there_are_none_of_an_upload_that_is_not_kept_or_could_not_be_read(modul
         assert not [key for key in listed if "upload." in key and key != batch.upload_key]
 
 
-def test_a_batch_that_failed_after_parsing_has_copies_when_asked_for(module_system: System) -> None:
+def test_a_batch_that_failed_after_parsing_has_copies_on_request(module_system: System) -> None:
     batch = _run(module_system, as_csv(ROWS[1:]))
     assert (batch.status, batch.reason and batch.reason.code) == ("failed", "no_valid_items")
     assert make_copies(module_system, batch.id)
     assert [item["name"] for item in json.loads(_read(module_system, batch, CopyFormat.json))] == ["Bob"]
 
 
-def test_what_retention_has_removed_can_not_be_copied(module_system: System, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_an_upload_removed_by_retention_can_not_be_copied(
+    module_system: System, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setattr(copies, "SMALL_UPLOAD_BYTES", 10)
     batch = _run(module_system, as_csv(ROWS))
     module_system.store.delete(keys.parsed_chunk(batch.id, 1))

@@ -77,7 +77,7 @@ def _shown(system: System, organization: str) -> list[tuple[Any, ...]]:
 
 
 @pytest.mark.parametrize("name", FORMATS)
-def test_the_same_rows_do_and_leave_the_same_in_every_format(module_system: System, name: str) -> None:
+def test_the_same_rows_have_the_same_results_in_every_format(module_system: System, name: str) -> None:
     system = module_system
     organization = new_organization(system)
     file_name, make = FORMATS[name]
@@ -189,7 +189,7 @@ def test_columns_of_flat_files_are_checked_before_any_row(module_system: System,
     assert contacts(system, organization) == []
 
 
-def test_an_upload_of_as_many_columns_as_may_be_gives_an_errors_file_that_can_be_uploaded(
+def test_an_upload_with_the_maximum_of_columns_gives_a_valid_errors_file(
     module_system: System,
 ) -> None:
     system = module_system

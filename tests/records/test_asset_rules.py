@@ -31,7 +31,7 @@ from batch_pipeline.records.resource import Resource
         ("disposal_comment", "c" * 5000, "c" * 5000),
     ],
 )
-def test_what_is_valid_is_stored_in_its_canonical_form(field: str, text: str, stored: Any) -> None:
+def test_a_valid_value_is_stored_in_its_canonical_form(field: str, text: str, stored: Any) -> None:
     checked = check_csv({field: [text]}, ASSET)
 
     assert found_in(checked) == []
@@ -59,7 +59,7 @@ def test_what_is_valid_is_stored_in_its_canonical_form(field: str, text: str, st
         ("disposal_comment", "c" * 5001, "too_long"),
     ],
 )
-def test_what_is_wrong_is_named(field: str, text: str, code: str) -> None:
+def test_a_wrong_value_is_named(field: str, text: str, code: str) -> None:
     checked = check_csv({field: [text]}, ASSET)
 
     assert found_in(checked) == [Found(code, field)]
@@ -67,7 +67,7 @@ def test_what_is_wrong_is_named(field: str, text: str, code: str) -> None:
 
 
 @pytest.mark.parametrize("field", ["item_id", "location_id"])
-def test_what_an_asset_needs_can_not_be_cleared(field: str) -> None:
+def test_a_required_field_of_an_asset_can_not_be_cleared(field: str) -> None:
     assert found_in(check_json({field: None}, resource=ASSET)) == [Found("required", field)]
 
 

@@ -24,7 +24,7 @@ from record_samples import Found, check_csv, check_json, fields_in, found_in, va
          {"home": "1 Main St", "home_line2": "2nd"}),
     ],
 )  # fmt: skip
-def test_what_is_valid_is_stored(item: dict[str, Any], stored: Any) -> None:
+def test_valid_alternates_are_stored(item: dict[str, Any], stored: Any) -> None:
     checked = check_json(item)
 
     assert found_in(checked) == []
@@ -52,7 +52,7 @@ def test_what_is_valid_is_stored(item: dict[str, Any], stored: Any) -> None:
         ({"alternate_addresses": {"line2": "x"}}, "unknown_field", "alternate_addresses.line2"),
     ],
 )
-def test_what_is_wrong_is_named_with_its_path(item: dict[str, Any], code: str, named: str) -> None:
+def test_a_wrong_value_is_named_with_its_path(item: dict[str, Any], code: str, named: str) -> None:
     checked = check_json(item, {"name": "Ann"})
 
     assert found_in(checked) == [Found(code, named)]

@@ -27,7 +27,7 @@ def test_a_json_item_with_an_unknown_field_is_rejected_by_its_name(field: str) -
 
 
 @pytest.mark.parametrize("value", [None, "", 5, {"a": 1}])
-def test_an_unknown_field_is_unknown_whatever_its_value(value: Any) -> None:
+def test_an_unknown_field_with_any_value_is_rejected(value: Any) -> None:
     assert found_in(check_json({"name": "a", "colour": value})) == [Found("unknown_field", "colour")]
 
 
@@ -52,11 +52,11 @@ def test_first_and_last_name_give_the_name(first: str, last: str, name: str | No
 
 
 @pytest.mark.parametrize("header", ["first_name", "last_name"])
-def test_one_of_them_is_enough(header: str) -> None:
+def test_the_first_or_the_last_name_is_enough(header: str) -> None:
     assert value_of(check_csv({header: ["Ann"]}), "name") == "Ann"
 
 
-def test_items_of_one_upload_may_use_the_one_way_or_the_other() -> None:
+def test_items_of_one_upload_may_mix_names_and_parts_of_names() -> None:
     checked = check_csv({"first_name": ["Ann", "", "Ann"], "name": ["", "Bob", "Eve"]})
 
     assert checked.fields["name"].to_pylist() == ["Ann", "Bob", None]
@@ -113,7 +113,7 @@ def test_clearing_the_name_is_refused(blank: str | None) -> None:
     assert "name" in errors_of(checked)[0]["message"]
 
 
-def test_clearing_both_parts_clears_the_name_and_one_of_them_does_not() -> None:
+def test_clearing_both_parts_clears_the_name_but_clearing_one_does_not() -> None:
     checked = check_json(
         {"first_name": "", "last_name": None}, {"first_name": "", "last_name": "Lee"}, {"email": "a@example.com"}
     )

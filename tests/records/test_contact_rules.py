@@ -136,7 +136,7 @@ def test_a_national_number_is_read_by_the_region_of_the_batch(region: str, phone
     assert value_of(check_csv({"phone": [phone]}, region=region), "phone") == stored
 
 
-def test_a_refused_phone_is_told_the_region_that_it_was_read_by() -> None:
+def test_the_error_of_a_phone_names_the_region() -> None:
     assert "within DE" in errors_of(check_csv({"phone": ["12"]}, region="DE"))[0]["message"]
 
 
@@ -147,7 +147,7 @@ SCALARS = ("id", "external_id", "name", "email", "phone", "address", "address_li
     "value", [17, 1.5, True, ["x"], {"x": "y"}], ids=["integer", "float", "bool", "list", "object"]
 )
 @pytest.mark.parametrize("field", [*SCALARS, "first_name", "last_name", "metadata.colour"])
-def test_json_values_of_another_kind_are_no_texts(field: str, value: Any) -> None:
+def test_json_values_of_other_types_are_not_texts(field: str, value: Any) -> None:
     checked = check_json({field: value})
 
     assert found_in(checked) == [Found("invalid_type", field)]
@@ -167,11 +167,11 @@ def test_json_booleans_may_be_true_booleans_numbers_or_words(value: Any, stored:
 
 
 @pytest.mark.parametrize("value", [2, 1.0, -1, "maybe", ["true"], {}])
-def test_other_json_values_are_no_booleans(value: Any) -> None:
+def test_other_json_values_are_not_booleans(value: Any) -> None:
     assert found_in(check_json({"is_primary": value})) == [Found("invalid_type", "is_primary")]
 
 
-def test_kinds_are_judged_item_by_item() -> None:
+def test_types_are_checked_item_by_item() -> None:
     checked = check_json({"name": "a"}, {"name": 5}, {}, {"name": None, "email": "a@example.com"}, {"name": "b"})
 
     assert checked.fields["name"].to_pylist() == ["a", None, None, None, "b"]

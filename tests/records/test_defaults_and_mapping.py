@@ -8,7 +8,7 @@ from record_samples import Found, check_csv, check_json, fields_in, found_in, va
 
 
 @pytest.mark.parametrize("blank_clears", [True, False])
-def test_a_default_fills_blank_cells_and_those_alone(blank_clears: bool) -> None:
+def test_a_default_fills_only_blank_cells(blank_clears: bool) -> None:
     checked = check_csv({"notes": ["own", "", " "]}, properties={"notes": " default "}, blank_clears=blank_clears)
 
     assert checked.fields["notes"].to_pylist() == ["own", "default", "default"]
@@ -46,7 +46,7 @@ def test_a_default_saves_a_required_field_from_being_cleared() -> None:
     assert checked.fields["name"].to_pylist() == ["Unknown", "Unknown"]
 
 
-def test_a_default_name_stands_back_behind_its_parts() -> None:
+def test_the_parts_of_a_name_override_a_default_name() -> None:
     checked = check_csv({"first_name": ["Ann", ""]}, properties={"name": "Unknown"})
 
     assert checked.fields["name"].to_pylist() == ["Ann", "Unknown"]
@@ -109,7 +109,7 @@ def test_errors_of_a_mapped_column_name_the_field(item: dict[str, Any]) -> None:
     assert fields_in(checked.invalid[0]) == {"name"}
 
 
-def test_json_items_may_carry_a_field_under_the_one_name_or_the_other_but_not_both() -> None:
+def test_json_items_may_use_either_name_of_a_mapped_field_but_not_both() -> None:
     checked = check_json(
         {"Full name": "Ann"}, {"name": "Bob"}, {"Full name": "Eve", "name": "Eva"}, mapping={"Full name": "name"}
     )

@@ -1,4 +1,4 @@
-"""What the errors of an item report: all of them, in bounded length, with field, value and remedy."""
+"""The errors of an item: all of them, in bounded length, with field, value and remedy."""
 
 from typing import Any
 
@@ -95,7 +95,7 @@ def test_the_value_is_shown_as_uploaded() -> None:
     [{"q" * 1_000_000: "x"}, {"metadata": {"q" * 1_000_000: 1}}, {"metadata": {"q" * 1_000_000: "x" * 501}}],
     ids=["field", "key of a wrong value", "key that is too long"],
 )
-def test_names_too_are_cut_in_reports(item: dict[str, Any]) -> None:
+def test_long_names_are_cut_in_reports(item: dict[str, Any]) -> None:
     for error in errors_of(check_json(item)):
         assert len(error["field"]) <= 300
         assert len(error["message"]) <= 700

@@ -75,7 +75,7 @@ def test_a_value_in_the_object_is_a_text_or_null(value: Any) -> None:
 
 
 @pytest.mark.parametrize("depth", [300, 900, 5_000])
-def test_however_deep_a_cell_is_nested_it_is_told_and_no_more(depth: int) -> None:
+def test_a_deeply_nested_cell_is_one_error_of_bounded_length(depth: int) -> None:
     checked = check_csv({"metadata": ['{"a":' + "[" * depth + "]" * depth + "}"]})
 
     assert [error.code for error in found_in(checked)] == ["invalid_type"]
@@ -101,7 +101,7 @@ def test_null_or_blank_removes_a_key(blank: str | None) -> None:
     assert checked.cleared.tolist() == [0, 0]
 
 
-def test_removed_keys_do_not_count_towards_the_most_pairs() -> None:
+def test_removed_keys_do_not_count_towards_the_maximum_of_pairs() -> None:
     pairs = {**{f"old{n}": None for n in range(40)}, **{f"key{n}": "x" for n in range(25)}}
 
     checked = check_json({"metadata": pairs})
@@ -117,7 +117,7 @@ def test_a_blank_dotted_cell_follows_the_option(blank_clears: bool, patch: dict[
     assert patch_of(checked) == patch
 
 
-def test_an_item_that_says_nothing_of_metadata_has_no_patch() -> None:
+def test_an_item_without_metadata_has_no_patch() -> None:
     checked = check_json({"metadata": {"a": "x"}}, {"name": "Bob"}, {"metadata": None}, {"metadata": {}})
 
     assert [value_of(checked, "metadata", item) for item in (1, 2)] == [None, None]
@@ -137,7 +137,7 @@ def test_pairs_of_both_forms_count_together() -> None:
     assert found_in(check_json(item)) == [Found("too_many", "metadata")]
 
 
-def test_errors_are_told_for_each_item_and_key_of_its_own() -> None:
+def test_errors_are_reported_for_each_item_and_key() -> None:
     checked = check_json(
         {"metadata": {"a": "x" * 501, "b": "fine"}},
         {"metadata": {"a": "fine"}},

@@ -1,4 +1,4 @@
-"""References to other records: which texts an item gives, and what it says of those that there are."""
+"""References to other records: the texts and operations that an item gives."""
 
 import json
 from typing import Any
@@ -102,7 +102,7 @@ def test_dotted_headers_name_the_operations() -> None:
         ({"groups": "VIP"}, False),
     ],
 )
-def test_a_blank_cell_clears_where_blanks_do(cells: dict[str, str], is_cleared: bool) -> None:
+def test_a_blank_cell_clears_if_blank_cells_is_clear(cells: dict[str, str], is_cleared: bool) -> None:
     assert clears(check_cells("groups", cells, blank_clears=True), "groups") is is_cleared
     kept = check_cells("groups", cells)
     assert not clears(kept, "groups")
@@ -130,7 +130,7 @@ def test_null_clears(field: str) -> None:
         ("primary", ["a\u0007b"], [("invalid_format", "primary")], "a\u0007b"),
     ],
 )
-def test_what_is_no_list_of_references_is_rejected(
+def test_a_value_that_is_not_a_list_of_references_is_rejected(
     field: str, value: Any, errors: list[tuple[str, str]], shown: str | None
 ) -> None:
     checked = check_value(field, value)
@@ -145,7 +145,7 @@ def test_a_cell_that_begins_as_an_array_must_be_one(cell: str) -> None:
     assert [tuple(error) for error in found_in(checked)] == [("invalid_type", "children")]
 
 
-def test_a_batch_can_give_references_to_items_without_any() -> None:
+def test_properties_give_references_to_items_without_any() -> None:
     chunk = csv_chunk(
         {"groups": ["", "Staff", "", ""], "groups.set": ["", "", "Old", ""], "groups.add": ["", "", "", "x"]}
     )
@@ -184,7 +184,7 @@ def test_dotted_headers_of_json_take_lists_too() -> None:
         ("xn--bcher-kva.example", "xn--bcher-kva.example"),
     ],
 )
-def test_an_address_is_read_as_contacts_have_it(text: str, read: str) -> None:
+def test_an_email_address_is_normalized_like_that_of_a_contact(text: str, read: str) -> None:
     assert said(check_value("children", ["a", text]), "children") == {"set": ["a", read]}
     assert said(check_value("groups", [text]), "groups") == {"add": [text]}
 

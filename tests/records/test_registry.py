@@ -1,4 +1,4 @@
-"""Resources whose description can't work are refused before any batch uses them."""
+"""Invalid descriptions of resources are refused before any batch uses them."""
 
 import pytest
 from record_samples import csv_chunk, rules_of

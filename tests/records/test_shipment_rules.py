@@ -41,7 +41,7 @@ UPS, WRONG_UPS = "1Z5R89390357567127", "1Z5R89390357567128"
          '[{"length": 12345678901234.123456789, "type": "box"}]'),
     ],
 )  # fmt: skip
-def test_what_is_valid_is_stored_in_its_canonical_form(field: str, text: str, stored: Any) -> None:
+def test_a_valid_value_is_stored_in_its_canonical_form(field: str, text: str, stored: Any) -> None:
     checked = check_csv({field: [text]}, SHIPMENT)
 
     assert found_in(checked) == []
@@ -93,7 +93,7 @@ def test_what_is_valid_is_stored_in_its_canonical_form(field: str, text: str, st
         ("parcels", "[" + ",".join(["{}"] * 1001) + "]", "too_many", "parcels"),
     ],
 )  # fmt: skip
-def test_what_is_wrong_is_named_with_its_path(field: str, text: str, code: str, named: str | None) -> None:
+def test_a_wrong_value_is_named_with_its_path(field: str, text: str, code: str, named: str | None) -> None:
     checked = check_csv({field: [text, text]}, SHIPMENT)
 
     name = named or field
@@ -153,14 +153,14 @@ def test_json_values_are_read_as_they_are(item: dict[str, Any], stored: dict[str
         ({"parcels.00.weight": 1}, [("unknown_field", "parcels.00.weight")]),
     ],
 )  # fmt: skip
-def test_json_values_that_are_wrong(item: dict[str, Any], expected: list[tuple[str, str]]) -> None:
+def test_wrong_json_values_are_rejected(item: dict[str, Any], expected: list[tuple[str, str]]) -> None:
     checked = check_json({"status": "created"}, item, resource=SHIPMENT)
 
     assert found_in(checked, row=1) == []
     assert sorted(found_in(checked, row=2)) == sorted(Found(*each) for each in expected)
 
 
-def test_null_clears_a_whole_and_an_empty_cell_does_as_blank_cells_says() -> None:
+def test_null_clears_an_object_and_an_empty_cell_follows_blank_cells() -> None:
     item = {"sender": None, "parcels": None, "coordinates": "", "status": None, "amount": None}
     assert fields_in(check_json(item, resource=SHIPMENT).cleared[0], SHIPMENT) == set(item)
 
@@ -170,7 +170,7 @@ def test_null_clears_a_whole_and_an_empty_cell_does_as_blank_cells_says() -> Non
     assert fields_in(cleared, SHIPMENT) == {"sender", "parcels", "coordinates"}
 
 
-def test_dotted_columns_make_one_list_whatever_their_order_and_gaps() -> None:
+def test_dotted_columns_make_one_list_in_any_order_and_with_gaps() -> None:
     checked = check_csv(
         {
             "parcels.10.type": ["b", "", ""],
@@ -224,7 +224,7 @@ def test_a_tracking_number_has_the_right_check_digit_for_its_carrier(resource: R
     assert [found_in(checked, row=row) for row in range(1, len(numbers) + 1)] == list(numbers.values())
 
 
-def test_sandbox_numbers_are_trackers_alone_and_keep_their_dashes() -> None:
+def test_sandbox_numbers_are_valid_only_for_trackers_and_keep_their_dashes() -> None:
     columns = {"tracking_number": ["pkgx-abcdefg-1234567", "PKGX-ABCDEFG-1234567"], "provider_id": ["ups", ""]}
     checked = check_csv(columns, TRACKER)
 
@@ -245,7 +245,7 @@ def test_sandbox_numbers_are_trackers_alone_and_keep_their_dashes() -> None:
         ({"status": "delivered"}, {"status": "delivered"}),
     ],
 )
-def test_fields_of_a_tracker(item: dict[str, Any], stored: dict[str, Any]) -> None:
+def test_valid_fields_of_a_tracker_are_stored(item: dict[str, Any], stored: dict[str, Any]) -> None:
     checked = check_json(item, resource=TRACKER)
 
     assert found_in(checked) == []
@@ -265,5 +265,5 @@ def test_fields_of_a_tracker(item: dict[str, Any], stored: dict[str, Any]) -> No
         ({"tracking_number": None}, "required", "tracking_number"),
     ],
 )
-def test_what_a_tracker_is_refused_for(item: dict[str, Any], code: str, named: str) -> None:
+def test_wrong_fields_of_a_tracker_are_rejected(item: dict[str, Any], code: str, named: str) -> None:
     assert found_in(check_json(item, resource=TRACKER)) == [Found(code, named)]

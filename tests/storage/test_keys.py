@@ -31,23 +31,23 @@ ID = new_batch_id()
         ("", ""),
     ],
 )
-def test_the_extension_is_kept_where_it_is_plain(name: str, extension: str) -> None:
+def test_a_plain_extension_is_kept(name: str, extension: str) -> None:
     assert keys.extension(name) == extension
 
 
-def test_a_saved_original_lies_with_the_artifacts_and_another_among_the_work_files() -> None:
+def test_a_saved_original_is_an_artifact_and_an_unsaved_one_a_work_file() -> None:
     assert keys.upload(ID, "Contacts.CSV.gz", saved=True) == f"batches/{ID}/upload.csv.gz"
     assert keys.upload(ID, "Contacts.CSV.gz", saved=False) == f"batches/{ID}/work/upload.csv.gz"
 
 
-def test_artifacts_lie_where_the_specification_says() -> None:
+def test_artifacts_have_the_keys_of_the_specification() -> None:
     assert keys.errors_csv(ID) == f"batches/{ID}/errors.csv"
     assert keys.errors_json(ID) == f"batches/{ID}/errors.json"
     assert keys.result_json(ID) == f"batches/{ID}/result.json"
     assert keys.work_folder(ID) == f"batches/{ID}/work"
 
 
-def test_parsed_chunks_lie_among_the_work_files_in_order() -> None:
+def test_parsed_chunks_are_ordered_work_files() -> None:
     chunks = [keys.parsed_chunk(ID, number) for number in (1, 2, 10, 999_999)]
 
     assert chunks == sorted(chunks)
@@ -72,5 +72,5 @@ def test_parsed_chunks_lie_among_the_work_files_in_order() -> None:
         ("", False),
     ],
 )
-def test_sidecars_and_hidden_or_unfinished_files_are_no_batches(key: str, is_file: bool) -> None:
+def test_sidecars_and_hidden_or_unfinished_files_are_not_payloads(key: str, is_file: bool) -> None:
     assert keys.is_batch_file(key) is is_file

@@ -1,4 +1,4 @@
-"""The store on the real S3 server: what it promises, and what it says where it can't."""
+"""The store on the real S3 server: its methods and their errors."""
 
 import hashlib
 import os
@@ -42,7 +42,7 @@ def store(storage_url: str) -> Store:
     return Store(storage_url)
 
 
-def test_what_was_written_is_read_and_described(store: Store) -> None:
+def test_a_written_object_is_read_and_described(store: Store) -> None:
     store.write("folder/a.csv", b"name\r\nAnn\r\n")
 
     found = store.stat("folder/a.csv")
@@ -102,7 +102,7 @@ def test_a_copy_leaves_the_source_and_replaces_the_target(store: Store) -> None:
     assert store.read("a") == store.read("b") == b"new"
 
 
-def test_listing_shows_what_lies_under_a_folder_by_key(store: Store) -> None:
+def test_a_listing_shows_the_objects_of_a_folder_ordered_by_key(store: Store) -> None:
     for key in ("in/b", "in/a/c", "in/a", "inside/x", "other"):
         if key != "in/a":  # a file and a folder of one name can't both be in a plain folder
             store.write(key, b"x")
@@ -136,14 +136,14 @@ def test_the_version_stays_while_the_object_does_and_changes_with_it(store: Stor
     assert store.stat("a").version != version
 
 
-def test_a_listing_and_a_look_up_tell_the_same_of_an_object(store: Store) -> None:
+def test_a_listing_and_a_look_up_describe_an_object_alike(store: Store) -> None:
     store.write("in/a", b"one")
     store.write("in/a.csv", b"two")
 
     assert store.list("in") == [store.stat("in/a"), store.stat("in/a.csv")]
 
 
-def test_a_version_is_told_in_universal_time(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_version_of_an_object_uses_utc(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
     store.write("a", b"one")
     here = store.stat("a").version
     monkeypatch.setenv("TZ", "America/New_York")
@@ -156,7 +156,7 @@ def test_a_version_is_told_in_universal_time(store: Store, monkeypatch: pytest.M
         time.tzset()
 
 
-def test_a_folder_is_no_object(store: Store) -> None:
+def test_a_folder_is_not_an_object(store: Store) -> None:
     store.write("in/a", b"one")
 
     assert not store.exists("in")
@@ -164,7 +164,7 @@ def test_a_folder_is_no_object(store: Store) -> None:
         store.stat("in")
 
 
-def test_deleting_is_thorough_and_does_not_mind_what_is_gone(store: Store) -> None:
+def test_delete_removes_all_objects_and_ignores_missing_ones(store: Store) -> None:
     for key in ("a", "b", "keep"):
         store.write(key, b"x")
 
@@ -174,7 +174,7 @@ def test_deleting_is_thorough_and_does_not_mind_what_is_gone(store: Store) -> No
     assert [found.key for found in store.list("")] == ["keep"]
 
 
-def test_prefixes_do_not_see_each_other(environment: dict[str, str]) -> None:
+def test_stores_with_different_prefixes_are_separate(environment: dict[str, str]) -> None:
     name = secrets.token_hex(6)
     one, other = (Store(f"{environment['BATCH_STORAGE_URL']}/{name}/{part}") for part in ("x", "xy"))
     one.write("a", b"1")
@@ -213,7 +213,7 @@ def test_tables_come_back_with_their_types_and_nulls(store: Store) -> None:
 # ---- where it can't ---------------------------------------------------------------------------------------------
 
 
-def test_what_is_not_there_is_named(store: Store, tmp_path: Path) -> None:
+def test_a_missing_object_is_named(store: Store, tmp_path: Path) -> None:
     for act in (
         lambda: store.read("gone"),
         lambda: store.stat("gone"),
@@ -249,7 +249,9 @@ def test_an_endpoint_that_nothing_listens_on_is_an_outage(
     _is_an_outage(store.check)
 
 
-def test_wrong_keys_are_an_outage_and_the_secret_is_not_told(storage_url: str, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_wrong_keys_are_an_outage_and_the_secret_is_not_shown(
+    storage_url: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", "wrong-secret-value")
     store = Store(storage_url)
 
@@ -322,7 +324,7 @@ def test_folders_come_one_level_deep_in_order_page_by_page(store: Store) -> None
     assert list(store.folders("nothing")) == []
 
 
-def test_a_full_local_disk_is_no_outage_of_storage(store: Store) -> None:
+def test_a_full_local_disk_is_not_an_outage_of_storage(store: Store) -> None:
     store.write("some", b"x" * 100_000)
     with pytest.raises(DiskFullError, match="disk of the machine") as caught:
         store.download("some", Path("/dev/full"))

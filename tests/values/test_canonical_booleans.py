@@ -7,12 +7,12 @@ from batch_pipeline.values.boolean import canonical_booleans
 
 
 @pytest.mark.parametrize("text", ["true", "True", "TRUE", "yes", "Yes", "1"])
-def test_words_for_true(text: str) -> None:
+def test_all_words_for_true_are_read(text: str) -> None:
     assert canonical_booleans(pa.array([text])).to_pylist() == [True]
 
 
 @pytest.mark.parametrize("text", ["false", "False", "FALSE", "no", "nO", "0"])
-def test_words_for_false(text: str) -> None:
+def test_all_words_for_false_are_read(text: str) -> None:
     assert canonical_booleans(pa.array([text])).to_pylist() == [False]
 
 

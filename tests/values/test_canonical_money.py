@@ -80,7 +80,7 @@ amounts = st.decimals(min_value=-1000, max_value=10**17, places=2) | st.decimals
 @given(
     st.lists(amounts.map(str) | amounts.map(lambda number: f"{number:.3f}") | st.text("0123456789.+-eE", max_size=9))
 )
-def test_what_is_accepted_has_the_value_that_was_written(texts: list[str]) -> None:
+def test_an_accepted_amount_keeps_its_value(texts: list[str]) -> None:
     for text, verdict in zip(texts, judged(canonical_money, *texts), strict=True):
         if isinstance(verdict, str):
             assert Decimal(verdict) == Decimal(text)

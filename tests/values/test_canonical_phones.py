@@ -199,7 +199,7 @@ def test_example_numbers_with_one_digit_changed_are_judged_as_the_library_does()
 
 
 @pytest.mark.parametrize("region", REGIONS)
-def test_the_ways_to_write_a_regions_numbers_are_read_as_the_library_does(region: str) -> None:
+def test_all_spellings_of_numbers_are_read_as_the_library_does(region: str) -> None:
     texts = written_examples(region)
     assert canonical(*texts, region=region) == [by_library(text, region) for text in texts]
 

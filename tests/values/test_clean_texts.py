@@ -78,7 +78,7 @@ def test_each_control_character_is_found(code_point: int) -> None:
 
 
 @pytest.mark.parametrize("text", ["©", "À", "naïve ®", "\u00a0", "\u0100", "日本"])
-def test_other_characters_are_no_control_characters(text: str) -> None:
+def test_other_characters_are_not_control_characters(text: str) -> None:
     assert has_control_characters(pa.array([text])).to_pylist() == [False]
 
 

@@ -29,7 +29,7 @@ def test_prefix_and_22_base58_characters_are_a_record_id() -> None:
     ]
     + [GOOD[:-1] + character for character in "0OIl-_+é"],
 )
-def test_anything_else_is_no_record_id(text: str) -> None:
+def test_anything_else_is_not_a_record_id(text: str) -> None:
     assert are_record_ids(pa.array([text]), "ctct_").to_pylist() == [False]
 
 
@@ -45,7 +45,7 @@ def test_prefix_and_up_to_64_characters_are_a_reference(text: str) -> None:
 @pytest.mark.parametrize(
     "text", ["", "loc_", "loc-1", "LOC_1", "item_1", "loc_" + "x" * 65, "loc_a b", "loc_é", "loc_1\n"]
 )
-def test_anything_else_is_no_reference(text: str) -> None:
+def test_anything_else_is_not_a_reference(text: str) -> None:
     assert are_reference_ids(pa.array([text]), "loc_").to_pylist() == [False]
 
 

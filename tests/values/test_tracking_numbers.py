@@ -87,7 +87,7 @@ def test_a_ups_number_of_any_service_is_accepted() -> None:
 
 
 @pytest.mark.parametrize("carrier", [None, "gls", "dhl_paket", "amazon", "x", "ups_mail"])
-def test_without_a_known_carrier_any_letters_and_digits_are_a_number(carrier: str | None) -> None:
+def test_without_a_known_carrier_any_letters_and_digits_are_accepted(carrier: str | None) -> None:
     assert judged_of(carrier, "abcd", "ab-cd 12", "1Z999AA10123456785") == ["ABCD", "ABCD12", "1Z999AA10123456785"]
 
 

@@ -75,7 +75,7 @@ def test_anything_else_is_refused(text: str) -> None:
 
 
 @pytest.mark.parametrize("text", ["https://example.com/" + "a" * (URL_MAX_CHARACTERS - 19), "x" * 1_000_000])
-def test_an_overlong_text_is_refused_whatever_it_holds(text: str) -> None:
+def test_any_overlong_text_is_refused(text: str) -> None:
     assert judged(canonical_urls, text) == [Refusal.TOO_LONG]
 
 
@@ -97,7 +97,7 @@ urls = st.builds(
 
 
 @given(st.lists(urls, min_size=1, max_size=40))
-def test_nothing_is_accepted_that_the_library_refuses(texts: list[str]) -> None:
+def test_texts_that_the_library_refuses_are_refused(texts: list[str]) -> None:
     column = clean_texts(pa.array([text.encode("utf-8", "ignore").decode() for text in texts], pa.string()))
     for text, verdict in zip(column.to_pylist(), judged(canonical_urls, *column.to_pylist()), strict=True):
         assert verdict in (text, Refusal.FORMAT)
@@ -119,7 +119,7 @@ plain_urls = st.builds(
 
 
 @given(st.lists(plain_urls, min_size=1, max_size=40))
-def test_whatever_the_fast_check_accepts_the_library_does(texts: list[str]) -> None:
+def test_the_library_accepts_all_that_the_fast_check_accepts(texts: list[str]) -> None:
     accepted = matches(pa.array(texts), _PLAIN)
     assert [text for text, taken in zip(texts, accepted, strict=True) if taken and not library_takes(text)] == []
 
