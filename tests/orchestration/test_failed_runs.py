@@ -24,7 +24,7 @@ from batch_pipeline.batches.model import Batch, PhaseName, Starter
 from batch_pipeline.batches.states import BatchStatus, Reason
 from batch_pipeline.definitions import defs
 from batch_pipeline.loading.merging import MergeWriter
-from batch_pipeline.orchestration import ops, run_page, tags
+from batch_pipeline.orchestration import run_page, tags
 from batch_pipeline.orchestration.execute import execute_batch
 from batch_pipeline.orchestration.run_page import what_to_do
 from batch_pipeline.orchestration.scratch import scratch_folder
@@ -111,7 +111,7 @@ def test_an_unexpected_error_is_shown_by_type_and_place_without_its_message(
     def parse_wrongly(*_: object) -> None:
         raise ValueError(PRIVATE)
 
-    monkeypatch.setattr(ops, "parse_payload", parse_wrongly)
+    monkeypatch.setattr("batch_pipeline.phases.parse.parse", parse_wrongly)
     batch = runner.csv({"name": "Bob"})
     assert (batch.status, batch.reason and batch.reason.code) == ("failed", "internal_error")
     said = _said(runner.instance, batch)
