@@ -11,6 +11,7 @@ Other blocks are walked run by run: a scan from an unclosed quote never passes t
 """
 
 from bisect import bisect_left
+from collections.abc import Callable
 from dataclasses import dataclass
 from enum import IntEnum
 
@@ -69,8 +70,9 @@ class Quoting:
 
 def run_starts(is_quote: Flags) -> Flags:
     """Which quotes are the first of a run: one a run, so that memory does not grow with the length of runs."""
-    first = is_quote.copy()
-    first[1:] &= ~is_quote[:-1]
+    first = np.empty_like(is_quote)
+    first[0] = is_quote[0]
+    np.greater(is_quote[1:], is_quote[:-1], out=first[1:])
     return first
 
 
@@ -78,8 +80,9 @@ def find_runs(data: Bytes, is_quote: Flags, begin: Offsets, delimiter: int) -> R
     """The runs of quotes of a block; ``begin`` are the offsets of all `run_starts`."""
     end = begin + 1
     if is_quote[np.minimum(end, len(data) - 1)].any():  # some run is longer than one quote
-        last = is_quote.copy()
-        last[:-1] &= ~is_quote[1:]
+        last = np.empty_like(is_quote)
+        last[-1] = is_quote[-1]
+        np.greater(is_quote[:-1], is_quote[1:], out=last[:-1])
         end = np.flatnonzero(last).astype(np.int64, copy=False) + 1
     ends_cell = np.zeros(256, dtype=np.bool_)
     ends_cell[[delimiter, LF, CR]] = True
@@ -89,10 +92,12 @@ def find_runs(data: Bytes, is_quote: Flags, begin: Offsets, delimiter: int) -> R
     return Runs(begin, end, at_start, ends_cell[data[np.minimum(end, len(data) - 1)]])
 
 
-def read_quotes(runs: Runs, line_ends: Offsets, size: int, *, final: bool, max_cell_bytes: int) -> Quoting:
+def read_quotes(
+    runs: Runs, find_line_ends: Callable[[], Offsets], size: int, *, final: bool, max_cell_bytes: int
+) -> Quoting:
     """What the quotes of a block of ``size`` bytes do; without a loop if every quote that opens is closed in time.
 
-    ``line_ends`` are the offsets of all LF and CR. ``final`` says that the file ends with this block.
+    ``find_line_ends`` gives the offsets of all LF and CR. ``final`` says that the file ends with this block.
     """
     if not final and int(runs.end[-1]) == size and runs.end[-1] - runs.begin[-1] - 2 <= max_cell_bytes:
         # The run may go on in the next block. No line end follows it here, so no complete row depends on it.
@@ -115,7 +120,7 @@ def read_quotes(runs: Runs, line_ends: Offsets, size: int, *, final: bool, max_c
         ):
             text = np.flatnonzero(~inside & ~runs.at_start)
             return _quoting(runs, np.flatnonzero(opens | closes), text, [], open_broken=False)
-    return _walk(runs, [*line_ends.tolist(), size], final=final, max_cell_bytes=max_cell_bytes)
+    return _walk(runs, [*find_line_ends().tolist(), size], final=final, max_cell_bytes=max_cell_bytes)
 
 
 def _quoting(

@@ -69,21 +69,34 @@ def find_rows(block: bytes, *, delimiter: int, final: bool, max_cell_bytes: int)
     ``final`` says that the file ends with this block, which must then end with a line end.
     """
     data: Bytes = np.frombuffer(block, dtype=np.uint8)
+    # A new array of the block's size costs more than a comparison, so one is used again.
     special: Flags = data == LF
-    special |= data == delimiter
+    found: Flags = data == delimiter
+    special |= found
     has_returns = b"\r" in block
     if has_returns:
-        special |= data == CR
+        special |= np.equal(data, CR, out=found)
     quoting: Quoting | None = None
     quoted_line_ends = False
     if b'"' in block:
-        is_quote: Flags = data == QUOTE
+        is_quote: Flags = np.equal(data, QUOTE, out=found)
         special |= run_starts(is_quote)
         offsets, codes = _special_bytes(data, special)
-        runs = find_runs(data, is_quote, offsets[codes == QUOTE], delimiter)
-        line_ends = offsets[(codes == LF) | (codes == CR)]
-        quoting = read_quotes(runs, line_ends, len(data), final=final, max_cell_bytes=max_cell_bytes)
-        outside, quoted_line_ends = _outside(codes, quoting)
+        starts_run: Flags = codes == QUOTE
+        marks = starts_run.nonzero()[0]
+        runs = find_runs(data, is_quote, offsets[marks], delimiter)
+        quoting = read_quotes(
+            runs,
+            lambda: np.flatnonzero((data == LF) | (data == CR)),
+            len(data),
+            final=final,
+            max_cell_bytes=max_cell_bytes,
+        )
+        lengths = np.diff(marks[quoting.toggles], prepend=0, append=len(codes))
+        inside: Flags = np.repeat(np.arange(len(lengths)) % 2 == 1, lengths)
+        inside_codes = codes[inside]
+        quoted_line_ends = bool(((inside_codes == LF) | (inside_codes == CR)).any())
+        outside: Flags = ~(starts_run | inside)
         offsets, codes = offsets[outside], codes[outside]
     else:
         offsets, codes = _special_bytes(data, special)
@@ -128,16 +141,6 @@ def find_rows(block: bytes, *, delimiter: int, final: bool, max_cell_bytes: int)
 def _special_bytes(data: Bytes, special: Flags) -> tuple[Offsets, Bytes]:
     offsets: Offsets = np.flatnonzero(special).astype(np.int64, copy=False)
     return offsets, data[offsets]
-
-
-def _outside(codes: Bytes, quoting: Quoting) -> tuple[Flags, bool]:
-    """Which special bytes are structure, and whether a line end stands within a quoted cell."""
-    is_quote: Flags = codes == QUOTE
-    toggles: Bytes = np.zeros(len(codes), dtype=np.uint8)
-    toggles[np.flatnonzero(is_quote)[quoting.toggles]] = 1
-    inside: Flags = np.bitwise_xor.accumulate(toggles).astype(np.bool_)
-    inside_codes = codes[inside]
-    return ~(is_quote | inside), bool(((inside_codes == LF) | (inside_codes == CR)).any())
 
 
 def _mark_quotes(faults: Bytes, quoting: Quoting, separators: Offsets, starts: Offsets, nexts: Offsets) -> None:
