@@ -4,7 +4,7 @@ What a Parquet file decodes to is known only once it is decoded: a value that is
 sizes in page headers can be wrong. So no size is trusted. The rows go to standard output as frames: the `Kind` of the
 frame in one byte, the size of its body in eight, the body. Nothing else is written.
 
-The process imports pyarrow and the conversion to text only, because each upload starts it at least twice.
+The process imports only pyarrow and the conversion to text, because each upload waits for its start.
 """
 
 import os
@@ -97,6 +97,7 @@ def _frames(path: Path, first_row: int, divisor: int, max_rows: int) -> Iterator
     with pq.ParquetFile(BytesIO(footer)) as file:
         schema = file.schema_arrow
     groups = [(number, metadata.row_group(number)) for number in range(metadata.num_row_groups)]
+    _check_counts(metadata, [group for _, group in groups])
     groups = [(number, group) for number, group in groups if group.num_rows > 0]
     while groups and first_row >= groups[0][1].num_rows:
         first_row -= groups.pop(0)[1].num_rows
@@ -134,6 +135,19 @@ def _read_footer(path: Path) -> bytes:
             raise ValueError("it has no footer at its end")
         file.seek(file_bytes - _END.size - size)
         return MAGIC + file.read(size) + end
+
+
+def _check_counts(metadata: pq.FileMetaData, groups: list[pq.RowGroupMetaData]) -> None:
+    """Raises ValueError where a column without lists has more values than its row group has rows.
+
+    pyarrow doesn't read the values beyond the last row. Too few values need no check: the reader counts the rows.
+    """
+    single = [n for n in range(metadata.num_columns) if metadata.schema.column(n).max_repetition_level == 0]
+    for group in groups:
+        for number in single:
+            values = group.column(number).num_values
+            if values > group.num_rows:
+                raise ValueError(f"a row group of {group.num_rows:,} rows has {values:,} values in a column")
 
 
 def _batch_rows(group: pq.RowGroupMetaData, max_rows: int) -> int:

@@ -6,7 +6,6 @@ import subprocess
 import sys
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Self
 
 import pyarrow as pa
 
@@ -31,19 +30,23 @@ class OutOfMemory(Exception):  # noqa: N818  (not an error by itself: the rows a
 
 
 class ParquetDecoder:
-    """A context: the decoder runs within it, and ends with it or with this process.
+    """A running decoder. It ends with `close`, or with this process.
 
     Attributes:
         schema: the file's Arrow schema, as its writer stored it.
         rows: the number of rows that its footer states.
+        first_row: the first row that it decodes, counted from 0.
         batch_rows: how many rows the decoder takes at once in the row group of the first row.
     """
 
     schema: pa.Schema
     rows: int
+    first_row: int
     batch_rows: int
 
     def __init__(self, path: Path, *, first_row: int, divisor: int, max_rows: int) -> None:
+        """Starts it and reads the schema. Raises RefusedError for a file without a usable footer."""
+        self.first_row = first_row
         arguments = [str(number) for number in (first_row, divisor, max_rows)]
         self._process = subprocess.Popen(  # noqa: S603  (own module; the path is no option, as it is absolute)
             [sys.executable, "-P", "-m", parquet_decoder.__name__, os.fspath(path.absolute()), *arguments],
@@ -56,18 +59,17 @@ class ParquetDecoder:
         if self._process.stdout is None:
             raise RuntimeError("the process has no standard output")
         self._pipe = self._process.stdout
-
-    def __enter__(self) -> Self:
-        """Reads the schema. Raises RefusedError for a file without a usable footer."""
         try:
             self._open()
         except BaseException:
-            self._end()
+            self.close()
             raise
-        return self
 
-    def __exit__(self, *_: object) -> None:
-        self._end()
+    def close(self) -> None:
+        """Ends the process, also while it decodes. May be called again."""
+        self._process.kill()
+        self._pipe.close()
+        self._process.wait()
 
     def batches(self) -> Iterator[pa.RecordBatch]:
         """The rows from the first one on, each column as text. Raises RefusedError, OutOfMemory."""
@@ -118,10 +120,6 @@ class ParquetDecoder:
             raise OutOfMemory
         if code:
             raise RuntimeError(f"the Parquet decoder ended with exit code {code}")
-
-    def _end(self) -> None:
-        self._process.kill()
-        self._process.communicate()
 
 
 def broken(what: str) -> RefusedError:

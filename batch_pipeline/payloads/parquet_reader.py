@@ -4,7 +4,9 @@ Another process decodes it, under a limit of memory (`parquet_decoder`). Rows th
 batches, down to one row.
 """
 
+import weakref
 from collections.abc import Callable, Iterator
+from contextlib import ExitStack, closing
 from pathlib import Path
 
 import numpy as np
@@ -36,13 +38,18 @@ class ParquetPayload(Payload):
         self._limits = limits
         self._check = check
         self._expansion = ExpansionLimit(stored_bytes, limits)
-        with self._decoder(0, 1) as decoder:
-            schema, self._rows = decoder.schema, decoder.rows
-        self._header = check_header(schema.names, limits)
-        _check_types(schema, self._header, limits)
-        check_item_count(self._rows, limits)
+        with ExitStack() as refused:
+            decoder = refused.enter_context(closing(self._decoder(0, 1)))
+            self._rows = decoder.rows
+            self._header = check_header(decoder.schema.names, limits)
+            _check_types(decoder.schema, self._header, limits)
+            check_item_count(self._rows, limits)
+            refused.pop_all()
         self.columns = self._header.columns
         self.is_errors_file = self._header.is_errors_file
+        # The first reading goes on where the schema was sent: starting a decoder takes longer than most files.
+        self._opened: ParquetDecoder | None = decoder
+        weakref.finalize(self, decoder.close)
 
     def chunks(self) -> Iterator[RawChunk]:
         """See `Payload.chunks`."""
@@ -68,16 +75,17 @@ class ParquetPayload(Payload):
 
     def _batches(self) -> Iterator[pa.RecordBatch]:
         done, divisor = 0, 1
+        opened, self._opened = self._opened, None
         while True:
-            first_row = done
-            with self._decoder(first_row, divisor) as decoder:
+            with closing(opened or self._decoder(done, divisor)) as decoder:
+                opened = None
                 try:
                     for batch in decoder.batches():
                         yield batch
                         done += batch.num_rows
                     return
                 except OutOfMemory:
-                    if done > first_row:
+                    if done > decoder.first_row:
                         divisor = SHRINKING
                     elif decoder.batch_rows > 1:
                         divisor *= SHRINKING
