@@ -1,9 +1,11 @@
 """XLSX: small workbooks that expand to gigabytes are refused before the memory is spent."""
 
+import json
+import random
 import subprocess
 import sys
 import zipfile
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 
 import pytest
@@ -14,23 +16,30 @@ SHEET, STRINGS, STYLES, BOOK = PARTS
 HEADER = b'<row><c t="str"><v>a</v></c></row>'
 MEMORY_MB = 200
 
-# Linux: the peak of the process's own memory; getrusage's would include that of the process it came from.
+# Linux: the peak of the process's own memory, which is set back before each workbook; getrusage's can't be.
 READER = """
-import sys
+import json, sys
 from pathlib import Path
 from limits import default_limits
 from batch_pipeline.errors import RefusedError
 from batch_pipeline.payloads.reader import open_payload
 import openpyxl, pyarrow.compute
-peak = lambda: int(Path("/proc/self/status").read_text().partition("VmHWM:")[2].split()[0]) >> 10
-start = peak()
-path = Path(sys.argv[1])
-try:
-    rows = sum(len(chunk.rows) for chunk in open_payload(path, name=path.name, limits=default_limits()).chunks())
-    print("read", rows, end="|")
-except RefusedError as error:
-    print(error.code, error.message, end="|")
-print(peak() - start)
+
+def memory_mb(name):
+    return int(Path("/proc/self/status").read_text().partition(name)[2].split()[0]) >> 10
+
+def read(path):
+    try:
+        rows = sum(len(chunk.rows) for chunk in open_payload(path, name=path.name, limits=default_limits()).chunks())
+        return f"read {rows}"
+    except RefusedError as error:
+        return f"{error.code} {error.message}"
+
+for line in sys.stdin:
+    Path("/proc/self/clear_refs").write_text("5")
+    start = memory_mb("VmRSS:")
+    outcome = read(Path(line.rstrip()))
+    print(json.dumps([outcome, memory_mb("VmHWM:") - start]), flush=True)
 """
 
 
@@ -111,6 +120,31 @@ def false_compressed_size(path: Path) -> Path:
     return path
 
 
+ReadApart = Callable[[Path], tuple[str, int]]
+
+
+@pytest.fixture(scope="module")
+def read_apart() -> Iterator[ReadApart]:
+    """Reads workbooks in another process: gives what became of one, and how many MB of memory that took."""
+    with subprocess.Popen(
+        [sys.executable, "-c", READER],
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        text=True,
+        cwd=Path(__file__).parent,
+    ) as process:
+        requests, answers = process.stdin, process.stdout
+        assert requests is not None
+        assert answers is not None
+
+        def read(path: Path) -> tuple[str, int]:
+            print(path, file=requests, flush=True)
+            outcome, peak_mb = json.loads(answers.readline())
+            return outcome, peak_mb
+
+        yield read
+
+
 @pytest.mark.parametrize(
     ("build", "code", "named"),
     [
@@ -125,27 +159,27 @@ def false_compressed_size(path: Path) -> Path:
         (false_compressed_size, "too_large", "BATCH_MAX_DECOMPRESSION_RATIO"),
     ],
 )
-def test_a_workbook_that_would_fill_the_memory_is_refused(tmp_path, build: Callable[[Path], Path], code, named):
+def test_a_workbook_that_would_fill_the_memory_is_refused(read_apart: ReadApart, tmp_path, build: Callable[[Path], Path], code, named):
     refused, peak = read_apart(build(tmp_path / "bomb.xlsx"))
     assert refused.startswith(code)
     assert named in refused
     assert peak < MEMORY_MB
 
 
-def read_apart(path: Path) -> tuple[str, int]:
-    """What became of reading a workbook in a process of its own, and how many MB of memory that took."""
-    result = subprocess.run(
-        [sys.executable, "-c", READER, str(path)],
-        check=True,
-        text=True,
-        stdout=subprocess.PIPE,
-        cwd=Path(__file__).parent,
-    )
-    outcome, _, peak = result.stdout.rpartition("|")
-    return outcome, int(peak)
-
-
-def test_rows_of_long_strings_are_rejected_in_bounded_memory(tmp_path):
+def test_rows_of_long_strings_are_rejected_in_bounded_memory(read_apart: ReadApart, tmp_path):
     outcome, peak = read_apart(long_strings_in_every_cell(tmp_path / "x.xlsx"))
     assert outcome == "read 0"
+    assert peak < MEMORY_MB
+
+
+def test_shared_strings_in_random_order_are_read_in_bounded_memory(read_apart: ReadApart, tmp_path):
+    """Each look-up maps pages of the files of strings: unless they are given back, all 240 MB stay in memory."""
+    texts = 24_000
+    order = random.Random(1).choices(range(texts), k=8_000)
+    filler = random.Random(2).randbytes(5_000).hex().encode()
+    strings = around("sst", (b"<si><t>%d %s</t></si>" % (number, filler) for number in range(texts)))
+    rows = b"".join(b'<row><c t="s"><v>%d</v></c></row>' % number for number in order)
+    book = workbook(tmp_path / "x.xlsx", {STRINGS: strings, SHEET: around("sheetData", [HEADER, rows])})
+    outcome, peak = read_apart(book)
+    assert outcome == "read 8000"
     assert peak < MEMORY_MB
