@@ -3,6 +3,7 @@
 import io
 import json
 import os
+import signal
 import subprocess
 import sys
 from collections.abc import Callable
@@ -15,7 +16,18 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 from limits import default_limits
+from parquet_parts import (
+    COLUMN_ENCODINGS,
+    FILE_GROUPS,
+    FILE_SCHEMA,
+    GROUP_COLUMNS,
+    column_of,
+    group_of,
+    one_page,
+    with_footer,
+)
 from process_table import command_of
+from thrift_compact import ThriftList, ThriftStruct
 
 from batch_pipeline.payloads.reader import open_payload
 
@@ -112,6 +124,23 @@ READABLE: dict[str, tuple[Callable[[], pa.Array], dict[str, Any]]] = {
     ),
 }
 
+# Lists in a footer of some 300 bytes that state more values than there are.
+MILLION, TWO_BILLION = 999_999, 2**31 - 1
+FALSE_LISTS: dict[str, tuple[Callable[[ThriftStruct], ThriftList], int]] = {
+    "a million columns in the schema": (lambda footer: footer[FILE_SCHEMA], MILLION),
+    "a million row groups": (lambda footer: footer[FILE_GROUPS], MILLION),
+    "a million columns in a row group": (lambda footer: group_of(footer)[GROUP_COLUMNS], MILLION),
+    "two billion columns in a row group": (lambda footer: group_of(footer)[GROUP_COLUMNS], TWO_BILLION),
+    "a million encodings": (lambda footer: column_of(footer)[COLUMN_ENCODINGS], MILLION),
+}
+
+
+def with_false_list(list_of: Callable[[ThriftStruct], ThriftList], stated: int) -> bytes:
+    def change(footer: ThriftStruct) -> None:
+        list_of(footer).stated = stated
+
+    return with_footer(one_page(["a"]), change)
+
 
 @pytest.fixture(scope="module")
 def readings(tmp_path_factory: pytest.TempPathFactory) -> dict[str, dict[str, Any]]:
@@ -119,6 +148,7 @@ def readings(tmp_path_factory: pytest.TempPathFactory) -> dict[str, dict[str, An
     folder = tmp_path_factory.mktemp("bombs")
     uploads: list[tuple[str, dict[str, int]]] = []
     names = []
+    stored_rows: list[int] = []
     wanted = [(name, make, options, limits) for name, (make, options, limits, _) in BOMBS.items()]
     wanted += [(f"{name}, read", make, options, NO_RATIO) for name, (make, options) in READABLE.items()]
     for number, (name, make, options, limits) in enumerate(wanted):
@@ -127,6 +157,13 @@ def readings(tmp_path_factory: pytest.TempPathFactory) -> dict[str, dict[str, An
         pq.write_table(pa.table({"n": range(len(values)), "a": values}), path, compression="zstd", **options)
         uploads.append((str(path), limits))
         names.append(name)
+        stored_rows.append(len(values))
+    for name, (list_of, stated) in FALSE_LISTS.items():
+        path = folder / str(len(names))
+        path.write_bytes(with_false_list(list_of, stated))
+        uploads.append((str(path), {}))
+        names.append(name)
+        stored_rows.append(1)
     done = subprocess.run(
         [sys.executable, "-c", READ_ALL],
         input=json.dumps(uploads),
@@ -136,7 +173,8 @@ def readings(tmp_path_factory: pytest.TempPathFactory) -> dict[str, dict[str, An
         check=False,
     )
     assert done.returncode == 0, done.stderr[-2000:]
-    return dict(zip(names, map(json.loads, done.stdout.splitlines()), strict=True))
+    found = zip(map(json.loads, done.stdout.splitlines()), stored_rows, strict=True)
+    return dict(zip(names, (reading | {"stored_rows": rows} for reading, rows in found), strict=True))
 
 
 @pytest.mark.parametrize("name", BOMBS)
@@ -149,7 +187,17 @@ def test_a_bomb_is_refused_by_the_name_of_the_limit_in_little_memory(readings, n
 @pytest.mark.parametrize("name", READABLE)
 def test_large_values_are_read_in_little_memory(readings, name):
     reading = readings[f"{name}, read"]
-    assert (reading["code"], reading["rows"]) == (None, len(READABLE[name][0]()))
+    assert (reading["code"], reading["rows"]) == (None, reading["stored_rows"])
+    assert reading["peak"] < MAX_MB
+
+
+@pytest.mark.parametrize("name", FALSE_LISTS)
+def test_a_footer_with_lists_that_are_not_there_is_refused_in_little_memory(readings, name):
+    reading = readings[name]
+    assert (reading["code"], "footer" in reading["message"] or "broken" in reading["message"]) in (
+        ("too_large", True),
+        ("unreadable_file", True),
+    )
     assert reading["peak"] < MAX_MB
 
 
@@ -172,23 +220,39 @@ def test_the_decoder_ends_when_reading_is_stopped(long_upload):
     assert not decoder.is_running()
 
 
-def test_the_decoder_ends_with_the_process_that_reads(long_upload):
+def test_the_decoder_of_an_upload_that_is_not_read_ends_with_it(long_upload):
+    payload = open_payload(long_upload, name="x", limits=default_limits())
+    (decoder,) = decoders_of(os.getpid())
+    del payload
+    assert not decoder.is_running()
+
+
+@pytest.mark.parametrize("stop", [signal.SIGKILL, signal.SIGINT], ids=["killed", "Ctrl-C"])
+def test_the_decoder_ends_with_the_process_that_reads(long_upload, stop):
+    """Ctrl-C reaches all processes of the terminal's group; the decoder is in none, and the reader ends it."""
     code = (
         "import sys; from pathlib import Path; from limits import default_limits\n"
         "from batch_pipeline.payloads.reader import open_payload\n"
         "chunks = open_payload(Path(sys.argv[1]), name='x', limits=default_limits(chunk_rows=1000)).chunks()\n"
-        "next(chunks); print('reading', flush=True); sys.stdin.read()"
+        "next(chunks); print('reading', flush=True)\n"
+        "while True: next(chunks, None) or sys.stdin.read()"
     )
     with subprocess.Popen(
         [sys.executable, "-c", code, str(long_upload)],
         stdin=subprocess.PIPE,
         stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
         cwd=Path(__file__).parent,
+        start_new_session=True,
     ) as reader:
         assert reader.stdout is not None
+        assert reader.stderr is not None
         reader.stdout.readline()
         (decoder,) = decoders_of(reader.pid)
-        reader.kill()
+        os.killpg(reader.pid, stop)
+        last_line = reader.stderr.read().decode().strip().rpartition("\n")[2]
+        assert reader.wait(timeout=60) == -stop
+        assert last_line == ("KeyboardInterrupt" if stop == signal.SIGINT else "")
         decoder.wait(timeout=60)
 
 
