@@ -120,7 +120,9 @@ def writings(*names: str) -> Callable[[Callable[..., None]], Callable[..., None]
 @writings("csv", "json", "ndjson", "xlsx")
 @settings(max_examples=160)
 def test_any_table_of_text_reads_back_the_same(read_upload, *, table, name, suffix, block_bytes, chunk_rows, data):
-    check_round_trip(read_upload, table, name, suffix, block_bytes, chunk_rows, data)
+    check_round_trip(
+        read_upload, table=table, name=name, suffix=suffix, block_bytes=block_bytes, chunk_rows=chunk_rows, data=data
+    )
 
 
 @writings("parquet")
@@ -128,10 +130,12 @@ def test_any_table_of_text_reads_back_the_same(read_upload, *, table, name, suff
 def test_any_table_of_text_reads_back_the_same_from_parquet(
     read_upload, *, table, name, suffix, block_bytes, chunk_rows, data
 ):
-    check_round_trip(read_upload, table, name, suffix, block_bytes, chunk_rows, data)
+    check_round_trip(
+        read_upload, table=table, name=name, suffix=suffix, block_bytes=block_bytes, chunk_rows=chunk_rows, data=data
+    )
 
 
-def check_round_trip(read_upload, table, name, suffix, block_bytes, chunk_rows, data):
+def check_round_trip(read_upload, *, table, name, suffix, block_bytes, chunk_rows, data):
     header = [f"c{place}" for place in range(len(table[0]))]
     payload = WRITERS[name]([header, *table], data)
     if name != "xlsx":

@@ -83,7 +83,9 @@ def encode_struct(struct: ThriftStruct) -> bytes:
 
 def _encode(kind: int, value: Any) -> bytes:
     if kind == STRUCT:
-        fields = (bytes([kind]) + _zigzag(number) + _encode(kind, value) for number, (kind, value) in value.fields.items())
+        fields = (
+            bytes([kind]) + _zigzag(number) + _encode(kind, value) for number, (kind, value) in value.fields.items()
+        )
         return b"".join(fields) + b"\0"
     if kind == LIST:
         count = len(value.values) if value.stated is None else value.stated
