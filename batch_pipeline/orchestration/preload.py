@@ -1,8 +1,29 @@
 """Imports all that a run needs, for processes that other runs are forked from, or that wait for one.
 
-It opens no connection and starts no thread: a forked process would share or miss them.
+It opens no connection and starts no thread of Python: a forked process would share or miss them.
 """
+
+import importlib
 
 from batch_pipeline.records.descriptions import all_resources
 
+for _module in (
+    "batch_pipeline.definitions",
+    "batch_pipeline.orchestration.execute",
+    "batch_pipeline.orchestration.instance",
+    "batch_pipeline.orchestration.workers",
+    "batch_pipeline.phases.cleanup",
+    "batch_pipeline.phases.parse",
+    "batch_pipeline.phases.process",
+    "batch_pipeline.phases.validate",
+    # What Dagster and the libraries import late, at the first run, validation or connection of a process.
+    "dagster._grpc.server",
+    "pandera.backends.pandas.builtin_checks",
+    "pandera.backends.pandas.container",
+    "psycopg2.extras",
+    "pyarrow.dataset",
+    "s3fs",
+    "upath.implementations.local",
+):
+    importlib.import_module(_module)
 all_resources()

@@ -27,6 +27,15 @@ def postgres(data_dir: Path) -> Iterator[EmbeddedPostgres]:
     server.stop()
 
 
+@pytest.fixture(scope="module")
+def running_postgres(session_folder: Path) -> Iterator[EmbeddedPostgres]:
+    """A server shared by the tests that leave it running."""
+    server = EmbeddedPostgres(session_folder / "embedded-postgres")
+    server.start()
+    yield server
+    server.stop()
+
+
 def fetch(url: str, query: LiteralString) -> object:
     with psycopg.connect(url) as connection:
         row = connection.execute(query).fetchone()
@@ -40,15 +49,15 @@ def write_row(url: str) -> None:
         connection.execute("INSERT INTO kept VALUES (7)")
 
 
-def test_it_is_postgresql_18_with_durability_on_and_no_tcp_port(postgres: EmbeddedPostgres) -> None:
-    url = postgres.start()
+def test_it_is_postgresql_18_with_durability_on_and_no_tcp_port(running_postgres: EmbeddedPostgres) -> None:
+    url = running_postgres.url
     assert int(str(fetch(url, "SHOW server_version_num"))) // 10_000 == 18
     settings = ("fsync", "synchronous_commit", "full_page_writes", "listen_addresses", "server_encoding")
     assert [fetch(url, f"SHOW {name}") for name in settings] == ["on", "on", "on", "", "UTF8"]
 
 
-def test_text_sorts_by_code_point_on_every_machine(postgres: EmbeddedPostgres) -> None:
-    url = postgres.start()
+def test_text_sorts_by_code_point_on_every_machine(running_postgres: EmbeddedPostgres) -> None:
+    url = running_postgres.url
     assert fetch(url, "SELECT string_agg(x, '' ORDER BY x) FROM unnest(ARRAY['b','Z','a','é']) x") == "Zabé"
     assert fetch(url, "SELECT upper('é')") == "É"
 
@@ -106,11 +115,10 @@ def test_a_stale_pid_file_that_names_a_living_process_does_not_keep_it_from_star
             innocent.kill()
 
 
-def test_a_second_owner_is_refused_in_one_line(postgres: EmbeddedPostgres, data_dir: Path) -> None:
-    url = postgres.start()
+def test_a_second_owner_is_refused_in_one_line(running_postgres: EmbeddedPostgres) -> None:
     with pytest.raises(UnavailableError, match=r"^another process runs the PostgreSQL of \S+: .+$"):
-        EmbeddedPostgres(data_dir).start()
-    assert fetch(url, "SELECT 1") == 1
+        EmbeddedPostgres(running_postgres.data_dir).start()
+    assert fetch(running_postgres.url, "SELECT 1") == 1
 
 
 def test_a_server_that_cannot_start_says_why_in_one_line(postgres: EmbeddedPostgres) -> None:
@@ -133,22 +141,21 @@ def test_any_path_can_hold_the_data(open_folder: Path, name: str) -> None:
         server.stop()
 
 
-def test_other_users_cannot_reach_the_socket(postgres: EmbeddedPostgres) -> None:
-    folder = Path(str(fetch(postgres.start(), "SHOW unix_socket_directories")).strip('"'))
+def test_other_users_cannot_reach_the_socket(running_postgres: EmbeddedPostgres) -> None:
+    folder = Path(str(fetch(running_postgres.url, "SHOW unix_socket_directories")).strip('"'))
     assert stat.S_IMODE(folder.stat().st_mode) & 0o027 == 0
 
 
-def test_psql_of_the_wheel_speaks_to_it(postgres: EmbeddedPostgres) -> None:
-    command = [str(postgres_program("psql")), postgres.start(), "-Atc", "SELECT 6 * 7"]
+def test_psql_of_the_wheel_speaks_to_it(running_postgres: EmbeddedPostgres) -> None:
+    command = [str(postgres_program("psql")), running_postgres.url, "-Atc", "SELECT 6 * 7"]
     assert subprocess.check_output(command, text=True).strip() == "42"
 
 
-def test_sigterm_to_the_owner_does_not_reach_the_server(postgres: EmbeddedPostgres) -> None:
-    postgres.start()
-    assert postgres.process is not None
+def test_sigterm_to_the_owner_does_not_reach_the_server(running_postgres: EmbeddedPostgres) -> None:
+    assert running_postgres.process is not None
     # A session of its own: a terminal's Ctrl-C does not reach it before its owner has decided on the order.
-    assert os.getsid(postgres.process.pid) == postgres.process.pid
-    assert os.getsid(0) != postgres.process.pid
+    assert os.getsid(running_postgres.process.pid) == running_postgres.process.pid
+    assert os.getsid(0) != running_postgres.process.pid
 
 
 @as_root
@@ -190,10 +197,9 @@ def test_a_recreated_data_directory_does_not_get_the_old_rows(tmp_path: Path) ->
 
 
 @as_root
-def test_the_server_does_not_run_as_root(postgres: EmbeddedPostgres) -> None:
-    postgres.start()
-    assert postgres.process is not None
-    ids = psutil.Process(postgres.process.pid).uids()
+def test_the_server_does_not_run_as_root(running_postgres: EmbeddedPostgres) -> None:
+    assert running_postgres.process is not None
+    ids = psutil.Process(running_postgres.process.pid).uids()
     assert 0 not in {ids.real, ids.effective, ids.saved}
 
 

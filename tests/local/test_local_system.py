@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 import signal
 import socket
 import stat
@@ -10,7 +11,7 @@ import sys
 import threading
 import time
 import urllib.request
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import closing, contextmanager
 from pathlib import Path
 
@@ -19,6 +20,7 @@ import psycopg
 import pytest
 from process_table import command_of
 
+from batch_pipeline.cli.main import main
 from batch_pipeline.errors import SettingError
 from batch_pipeline.local.inbox_folders import rename_undecodable
 from batch_pipeline.local.s3 import HOST, free_port
@@ -43,10 +45,12 @@ def settings_read_anew() -> Iterator[None]:
 class Up:
     """A running `batch-pipeline up`, with the lines that it printed."""
 
-    def __init__(self, process: "subprocess.Popen[str]", data_dir: Path, port: int) -> None:
+    def __init__(self, process: "subprocess.Popen[str]", data_dir: Path, flags: Sequence[str]) -> None:
         self.process = process
         self.data_dir = data_dir
-        self.url = f"http://{HOST}:{port}"
+        self.flags = flags
+        _, port, _, api_port, *_ = flags
+        self.url, self.api_url = f"http://{HOST}:{port}", f"http://{HOST}:{api_port}"
         self.lines: list[str] = []
         self._reader = threading.Thread(target=self._read, daemon=True)
         self._reader.start()
@@ -79,18 +83,17 @@ class Up:
 
 @contextmanager
 def up(data_dir: Path) -> Iterator[Up]:
-    ports = [free_port() for _ in range(3)]
-    flags = zip(("--port", "--api-port", "--s3-port"), map(str, ports), strict=True)
+    flags = [word for name in ("--port", "--api-port", "--s3-port") for word in (name, str(free_port()))]
     hidden = ("BATCH_", "DAGSTER_", "AWS_")
     with subprocess.Popen(
-        [PROGRAM, "up", "--data-dir", str(data_dir), *(word for flag in flags for word in flag)],
+        [PROGRAM, "up", "--data-dir", str(data_dir), *flags],
         stdin=subprocess.DEVNULL,
         stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT,
         text=True,
         env={name: value for name, value in os.environ.items() if not name.startswith(hidden)},
     ) as process:
-        system = Up(process, data_dir, ports[0])
+        system = Up(process, data_dir, flags)
         try:
             system.wait_for("Ctrl-C stops it")
             yield system
@@ -101,25 +104,37 @@ def up(data_dir: Path) -> Iterator[Up]:
 
 @pytest.mark.timeout(600)
 def test_the_system_answers_refuses_a_second_one_and_exits_with_0_on_a_signal(
-    data_dir: Path, processes_of: Callable[[Path], list[str]]
+    data_dir: Path, processes_of: Callable[[Path], list[str]], capsys: pytest.CaptureFixture[str]
 ) -> None:
+    def refused(*flags: str) -> str:
+        """The one line of a second `up`."""
+        with pytest.raises(SystemExit) as ended:
+            main(["up", *flags])
+        printed = capsys.readouterr()
+        assert (ended.value.code, printed.out) == (2, "")
+        (line,) = printed.err.splitlines()
+        return line
+
     with up(data_dir) as system:
+        shown = "\n".join(system.lines)
+        key = data_dir / "api-key"
+        for part in (system.url, system.api_url, key.read_text().strip(), "data/s3/batch/uploads/"):
+            assert part in shown
+        assert key.stat().st_mode & 0o077 == 0
         with urllib.request.urlopen(f"{system.url}/server_info", timeout=120) as answer:  # noqa: S310 -- ours
             assert answer.status == 200
         commands = processes_of(data_dir)
         secret = (data_dir / "s3.keys.json").read_text().split('"')[-2]
         assert not any(secret in command for command in commands)
-        with (
-            pytest.raises(
-                SettingError, match=rf"^The local system of \S+ is already running \(.*{system.url}, .*: end"
-            ),
-            local_system(data_dir),
-        ):
-            pass
+        running = (
+            rf"The local system of \S+ is already running \(.*{system.url}, .*{system.api_url}\): end .*--data-dir"
+        )
+        assert re.search(running, refused("--data-dir", str(data_dir)))
+        assert "--port" in refused("--data-dir", str(data_dir.with_name("other")), *system.flags)
         undecodable = os.fsencode(data_dir / "s3/batch/uploads/default/contact/merge") + b"/caf\xe9.csv"
         Path(os.fsdecode(undecodable)).write_text("name\nAda\n")
         system.wait_for("renamed default/contact/merge/caf\\xe9.csv to caf_.csv")
-        system.process.send_signal(signal.SIGINT)
+        system.process.send_signal(signal.SIGTERM)
         system.wait_for("Stopping", seconds=2.0)
         assert system.ended() == 0
     assert any(line.startswith("Starting the code server … (") for line in system.lines)  # takes more than 2 s
@@ -147,6 +162,7 @@ def test_a_batch_killed_with_the_system_is_worker_lost_and_not_cancelled(
             pids = [child.pid for child in psutil.Process(system.process.pid).children(recursive=True)]
             system.process.send_signal(number)
             if number is signal.SIGINT:
+                system.wait_for("Stopping", seconds=2.0)
                 system.wait_for("running batches have ended")
                 system.process.send_signal(number)  # the batch never ends
         code = system.ended()
@@ -183,20 +199,18 @@ def is_postgres(path: Path) -> bool:
 
 
 @pytest.mark.timeout(600)
-@pytest.mark.parametrize(
-    ("part", "called"), [("dagster_webserver", "the Dagster webserver"), ("/postgres", "PostgreSQL")]
-)
-def test_a_killed_part_is_reported_with_what_to_do(
-    data_dir: Path, processes_of: Callable[[Path], list[str]], part: str, called: str
+def test_a_killed_part_is_reported_and_the_system_can_be_started_again(
+    data_dir: Path, processes_of: Callable[[Path], list[str]]
 ) -> None:
-    with up(data_dir) as system:
-        system.child(part).kill()
-        system.wait_for(f"{called} was killed by signal 9", seconds=10.0)
-        assert system.ended() == 1
-    last = [line for line in system.lines if line][-1]
-    assert last.startswith(f"error: {called} was killed by signal 9")
-    assert last.endswith("start `batch-pipeline up` again")
-    assert processes_of(data_dir) == []
+    for part, called in (("dagster_webserver", "the Dagster webserver"), ("/postgres", "PostgreSQL")):
+        with up(data_dir) as system:
+            system.child(part).kill()
+            system.wait_for(f"{called} was killed by signal 9", seconds=10.0)
+            assert system.ended() == 1
+        last = [line for line in system.lines if line][-1]
+        assert last.startswith(f"error: {called} was killed by signal 9")
+        assert last.endswith("start `batch-pipeline up` again")
+        assert processes_of(data_dir) == []
 
 
 @pytest.mark.parametrize(("name", "flag"), [("port", "--port"), ("api_port", "--api-port"), ("s3_port", "--s3-port")])
