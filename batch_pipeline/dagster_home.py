@@ -1,4 +1,6 @@
-"""The environment of Dagster's processes: its database and its home folder. Does not import Dagster.
+"""The environment of Dagster's processes: its database, the version of its tables, its home folder.
+
+Does not import Dagster.
 
 Dagster's tables are in the schema ``dagster`` of our database, unless ``DAGSTER_POSTGRES_URL`` names another place. The
 separate schema prevents name conflicts with our tables.
@@ -6,12 +8,15 @@ separate schema prevents name conflicts with our tables.
 
 import os
 import shutil
+from collections.abc import Iterator
+from contextlib import contextmanager
+from importlib.metadata import version
 from pathlib import Path
 
+import sqlalchemy as sa
 from psycopg.conninfo import conninfo_to_dict
-from sqlalchemy import URL
 
-from batch_pipeline.database import client_keepalives, with_server_keepalives
+from batch_pipeline.database import CONNECT_TIMEOUT_SECONDS, client_keepalives, with_server_keepalives
 from batch_pipeline.errors import SettingError
 from batch_pipeline.settings import Settings
 
@@ -19,6 +24,11 @@ DAGSTER_SCHEMA = "dagster"
 # The names of the code location in workspace.yaml.
 MODULE_NAME = "batch_pipeline.definitions"
 LOCATION_NAME = "batch_pipeline"
+
+_COMMENT = "SELECT obj_description(current_schema()::regnamespace, 'pg_namespace')"
+_COMMENT_STATEMENT = """\
+SELECT format('COMMENT ON SCHEMA %I IS %L', nspname, CAST(:comment AS text))
+FROM pg_namespace WHERE oid = current_schema()::regnamespace AND pg_has_role(nspowner, 'USAGE')"""
 
 _PACKAGE = Path(__file__).resolve().parent
 _CHECKOUT_HOME = _PACKAGE.parent / "dagster_home"
@@ -43,13 +53,51 @@ def dagster_database_url(database_url: str) -> str:
     # psycopg 2 passes query parameters to libpq unchanged. That includes hosts, because SQLAlchemy parses
     # "host:port" of the authority only for a single host.
     query = {name: str(value) for name, value in {**client_keepalives(), **parameters}.items()}
-    return URL.create(
+    return sa.URL.create(
         "postgresql+psycopg2",
         username=None if user is None else str(user),
         password=None if password is None else str(password),
         database=None if database is None else str(database),
         query={**query, "options": options},
     ).render_as_string(hide_password=False)
+
+
+def has_dagster_tables() -> bool:
+    """Whether Dagster's schema has the tables of the installed version, by the schema's comment.
+
+    False if DAGSTER_POSTGRES_URL does not name their place. Asking Dagster takes two seconds, mostly for imports.
+    """
+    url = os.environ.get("DAGSTER_POSTGRES_URL")
+    if not url:
+        return False
+    try:
+        with _connected(url) as connection:
+            return bool(connection.scalar(sa.text(_COMMENT)) == _comment())
+    except sa.exc.SQLAlchemyError:  # `upgrade_dagster` reports it
+        return False
+
+
+def record_dagster_tables() -> None:
+    """Records in the schema's comment that it has the tables of the installed version, unless another role owns it."""
+    url = os.environ.get("DAGSTER_POSTGRES_URL")
+    if not url:
+        return
+    with _connected(url) as connection:
+        statement = connection.scalar(sa.text(_COMMENT_STATEMENT), {"comment": _comment()})
+        if statement is not None:
+            connection.exec_driver_sql(statement)
+            connection.commit()
+
+
+@contextmanager
+def _connected(url: str) -> Iterator[sa.Connection]:
+    connect_args = {"connect_timeout": CONNECT_TIMEOUT_SECONDS}
+    with sa.create_engine(url, poolclass=sa.NullPool, connect_args=connect_args).connect() as connection:
+        yield connection
+
+
+def _comment() -> str:
+    return f"tables of dagster {version('dagster')}"
 
 
 def prepare_dagster_home(data_dir: Path) -> Path:

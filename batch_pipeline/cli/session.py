@@ -37,12 +37,13 @@ def servers(data_dir: Path, *, migrate: bool = False) -> "Iterator[LocalServers 
     if embedded:
         check_data_dir(data_dir)
     with step("opening the local PostgreSQL and S3" if embedded else "connecting to the database"):
-        from batch_pipeline import migrations
         from batch_pipeline.local.servers import embedded_servers
         from batch_pipeline.local.system import connected
     with connected(data_dir, start=partial(embedded_servers, report=say)) as local:
         if migrate or local is not None:
             with step("checking the database's schema"):
+                from batch_pipeline import migrations
+
                 migrations.upgrade(get_settings().require_database_url())
         with _schema_checked():
             yield local
@@ -79,10 +80,12 @@ def open_workplace(data_dir: Path) -> "Iterator[tuple[System, DagsterInstance]]"
         system = stack.enter_context(_system())
         # After the checks: Dagster takes seconds to import, and an outage should be reported before.
         with step("loading Dagster"):
+            from batch_pipeline.dagster_home import has_dagster_tables
             from batch_pipeline.orchestration.instance import open_instance, upgrade_dagster
             from batch_pipeline.orchestration.reconciling import reconcile
 
-            upgrade_dagster()
+            if not has_dagster_tables():
+                upgrade_dagster()
             instance = stack.enter_context(open_instance(in_process=True))
             reconcile(system, instance)
         yield system, instance
@@ -98,9 +101,10 @@ def open_for_retention(data_dir: Path) -> "Iterator[tuple[System, DagsterInstanc
         system = stack.enter_context(_system())
         check_tables(system.engine)
         with step("loading Dagster"):
+            from batch_pipeline.dagster_home import has_dagster_tables
             from batch_pipeline.orchestration.instance import open_migrated_instance, upgrade_dagster
 
-            if local is not None:
+            if local is not None and not has_dagster_tables():
                 upgrade_dagster()
             instance = stack.enter_context(open_migrated_instance())
         yield system, instance

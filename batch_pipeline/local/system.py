@@ -17,7 +17,7 @@ from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from batch_pipeline.dagster_home import LOCATION_NAME, MODULE_NAME, dagster_environment
+from batch_pipeline.dagster_home import LOCATION_NAME, MODULE_NAME, dagster_environment, has_dagster_tables
 from batch_pipeline.errors import SettingError
 from batch_pipeline.local.announcing import Report, announced, silent
 from batch_pipeline.local.api_key import local_key
@@ -205,10 +205,12 @@ def is_up(data_dir: Path) -> bool:
 
 def _migrate() -> None:
     from batch_pipeline import migrations
-    from batch_pipeline.orchestration import instance
 
     migrations.upgrade(get_settings().require_database_url())
-    instance.upgrade_dagster()
+    if not has_dagster_tables():
+        from batch_pipeline.orchestration.instance import upgrade_dagster
+
+        upgrade_dagster()
 
 
 def _make_inbox_folders(servers: LocalServers) -> None:

@@ -12,7 +12,7 @@ from dagster._core.instance.ref import InstanceRef  # the one way to open an ins
 from dagster_postgres import PostgresEventLogStorage, PostgresRunStorage, PostgresScheduleStorage
 from dagster_postgres.utils import DagsterPostgresException
 
-from batch_pipeline.dagster_home import DAGSTER_SCHEMA
+from batch_pipeline.dagster_home import DAGSTER_SCHEMA, record_dagster_tables
 from batch_pipeline.database import CONNECT_TIMEOUT_SECONDS, connect
 from batch_pipeline.errors import SettingError, UnavailableError
 from batch_pipeline.settings import get_settings
@@ -145,3 +145,4 @@ def upgrade_dagster() -> None:
             connection.execute(f"CREATE SCHEMA IF NOT EXISTS {DAGSTER_SCHEMA}")
     with open_instance() as instance:
         instance.upgrade()
+    record_dagster_tables()

@@ -13,10 +13,12 @@ from batch_pipeline.dagster_home import (
     MODULE_NAME,
     dagster_database_url,
     dagster_environment,
+    has_dagster_tables,
     prepare_dagster_home,
 )
-from batch_pipeline.database import client_keepalives
+from batch_pipeline.database import client_keepalives, connect
 from batch_pipeline.errors import SettingError
+from batch_pipeline.orchestration.instance import upgrade_dagster
 from batch_pipeline.settings import Settings, get_settings, load_settings
 
 REPOSITORY = Path(__file__).resolve().parents[2]
@@ -129,3 +131,19 @@ def test_dagster_accepts_the_configuration_and_keeps_what_it_promises(
             assert not instance.telemetry_enabled
             assert not instance.nux_enabled
             assert instance.get_runs_count() == 0
+
+
+def test_the_tables_of_another_version_of_dagster_are_upgraded_once(
+    database_url: str, environment: dict[str, str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("BATCH_DATABASE_URL", database_url)
+    monkeypatch.setenv("DAGSTER_POSTGRES_URL", dagster_database_url(database_url))
+    get_settings.cache_clear()
+    found = [has_dagster_tables()]
+    upgrade_dagster()
+    found.append(has_dagster_tables())
+    with connect(database_url, autocommit=True) as connection:
+        connection.execute("COMMENT ON SCHEMA dagster IS 'tables of dagster 1.0.0'")
+    found.append(has_dagster_tables())
+    get_settings.cache_clear()
+    assert found == [False, True, False]
