@@ -20,7 +20,7 @@ import pyarrow.parquet as pq
 
 from batch_pipeline.payloads.model import CellKind, RawChunk
 from batch_pipeline.payloads.parsed import select
-from batch_pipeline.values.text import clean_texts
+from batch_pipeline.values.text import clean_texts, has_byte
 
 # 50,000,000 items of 24 bytes make partitions of 19 MB.
 PARTITIONS = 64
@@ -162,7 +162,9 @@ def _joined(chunk: RawChunk, *, fields_vary: bool) -> pa.StringArray:
     """One text per item, equal exactly where the items are."""
     parts = []
     for name in sorted(chunk.columns):  # chunks of JSON items may have the columns in another order
-        text = pc.replace_substring(clean_texts(chunk.columns[name]), _ESCAPE, _ESCAPE + "0")
+        text = clean_texts(chunk.columns[name])
+        if has_byte(text, ord(_ESCAPE)):
+            text = pc.replace_substring(text, _ESCAPE, _ESCAPE + "0")
         kinds = chunk.kinds.get(name)
         if kinds is not None:
             marked = pc.binary_join_element_wise(text, kinds.cast(pa.string()), _KIND)

@@ -1,7 +1,7 @@
 """Parsing: reads the payload in a stream, finds equal items, and stores the items chunk by chunk as uploaded."""
 
 from collections import Counter
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import closing
 from functools import partial
 from pathlib import PurePosixPath
@@ -36,7 +36,7 @@ def parse(attempt: Attempt) -> None:
 
 
 def _read(attempt: Attempt, payload: Payload, checksum: str) -> None:
-    """Reads and stores all chunks; a thread stores a chunk while the next one is read."""
+    """Reads and stores all chunks; threads store and compare a chunk while the next one is read."""
     store, batch = attempt.system.store, attempt.batch
     fields_vary = not payload.is_flat
     columns: dict[str, None] = dict.fromkeys(payload.columns)
@@ -44,21 +44,24 @@ def _read(attempt: Attempt, payload: Payload, checksum: str) -> None:
     keep_last = attempt.options.duplicate_handling is DuplicateHandling.use_last
     with (
         closing(EqualItems(attempt.scratch, fields_vary=fields_vary, keep_last=keep_last)) as equal_items,
-        ThreadPoolExecutor(1) as storing,
+        ThreadPoolExecutor(2) as working,
     ):
-        stored = None
+        begun: list[Future[None]] = []
         for number, chunk in enumerate(payload.chunks(), start=1):
-            if stored is not None:
-                stored.result()
+            for work in begun:
+                work.result()
+            if begun:
                 attempt.advance(success=read, error=unreadable, chunk=number - 1)
-            stored = storing.submit(store.write_table, keys.parsed_chunk(batch.id, number), to_table(chunk))
-            equal_items.add(chunk)
+            begun = [
+                working.submit(store.write_table, keys.parsed_chunk(batch.id, number), to_table(chunk)),
+                working.submit(equal_items.add, chunk),
+            ]
             columns |= dict.fromkeys(chunk.columns)
             read += len(chunk.rows)
             unreadable += chunk.unreadable.num_rows
             decoded_bytes += chunk.decoded_bytes
-        if stored is not None:
-            stored.result()
+        for work in begun:
+            work.result()
         equal_path = attempt.scratch / "equal.parquet"
         equal = write_rows(equal_path, equal_items.repeated_rows())
     if equal:

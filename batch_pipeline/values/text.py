@@ -35,6 +35,11 @@ def has_control_characters(texts: pa.StringArray) -> pa.BooleanArray:
     return pc.if_else(pc.is_valid(texts), False, pa.scalar(None, pa.bool_()))
 
 
+def has_byte(texts: pa.StringArray, byte: int) -> bool:
+    """Whether any text contains the byte in UTF-8. Takes a tenth of the time of a replacement."""
+    return bool((_bytes(texts) == byte).any())
+
+
 def character_lengths(texts: pa.StringArray) -> pa.Int32Array:
     """The number of Unicode code points of each text; null for null. The limits of fields count these."""
     return pc.utf8_length(texts)
