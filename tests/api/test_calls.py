@@ -552,7 +552,7 @@ def test_a_batch_for_an_upload_takes_its_file_once(module_system: System, client
     assert httpx.put(batch["_upload_url"], content=b"name\nEva\n").status_code == 200
     none, (second,) = take_in_requested(module_system, limit=10)
     assert (none, second.batch_id) == ([], batch["id"])
-    assert "has its file already" in second.why
+    assert "already has its file" in second.why
     assert module_system.store.read(str(taken.upload_key)) == b"name\nAda\n"
     assert module_system.store.list("requested/") == []
 

@@ -1,7 +1,6 @@
 """One batch at a time writes an organization's records of a resource, in the order of arrival, whatever starts it."""
 
 import json
-import multiprocessing
 import os
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
@@ -19,6 +18,7 @@ from batch_pipeline.definitions import defs
 from batch_pipeline.orchestration import tags
 from batch_pipeline.orchestration.config import run_request_of
 from batch_pipeline.orchestration.execute import execute_batch
+from batch_pipeline.orchestration.forking import fork_context
 from batch_pipeline.orchestration.instance import open_instance
 from batch_pipeline.orchestration.reconciling import cancel_batch, reconcile
 from batch_pipeline.settings import get_settings
@@ -77,8 +77,7 @@ def _arrive(system: System, organization_id: str, action: Action, items: list[Ro
     return arrived(system, organization_id, as_csv(items), action=action, save_result=True, **limit)
 
 
-_CONTEXT = multiprocessing.get_context("forkserver")
-_CONTEXT.set_forkserver_preload(["batch_pipeline.orchestration.execute", "batch_pipeline.orchestration.instance"])
+_CONTEXT = fork_context()
 _VARIABLES = ("BATCH_", "AWS_", "DAGSTER_")
 
 
