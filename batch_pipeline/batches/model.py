@@ -199,6 +199,9 @@ class BatchFacts:
         chunks: number of parsed chunk files.
         fields: record columns that validation staged.
         clears: whether any staged item clears a field.
+        kinds: kinds of deciding keys that staged items have (see `loading.identity`); None: not known.
+        accepted: items that the plan accepts, those of finished chunks included; None: no plan was made, or by an
+            earlier release, which did not keep the number.
         to_delete: overwrite: number of records that cleanup is to delete.
         unidentified: overwrite: rejected items without a readable key; if there are any, nothing is deleted.
         artifacts: writing of artifacts by the newest attempt that wrote them, in the order in which it began.
@@ -214,6 +217,8 @@ class BatchFacts:
     chunks: int = 0
     fields: tuple[str, ...] = ()
     clears: bool = False
+    kinds: tuple[int, ...] | None = None
+    accepted: int | None = None
     to_delete: int = 0
     unidentified: int = 0
     artifacts: tuple[ArtifactProgress, ...] = ()

@@ -1,8 +1,9 @@
 """Finds the record of each staged item: by the first key that the item carries, and by no other.
 
-A set-based look-up in the database. The `planner` decides what follows from it.
+A set-based look-up in the database, which also compares the item with its record. The `planner` decides what follows.
 """
 
+from collections.abc import Collection
 from dataclasses import dataclass
 
 import numpy as np
@@ -10,12 +11,14 @@ import numpy.typing as npt
 import pyarrow as pa
 from psycopg import sql
 
+from batch_pipeline.loading.merging import unchanged
 from batch_pipeline.loading.staging import Staging
-from batch_pipeline.loading.statements import AND, UNION_ALL, Composer
+from batch_pipeline.loading.statements import AND, UNION_ALL, Composer, indented
 from batch_pipeline.records.check import CheckedChunk, RowRules
 from batch_pipeline.records.resource import NaturalKey, Resource
 
 # Kinds of deciding keys, in their order. The natural keys follow by their place in the resource.
+UNDECIDED = -1  # stands for "no kind" where null can't
 BY_ID = 0
 BY_EXTERNAL_ID = 1
 BY_NATURAL_KEY = 2
@@ -24,26 +27,23 @@ BY_NATURAL_KEY = 2
 FOLDING_COLLATION = "pg_c_utf8"
 
 _UNDECIDED = """\
-SELECT s.row, NULL::text COLLATE "C" AS record_id, 0 AS matches, s.kind, NULL::text COLLATE "C" AS target, s.invalid
+SELECT s.row, 'r'::"char" AS verdict, NULL::text COLLATE "C" AS record_id, s.kind, 0::smallint AS matches,
+       NULL::bigint AS target
 FROM {items} s
 WHERE s.kind IS NULL AND NOT s.row <@ %(done)s::int8multirange"""
 
-# By a column that is unique within the organization.
-_BY_COLUMN = """\
-SELECT s.row, r.id, CASE WHEN r.id IS NULL THEN 0 ELSE 1 END, s.kind,
-       coalesce('r' || r.id, {label} || s.{column}) COLLATE "C", s.invalid
-FROM {items} s
-LEFT JOIN {records} r ON r.organization_id = %(organization)s AND r.{column} = s.{column}
-WHERE s.kind = {kind} AND NOT s.row <@ %(done)s::int8multirange"""
-
-_BY_NATURAL_KEY = """\
-SELECT s.row, min(r.id), count(r.id)::integer, s.kind,
-       coalesce('r' || min(r.id) COLLATE "C", concat_ws(E'\\x1f', {label}, {values}) COLLATE "C"), s.invalid
+_BY_KEY = """\
+SELECT s.row,
+       CASE WHEN s.invalid <> 0 THEN 'r'
+            WHEN {is_unchanged}
+            THEN 'u'
+            ELSE 'a' END::"char" AS verdict,
+       r.id AS record_id, s.kind, (CASE WHEN r.id IS NULL THEN 0 ELSE 1 END)::smallint AS matches,
+       hashtextextended(coalesce('r' || r.id, {key}), 0) AS target
 FROM {items} s
 LEFT JOIN {records} r ON r.organization_id = %(organization)s
     AND {conditions}
-WHERE s.kind = {kind} AND NOT s.row <@ %(done)s::int8multirange
-GROUP BY s.row, s.kind, s.invalid, {values}"""
+WHERE s.kind = {kind} AND NOT s.row <@ %(done)s::int8multirange"""
 
 
 @dataclass(frozen=True)
@@ -104,48 +104,85 @@ class Matching:
     Parameters: `organization`, and `done`, the multirange of upload rows to leave out. Columns:
 
     - row: bigint, the place of the item in the upload
+    - verdict: "char"; r: a rule rejected the item, or no key can decide; u: it would not change its record; else a
     - record_id: text, the id of its record; null if there is none
-    - matches: integer, the number of records that have its key
     - kind: smallint, of its deciding key; null if no key can decide
-    - target: text; the same for all items that mean the same record, existing or new
-    - invalid: bigint, the mask as staged
+    - matches: smallint, 1 if it has a record, else 0
+    - target: bigint, a hash; the same for all items that mean the same record, existing or new
+
+    An item has a row for each record that has its natural key.
+
+    `kinds` are those that the staged items have, with `UNDECIDED`; None: not known, so all are looked for.
     """
 
-    def __init__(self, resource: Resource, staging: Staging, fields: tuple[str, ...]) -> None:
+    def __init__(
+        self,
+        resource: Resource,
+        staging: Staging,
+        fields: tuple[str, ...],
+        *,
+        clears: bool,
+        kinds: Collection[int] | None = None,
+    ) -> None:
         self._resource = resource
         self._composer = Composer(resource, staging)
         self._fields = fields
+        self._is_unchanged = unchanged(resource, fields, clears=clears)
+        self._possible = set(kinds or (UNDECIDED, *range(BY_NATURAL_KEY + len(resource.natural_keys))))
 
     def query(self) -> sql.Composed:
-        """The query for all items, each in one row."""
-        branches = [self._composer.compose(_UNDECIDED)]
+        """The query for all items."""
+        branches = [self._composer.compose(_UNDECIDED)] if UNDECIDED in self._possible else []
         branches += [
-            self._composer.compose(
-                _BY_COLUMN,
-                column=sql.Identifier(column),
-                label=sql.Literal(f"k{kind}"),
-                kind=sql.Literal(kind),
-            )
-            for kind, column in ((BY_ID, "id"), (BY_EXTERNAL_ID, "external_id"))
-            if column in self._fields
+            self._by_key(kind, sql.SQL("r.{c} = s.{c}").format(c=sql.Identifier(column)))
+            for kind, column in self._columns()
         ]
-        branches += [
-            self.by_natural_key(place)
-            for place, key in enumerate(self._resource.natural_keys)
-            if key.when is None or key.when in self._fields
-        ]
+        branches += [self.by_natural_key(place) for place in self._natural_places()]
         return UNION_ALL.join(branches)
 
     def by_natural_key(self, place: int) -> sql.Composed:
         """The part of the query for the items that one natural key of the resource decides."""
-        key = self._resource.natural_keys[place]
+        return self._by_key(BY_NATURAL_KEY + place, self._natural_condition(self._resource.natural_keys[place]))
+
+    def _by_key(self, kind: int, conditions: sql.Composed) -> sql.Composed:
         return self._composer.compose(
-            _BY_NATURAL_KEY,
-            conditions=self._natural_condition(key),
-            label=sql.Literal(f"k{BY_NATURAL_KEY + place}"),
-            values=sql.SQL(", ").join(self._staged_key(key, column) for column in key.columns),
-            kind=sql.Literal(BY_NATURAL_KEY + place),
+            _BY_KEY,
+            is_unchanged=indented(self._is_unchanged, 12),
+            key=self._key_text(kind),
+            conditions=conditions,
+            kind=sql.Literal(kind),
         )
+
+    def key_text(self) -> sql.Composed:
+        """The text of item `s`'s deciding key: equal for all items that mean the same new record."""
+        kinds = [kind for kind, _ in self._columns()]
+        kinds += [BY_NATURAL_KEY + place for place in self._natural_places()]
+        return sql.SQL("CASE s.kind {} END").format(
+            sql.SQL(" ").join(
+                sql.SQL("WHEN {} THEN {}").format(sql.Literal(kind), self._key_text(kind)) for kind in kinds
+            )
+        )
+
+    def _columns(self) -> list[tuple[int, str]]:
+        """The kinds of keys that are one column, and the column, as far as items can have them."""
+        columns = ((BY_ID, "id"), (BY_EXTERNAL_ID, "external_id"))
+        return [(kind, name) for kind, name in columns if kind in self._possible and name in self._fields]
+
+    def _natural_places(self) -> list[int]:
+        return [
+            place
+            for place, key in enumerate(self._resource.natural_keys)
+            if BY_NATURAL_KEY + place in self._possible and (key.when is None or key.when in self._fields)
+        ]
+
+    def _key_text(self, kind: int) -> sql.Composed:
+        label = sql.Literal(f"k{kind}")
+        if kind < BY_NATURAL_KEY:
+            column = sql.Identifier("id" if kind == BY_ID else "external_id")
+            return sql.SQL('({} || s.{}) COLLATE "C"').format(label, column)
+        key = self._resource.natural_keys[kind - BY_NATURAL_KEY]
+        values = sql.SQL(", ").join(self._staged_key(key, column) for column in key.columns)
+        return sql.SQL("""concat_ws(E'\\x1f', {}, {}) COLLATE "C\"""").format(label, values)
 
     def staged(self, column: str) -> sql.Composed:
         """The field of staged item `s`; null if no item of the upload can have it."""

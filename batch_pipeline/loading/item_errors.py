@@ -1,6 +1,6 @@
 """Errors of items that only the database can find: of their identity, and of their records as they would be stored.
 
-The statements need the planner's temporary table `matched` (see `identity.Matching`).
+The statements need the plan with the columns of `identity.Matching`.
 """
 
 from psycopg import sql
@@ -19,19 +19,19 @@ from batch_pipeline.records.keyed import KeyedText
 _NOTE = """\
 INSERT INTO {errors} (row, step, code, field, message, value)
 SELECT s.row, {step}, {code}, {field}, coalesce({quote} || {value} || {sentence}, {plain}), {value}
-FROM matched m
+FROM {plan} m
 JOIN {items} s ON s.row = m.row
-WHERE {condition}
+WHERE m.verdict <> 'u' AND {condition}
 ORDER BY s.row"""
 
 _NOTE_WRITTEN_SINCE = """\
 INSERT INTO {errors} (row, step, code, field, message, value)
 SELECT s.row, {step}, 'conflict', NULL,
        'a batch that arrived later (' || r.batch_id || ') has written the record since: ' || {advice}, NULL
-FROM matched m
+FROM {plan} m
 JOIN {items} s ON s.row = m.row
 JOIN {records} r ON r.organization_id = %(organization)s AND r.id = m.record_id
-WHERE m.matches = 1 AND m.kind IS NOT NULL AND r.batch_id = ANY(%(newer)s) AND {changes}
+WHERE m.verdict <> 'u' AND m.matches = 1 AND m.kind IS NOT NULL AND r.batch_id = ANY(%(newer)s) AND {changes}
 ORDER BY s.row"""
 
 _ID_NOT_FOUND = "m.kind = {by_id} AND m.matches = 0"
@@ -77,13 +77,14 @@ class ItemErrors:
         self._checks = checks
         self._references = references
 
-    def note_all(self) -> None:
-        """Adds all errors. References must have been resolved."""
+    def note_all(self, *, has_ambiguous: bool) -> None:
+        """Adds all errors. References must have been resolved. `has_ambiguous`: a natural key has several records."""
         if self._statements.has_newer:
             self._note_written_since()
         if "id" in self._fields:
             self._note_ids()
-        self._note_ambiguous_keys()
+        if has_ambiguous:
+            self._note_ambiguous_keys()
         self._note_missing_fields()
         self._checks.note_errors()
         note_left_members(self._statements, self._fields, self._checks)

@@ -1,5 +1,7 @@
 """How an item is merged into its record: the INSERT and UPDATE of a chunk, and their writer."""
 
+from collections.abc import Mapping
+
 from psycopg import sql
 
 from batch_pipeline.batches.locks import Turn
@@ -8,7 +10,7 @@ from batch_pipeline.loading.chunks import ChunkOutcome, ItemWriter
 from batch_pipeline.loading.memberships import LinkWriter
 from batch_pipeline.loading.reference_fields import references_of
 from batch_pipeline.loading.staging import Staging
-from batch_pipeline.loading.statements import COMMA, NOTHING, OR, indented, records_table
+from batch_pipeline.loading.statements import AND, COMMA, NOTHING, OR, indented, records_table
 from batch_pipeline.records.fields import Field
 from batch_pipeline.records.resource import Resource
 
@@ -35,7 +37,10 @@ WHERE s.row BETWEEN %(first)s AND %(last)s
   AND p.row BETWEEN %(first)s AND %(last)s
   AND p.verdict = 'a'
   AND r.organization_id = %(organization)s
-  AND r.id = p.record_id
+  AND r.id = p.record_id{if_it_differs}"""
+
+# Whether an item with references changes its record is decided here. The plan has decided it for all others.
+_IF_IT_DIFFERS = """
   AND (
     {reasons}
   )"""
@@ -58,11 +63,12 @@ WITH done AS (
 INSERT INTO {changes} (row)
 SELECT row FROM done"""
 
-_COUNT_EXISTING = """\
-SELECT count(*) FROM {plan}
-WHERE row BETWEEN %(first)s AND %(last)s
-  AND verdict = 'a'
-  AND record_id IS NOT NULL"""
+_COUNT = """\
+SELECT count(*) FILTER (WHERE verdict = 'a' AND record_id IS NULL),
+       count(*) FILTER (WHERE verdict = 'a' AND record_id IS NOT NULL),
+       count(*) FILTER (WHERE verdict = 'u')
+FROM {plan}
+WHERE row BETWEEN %(first)s AND %(last)s"""
 
 
 class MergeWriter(ItemWriter):
@@ -88,20 +94,21 @@ class MergeWriter(ItemWriter):
         self._links = LinkWriter(connection, resource, staging, fields) if has_links else None
         self._insert = insert_statement(resource, staging, fields)
         self._update = update_statement(resource, staging, fields, clears=clears, keep_changes=keep_changes)
-        self._count_existing = sql.SQL(_COUNT_EXISTING).format(plan=staging.plan)
+        self._count = sql.SQL(_COUNT).format(plan=staging.plan)
 
     def apply(self, first: int, last: int) -> ChunkOutcome:
         """Inserts records, writes links, updates records: a record whose links changed is updated as well."""
         parameters = self._range(first, last)
-        created = self._connection.execute(self._insert, parameters).rowcount
-        if self._links is not None:
+        new, existing, unchanged = self._connection.execute(self._count, parameters).fetchone() or (0, 0, 0)
+        created = self._connection.execute(self._insert, parameters).rowcount if new else 0
+        if created != new:
+            raise RuntimeError(f"rows {first} to {last} of {self._turn.batch_id}: staged items are missing")
+        if self._links is not None and new + existing:
             self._links.write(parameters)
-        row = self._connection.execute(self._count_existing, parameters).fetchone()
-        existing = 0 if row is None else int(row[0])
         updated = 0
         if existing and self._update is not None:
             updated = self._connection.execute(self._update, parameters).rowcount
-        return ChunkOutcome(created=created, updated=updated, unchanged=existing - updated)
+        return ChunkOutcome(created=created, updated=updated, unchanged=existing - updated + unchanged)
 
 
 def insert_statement(resource: Resource, staging: Staging, fields: tuple[str, ...]) -> sql.Composed:
@@ -121,29 +128,30 @@ def insert_statement(resource: Resource, staging: Staging, fields: tuple[str, ..
 def update_statement(
     resource: Resource, staging: Staging, fields: tuple[str, ...], *, clears: bool, keep_changes: bool
 ) -> sql.Composed | None:
-    """The statement that merges rows `first` to `last` into their records; it leaves records alone that stay the same.
+    """The statement that merges the accepted items of rows `first` to `last` into their records.
 
     None if the items have nothing but ids, so that there is nothing to merge.
     """
+    merged = merged_values(resource, fields, clears=clears)
     has_links = bool(references_of(resource, fields))
-    differs = difference(resource, fields, clears=clears)
-    reasons = [sql.SQL("linked.own IS NOT NULL").format()] if has_links else []
-    if differs is not None:
-        reasons.append(differs)
-    if not reasons:
+    if not merged and not has_links:
         return None
-    assignments = [
-        sql.SQL("{} = {}").format(sql.Identifier(name), value)
-        for name, value in merged_values(resource, fields, clears=clears).items()
-    ]
-    changed_links = sql.SQL(_JOIN_CHANGED_LINKS).format(changed=LinkWriter.changed) if has_links else NOTHING
+    assignments = [sql.SQL("{} = {}").format(sql.Identifier(name), value) for name, value in merged.items()]
+    changed_links: sql.Composable = NOTHING
+    if_it_differs: sql.Composable = NOTHING
+    if has_links:
+        changed_links = sql.SQL(_JOIN_CHANGED_LINKS).format(changed=LinkWriter.changed)
+        reasons = [sql.SQL("linked.own IS NOT NULL").format()]
+        if merged:
+            reasons.append(_difference(merged))
+        if_it_differs = sql.SQL(_IF_IT_DIFFERS).format(reasons=OR.join(reasons))
     update = sql.SQL(_UPDATE).format(
         records=records_table(resource),
         assignments=COMMA.join([*assignments, sql.SQL("updated_at = now()"), sql.SQL("batch_id = %(batch)s")]),
         items=staging.items,
         plan=staging.plan,
         changed_links=changed_links,
-        reasons=OR.join(reasons),
+        if_it_differs=if_it_differs,
     )
     if not keep_changes:
         return update
@@ -187,8 +195,27 @@ def merged_values(resource: Resource, fields: tuple[str, ...], *, clears: bool) 
 def difference(resource: Resource, fields: tuple[str, ...], *, clears: bool) -> sql.Composed | None:
     """Condition: the merge of item `s` would change record `r`; None if the items have nothing but ids."""
     merged = merged_values(resource, fields, clears=clears)
-    if not merged:
-        return None
+    return _difference(merged) if merged else None
+
+
+def unchanged(resource: Resource, fields: tuple[str, ...], *, clears: bool) -> sql.Composed:
+    """Condition: the merge of item `s` would change nothing in record `r`, which exists.
+
+    False for an item with references: its links are compared when they are written.
+    """
+    conditions = [sql.SQL("r.id IS NOT NULL").format()]
+    bits = {field.name: bit for bit, field in enumerate(resource.fields)}
+    for field in references_of(resource, fields):
+        conditions.append(sql.SQL("s.{} IS NULL").format(sql.Identifier(field.name)))
+        if clears:
+            conditions.append(sql.SQL("(s.cleared >> {}) & 1 = 0").format(sql.Literal(bits[field.name])))
+    differs = difference(resource, fields, clears=clears)
+    if differs is not None:
+        conditions.append(sql.SQL("NOT {}").format(differs))
+    return AND.join(conditions)
+
+
+def _difference(merged: Mapping[str, sql.Composed]) -> sql.Composed:
     return sql.SQL(_DIFFERS).format(
         current=indented(COMMA.join(sql.SQL("r.{}").format(sql.Identifier(name)) for name in merged)),
         merged=indented(COMMA.join(merged.values())),

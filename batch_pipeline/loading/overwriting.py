@@ -14,7 +14,7 @@ JOIN {items} s ON s.row = p.row
 WHERE p.verdict = 'r' AND NOT s.identified"""
 
 _OF_ACCEPTED = """\
-SELECT record_id FROM {plan} WHERE verdict = 'a' AND record_id IS NOT NULL"""
+SELECT record_id FROM {plan} WHERE verdict IN ('a', 'u') AND record_id IS NOT NULL"""
 
 _OF_REJECTED = """\
 SELECT r.id FROM {plan} p

@@ -78,7 +78,7 @@ class BatchPlanner(ABC):
             sql.SQL("SELECT verdict::text, count(*) FROM {} GROUP BY verdict").format(self._staging.plan)
         ).fetchall()
         counts = {str(verdict): int(count) for verdict, count in rows}
-        return PlanCounts(counts.get("a", 0), counts.get("d", 0), counts.get("r", 0))
+        return PlanCounts(counts.get("a", 0) + counts.get("u", 0), counts.get("d", 0), counts.get("r", 0))
 
 
 def count_records(connection: Connection, table: str, organization_id: str) -> int:

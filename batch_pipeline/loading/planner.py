@@ -1,9 +1,11 @@
 """The plan of a merge or overwrite: what happens to each staged item.
 
-The steps: find the record of each item (`identity`), resolve references (`references`), note errors (`item_errors`),
-settle items that contradict each other, write the verdicts, and for an overwrite list the records to delete
-(`overwriting`).
+The steps: find the record of each item and compare the two (`identity`), resolve references (`references`), note errors
+(`item_errors`), settle items that contradict each other, and for an overwrite list the records to delete
+(`overwriting`). Items that change nothing take part only in what concerns every item.
 """
+
+from collections.abc import Collection
 
 from psycopg import sql
 
@@ -16,28 +18,48 @@ from batch_pipeline.loading.plan import BatchPlanner, PlanCounts
 from batch_pipeline.loading.record_checks import RecordChecks
 from batch_pipeline.loading.reference_fields import references_of
 from batch_pipeline.loading.references import Resolver
-from batch_pipeline.loading.staging import FEW_ROWS, Staging
-from batch_pipeline.loading.statements import FALSE, Composer
+from batch_pipeline.loading.staging import Staging
+from batch_pipeline.loading.statements import Composer
 from batch_pipeline.records.errors import VALUE_CHARACTERS
 from batch_pipeline.records.resource import Resource
 
-# The accepted items of finished chunks have their records already. They are here so that no open item can get the same.
+# Rows of finished chunks keep their verdicts. They are here so that no open item can get the same record.
 _MATCHED = """\
-CREATE TEMPORARY TABLE matched ON COMMIT DROP AS
 {matching}
 UNION ALL
-SELECT p.row, p.record_id, 1, NULL, 'r' || coalesce(p.record_id, s.new_id), 0
+SELECT p.row, p.verdict, p.record_id, NULL, 1,
+       CASE WHEN p.verdict IN ('a', 'u') THEN hashtextextended('r' || coalesce(p.record_id, s.new_id), 0) END
 FROM {plan} p
 JOIN {items} s ON s.row = p.row
-WHERE p.verdict = 'a' AND p.row <@ %(done)s::int8multirange"""
+WHERE p.row <@ %(done)s::int8multirange
+ORDER BY row"""
+
+# An item that several records have the natural key of keeps one row. It is an error, whether it changes one or not.
+_COLLAPSE = """\
+WITH several AS (
+    SELECT row, count(*) AS matches, min(ctid) AS kept FROM {plan} GROUP BY row HAVING count(*) > 1
+), dropped AS (
+    DELETE FROM {plan} p USING several v WHERE p.row = v.row AND p.ctid <> v.kept
+)
+UPDATE {plan} p SET matches = least(v.matches, 2), verdict = CASE WHEN p.verdict = 'r' THEN 'r' ELSE 'a' END
+FROM several v WHERE p.ctid = v.kept"""
+
+_REJECT_WITH_ERRORS = """\
+UPDATE {plan} p SET verdict = 'r'
+WHERE p.verdict <> 'r' AND NOT p.row <@ %(done)s::int8multirange
+  AND p.row IN (SELECT row FROM {errors} WHERE step = {step})"""
+
+_COUNT_REPEATED = "SELECT count(target) - count(DISTINCT target) FROM {plan} WHERE verdict <> 'r'"
 
 # Valid items with the same target: each with the first, the last and one other row of its target.
 _REPEATED = """\
 CREATE TEMPORARY TABLE repeated ON COMMIT DROP AS
 WITH suspects AS (
-    SELECT m.row, m.target FROM matched m
-    WHERE m.target IN (SELECT target FROM matched GROUP BY target HAVING count(*) > 1)
-      AND m.invalid = 0 AND NOT EXISTS (SELECT FROM {errors} e WHERE e.row = m.row)
+    SELECT m.row, coalesce('r' || m.record_id, {key}, 'r' || s.new_id) AS target
+    FROM {plan} m
+    JOIN {items} s ON s.row = m.row
+    WHERE m.verdict <> 'r'
+      AND m.target IN (SELECT target FROM {plan} WHERE verdict <> 'r' GROUP BY target HAVING count(*) > 1)
 ), targets AS (
     SELECT target, array_agg(row ORDER BY row) AS rows FROM suspects GROUP BY target HAVING count(*) > 1
 )
@@ -45,6 +67,11 @@ SELECT s.row, t.rows[1] AS first, t.rows[cardinality(t.rows)] AS last,
        CASE WHEN s.row = t.rows[1] THEN t.rows[2] ELSE t.rows[1] END AS other
 FROM suspects s
 JOIN targets t ON t.target = s.target"""
+
+_DROP_REPEATED = """\
+UPDATE {plan} p SET verdict = 'd'
+FROM repeated d
+WHERE d.row = p.row AND d.row <> d.{kept} AND NOT d.row <@ %(done)s::int8multirange"""
 
 _REJECT_REPEATED = """\
 INSERT INTO {errors} (row, step, code, field, message, value)
@@ -58,10 +85,9 @@ ORDER BY d.row"""
 _REJECT_SHARED_EXTERNAL_IDS = """\
 WITH given AS (
     SELECT s.row, s.external_id, m.target
-    FROM matched m
+    FROM {plan} m
     JOIN {items} s ON s.row = m.row
-    WHERE s.external_id IS NOT NULL
-      AND m.invalid = 0 AND NOT EXISTS (SELECT FROM {errors} e WHERE e.row = m.row)
+    WHERE s.external_id IS NOT NULL AND m.verdict <> 'r'
 )
 INSERT INTO {errors} (row, step, code, field, message, value)
 SELECT g.row, {step}, 'conflict', 'external_id',
@@ -73,25 +99,7 @@ WHERE NOT g.row <@ %(done)s::int8multirange AND g.external_id IN (
     SELECT external_id FROM given GROUP BY external_id HAVING count(DISTINCT target) > 1)
 ORDER BY g.row"""
 
-_VERDICTS = """\
-SELECT m.row,
-       CASE WHEN m.kind IS NULL OR m.invalid <> 0
-                 OR EXISTS (SELECT FROM {errors} e WHERE e.row = m.row) THEN 'r'
-            WHEN d.row IS NOT NULL THEN 'd'
-            ELSE 'a' END::"char" AS verdict,
-       m.record_id
-FROM matched m
-LEFT JOIN repeated d ON d.row = m.row AND {dropped}
-WHERE NOT m.row <@ %(done)s::int8multirange
-UNION ALL
-SELECT row, verdict, record_id FROM {plan} WHERE row <@ %(done)s::int8multirange
-ORDER BY row"""
-
-_DROPPED: dict[DuplicateHandling, sql.Composable] = {
-    DuplicateHandling.ignore_all: FALSE,
-    DuplicateHandling.use_first: sql.SQL("d.row <> d.first"),
-    DuplicateHandling.use_last: sql.SQL("d.row <> d.last"),
-}
+_KEPT = {DuplicateHandling.use_first: sql.SQL("first"), DuplicateHandling.use_last: sql.SQL("last")}
 
 
 class Planner(BatchPlanner):
@@ -110,13 +118,14 @@ class Planner(BatchPlanner):
         action: Action,
         fields: tuple[str, ...],
         clears: bool,
+        kinds: Collection[int] | None,
         handling: DuplicateHandling,
         newer: list[str],
     ) -> None:
         super().__init__(connection, resource, staging, organization_id=organization_id, handling=handling, newer=newer)
         self._action = action
         self._fields = fields
-        self._matching = Matching(resource, staging, fields)
+        self._matching = Matching(resource, staging, fields, clears=clears, kinds=kinds)
         checks = RecordChecks(self._statements, fields, clears=clears)
         self._references: Resolver | None = None
         if references_of(resource, fields):
@@ -133,40 +142,51 @@ class Planner(BatchPlanner):
     def plan(self) -> PlanCounts:
         """Decides every item that is in no finished chunk; replaces an earlier plan for those."""
         self._forget_errors()
-        self._match()
+        has_ambiguous = self._match()
         if self._references is not None:
             self._references.resolve()
-        self._errors.note_all()
+        self._errors.note_all(has_ambiguous=has_ambiguous)
+        self._statements.execute(_REJECT_WITH_ERRORS)
         self._settle_contradictions()
         self._settle_external_ids()
-        self._staging.replace_plan(
-            self._statements.connection,
-            verdicts_query(self._statements, self._handling),
-            self._statements.parameters,
-        )
         counts = self._count_verdicts()
         if self._action is Action.overwrite:
             return list_records_to_delete(self._statements, self._matching, counts)
         return counts
 
-    def _match(self) -> None:
-        """Makes the temporary table `matched`: `Matching.query`, and the accepted items of finished chunks."""
-        matched = self._statements.execute(_MATCHED, matching=self._matching.query())
-        if matched > FEW_ROWS:
-            self._statements.execute("ANALYZE matched")
+    def _match(self) -> bool:
+        """Makes the plan with the verdicts that follow from the item and its record alone.
+
+        Returns whether several records have the natural key of an item.
+        """
+        rows = self._staging.replace_plan(
+            self._statements.connection,
+            matched_query(self._statements, self._matching),
+            self._statements.parameters,
+        )
+        has_ambiguous = rows > self._statements.count("SELECT count(*) FROM {items}")
+        if has_ambiguous:
+            self._statements.execute(_COLLAPSE)
+        return has_ambiguous
 
     def _settle_contradictions(self) -> None:
         """Makes the temporary table `repeated`: row, and the first, the last and one other row of its target."""
-        self._statements.execute(_REPEATED)
+        if self._statements.count(_COUNT_REPEATED) == 0:
+            return
+        self._statements.execute(_REPEATED, key=self._matching.key_text())
         if self._handling is DuplicateHandling.ignore_all:
             self._statements.execute(_REJECT_REPEATED)
+            self._statements.execute(_REJECT_WITH_ERRORS)
+        else:
+            self._statements.execute(_DROP_REPEATED, kept=_KEPT[self._handling])
 
     def _settle_external_ids(self) -> None:
         """Rejects items of the batch that give one external id to several records."""
         if {"id", "external_id"} <= set(self._fields):
             self._statements.execute(_REJECT_SHARED_EXTERNAL_IDS, cut=sql.Literal(VALUE_CHARACTERS))
+            self._statements.execute(_REJECT_WITH_ERRORS)
 
 
-def verdicts_query(composer: Composer, handling: DuplicateHandling) -> sql.Composed:
-    """The new plan: row, verdict and record_id of every item; rows of finished chunks are taken over."""
-    return composer.compose(_VERDICTS, dropped=_DROPPED[handling])
+def matched_query(composer: Composer, matching: Matching) -> sql.Composed:
+    """The new plan: the columns of `Matching`, in the order of rows; rows of finished chunks are taken over."""
+    return composer.compose(_MATCHED, matching=matching.query())

@@ -20,25 +20,25 @@ FETCHED = pa.schema([("row", pa.int64()), ("text", pa.string()), ("other", pa.st
 _NOTE_VIOLATIONS = """\
 INSERT INTO {errors} (row, step, code, field, message, value)
 SELECT s.row, {step}, {code}, {field}, {message}, NULL
-FROM matched m
+FROM {plan} m
 JOIN {items} s ON s.row = m.row
 {join} JOIN {records} r ON r.organization_id = %(organization)s AND r.id = m.record_id AND {needed}
 WHERE m.matches = CASE WHEN m.kind = {by_id} OR m.record_id IS NOT NULL THEN 1 ELSE 0 END
-  AND m.kind IS NOT NULL AND s.invalid & {mask} = 0 AND ({touched}) AND {violated}
+  AND m.verdict <> 'u' AND m.kind IS NOT NULL AND s.invalid & {mask} = 0 AND ({touched}) AND {violated}
 ORDER BY s.row"""
 
 _FETCH = """\
 SELECT s.row, {text}, {other}
-FROM matched m
+FROM {plan} m
 JOIN {items} s ON s.row = m.row
 JOIN {records} r ON r.organization_id = %(organization)s AND r.id = m.record_id
-WHERE m.matches = 1 AND m.kind IS NOT NULL AND s.invalid & {mask} = 0 AND num_nonnulls({given}) = 1
+WHERE m.verdict <> 'u' AND m.matches = 1 AND m.kind IS NOT NULL AND s.invalid & {mask} = 0 AND num_nonnulls({given}) = 1
   AND {text} IS NOT NULL AND {other} IS NOT NULL AND s.row > %(after)s
 ORDER BY s.row LIMIT {limit}"""
 
 
 class RecordChecks:
-    """Notes the errors of a batch's items. Reads the planner's temporary table `matched`."""
+    """Notes the errors of a batch's items. Reads the plan. Leaves out items that change nothing."""
 
     def __init__(self, statements: Statements, fields: tuple[str, ...], *, clears: bool) -> None:
         self._statements = statements

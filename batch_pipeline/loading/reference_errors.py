@@ -1,6 +1,6 @@
 """Errors of references: texts that name no record or several, and links that contradict each other or the record.
 
-The statements need the temporary tables `referred` (see `references`) and `matched` (see `identity.Matching`).
+The statements need the temporary table `referred` (see `references`) and the plan (see `identity.Matching`).
 """
 
 from psycopg import sql
@@ -42,7 +42,7 @@ _NOT_A_MEMBER = """\
 f.target IS NOT NULL AND NOT EXISTS (
     SELECT FROM referred x WHERE x.row = f.row AND x.field = {members} AND x.target = f.target
 ) AND EXISTS (
-    SELECT FROM matched m JOIN {items} s ON s.row = m.row
+    SELECT FROM {plan} m JOIN {items} s ON s.row = m.row
     WHERE m.row = f.row AND (s.invalid >> {members}) & 1 = 0 AND ({replaced} OR NOT EXISTS (
         SELECT FROM {links} g
         WHERE g.organization_id = %(organization)s AND g.{own} = m.record_id AND g.{other} = f.target
@@ -64,7 +64,7 @@ ORDER BY c.row, c.other"""
 _NOTE_LEFT_MEMBERS = """\
 INSERT INTO {errors} (row, step, code, field, message, value)
 SELECT s.row, {step}, 'conflict', {name}, {message}, NULL
-FROM matched m
+FROM {plan} m
 JOIN {items} s ON s.row = m.row
 JOIN {records} r ON r.organization_id = %(organization)s AND r.id = m.record_id
 WHERE NOT s.row <@ %(done)s::int8multirange AND m.matches = 1

@@ -18,7 +18,7 @@ from batch_pipeline.values.identifier import BASE58_ALPHABET, RECORD_ID_CHARACTE
 
 _OPEN_ITEMS = """\
 {items} s
-    JOIN matched m ON m.row = s.row AND m.record_id IS NOT NULL
+    JOIN {plan} m ON m.row = s.row AND m.record_id IS NOT NULL
     WHERE m.matches = 1 AND NOT s.row <@ %(done)s::int8multirange"""
 
 _CHANGED_ROWS = """\
@@ -35,7 +35,7 @@ CREATE TEMPORARY TABLE mentioned ON COMMIT DROP AS
 _MENTIONED_IN = """\
 SELECT s.row, {bit}::smallint AS field, o.operation, e.position, e.text COLLATE "C" AS text,
        {is_elsewhere} AS is_elsewhere
-FROM matched m
+FROM {plan} m
 JOIN {items} s ON s.row = m.row
 {stored}CROSS JOIN LATERAL jsonb_each(s.{name}) AS o (operation, list)
 CROSS JOIN LATERAL jsonb_array_elements_text(o.list) WITH ORDINALITY AS e (text, position)
@@ -71,7 +71,7 @@ ORDER BY row"""
 
 
 class Resolver:
-    """Resolves the references of one batch's open items. Needs the planner's temporary table `matched`."""
+    """Resolves the references of one batch's open items. Needs the plan with the columns of `identity.Matching`."""
 
     def __init__(self, statements: Statements, fields: tuple[str, ...], *, checks: RecordChecks) -> None:
         self._statements = statements

@@ -1,6 +1,7 @@
 """A batch's tables in schema `staging`: its items after the row rules, the plan for each item, the errors.
 
-They are logged tables: the plan must survive a crash of the server, because a retry repeats it exactly.
+The items are the largest part and can be made again from the parsed chunks, so their table is unlogged: a crash of the
+server empties it. The other tables are logged: a retry repeats the plan exactly.
 """
 
 from dataclasses import dataclass
@@ -38,8 +39,9 @@ class Staging:
 
     - items: one row for each readable item, without equal ones: `FIXED_COLUMNS` and the staged fields. A delete has no
       such table; its plan has all facts.
-    - plan: one row for each item: row bigint, verdict "char" (a accepted, d duplicate, r rejected), record_id text.
-      The id is null for a new record, and for an item of a delete without a readable id.
+    - plan: one row for each item: row bigint, verdict "char" (a accepted, u accepted and changes nothing, d duplicate,
+      r rejected), record_id text. The id is null for a new record, and for an item of a delete without a readable id.
+      The plan of a merge or overwrite has further columns for the planner (`identity.Matching`).
     - errors: one row for each error: number, row, step, code, field, message, value.
     - changes: the rows whose records were updated or deleted, and the external ids of deleted ones: row, external_id.
       Only for batches with a result file.
@@ -91,7 +93,7 @@ class Staging:
             sql.SQL("{} {}").format(sql.Identifier(name), sql.SQL(resource.field(name).sql_type)) for name in fields
         ]
         self.create_for_delete(connection, keep_changes=keep_changes)
-        connection.execute(sql.SQL("CREATE TABLE {} ({})").format(self.items, sql.SQL(", ").join(columns)))
+        connection.execute(sql.SQL("CREATE UNLOGGED TABLE {} ({})").format(self.items, sql.SQL(", ").join(columns)))
 
     def create_for_delete(self, connection: Connection, *, keep_changes: bool = False) -> None:
         """Creates the empty tables of a delete; drops those of an earlier attempt."""
@@ -114,9 +116,9 @@ class Staging:
         for table in tables:
             _index(connection, table, "row")
 
-    def replace_plan(self, connection: Connection, query: sql.Composed, parameters: dict[str, Any]) -> None:
-        """Replaces the plan by the query's result (row, verdict, record_id), which must be in the order of rows."""
-        self._replace(connection, "plan", "row", query, parameters)
+    def replace_plan(self, connection: Connection, query: sql.Composed, parameters: dict[str, Any]) -> int:
+        """Replaces the plan by the query's result, which must be in the order of rows; returns the number of rows."""
+        return self._replace(connection, "plan", "row", query, parameters)
 
     def replace_to_delete(self, connection: Connection, query: sql.Composed, parameters: dict[str, Any]) -> None:
         """Replaces the list of records to delete by the query's result (number, id, external_id), in that order."""
@@ -128,7 +130,7 @@ class Staging:
 
     def _replace(
         self, connection: Connection, part: str, order: str, query: sql.Composed, parameters: dict[str, Any]
-    ) -> None:
+    ) -> int:
         draft, table = self._name("draft"), self._name(part)
         rows = connection.execute(sql.SQL("CREATE TABLE {} AS {}").format(draft, query), parameters).rowcount
         connection.execute(sql.SQL("DROP TABLE IF EXISTS {}").format(table))
@@ -137,11 +139,17 @@ class Staging:
         )
         if rows > FEW_ROWS:
             _index(connection, table, order)
+        return rows
 
     def drop(self, connection: Connection) -> None:
         """Drops those of the tables that exist."""
         tables = (self.items, self.plan, self.errors, self.changes, self.members, self.to_delete)
         connection.execute(sql.SQL("DROP TABLE IF EXISTS {}").format(sql.SQL(", ").join(tables)))
+
+    def has_items(self, connection: Connection) -> bool:
+        """Whether the table of items has any row."""
+        row = connection.execute(sql.SQL("SELECT EXISTS (SELECT FROM {})").format(self.items)).fetchone()
+        return row is not None and bool(row[0])
 
     def exists(self, connection: Connection) -> bool:
         """Whether the tables exist."""

@@ -114,10 +114,11 @@ def _result_query(attempt: Attempt) -> sql.Composed:
         SELECT n.row,
                CASE WHEN p.verdict = 'a' AND p.record_id IS NULL THEN 'created'
                     WHEN p.verdict = 'a' AND c.row IS NOT NULL THEN {changed}
-                    WHEN p.verdict = 'a' THEN 'unchanged'
+                    WHEN p.verdict IN ('a', 'u') THEN 'unchanged'
                     WHEN p.verdict = 'r' OR p.row IS NULL AND EXISTS (SELECT FROM {errors} e WHERE e.row = n.row)
                     THEN 'rejected' ELSE 'duplicate' END AS outcome,
-               CASE WHEN p.verdict = 'a' THEN coalesce(p.record_id, {new_id}) WHEN p.verdict = 'd' THEN p.record_id END,
+               CASE WHEN p.verdict = 'a' THEN coalesce(p.record_id, {new_id})
+                    WHEN p.verdict IN ('u', 'd') THEN p.record_id END,
                coalesce({external_id}, c.external_id, r.external_id)
         FROM generate_series(%(first)s::bigint, %(last)s::bigint) AS n (row)
         LEFT JOIN {plan} p ON p.row = n.row AND p.row BETWEEN %(first)s AND %(last)s

@@ -18,6 +18,7 @@ from batch_pipeline.loading.deleting import CleanupWriter
 from batch_pipeline.loading.staging import Staging
 from batch_pipeline.phases.artifacts import write_errors, write_result
 from batch_pipeline.phases.attempt import Attempt
+from batch_pipeline.phases.items import restore_items
 from batch_pipeline.phases.leftovers import drop_leftovers
 from batch_pipeline.phases.writing import turn_of, write_chunks
 
@@ -75,6 +76,7 @@ def _finish(attempt: Attempt) -> None:
     if stats.rejected:
         write_errors(attempt, PhaseName.cleanup)
     if attempt.options.save_result:
+        restore_items(attempt)
         write_result(attempt)
     attempt.move_to(
         BatchStatus.completed,

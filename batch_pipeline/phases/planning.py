@@ -26,10 +26,17 @@ TUNING = {
 
 @dataclass(frozen=True)
 class Plan:
-    """The counts of a plan, and the batch's facts updated by it."""
+    """A plan that was made.
+
+    Attributes:
+        counts: of the items in the plan.
+        facts: the batch's facts, updated by the plan.
+        accepted: accepted items, including those that the database refused in finished chunks.
+    """
 
     counts: PlanCounts
     facts: BatchFacts
+    accepted: int
 
 
 def make_plan(connection: Connection, attempt: Attempt, facts: BatchFacts, phase: PhaseName) -> Plan:
@@ -44,19 +51,20 @@ def make_plan(connection: Connection, attempt: Attempt, facts: BatchFacts, phase
     unidentified = counts.unidentified + unreadable(attempt)
     if unidentified:  # then cleanup deletes nothing
         counts = replace(counts, to_delete=0)
-    if has_limit(attempt.options.delete_limit, attempt.action):
-        done = done_outcome(connection, attempt.batch.id, PhaseName.processing)
-        # Without a valid item nothing is deleted, and the batch fails with `no_valid_items`.
-        if not _has_no_valid_item(attempt, counts.accepted + done.failed):
-            check_delete_limit(
-                attempt.options.delete_limit,
-                to_delete=counts.accepted if attempt.action is Action.delete else counts.to_delete,
-                # the number before this batch
-                records=count_records(connection, attempt.resource.table, attempt.organization_id)
-                + done.deleted
-                - done.created,
-            )
-    return Plan(counts, facts.with_(to_delete=counts.to_delete, unidentified=unidentified))
+    done = done_outcome(connection, attempt.batch.id, PhaseName.processing)
+    accepted = counts.accepted + done.failed
+    # Without a valid item nothing is deleted, and the batch fails with `no_valid_items`.
+    if has_limit(attempt.options.delete_limit, attempt.action) and not _has_no_valid_item(attempt, accepted):
+        check_delete_limit(
+            attempt.options.delete_limit,
+            to_delete=counts.accepted if attempt.action is Action.delete else counts.to_delete,
+            # the number before this batch
+            records=count_records(connection, attempt.resource.table, attempt.organization_id)
+            + done.deleted
+            - done.created,
+        )
+    facts = facts.with_(accepted=accepted, to_delete=counts.to_delete, unidentified=unidentified)
+    return Plan(counts, facts, accepted)
 
 
 def _planner(connection: Connection, attempt: Attempt, facts: BatchFacts) -> BatchPlanner:
@@ -79,6 +87,7 @@ def _planner(connection: Connection, attempt: Attempt, facts: BatchFacts) -> Bat
         action=attempt.action,
         fields=facts.fields,
         clears=facts.clears,
+        kinds=facts.kinds,
         handling=handling,
         newer=newer,
     )

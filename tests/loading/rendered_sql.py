@@ -9,13 +9,13 @@ from pathlib import Path
 
 from psycopg import sql
 
-from batch_pipeline.batches.model import Action, DuplicateHandling
+from batch_pipeline.batches.model import Action
 from batch_pipeline.loading.deleting import cleanup_statement, delete_statement, listed_ids, named_ids
 from batch_pipeline.loading.identity import Matching
 from batch_pipeline.loading.link_statements import CREATE_LINK_CHANGES, link_removals, link_statements
 from batch_pipeline.loading.merging import insert_statement, update_statement
 from batch_pipeline.loading.overwriting import to_delete_query
-from batch_pipeline.loading.planner import verdicts_query
+from batch_pipeline.loading.planner import matched_query
 from batch_pipeline.loading.reference_fields import references_of
 from batch_pipeline.loading.staging import Staging
 from batch_pipeline.loading.statements import Composer
@@ -43,9 +43,9 @@ def rendered(resource: Resource, action: Action) -> str:
 
 def merge_parts(resource: Resource) -> Iterator[Part]:
     fields = tuple(field.name for field in resource.fields)
-    yield "Plan: the record of each item, by the item's deciding key", Matching(resource, STAGING, fields).query()
-    verdicts = verdicts_query(Composer(resource, STAGING), DuplicateHandling.use_first)
-    yield "Plan: the verdict on each item (here with duplicate_handling use_first)", verdicts
+    matching = Matching(resource, STAGING, fields, clears=False)
+    plan = matched_query(Composer(resource, STAGING), matching)
+    yield "Plan: the record of each item, by the item's deciding key, and whether the item changes it", plan
     yield "Chunk: create records", insert_statement(resource, STAGING, fields)
     if references_of(resource, fields):
         links = link_statements(resource, STAGING, fields)
@@ -63,9 +63,8 @@ def merge_parts(resource: Resource) -> Iterator[Part]:
 
 def overwrite_parts(resource: Resource) -> Iterator[Part]:
     fields = tuple(field.name for field in resource.fields)
-    to_delete = to_delete_query(
-        Composer(resource, STAGING), Matching(resource, STAGING, fields), has_rejected=True, is_allowed=True
-    )
+    matching = Matching(resource, STAGING, fields, clears=False)
+    to_delete = to_delete_query(Composer(resource, STAGING), matching, has_rejected=True, is_allowed=True)
     yield f"An overwrite writes items as {resource.name}_merge.sql does.\n-- Plan: list the other records", to_delete
     yield "Cleanup chunk: delete listed records", cleanup_statement(resource, STAGING)
     yield from removal_parts(resource, listed_ids(STAGING))

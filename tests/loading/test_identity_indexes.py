@@ -14,6 +14,7 @@ from batch_pipeline.loading.staging import Staging
 from batch_pipeline.records.contact import CONTACT
 
 RECORDS = 20_000
+FIELDS = ("id", "external_id", "name", "email", "phone")
 BY_EMAIL, BY_NAME_AND_PHONE = BY_NATURAL_KEY, BY_NATURAL_KEY + 1
 
 
@@ -37,7 +38,7 @@ def connection(module_database_url: str) -> Iterator[Connection]:
 def staged(connection: Connection, kind: int, column: str, value: sql.SQL) -> Staging:
     """Ten items that mean the records 100, 200, … by one key."""
     staging = Staging(f"batch_{secrets.token_hex(11)}")
-    staging.create(connection, CONTACT, ("id", "external_id", "name", "email", "phone"))
+    staging.create(connection, CONTACT, FIELDS)
     connection.execute(
         sql.SQL(
             "INSERT INTO {items} (row, kind, cleared, invalid, {column}) SELECT g, {kind}, 0, 0, {value}"
@@ -71,7 +72,7 @@ def test_a_look_up_uses_its_index(
     del offset
     staging = staged(connection, *key)
 
-    plan = explained(connection, Matching(CONTACT, staging, ("id", "external_id", "name", "email", "phone")).query())
+    plan = explained(connection, Matching(CONTACT, staging, FIELDS, clears=False).query())
 
     scans = [
         node
@@ -88,7 +89,7 @@ def test_a_look_up_finds_the_identified_record(
 ) -> None:
     del index
     staging = staged(connection, *key)
-    query = Matching(CONTACT, staging, ("id", "external_id", "name", "email", "phone")).query()
+    query = Matching(CONTACT, staging, FIELDS, clears=False).query()
 
     with connection.cursor(row_factory=psycopg.rows.dict_row) as cursor:
         found = cursor.execute(query, {"organization": "default", "done": "{}"}).fetchall()

@@ -43,6 +43,6 @@ def _plan(connection: Connection, resource: Resource, place: int, key: NaturalKe
     connection.execute("SET LOCAL enable_seqscan = off")
     connection.execute("SET LOCAL enable_hashjoin = off")
     connection.execute("SET LOCAL enable_mergejoin = off")
-    query = Matching(resource, staging, key.columns).by_natural_key(place)
+    query = Matching(resource, staging, key.columns, clears=False).by_natural_key(place)
     rows = connection.execute(sql.SQL("EXPLAIN {}").format(query), {"organization": "default", "done": "{}"})
     return [str(row[0]) for row in rows]

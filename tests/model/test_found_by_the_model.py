@@ -46,6 +46,18 @@ def test_an_overwrite_with_an_unreadable_row_deletes_counts_and_reports_no_recor
     assert [record["name"] for record in contacts(module_system, organization_id)] == ["Ada", "Bob"]
 
 
+def test_an_item_that_means_several_records_is_rejected_even_if_it_would_change_none(module_system: System) -> None:
+    organization_id = new_organization(module_system)
+    insert_contacts(module_system, organization_id, *({**record, "name": "Ada"} for record in RECORDS))
+    upload = Upload("merge", "json", [{"name": "Ada"}, {"name": "Eve"}])
+
+    batch = run_upload(module_system, organization_id, upload, chunk_rows=2)
+
+    assert (batch.stats.created, batch.stats.rejected, batch.stats.unchanged) == (1, 1, 0)
+    [entry] = json.loads(module_system.store.read(keys.errors_json(batch.id)))
+    assert [error["code"] for error in entry["errors"]] == ["ambiguous_match"]
+
+
 @pytest.mark.parametrize("action", ["merge", "overwrite"])
 def test_items_with_only_ids_are_unchanged(module_system: System, action: Action) -> None:
     organization_id = new_organization(module_system)

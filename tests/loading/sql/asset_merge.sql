@@ -1,34 +1,260 @@
 -- Made by `python tests/loading/rendered_sql.py`: change batch_pipeline/loading, not this file.
 
--- Plan: the record of each item, by the item's deciding key.
-SELECT s.row, NULL::text COLLATE "C" AS record_id, 0 AS matches, s.kind, NULL::text COLLATE "C" AS target, s.invalid
+-- Plan: the record of each item, by the item's deciding key, and whether the item changes it.
+SELECT s.row, 'r'::"char" AS verdict, NULL::text COLLATE "C" AS record_id, s.kind, 0::smallint AS matches,
+       NULL::bigint AS target
 FROM "staging"."items_batch_1" s
 WHERE s.kind IS NULL AND NOT s.row <@ %(done)s::int8multirange
 UNION ALL
-SELECT s.row, r.id, CASE WHEN r.id IS NULL THEN 0 ELSE 1 END, s.kind,
-       coalesce('r' || r.id, 'k0' || s."id") COLLATE "C", s.invalid
+SELECT s.row,
+       CASE WHEN s.invalid <> 0 THEN 'r'
+            WHEN r.id IS NOT NULL
+                AND NOT (
+                    r."external_id",
+                    r."item_id",
+                    r."location_id",
+                    r."layout_id",
+                    r."serial_number",
+                    r."sequence_id",
+                    r."value",
+                    r."initial_value",
+                    r."currency",
+                    r."barcode",
+                    r."category",
+                    r."sub_category",
+                    r."manifest_id",
+                    r."disposal_reason_code",
+                    r."status",
+                    r."attributes",
+                    r."maintenance_schedule",
+                    r."maintenance_status",
+                    r."purchased_at",
+                    r."warranty_expires_at",
+                    r."next_maintenance_at",
+                    r."disposed_at",
+                    r."disposal_comment",
+                    r."metadata"
+                ) IS DISTINCT FROM (
+                    coalesce(s."external_id", r."external_id"),
+                    coalesce(s."item_id", r."item_id"),
+                    coalesce(s."location_id", r."location_id"),
+                    coalesce(s."layout_id", r."layout_id"),
+                    coalesce(s."serial_number", r."serial_number"),
+                    coalesce(s."sequence_id", r."sequence_id"),
+                    coalesce(s."value", r."value"),
+                    coalesce(s."initial_value", r."initial_value"),
+                    coalesce(s."currency", r."currency"),
+                    coalesce(s."barcode", r."barcode"),
+                    coalesce(s."category", r."category"),
+                    coalesce(s."sub_category", r."sub_category"),
+                    coalesce(s."manifest_id", r."manifest_id"),
+                    coalesce(s."disposal_reason_code", r."disposal_reason_code"),
+                    coalesce(s."status", r."status"),
+                    coalesce(s."attributes", r."attributes"),
+                    coalesce(s."maintenance_schedule", r."maintenance_schedule"),
+                    coalesce(s."maintenance_status", r."maintenance_status"),
+                    coalesce(s."purchased_at", r."purchased_at"),
+                    coalesce(s."warranty_expires_at", r."warranty_expires_at"),
+                    coalesce(s."next_maintenance_at", r."next_maintenance_at"),
+                    coalesce(s."disposed_at", r."disposed_at"),
+                    coalesce(s."disposal_comment", r."disposal_comment"),
+                    jsonb_strip_nulls((coalesce(r."metadata", '{}'::jsonb)) || coalesce(s."metadata", '{}'))
+                )
+            THEN 'u'
+            ELSE 'a' END::"char" AS verdict,
+       r.id AS record_id, s.kind, (CASE WHEN r.id IS NULL THEN 0 ELSE 1 END)::smallint AS matches,
+       hashtextextended(coalesce('r' || r.id, ('k0' || s."id") COLLATE "C"), 0) AS target
 FROM "staging"."items_batch_1" s
-LEFT JOIN "public"."assets" r ON r.organization_id = %(organization)s AND r."id" = s."id"
+LEFT JOIN "public"."assets" r ON r.organization_id = %(organization)s
+    AND r."id" = s."id"
 WHERE s.kind = 0 AND NOT s.row <@ %(done)s::int8multirange
 UNION ALL
-SELECT s.row, r.id, CASE WHEN r.id IS NULL THEN 0 ELSE 1 END, s.kind,
-       coalesce('r' || r.id, 'k1' || s."external_id") COLLATE "C", s.invalid
+SELECT s.row,
+       CASE WHEN s.invalid <> 0 THEN 'r'
+            WHEN r.id IS NOT NULL
+                AND NOT (
+                    r."external_id",
+                    r."item_id",
+                    r."location_id",
+                    r."layout_id",
+                    r."serial_number",
+                    r."sequence_id",
+                    r."value",
+                    r."initial_value",
+                    r."currency",
+                    r."barcode",
+                    r."category",
+                    r."sub_category",
+                    r."manifest_id",
+                    r."disposal_reason_code",
+                    r."status",
+                    r."attributes",
+                    r."maintenance_schedule",
+                    r."maintenance_status",
+                    r."purchased_at",
+                    r."warranty_expires_at",
+                    r."next_maintenance_at",
+                    r."disposed_at",
+                    r."disposal_comment",
+                    r."metadata"
+                ) IS DISTINCT FROM (
+                    coalesce(s."external_id", r."external_id"),
+                    coalesce(s."item_id", r."item_id"),
+                    coalesce(s."location_id", r."location_id"),
+                    coalesce(s."layout_id", r."layout_id"),
+                    coalesce(s."serial_number", r."serial_number"),
+                    coalesce(s."sequence_id", r."sequence_id"),
+                    coalesce(s."value", r."value"),
+                    coalesce(s."initial_value", r."initial_value"),
+                    coalesce(s."currency", r."currency"),
+                    coalesce(s."barcode", r."barcode"),
+                    coalesce(s."category", r."category"),
+                    coalesce(s."sub_category", r."sub_category"),
+                    coalesce(s."manifest_id", r."manifest_id"),
+                    coalesce(s."disposal_reason_code", r."disposal_reason_code"),
+                    coalesce(s."status", r."status"),
+                    coalesce(s."attributes", r."attributes"),
+                    coalesce(s."maintenance_schedule", r."maintenance_schedule"),
+                    coalesce(s."maintenance_status", r."maintenance_status"),
+                    coalesce(s."purchased_at", r."purchased_at"),
+                    coalesce(s."warranty_expires_at", r."warranty_expires_at"),
+                    coalesce(s."next_maintenance_at", r."next_maintenance_at"),
+                    coalesce(s."disposed_at", r."disposed_at"),
+                    coalesce(s."disposal_comment", r."disposal_comment"),
+                    jsonb_strip_nulls((coalesce(r."metadata", '{}'::jsonb)) || coalesce(s."metadata", '{}'))
+                )
+            THEN 'u'
+            ELSE 'a' END::"char" AS verdict,
+       r.id AS record_id, s.kind, (CASE WHEN r.id IS NULL THEN 0 ELSE 1 END)::smallint AS matches,
+       hashtextextended(coalesce('r' || r.id, ('k1' || s."external_id") COLLATE "C"), 0) AS target
 FROM "staging"."items_batch_1" s
-LEFT JOIN "public"."assets" r ON r.organization_id = %(organization)s AND r."external_id" = s."external_id"
+LEFT JOIN "public"."assets" r ON r.organization_id = %(organization)s
+    AND r."external_id" = s."external_id"
 WHERE s.kind = 1 AND NOT s.row <@ %(done)s::int8multirange
 UNION ALL
-SELECT s.row, min(r.id), count(r.id)::integer, s.kind,
-       coalesce('r' || min(r.id) COLLATE "C", concat_ws(E'\x1f', 'k2', (coalesce(s."item_id", '') COLLATE "C"), (coalesce(s."serial_number", '') COLLATE "C")) COLLATE "C"), s.invalid
+SELECT s.row,
+       CASE WHEN s.invalid <> 0 THEN 'r'
+            WHEN r.id IS NOT NULL
+                AND NOT (
+                    r."external_id",
+                    r."item_id",
+                    r."location_id",
+                    r."layout_id",
+                    r."serial_number",
+                    r."sequence_id",
+                    r."value",
+                    r."initial_value",
+                    r."currency",
+                    r."barcode",
+                    r."category",
+                    r."sub_category",
+                    r."manifest_id",
+                    r."disposal_reason_code",
+                    r."status",
+                    r."attributes",
+                    r."maintenance_schedule",
+                    r."maintenance_status",
+                    r."purchased_at",
+                    r."warranty_expires_at",
+                    r."next_maintenance_at",
+                    r."disposed_at",
+                    r."disposal_comment",
+                    r."metadata"
+                ) IS DISTINCT FROM (
+                    coalesce(s."external_id", r."external_id"),
+                    coalesce(s."item_id", r."item_id"),
+                    coalesce(s."location_id", r."location_id"),
+                    coalesce(s."layout_id", r."layout_id"),
+                    coalesce(s."serial_number", r."serial_number"),
+                    coalesce(s."sequence_id", r."sequence_id"),
+                    coalesce(s."value", r."value"),
+                    coalesce(s."initial_value", r."initial_value"),
+                    coalesce(s."currency", r."currency"),
+                    coalesce(s."barcode", r."barcode"),
+                    coalesce(s."category", r."category"),
+                    coalesce(s."sub_category", r."sub_category"),
+                    coalesce(s."manifest_id", r."manifest_id"),
+                    coalesce(s."disposal_reason_code", r."disposal_reason_code"),
+                    coalesce(s."status", r."status"),
+                    coalesce(s."attributes", r."attributes"),
+                    coalesce(s."maintenance_schedule", r."maintenance_schedule"),
+                    coalesce(s."maintenance_status", r."maintenance_status"),
+                    coalesce(s."purchased_at", r."purchased_at"),
+                    coalesce(s."warranty_expires_at", r."warranty_expires_at"),
+                    coalesce(s."next_maintenance_at", r."next_maintenance_at"),
+                    coalesce(s."disposed_at", r."disposed_at"),
+                    coalesce(s."disposal_comment", r."disposal_comment"),
+                    jsonb_strip_nulls((coalesce(r."metadata", '{}'::jsonb)) || coalesce(s."metadata", '{}'))
+                )
+            THEN 'u'
+            ELSE 'a' END::"char" AS verdict,
+       r.id AS record_id, s.kind, (CASE WHEN r.id IS NULL THEN 0 ELSE 1 END)::smallint AS matches,
+       hashtextextended(coalesce('r' || r.id, concat_ws(E'\x1f', 'k2', (coalesce(s."item_id", '') COLLATE "C"), (coalesce(s."serial_number", '') COLLATE "C")) COLLATE "C"), 0) AS target
 FROM "staging"."items_batch_1" s
 LEFT JOIN "public"."assets" r ON r.organization_id = %(organization)s
     AND (coalesce(r."item_id", '') COLLATE "C") = (coalesce(s."item_id", '') COLLATE "C")
     AND (coalesce(r."serial_number", '') COLLATE "C") = (coalesce(s."serial_number", '') COLLATE "C")
     AND s."item_id" IS NOT NULL
 WHERE s.kind = 2 AND NOT s.row <@ %(done)s::int8multirange
-GROUP BY s.row, s.kind, s.invalid, (coalesce(s."item_id", '') COLLATE "C"), (coalesce(s."serial_number", '') COLLATE "C")
 UNION ALL
-SELECT s.row, min(r.id), count(r.id)::integer, s.kind,
-       coalesce('r' || min(r.id) COLLATE "C", concat_ws(E'\x1f', 'k3', (coalesce(s."item_id", '') COLLATE "C"), (coalesce(s."location_id", '') COLLATE "C"), (coalesce(s."sequence_id", '') COLLATE "C")) COLLATE "C"), s.invalid
+SELECT s.row,
+       CASE WHEN s.invalid <> 0 THEN 'r'
+            WHEN r.id IS NOT NULL
+                AND NOT (
+                    r."external_id",
+                    r."item_id",
+                    r."location_id",
+                    r."layout_id",
+                    r."serial_number",
+                    r."sequence_id",
+                    r."value",
+                    r."initial_value",
+                    r."currency",
+                    r."barcode",
+                    r."category",
+                    r."sub_category",
+                    r."manifest_id",
+                    r."disposal_reason_code",
+                    r."status",
+                    r."attributes",
+                    r."maintenance_schedule",
+                    r."maintenance_status",
+                    r."purchased_at",
+                    r."warranty_expires_at",
+                    r."next_maintenance_at",
+                    r."disposed_at",
+                    r."disposal_comment",
+                    r."metadata"
+                ) IS DISTINCT FROM (
+                    coalesce(s."external_id", r."external_id"),
+                    coalesce(s."item_id", r."item_id"),
+                    coalesce(s."location_id", r."location_id"),
+                    coalesce(s."layout_id", r."layout_id"),
+                    coalesce(s."serial_number", r."serial_number"),
+                    coalesce(s."sequence_id", r."sequence_id"),
+                    coalesce(s."value", r."value"),
+                    coalesce(s."initial_value", r."initial_value"),
+                    coalesce(s."currency", r."currency"),
+                    coalesce(s."barcode", r."barcode"),
+                    coalesce(s."category", r."category"),
+                    coalesce(s."sub_category", r."sub_category"),
+                    coalesce(s."manifest_id", r."manifest_id"),
+                    coalesce(s."disposal_reason_code", r."disposal_reason_code"),
+                    coalesce(s."status", r."status"),
+                    coalesce(s."attributes", r."attributes"),
+                    coalesce(s."maintenance_schedule", r."maintenance_schedule"),
+                    coalesce(s."maintenance_status", r."maintenance_status"),
+                    coalesce(s."purchased_at", r."purchased_at"),
+                    coalesce(s."warranty_expires_at", r."warranty_expires_at"),
+                    coalesce(s."next_maintenance_at", r."next_maintenance_at"),
+                    coalesce(s."disposed_at", r."disposed_at"),
+                    coalesce(s."disposal_comment", r."disposal_comment"),
+                    jsonb_strip_nulls((coalesce(r."metadata", '{}'::jsonb)) || coalesce(s."metadata", '{}'))
+                )
+            THEN 'u'
+            ELSE 'a' END::"char" AS verdict,
+       r.id AS record_id, s.kind, (CASE WHEN r.id IS NULL THEN 0 ELSE 1 END)::smallint AS matches,
+       hashtextextended(coalesce('r' || r.id, concat_ws(E'\x1f', 'k3', (coalesce(s."item_id", '') COLLATE "C"), (coalesce(s."location_id", '') COLLATE "C"), (coalesce(s."sequence_id", '') COLLATE "C")) COLLATE "C"), 0) AS target
 FROM "staging"."items_batch_1" s
 LEFT JOIN "public"."assets" r ON r.organization_id = %(organization)s
     AND (coalesce(r."item_id", '') COLLATE "C") = (coalesce(s."item_id", '') COLLATE "C")
@@ -37,20 +263,12 @@ LEFT JOIN "public"."assets" r ON r.organization_id = %(organization)s
     AND r."serial_number" IS NULL
     AND s."item_id" IS NOT NULL
 WHERE s.kind = 3 AND NOT s.row <@ %(done)s::int8multirange
-GROUP BY s.row, s.kind, s.invalid, (coalesce(s."item_id", '') COLLATE "C"), (coalesce(s."location_id", '') COLLATE "C"), (coalesce(s."sequence_id", '') COLLATE "C");
-
--- Plan: the verdict on each item (here with duplicate_handling use_first).
-SELECT m.row,
-       CASE WHEN m.kind IS NULL OR m.invalid <> 0
-                 OR EXISTS (SELECT FROM "staging"."errors_batch_1" e WHERE e.row = m.row) THEN 'r'
-            WHEN d.row IS NOT NULL THEN 'd'
-            ELSE 'a' END::"char" AS verdict,
-       m.record_id
-FROM matched m
-LEFT JOIN repeated d ON d.row = m.row AND d.row <> d.first
-WHERE NOT m.row <@ %(done)s::int8multirange
 UNION ALL
-SELECT row, verdict, record_id FROM "staging"."plan_batch_1" WHERE row <@ %(done)s::int8multirange
+SELECT p.row, p.verdict, p.record_id, NULL, 1,
+       CASE WHEN p.verdict IN ('a', 'u') THEN hashtextextended('r' || coalesce(p.record_id, s.new_id), 0) END
+FROM "staging"."plan_batch_1" p
+JOIN "staging"."items_batch_1" s ON s.row = p.row
+WHERE p.row <@ %(done)s::int8multirange
 ORDER BY row;
 
 -- Chunk: create records.
@@ -148,60 +366,7 @@ WHERE s.row BETWEEN %(first)s AND %(last)s
   AND p.row BETWEEN %(first)s AND %(last)s
   AND p.verdict = 'a'
   AND r.organization_id = %(organization)s
-  AND r.id = p.record_id
-  AND (
-    (
-        r."external_id",
-        r."item_id",
-        r."location_id",
-        r."layout_id",
-        r."serial_number",
-        r."sequence_id",
-        r."value",
-        r."initial_value",
-        r."currency",
-        r."barcode",
-        r."category",
-        r."sub_category",
-        r."manifest_id",
-        r."disposal_reason_code",
-        r."status",
-        r."attributes",
-        r."maintenance_schedule",
-        r."maintenance_status",
-        r."purchased_at",
-        r."warranty_expires_at",
-        r."next_maintenance_at",
-        r."disposed_at",
-        r."disposal_comment",
-        r."metadata"
-    ) IS DISTINCT FROM (
-        coalesce(s."external_id", r."external_id"),
-        coalesce(s."item_id", r."item_id"),
-        coalesce(s."location_id", r."location_id"),
-        coalesce(s."layout_id", r."layout_id"),
-        coalesce(s."serial_number", r."serial_number"),
-        coalesce(s."sequence_id", r."sequence_id"),
-        coalesce(s."value", r."value"),
-        coalesce(s."initial_value", r."initial_value"),
-        coalesce(s."currency", r."currency"),
-        coalesce(s."barcode", r."barcode"),
-        coalesce(s."category", r."category"),
-        coalesce(s."sub_category", r."sub_category"),
-        coalesce(s."manifest_id", r."manifest_id"),
-        coalesce(s."disposal_reason_code", r."disposal_reason_code"),
-        coalesce(s."status", r."status"),
-        coalesce(s."attributes", r."attributes"),
-        coalesce(s."maintenance_schedule", r."maintenance_schedule"),
-        coalesce(s."maintenance_status", r."maintenance_status"),
-        coalesce(s."purchased_at", r."purchased_at"),
-        coalesce(s."warranty_expires_at", r."warranty_expires_at"),
-        coalesce(s."next_maintenance_at", r."next_maintenance_at"),
-        coalesce(s."disposed_at", r."disposed_at"),
-        coalesce(s."disposal_comment", r."disposal_comment"),
-        jsonb_strip_nulls((coalesce(r."metadata", '{}'::jsonb)) || coalesce(s."metadata", '{}'))
-    )
-  );
+  AND r.id = p.record_id;
 
 -- The same if some item clears a field and the batch has a result file.
 WITH done AS (
@@ -239,59 +404,6 @@ WITH done AS (
       AND p.verdict = 'a'
       AND r.organization_id = %(organization)s
       AND r.id = p.record_id
-      AND (
-        (
-            r."external_id",
-            r."item_id",
-            r."location_id",
-            r."layout_id",
-            r."serial_number",
-            r."sequence_id",
-            r."value",
-            r."initial_value",
-            r."currency",
-            r."barcode",
-            r."category",
-            r."sub_category",
-            r."manifest_id",
-            r."disposal_reason_code",
-            r."status",
-            r."attributes",
-            r."maintenance_schedule",
-            r."maintenance_status",
-            r."purchased_at",
-            r."warranty_expires_at",
-            r."next_maintenance_at",
-            r."disposed_at",
-            r."disposal_comment",
-            r."metadata"
-        ) IS DISTINCT FROM (
-            CASE WHEN (s.cleared >> 1) & 1 = 1 THEN NULL::text ELSE coalesce(s."external_id", r."external_id") END,
-            CASE WHEN (s.cleared >> 2) & 1 = 1 THEN NULL::text ELSE coalesce(s."item_id", r."item_id") END,
-            CASE WHEN (s.cleared >> 3) & 1 = 1 THEN NULL::text ELSE coalesce(s."location_id", r."location_id") END,
-            CASE WHEN (s.cleared >> 4) & 1 = 1 THEN NULL::text ELSE coalesce(s."layout_id", r."layout_id") END,
-            CASE WHEN (s.cleared >> 5) & 1 = 1 THEN NULL::text ELSE coalesce(s."serial_number", r."serial_number") END,
-            CASE WHEN (s.cleared >> 6) & 1 = 1 THEN NULL::text ELSE coalesce(s."sequence_id", r."sequence_id") END,
-            CASE WHEN (s.cleared >> 7) & 1 = 1 THEN NULL::numeric(17,2) ELSE coalesce(s."value", r."value") END,
-            CASE WHEN (s.cleared >> 8) & 1 = 1 THEN NULL::numeric(17,2) ELSE coalesce(s."initial_value", r."initial_value") END,
-            CASE WHEN (s.cleared >> 9) & 1 = 1 THEN 'usd'::text ELSE coalesce(s."currency", r."currency") END,
-            CASE WHEN (s.cleared >> 10) & 1 = 1 THEN NULL::text ELSE coalesce(s."barcode", r."barcode") END,
-            CASE WHEN (s.cleared >> 11) & 1 = 1 THEN NULL::text ELSE coalesce(s."category", r."category") END,
-            CASE WHEN (s.cleared >> 12) & 1 = 1 THEN NULL::text ELSE coalesce(s."sub_category", r."sub_category") END,
-            CASE WHEN (s.cleared >> 13) & 1 = 1 THEN NULL::text ELSE coalesce(s."manifest_id", r."manifest_id") END,
-            CASE WHEN (s.cleared >> 14) & 1 = 1 THEN NULL::text ELSE coalesce(s."disposal_reason_code", r."disposal_reason_code") END,
-            CASE WHEN (s.cleared >> 15) & 1 = 1 THEN 'in_storage'::text ELSE coalesce(s."status", r."status") END,
-            CASE WHEN (s.cleared >> 16) & 1 = 1 THEN '[]'::jsonb ELSE coalesce(s."attributes", r."attributes") END,
-            CASE WHEN (s.cleared >> 17) & 1 = 1 THEN NULL::text ELSE coalesce(s."maintenance_schedule", r."maintenance_schedule") END,
-            CASE WHEN (s.cleared >> 18) & 1 = 1 THEN NULL::text ELSE coalesce(s."maintenance_status", r."maintenance_status") END,
-            CASE WHEN (s.cleared >> 19) & 1 = 1 THEN NULL::timestamptz ELSE coalesce(s."purchased_at", r."purchased_at") END,
-            CASE WHEN (s.cleared >> 20) & 1 = 1 THEN NULL::timestamptz ELSE coalesce(s."warranty_expires_at", r."warranty_expires_at") END,
-            CASE WHEN (s.cleared >> 21) & 1 = 1 THEN NULL::timestamptz ELSE coalesce(s."next_maintenance_at", r."next_maintenance_at") END,
-            CASE WHEN (s.cleared >> 22) & 1 = 1 THEN NULL::timestamptz ELSE coalesce(s."disposed_at", r."disposed_at") END,
-            CASE WHEN (s.cleared >> 23) & 1 = 1 THEN NULL::text ELSE coalesce(s."disposal_comment", r."disposal_comment") END,
-            jsonb_strip_nulls((CASE WHEN (s.cleared >> 24) & 1 = 1 THEN '{}'::jsonb ELSE coalesce(r."metadata", '{}'::jsonb) END) || coalesce(s."metadata", '{}'))
-        )
-      )
     RETURNING s.row
 )
 INSERT INTO "staging"."changes_batch_1" (row)

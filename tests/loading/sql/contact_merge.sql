@@ -1,34 +1,184 @@
 -- Made by `python tests/loading/rendered_sql.py`: change batch_pipeline/loading, not this file.
 
--- Plan: the record of each item, by the item's deciding key.
-SELECT s.row, NULL::text COLLATE "C" AS record_id, 0 AS matches, s.kind, NULL::text COLLATE "C" AS target, s.invalid
+-- Plan: the record of each item, by the item's deciding key, and whether the item changes it.
+SELECT s.row, 'r'::"char" AS verdict, NULL::text COLLATE "C" AS record_id, s.kind, 0::smallint AS matches,
+       NULL::bigint AS target
 FROM "staging"."items_batch_1" s
 WHERE s.kind IS NULL AND NOT s.row <@ %(done)s::int8multirange
 UNION ALL
-SELECT s.row, r.id, CASE WHEN r.id IS NULL THEN 0 ELSE 1 END, s.kind,
-       coalesce('r' || r.id, 'k0' || s."id") COLLATE "C", s.invalid
+SELECT s.row,
+       CASE WHEN s.invalid <> 0 THEN 'r'
+            WHEN r.id IS NOT NULL
+                AND s."groups" IS NULL
+                AND NOT (
+                    r."external_id",
+                    r."name",
+                    r."email",
+                    r."phone",
+                    r."address",
+                    r."address_line2",
+                    r."alternate_names",
+                    r."alternate_emails",
+                    r."alternate_phones",
+                    r."alternate_addresses",
+                    r."id_number",
+                    r."is_primary",
+                    r."notes",
+                    r."metadata"
+                ) IS DISTINCT FROM (
+                    coalesce(s."external_id", r."external_id"),
+                    coalesce(s."name", r."name"),
+                    coalesce(s."email", r."email"),
+                    coalesce(s."phone", r."phone"),
+                    coalesce(s."address", r."address"),
+                    coalesce(s."address_line2", r."address_line2"),
+                    coalesce(s."alternate_names", r."alternate_names"),
+                    jsonb_strip_nulls((coalesce(r."alternate_emails", '{}'::jsonb)) || coalesce(s."alternate_emails", '{}')),
+                    jsonb_strip_nulls((coalesce(r."alternate_phones", '{}'::jsonb)) || coalesce(s."alternate_phones", '{}')),
+                    jsonb_strip_nulls((coalesce(r."alternate_addresses", '{}'::jsonb)) || coalesce(s."alternate_addresses", '{}')),
+                    coalesce(s."id_number", r."id_number"),
+                    coalesce(s."is_primary", r."is_primary"),
+                    coalesce(s."notes", r."notes"),
+                    jsonb_strip_nulls((coalesce(r."metadata", '{}'::jsonb)) || coalesce(s."metadata", '{}'))
+                )
+            THEN 'u'
+            ELSE 'a' END::"char" AS verdict,
+       r.id AS record_id, s.kind, (CASE WHEN r.id IS NULL THEN 0 ELSE 1 END)::smallint AS matches,
+       hashtextextended(coalesce('r' || r.id, ('k0' || s."id") COLLATE "C"), 0) AS target
 FROM "staging"."items_batch_1" s
-LEFT JOIN "public"."contacts" r ON r.organization_id = %(organization)s AND r."id" = s."id"
+LEFT JOIN "public"."contacts" r ON r.organization_id = %(organization)s
+    AND r."id" = s."id"
 WHERE s.kind = 0 AND NOT s.row <@ %(done)s::int8multirange
 UNION ALL
-SELECT s.row, r.id, CASE WHEN r.id IS NULL THEN 0 ELSE 1 END, s.kind,
-       coalesce('r' || r.id, 'k1' || s."external_id") COLLATE "C", s.invalid
+SELECT s.row,
+       CASE WHEN s.invalid <> 0 THEN 'r'
+            WHEN r.id IS NOT NULL
+                AND s."groups" IS NULL
+                AND NOT (
+                    r."external_id",
+                    r."name",
+                    r."email",
+                    r."phone",
+                    r."address",
+                    r."address_line2",
+                    r."alternate_names",
+                    r."alternate_emails",
+                    r."alternate_phones",
+                    r."alternate_addresses",
+                    r."id_number",
+                    r."is_primary",
+                    r."notes",
+                    r."metadata"
+                ) IS DISTINCT FROM (
+                    coalesce(s."external_id", r."external_id"),
+                    coalesce(s."name", r."name"),
+                    coalesce(s."email", r."email"),
+                    coalesce(s."phone", r."phone"),
+                    coalesce(s."address", r."address"),
+                    coalesce(s."address_line2", r."address_line2"),
+                    coalesce(s."alternate_names", r."alternate_names"),
+                    jsonb_strip_nulls((coalesce(r."alternate_emails", '{}'::jsonb)) || coalesce(s."alternate_emails", '{}')),
+                    jsonb_strip_nulls((coalesce(r."alternate_phones", '{}'::jsonb)) || coalesce(s."alternate_phones", '{}')),
+                    jsonb_strip_nulls((coalesce(r."alternate_addresses", '{}'::jsonb)) || coalesce(s."alternate_addresses", '{}')),
+                    coalesce(s."id_number", r."id_number"),
+                    coalesce(s."is_primary", r."is_primary"),
+                    coalesce(s."notes", r."notes"),
+                    jsonb_strip_nulls((coalesce(r."metadata", '{}'::jsonb)) || coalesce(s."metadata", '{}'))
+                )
+            THEN 'u'
+            ELSE 'a' END::"char" AS verdict,
+       r.id AS record_id, s.kind, (CASE WHEN r.id IS NULL THEN 0 ELSE 1 END)::smallint AS matches,
+       hashtextextended(coalesce('r' || r.id, ('k1' || s."external_id") COLLATE "C"), 0) AS target
 FROM "staging"."items_batch_1" s
-LEFT JOIN "public"."contacts" r ON r.organization_id = %(organization)s AND r."external_id" = s."external_id"
+LEFT JOIN "public"."contacts" r ON r.organization_id = %(organization)s
+    AND r."external_id" = s."external_id"
 WHERE s.kind = 1 AND NOT s.row <@ %(done)s::int8multirange
 UNION ALL
-SELECT s.row, min(r.id), count(r.id)::integer, s.kind,
-       coalesce('r' || min(r.id) COLLATE "C", concat_ws(E'\x1f', 'k2', lower(s."email" COLLATE "pg_c_utf8")) COLLATE "C"), s.invalid
+SELECT s.row,
+       CASE WHEN s.invalid <> 0 THEN 'r'
+            WHEN r.id IS NOT NULL
+                AND s."groups" IS NULL
+                AND NOT (
+                    r."external_id",
+                    r."name",
+                    r."email",
+                    r."phone",
+                    r."address",
+                    r."address_line2",
+                    r."alternate_names",
+                    r."alternate_emails",
+                    r."alternate_phones",
+                    r."alternate_addresses",
+                    r."id_number",
+                    r."is_primary",
+                    r."notes",
+                    r."metadata"
+                ) IS DISTINCT FROM (
+                    coalesce(s."external_id", r."external_id"),
+                    coalesce(s."name", r."name"),
+                    coalesce(s."email", r."email"),
+                    coalesce(s."phone", r."phone"),
+                    coalesce(s."address", r."address"),
+                    coalesce(s."address_line2", r."address_line2"),
+                    coalesce(s."alternate_names", r."alternate_names"),
+                    jsonb_strip_nulls((coalesce(r."alternate_emails", '{}'::jsonb)) || coalesce(s."alternate_emails", '{}')),
+                    jsonb_strip_nulls((coalesce(r."alternate_phones", '{}'::jsonb)) || coalesce(s."alternate_phones", '{}')),
+                    jsonb_strip_nulls((coalesce(r."alternate_addresses", '{}'::jsonb)) || coalesce(s."alternate_addresses", '{}')),
+                    coalesce(s."id_number", r."id_number"),
+                    coalesce(s."is_primary", r."is_primary"),
+                    coalesce(s."notes", r."notes"),
+                    jsonb_strip_nulls((coalesce(r."metadata", '{}'::jsonb)) || coalesce(s."metadata", '{}'))
+                )
+            THEN 'u'
+            ELSE 'a' END::"char" AS verdict,
+       r.id AS record_id, s.kind, (CASE WHEN r.id IS NULL THEN 0 ELSE 1 END)::smallint AS matches,
+       hashtextextended(coalesce('r' || r.id, concat_ws(E'\x1f', 'k2', lower(s."email" COLLATE "pg_c_utf8")) COLLATE "C"), 0) AS target
 FROM "staging"."items_batch_1" s
 LEFT JOIN "public"."contacts" r ON r.organization_id = %(organization)s
     AND lower(r."email" COLLATE "pg_c_utf8") = lower(s."email" COLLATE "pg_c_utf8")
     AND r."email" IS NOT NULL
     AND s."email" IS NOT NULL
 WHERE s.kind = 2 AND NOT s.row <@ %(done)s::int8multirange
-GROUP BY s.row, s.kind, s.invalid, lower(s."email" COLLATE "pg_c_utf8")
 UNION ALL
-SELECT s.row, min(r.id), count(r.id)::integer, s.kind,
-       coalesce('r' || min(r.id) COLLATE "C", concat_ws(E'\x1f', 'k3', (coalesce(s."name", '') COLLATE "C"), (coalesce(s."phone", '') COLLATE "C")) COLLATE "C"), s.invalid
+SELECT s.row,
+       CASE WHEN s.invalid <> 0 THEN 'r'
+            WHEN r.id IS NOT NULL
+                AND s."groups" IS NULL
+                AND NOT (
+                    r."external_id",
+                    r."name",
+                    r."email",
+                    r."phone",
+                    r."address",
+                    r."address_line2",
+                    r."alternate_names",
+                    r."alternate_emails",
+                    r."alternate_phones",
+                    r."alternate_addresses",
+                    r."id_number",
+                    r."is_primary",
+                    r."notes",
+                    r."metadata"
+                ) IS DISTINCT FROM (
+                    coalesce(s."external_id", r."external_id"),
+                    coalesce(s."name", r."name"),
+                    coalesce(s."email", r."email"),
+                    coalesce(s."phone", r."phone"),
+                    coalesce(s."address", r."address"),
+                    coalesce(s."address_line2", r."address_line2"),
+                    coalesce(s."alternate_names", r."alternate_names"),
+                    jsonb_strip_nulls((coalesce(r."alternate_emails", '{}'::jsonb)) || coalesce(s."alternate_emails", '{}')),
+                    jsonb_strip_nulls((coalesce(r."alternate_phones", '{}'::jsonb)) || coalesce(s."alternate_phones", '{}')),
+                    jsonb_strip_nulls((coalesce(r."alternate_addresses", '{}'::jsonb)) || coalesce(s."alternate_addresses", '{}')),
+                    coalesce(s."id_number", r."id_number"),
+                    coalesce(s."is_primary", r."is_primary"),
+                    coalesce(s."notes", r."notes"),
+                    jsonb_strip_nulls((coalesce(r."metadata", '{}'::jsonb)) || coalesce(s."metadata", '{}'))
+                )
+            THEN 'u'
+            ELSE 'a' END::"char" AS verdict,
+       r.id AS record_id, s.kind, (CASE WHEN r.id IS NULL THEN 0 ELSE 1 END)::smallint AS matches,
+       hashtextextended(coalesce('r' || r.id, concat_ws(E'\x1f', 'k3', (coalesce(s."name", '') COLLATE "C"), (coalesce(s."phone", '') COLLATE "C")) COLLATE "C"), 0) AS target
 FROM "staging"."items_batch_1" s
 LEFT JOIN "public"."contacts" r ON r.organization_id = %(organization)s
     AND (coalesce(r."name", '') COLLATE "C") = (coalesce(s."name", '') COLLATE "C")
@@ -36,20 +186,12 @@ LEFT JOIN "public"."contacts" r ON r.organization_id = %(organization)s
     AND r."email" IS NULL
     AND s."name" IS NOT NULL
 WHERE s.kind = 3 AND NOT s.row <@ %(done)s::int8multirange
-GROUP BY s.row, s.kind, s.invalid, (coalesce(s."name", '') COLLATE "C"), (coalesce(s."phone", '') COLLATE "C");
-
--- Plan: the verdict on each item (here with duplicate_handling use_first).
-SELECT m.row,
-       CASE WHEN m.kind IS NULL OR m.invalid <> 0
-                 OR EXISTS (SELECT FROM "staging"."errors_batch_1" e WHERE e.row = m.row) THEN 'r'
-            WHEN d.row IS NOT NULL THEN 'd'
-            ELSE 'a' END::"char" AS verdict,
-       m.record_id
-FROM matched m
-LEFT JOIN repeated d ON d.row = m.row AND d.row <> d.first
-WHERE NOT m.row <@ %(done)s::int8multirange
 UNION ALL
-SELECT row, verdict, record_id FROM "staging"."plan_batch_1" WHERE row <@ %(done)s::int8multirange
+SELECT p.row, p.verdict, p.record_id, NULL, 1,
+       CASE WHEN p.verdict IN ('a', 'u') THEN hashtextextended('r' || coalesce(p.record_id, s.new_id), 0) END
+FROM "staging"."plan_batch_1" p
+JOIN "staging"."items_batch_1" s ON s.row = p.row
+WHERE p.row <@ %(done)s::int8multirange
 ORDER BY row;
 
 -- Chunk: create records.

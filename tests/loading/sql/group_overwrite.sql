@@ -32,7 +32,7 @@ WHERE r.organization_id = %(organization)s
             AND s.invalid & 28 = 0
         WHERE p.verdict = 'r'
         UNION ALL
-        SELECT record_id FROM "staging"."plan_batch_1" WHERE verdict = 'a' AND record_id IS NOT NULL
+        SELECT record_id FROM "staging"."plan_batch_1" WHERE verdict IN ('a', 'u') AND record_id IS NOT NULL
     ) AS kept (id)
     WHERE kept.id = r.id
   )

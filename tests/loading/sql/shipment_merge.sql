@@ -1,44 +1,177 @@
 -- Made by `python tests/loading/rendered_sql.py`: change batch_pipeline/loading, not this file.
 
--- Plan: the record of each item, by the item's deciding key.
-SELECT s.row, NULL::text COLLATE "C" AS record_id, 0 AS matches, s.kind, NULL::text COLLATE "C" AS target, s.invalid
+-- Plan: the record of each item, by the item's deciding key, and whether the item changes it.
+SELECT s.row, 'r'::"char" AS verdict, NULL::text COLLATE "C" AS record_id, s.kind, 0::smallint AS matches,
+       NULL::bigint AS target
 FROM "staging"."items_batch_1" s
 WHERE s.kind IS NULL AND NOT s.row <@ %(done)s::int8multirange
 UNION ALL
-SELECT s.row, r.id, CASE WHEN r.id IS NULL THEN 0 ELSE 1 END, s.kind,
-       coalesce('r' || r.id, 'k0' || s."id") COLLATE "C", s.invalid
+SELECT s.row,
+       CASE WHEN s.invalid <> 0 THEN 'r'
+            WHEN r.id IS NOT NULL
+                AND NOT (
+                    r."external_id",
+                    r."tracking_number",
+                    r."provider",
+                    r."sender",
+                    r."recipient",
+                    r."parcels",
+                    r."amount",
+                    r."billed_amount",
+                    r."currency",
+                    r."status",
+                    r."paid",
+                    r."payment_reference",
+                    r."rma_number",
+                    r."label_url",
+                    r."tracking_url",
+                    r."coordinates",
+                    r."estimated_delivery_at",
+                    r."pickup_at",
+                    r."metadata"
+                ) IS DISTINCT FROM (
+                    coalesce(s."external_id", r."external_id"),
+                    coalesce(s."tracking_number", r."tracking_number"),
+                    coalesce(s."provider", r."provider"),
+                    jsonb_strip_nulls((coalesce(r."sender", '{}'::jsonb)) || coalesce(s."sender", '{}')),
+                    jsonb_strip_nulls((coalesce(r."recipient", '{}'::jsonb)) || coalesce(s."recipient", '{}')),
+                    coalesce(s."parcels", r."parcels"),
+                    coalesce(s."amount", r."amount"),
+                    coalesce(s."billed_amount", r."billed_amount"),
+                    coalesce(s."currency", r."currency"),
+                    coalesce(s."status", r."status"),
+                    coalesce(s."paid", r."paid"),
+                    coalesce(s."payment_reference", r."payment_reference"),
+                    coalesce(s."rma_number", r."rma_number"),
+                    coalesce(s."label_url", r."label_url"),
+                    coalesce(s."tracking_url", r."tracking_url"),
+                    coalesce(s."coordinates", r."coordinates"),
+                    coalesce(s."estimated_delivery_at", r."estimated_delivery_at"),
+                    coalesce(s."pickup_at", r."pickup_at"),
+                    jsonb_strip_nulls((coalesce(r."metadata", '{}'::jsonb)) || coalesce(s."metadata", '{}'))
+                )
+            THEN 'u'
+            ELSE 'a' END::"char" AS verdict,
+       r.id AS record_id, s.kind, (CASE WHEN r.id IS NULL THEN 0 ELSE 1 END)::smallint AS matches,
+       hashtextextended(coalesce('r' || r.id, ('k0' || s."id") COLLATE "C"), 0) AS target
 FROM "staging"."items_batch_1" s
-LEFT JOIN "public"."shipments" r ON r.organization_id = %(organization)s AND r."id" = s."id"
+LEFT JOIN "public"."shipments" r ON r.organization_id = %(organization)s
+    AND r."id" = s."id"
 WHERE s.kind = 0 AND NOT s.row <@ %(done)s::int8multirange
 UNION ALL
-SELECT s.row, r.id, CASE WHEN r.id IS NULL THEN 0 ELSE 1 END, s.kind,
-       coalesce('r' || r.id, 'k1' || s."external_id") COLLATE "C", s.invalid
+SELECT s.row,
+       CASE WHEN s.invalid <> 0 THEN 'r'
+            WHEN r.id IS NOT NULL
+                AND NOT (
+                    r."external_id",
+                    r."tracking_number",
+                    r."provider",
+                    r."sender",
+                    r."recipient",
+                    r."parcels",
+                    r."amount",
+                    r."billed_amount",
+                    r."currency",
+                    r."status",
+                    r."paid",
+                    r."payment_reference",
+                    r."rma_number",
+                    r."label_url",
+                    r."tracking_url",
+                    r."coordinates",
+                    r."estimated_delivery_at",
+                    r."pickup_at",
+                    r."metadata"
+                ) IS DISTINCT FROM (
+                    coalesce(s."external_id", r."external_id"),
+                    coalesce(s."tracking_number", r."tracking_number"),
+                    coalesce(s."provider", r."provider"),
+                    jsonb_strip_nulls((coalesce(r."sender", '{}'::jsonb)) || coalesce(s."sender", '{}')),
+                    jsonb_strip_nulls((coalesce(r."recipient", '{}'::jsonb)) || coalesce(s."recipient", '{}')),
+                    coalesce(s."parcels", r."parcels"),
+                    coalesce(s."amount", r."amount"),
+                    coalesce(s."billed_amount", r."billed_amount"),
+                    coalesce(s."currency", r."currency"),
+                    coalesce(s."status", r."status"),
+                    coalesce(s."paid", r."paid"),
+                    coalesce(s."payment_reference", r."payment_reference"),
+                    coalesce(s."rma_number", r."rma_number"),
+                    coalesce(s."label_url", r."label_url"),
+                    coalesce(s."tracking_url", r."tracking_url"),
+                    coalesce(s."coordinates", r."coordinates"),
+                    coalesce(s."estimated_delivery_at", r."estimated_delivery_at"),
+                    coalesce(s."pickup_at", r."pickup_at"),
+                    jsonb_strip_nulls((coalesce(r."metadata", '{}'::jsonb)) || coalesce(s."metadata", '{}'))
+                )
+            THEN 'u'
+            ELSE 'a' END::"char" AS verdict,
+       r.id AS record_id, s.kind, (CASE WHEN r.id IS NULL THEN 0 ELSE 1 END)::smallint AS matches,
+       hashtextextended(coalesce('r' || r.id, ('k1' || s."external_id") COLLATE "C"), 0) AS target
 FROM "staging"."items_batch_1" s
-LEFT JOIN "public"."shipments" r ON r.organization_id = %(organization)s AND r."external_id" = s."external_id"
+LEFT JOIN "public"."shipments" r ON r.organization_id = %(organization)s
+    AND r."external_id" = s."external_id"
 WHERE s.kind = 1 AND NOT s.row <@ %(done)s::int8multirange
 UNION ALL
-SELECT s.row, min(r.id), count(r.id)::integer, s.kind,
-       coalesce('r' || min(r.id) COLLATE "C", concat_ws(E'\x1f', 'k2', (coalesce(s."tracking_number", '') COLLATE "C"), (coalesce(s."provider", '') COLLATE "C")) COLLATE "C"), s.invalid
+SELECT s.row,
+       CASE WHEN s.invalid <> 0 THEN 'r'
+            WHEN r.id IS NOT NULL
+                AND NOT (
+                    r."external_id",
+                    r."tracking_number",
+                    r."provider",
+                    r."sender",
+                    r."recipient",
+                    r."parcels",
+                    r."amount",
+                    r."billed_amount",
+                    r."currency",
+                    r."status",
+                    r."paid",
+                    r."payment_reference",
+                    r."rma_number",
+                    r."label_url",
+                    r."tracking_url",
+                    r."coordinates",
+                    r."estimated_delivery_at",
+                    r."pickup_at",
+                    r."metadata"
+                ) IS DISTINCT FROM (
+                    coalesce(s."external_id", r."external_id"),
+                    coalesce(s."tracking_number", r."tracking_number"),
+                    coalesce(s."provider", r."provider"),
+                    jsonb_strip_nulls((coalesce(r."sender", '{}'::jsonb)) || coalesce(s."sender", '{}')),
+                    jsonb_strip_nulls((coalesce(r."recipient", '{}'::jsonb)) || coalesce(s."recipient", '{}')),
+                    coalesce(s."parcels", r."parcels"),
+                    coalesce(s."amount", r."amount"),
+                    coalesce(s."billed_amount", r."billed_amount"),
+                    coalesce(s."currency", r."currency"),
+                    coalesce(s."status", r."status"),
+                    coalesce(s."paid", r."paid"),
+                    coalesce(s."payment_reference", r."payment_reference"),
+                    coalesce(s."rma_number", r."rma_number"),
+                    coalesce(s."label_url", r."label_url"),
+                    coalesce(s."tracking_url", r."tracking_url"),
+                    coalesce(s."coordinates", r."coordinates"),
+                    coalesce(s."estimated_delivery_at", r."estimated_delivery_at"),
+                    coalesce(s."pickup_at", r."pickup_at"),
+                    jsonb_strip_nulls((coalesce(r."metadata", '{}'::jsonb)) || coalesce(s."metadata", '{}'))
+                )
+            THEN 'u'
+            ELSE 'a' END::"char" AS verdict,
+       r.id AS record_id, s.kind, (CASE WHEN r.id IS NULL THEN 0 ELSE 1 END)::smallint AS matches,
+       hashtextextended(coalesce('r' || r.id, concat_ws(E'\x1f', 'k2', (coalesce(s."tracking_number", '') COLLATE "C"), (coalesce(s."provider", '') COLLATE "C")) COLLATE "C"), 0) AS target
 FROM "staging"."items_batch_1" s
 LEFT JOIN "public"."shipments" r ON r.organization_id = %(organization)s
     AND (coalesce(r."tracking_number", '') COLLATE "C") = (coalesce(s."tracking_number", '') COLLATE "C")
     AND (coalesce(r."provider", '') COLLATE "C") = (coalesce(s."provider", '') COLLATE "C")
     AND s."tracking_number" IS NOT NULL
 WHERE s.kind = 2 AND NOT s.row <@ %(done)s::int8multirange
-GROUP BY s.row, s.kind, s.invalid, (coalesce(s."tracking_number", '') COLLATE "C"), (coalesce(s."provider", '') COLLATE "C");
-
--- Plan: the verdict on each item (here with duplicate_handling use_first).
-SELECT m.row,
-       CASE WHEN m.kind IS NULL OR m.invalid <> 0
-                 OR EXISTS (SELECT FROM "staging"."errors_batch_1" e WHERE e.row = m.row) THEN 'r'
-            WHEN d.row IS NOT NULL THEN 'd'
-            ELSE 'a' END::"char" AS verdict,
-       m.record_id
-FROM matched m
-LEFT JOIN repeated d ON d.row = m.row AND d.row <> d.first
-WHERE NOT m.row <@ %(done)s::int8multirange
 UNION ALL
-SELECT row, verdict, record_id FROM "staging"."plan_batch_1" WHERE row <@ %(done)s::int8multirange
+SELECT p.row, p.verdict, p.record_id, NULL, 1,
+       CASE WHEN p.verdict IN ('a', 'u') THEN hashtextextended('r' || coalesce(p.record_id, s.new_id), 0) END
+FROM "staging"."plan_batch_1" p
+JOIN "staging"."items_batch_1" s ON s.row = p.row
+WHERE p.row <@ %(done)s::int8multirange
 ORDER BY row;
 
 -- Chunk: create records.
@@ -121,50 +254,7 @@ WHERE s.row BETWEEN %(first)s AND %(last)s
   AND p.row BETWEEN %(first)s AND %(last)s
   AND p.verdict = 'a'
   AND r.organization_id = %(organization)s
-  AND r.id = p.record_id
-  AND (
-    (
-        r."external_id",
-        r."tracking_number",
-        r."provider",
-        r."sender",
-        r."recipient",
-        r."parcels",
-        r."amount",
-        r."billed_amount",
-        r."currency",
-        r."status",
-        r."paid",
-        r."payment_reference",
-        r."rma_number",
-        r."label_url",
-        r."tracking_url",
-        r."coordinates",
-        r."estimated_delivery_at",
-        r."pickup_at",
-        r."metadata"
-    ) IS DISTINCT FROM (
-        coalesce(s."external_id", r."external_id"),
-        coalesce(s."tracking_number", r."tracking_number"),
-        coalesce(s."provider", r."provider"),
-        jsonb_strip_nulls((coalesce(r."sender", '{}'::jsonb)) || coalesce(s."sender", '{}')),
-        jsonb_strip_nulls((coalesce(r."recipient", '{}'::jsonb)) || coalesce(s."recipient", '{}')),
-        coalesce(s."parcels", r."parcels"),
-        coalesce(s."amount", r."amount"),
-        coalesce(s."billed_amount", r."billed_amount"),
-        coalesce(s."currency", r."currency"),
-        coalesce(s."status", r."status"),
-        coalesce(s."paid", r."paid"),
-        coalesce(s."payment_reference", r."payment_reference"),
-        coalesce(s."rma_number", r."rma_number"),
-        coalesce(s."label_url", r."label_url"),
-        coalesce(s."tracking_url", r."tracking_url"),
-        coalesce(s."coordinates", r."coordinates"),
-        coalesce(s."estimated_delivery_at", r."estimated_delivery_at"),
-        coalesce(s."pickup_at", r."pickup_at"),
-        jsonb_strip_nulls((coalesce(r."metadata", '{}'::jsonb)) || coalesce(s."metadata", '{}'))
-    )
-  );
+  AND r.id = p.record_id;
 
 -- The same if some item clears a field and the batch has a result file.
 WITH done AS (
@@ -197,49 +287,6 @@ WITH done AS (
       AND p.verdict = 'a'
       AND r.organization_id = %(organization)s
       AND r.id = p.record_id
-      AND (
-        (
-            r."external_id",
-            r."tracking_number",
-            r."provider",
-            r."sender",
-            r."recipient",
-            r."parcels",
-            r."amount",
-            r."billed_amount",
-            r."currency",
-            r."status",
-            r."paid",
-            r."payment_reference",
-            r."rma_number",
-            r."label_url",
-            r."tracking_url",
-            r."coordinates",
-            r."estimated_delivery_at",
-            r."pickup_at",
-            r."metadata"
-        ) IS DISTINCT FROM (
-            CASE WHEN (s.cleared >> 1) & 1 = 1 THEN NULL::text ELSE coalesce(s."external_id", r."external_id") END,
-            CASE WHEN (s.cleared >> 2) & 1 = 1 THEN NULL::text ELSE coalesce(s."tracking_number", r."tracking_number") END,
-            CASE WHEN (s.cleared >> 3) & 1 = 1 THEN NULL::text ELSE coalesce(s."provider", r."provider") END,
-            jsonb_strip_nulls((CASE WHEN (s.cleared >> 4) & 1 = 1 THEN '{}'::jsonb ELSE coalesce(r."sender", '{}'::jsonb) END) || coalesce(s."sender", '{}')),
-            jsonb_strip_nulls((CASE WHEN (s.cleared >> 5) & 1 = 1 THEN '{}'::jsonb ELSE coalesce(r."recipient", '{}'::jsonb) END) || coalesce(s."recipient", '{}')),
-            CASE WHEN (s.cleared >> 6) & 1 = 1 THEN '[]'::jsonb ELSE coalesce(s."parcels", r."parcels") END,
-            CASE WHEN (s.cleared >> 7) & 1 = 1 THEN NULL::numeric(17,2) ELSE coalesce(s."amount", r."amount") END,
-            CASE WHEN (s.cleared >> 8) & 1 = 1 THEN NULL::numeric(17,2) ELSE coalesce(s."billed_amount", r."billed_amount") END,
-            CASE WHEN (s.cleared >> 9) & 1 = 1 THEN 'usd'::text ELSE coalesce(s."currency", r."currency") END,
-            CASE WHEN (s.cleared >> 10) & 1 = 1 THEN 'created'::text ELSE coalesce(s."status", r."status") END,
-            CASE WHEN (s.cleared >> 11) & 1 = 1 THEN NULL::boolean ELSE coalesce(s."paid", r."paid") END,
-            CASE WHEN (s.cleared >> 12) & 1 = 1 THEN NULL::text ELSE coalesce(s."payment_reference", r."payment_reference") END,
-            CASE WHEN (s.cleared >> 13) & 1 = 1 THEN NULL::text ELSE coalesce(s."rma_number", r."rma_number") END,
-            CASE WHEN (s.cleared >> 14) & 1 = 1 THEN NULL::text ELSE coalesce(s."label_url", r."label_url") END,
-            CASE WHEN (s.cleared >> 15) & 1 = 1 THEN NULL::text ELSE coalesce(s."tracking_url", r."tracking_url") END,
-            CASE WHEN (s.cleared >> 16) & 1 = 1 THEN NULL::jsonb ELSE coalesce(s."coordinates", r."coordinates") END,
-            CASE WHEN (s.cleared >> 17) & 1 = 1 THEN NULL::timestamptz ELSE coalesce(s."estimated_delivery_at", r."estimated_delivery_at") END,
-            CASE WHEN (s.cleared >> 18) & 1 = 1 THEN NULL::timestamptz ELSE coalesce(s."pickup_at", r."pickup_at") END,
-            jsonb_strip_nulls((CASE WHEN (s.cleared >> 19) & 1 = 1 THEN '{}'::jsonb ELSE coalesce(r."metadata", '{}'::jsonb) END) || coalesce(s."metadata", '{}'))
-        )
-      )
     RETURNING s.row
 )
 INSERT INTO "staging"."changes_batch_1" (row)

@@ -1,44 +1,123 @@
 -- Made by `python tests/loading/rendered_sql.py`: change batch_pipeline/loading, not this file.
 
--- Plan: the record of each item, by the item's deciding key.
-SELECT s.row, NULL::text COLLATE "C" AS record_id, 0 AS matches, s.kind, NULL::text COLLATE "C" AS target, s.invalid
+-- Plan: the record of each item, by the item's deciding key, and whether the item changes it.
+SELECT s.row, 'r'::"char" AS verdict, NULL::text COLLATE "C" AS record_id, s.kind, 0::smallint AS matches,
+       NULL::bigint AS target
 FROM "staging"."items_batch_1" s
 WHERE s.kind IS NULL AND NOT s.row <@ %(done)s::int8multirange
 UNION ALL
-SELECT s.row, r.id, CASE WHEN r.id IS NULL THEN 0 ELSE 1 END, s.kind,
-       coalesce('r' || r.id, 'k0' || s."id") COLLATE "C", s.invalid
+SELECT s.row,
+       CASE WHEN s.invalid <> 0 THEN 'r'
+            WHEN r.id IS NOT NULL
+                AND NOT (
+                    r."external_id",
+                    r."tracking_number",
+                    r."provider_id",
+                    r."type",
+                    r."tags",
+                    r."status",
+                    r."estimated_delivery_at",
+                    r."tracking_url",
+                    r."location_id",
+                    r."metadata"
+                ) IS DISTINCT FROM (
+                    coalesce(s."external_id", r."external_id"),
+                    coalesce(s."tracking_number", r."tracking_number"),
+                    coalesce(s."provider_id", r."provider_id"),
+                    coalesce(s."type", r."type"),
+                    coalesce(s."tags", r."tags"),
+                    coalesce(s."status", r."status"),
+                    coalesce(s."estimated_delivery_at", r."estimated_delivery_at"),
+                    coalesce(s."tracking_url", r."tracking_url"),
+                    coalesce(s."location_id", r."location_id"),
+                    jsonb_strip_nulls((coalesce(r."metadata", '{}'::jsonb)) || coalesce(s."metadata", '{}'))
+                )
+            THEN 'u'
+            ELSE 'a' END::"char" AS verdict,
+       r.id AS record_id, s.kind, (CASE WHEN r.id IS NULL THEN 0 ELSE 1 END)::smallint AS matches,
+       hashtextextended(coalesce('r' || r.id, ('k0' || s."id") COLLATE "C"), 0) AS target
 FROM "staging"."items_batch_1" s
-LEFT JOIN "public"."trackers" r ON r.organization_id = %(organization)s AND r."id" = s."id"
+LEFT JOIN "public"."trackers" r ON r.organization_id = %(organization)s
+    AND r."id" = s."id"
 WHERE s.kind = 0 AND NOT s.row <@ %(done)s::int8multirange
 UNION ALL
-SELECT s.row, r.id, CASE WHEN r.id IS NULL THEN 0 ELSE 1 END, s.kind,
-       coalesce('r' || r.id, 'k1' || s."external_id") COLLATE "C", s.invalid
+SELECT s.row,
+       CASE WHEN s.invalid <> 0 THEN 'r'
+            WHEN r.id IS NOT NULL
+                AND NOT (
+                    r."external_id",
+                    r."tracking_number",
+                    r."provider_id",
+                    r."type",
+                    r."tags",
+                    r."status",
+                    r."estimated_delivery_at",
+                    r."tracking_url",
+                    r."location_id",
+                    r."metadata"
+                ) IS DISTINCT FROM (
+                    coalesce(s."external_id", r."external_id"),
+                    coalesce(s."tracking_number", r."tracking_number"),
+                    coalesce(s."provider_id", r."provider_id"),
+                    coalesce(s."type", r."type"),
+                    coalesce(s."tags", r."tags"),
+                    coalesce(s."status", r."status"),
+                    coalesce(s."estimated_delivery_at", r."estimated_delivery_at"),
+                    coalesce(s."tracking_url", r."tracking_url"),
+                    coalesce(s."location_id", r."location_id"),
+                    jsonb_strip_nulls((coalesce(r."metadata", '{}'::jsonb)) || coalesce(s."metadata", '{}'))
+                )
+            THEN 'u'
+            ELSE 'a' END::"char" AS verdict,
+       r.id AS record_id, s.kind, (CASE WHEN r.id IS NULL THEN 0 ELSE 1 END)::smallint AS matches,
+       hashtextextended(coalesce('r' || r.id, ('k1' || s."external_id") COLLATE "C"), 0) AS target
 FROM "staging"."items_batch_1" s
-LEFT JOIN "public"."trackers" r ON r.organization_id = %(organization)s AND r."external_id" = s."external_id"
+LEFT JOIN "public"."trackers" r ON r.organization_id = %(organization)s
+    AND r."external_id" = s."external_id"
 WHERE s.kind = 1 AND NOT s.row <@ %(done)s::int8multirange
 UNION ALL
-SELECT s.row, min(r.id), count(r.id)::integer, s.kind,
-       coalesce('r' || min(r.id) COLLATE "C", concat_ws(E'\x1f', 'k2', (coalesce(s."tracking_number", '') COLLATE "C"), (coalesce(s."provider_id", '') COLLATE "C")) COLLATE "C"), s.invalid
+SELECT s.row,
+       CASE WHEN s.invalid <> 0 THEN 'r'
+            WHEN r.id IS NOT NULL
+                AND NOT (
+                    r."external_id",
+                    r."tracking_number",
+                    r."provider_id",
+                    r."type",
+                    r."tags",
+                    r."status",
+                    r."estimated_delivery_at",
+                    r."tracking_url",
+                    r."location_id",
+                    r."metadata"
+                ) IS DISTINCT FROM (
+                    coalesce(s."external_id", r."external_id"),
+                    coalesce(s."tracking_number", r."tracking_number"),
+                    coalesce(s."provider_id", r."provider_id"),
+                    coalesce(s."type", r."type"),
+                    coalesce(s."tags", r."tags"),
+                    coalesce(s."status", r."status"),
+                    coalesce(s."estimated_delivery_at", r."estimated_delivery_at"),
+                    coalesce(s."tracking_url", r."tracking_url"),
+                    coalesce(s."location_id", r."location_id"),
+                    jsonb_strip_nulls((coalesce(r."metadata", '{}'::jsonb)) || coalesce(s."metadata", '{}'))
+                )
+            THEN 'u'
+            ELSE 'a' END::"char" AS verdict,
+       r.id AS record_id, s.kind, (CASE WHEN r.id IS NULL THEN 0 ELSE 1 END)::smallint AS matches,
+       hashtextextended(coalesce('r' || r.id, concat_ws(E'\x1f', 'k2', (coalesce(s."tracking_number", '') COLLATE "C"), (coalesce(s."provider_id", '') COLLATE "C")) COLLATE "C"), 0) AS target
 FROM "staging"."items_batch_1" s
 LEFT JOIN "public"."trackers" r ON r.organization_id = %(organization)s
     AND (coalesce(r."tracking_number", '') COLLATE "C") = (coalesce(s."tracking_number", '') COLLATE "C")
     AND (coalesce(r."provider_id", '') COLLATE "C") = (coalesce(s."provider_id", '') COLLATE "C")
     AND s."tracking_number" IS NOT NULL
 WHERE s.kind = 2 AND NOT s.row <@ %(done)s::int8multirange
-GROUP BY s.row, s.kind, s.invalid, (coalesce(s."tracking_number", '') COLLATE "C"), (coalesce(s."provider_id", '') COLLATE "C");
-
--- Plan: the verdict on each item (here with duplicate_handling use_first).
-SELECT m.row,
-       CASE WHEN m.kind IS NULL OR m.invalid <> 0
-                 OR EXISTS (SELECT FROM "staging"."errors_batch_1" e WHERE e.row = m.row) THEN 'r'
-            WHEN d.row IS NOT NULL THEN 'd'
-            ELSE 'a' END::"char" AS verdict,
-       m.record_id
-FROM matched m
-LEFT JOIN repeated d ON d.row = m.row AND d.row <> d.first
-WHERE NOT m.row <@ %(done)s::int8multirange
 UNION ALL
-SELECT row, verdict, record_id FROM "staging"."plan_batch_1" WHERE row <@ %(done)s::int8multirange
+SELECT p.row, p.verdict, p.record_id, NULL, 1,
+       CASE WHEN p.verdict IN ('a', 'u') THEN hashtextextended('r' || coalesce(p.record_id, s.new_id), 0) END
+FROM "staging"."plan_batch_1" p
+JOIN "staging"."items_batch_1" s ON s.row = p.row
+WHERE p.row <@ %(done)s::int8multirange
 ORDER BY row;
 
 -- Chunk: create records.
@@ -94,32 +173,7 @@ WHERE s.row BETWEEN %(first)s AND %(last)s
   AND p.row BETWEEN %(first)s AND %(last)s
   AND p.verdict = 'a'
   AND r.organization_id = %(organization)s
-  AND r.id = p.record_id
-  AND (
-    (
-        r."external_id",
-        r."tracking_number",
-        r."provider_id",
-        r."type",
-        r."tags",
-        r."status",
-        r."estimated_delivery_at",
-        r."tracking_url",
-        r."location_id",
-        r."metadata"
-    ) IS DISTINCT FROM (
-        coalesce(s."external_id", r."external_id"),
-        coalesce(s."tracking_number", r."tracking_number"),
-        coalesce(s."provider_id", r."provider_id"),
-        coalesce(s."type", r."type"),
-        coalesce(s."tags", r."tags"),
-        coalesce(s."status", r."status"),
-        coalesce(s."estimated_delivery_at", r."estimated_delivery_at"),
-        coalesce(s."tracking_url", r."tracking_url"),
-        coalesce(s."location_id", r."location_id"),
-        jsonb_strip_nulls((coalesce(r."metadata", '{}'::jsonb)) || coalesce(s."metadata", '{}'))
-    )
-  );
+  AND r.id = p.record_id;
 
 -- The same if some item clears a field and the batch has a result file.
 WITH done AS (
@@ -143,31 +197,6 @@ WITH done AS (
       AND p.verdict = 'a'
       AND r.organization_id = %(organization)s
       AND r.id = p.record_id
-      AND (
-        (
-            r."external_id",
-            r."tracking_number",
-            r."provider_id",
-            r."type",
-            r."tags",
-            r."status",
-            r."estimated_delivery_at",
-            r."tracking_url",
-            r."location_id",
-            r."metadata"
-        ) IS DISTINCT FROM (
-            CASE WHEN (s.cleared >> 1) & 1 = 1 THEN NULL::text ELSE coalesce(s."external_id", r."external_id") END,
-            CASE WHEN (s.cleared >> 2) & 1 = 1 THEN NULL::text ELSE coalesce(s."tracking_number", r."tracking_number") END,
-            CASE WHEN (s.cleared >> 3) & 1 = 1 THEN NULL::text ELSE coalesce(s."provider_id", r."provider_id") END,
-            CASE WHEN (s.cleared >> 4) & 1 = 1 THEN 'outbound'::text ELSE coalesce(s."type", r."type") END,
-            CASE WHEN (s.cleared >> 5) & 1 = 1 THEN '[]'::jsonb ELSE coalesce(s."tags", r."tags") END,
-            CASE WHEN (s.cleared >> 6) & 1 = 1 THEN 'package_at_waypoint'::text ELSE coalesce(s."status", r."status") END,
-            CASE WHEN (s.cleared >> 7) & 1 = 1 THEN NULL::timestamptz ELSE coalesce(s."estimated_delivery_at", r."estimated_delivery_at") END,
-            CASE WHEN (s.cleared >> 8) & 1 = 1 THEN NULL::text ELSE coalesce(s."tracking_url", r."tracking_url") END,
-            CASE WHEN (s.cleared >> 9) & 1 = 1 THEN NULL::text ELSE coalesce(s."location_id", r."location_id") END,
-            jsonb_strip_nulls((CASE WHEN (s.cleared >> 10) & 1 = 1 THEN '{}'::jsonb ELSE coalesce(r."metadata", '{}'::jsonb) END) || coalesce(s."metadata", '{}'))
-        )
-      )
     RETURNING s.row
 )
 INSERT INTO "staging"."changes_batch_1" (row)

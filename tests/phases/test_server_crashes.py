@@ -1,0 +1,77 @@
+"""A crash of the database server loses no item, whatever it empties."""
+
+import json
+import os
+import signal
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import psycopg
+import pytest
+from batch_runs import arrived, as_csv, contacts, new_organization
+from driving import run_attempt
+from pydantic import SecretStr
+
+from batch_pipeline import migrations
+from batch_pipeline.batches.model import Starter
+from batch_pipeline.errors import RefusedError
+from batch_pipeline.local.postgres import EmbeddedPostgres
+from batch_pipeline.settings import get_settings
+from batch_pipeline.storage import keys
+from batch_pipeline.system import System, open_system
+
+PATIENCE_SECONDS = 60.0
+ROWS = 300  # more than a table without an index has
+
+
+@pytest.fixture
+def system(session_folder: Path, environment: dict[str, str], storage_url: str) -> Iterator[System]:
+    """A system with a database server of its own."""
+    server = EmbeddedPostgres(session_folder / "crashing")
+    try:
+        url = server.start()
+        migrations.upgrade(url)
+        settings = get_settings().model_copy(
+            update={"database_url": SecretStr(url), "storage_url": storage_url, "chunk_rows": 50}
+        )
+        with open_system(settings) as opened:
+            yield opened
+    finally:
+        server.stop()
+
+
+def crash(system: System) -> None:
+    """Kills one server process, upon which the server restarts all of them and recovers from its log."""
+    with psycopg.connect(system.database_url) as connection:
+        os.kill(connection.info.backend_pid, signal.SIGKILL)
+    system.engine.dispose()
+    deadline = time.monotonic() + PATIENCE_SECONDS
+    while True:
+        try:
+            psycopg.connect(system.database_url).close()
+        except psycopg.OperationalError:
+            assert time.monotonic() < deadline
+            time.sleep(0.05)
+        else:
+            return
+
+
+def test_items_that_a_crash_of_the_server_emptied_are_staged_again(system: System) -> None:
+    organization = new_organization(system)
+    rows = [{"external_id": f"e{number}", "name": f"Name {number}"} for number in range(ROWS)]
+    batch = arrived(system, organization, as_csv(rows), save_result=True)
+
+    def crash_and_stop() -> None:
+        crash(system)
+        raise RefusedError("stopped", "The test stops the first attempt here.")
+
+    stopped = run_attempt(system, batch, once_validated=crash_and_stop)
+    assert (stopped.status, contacts(system, organization)) == ("failed", [])
+    done = run_attempt(system, system.ledger.request_rerun(batch.id, Starter.caller))
+
+    assert (done.status, done.stats.created, done.stats.items_read) == ("completed", ROWS, ROWS)
+    written = {record["external_id"]: record["name"] for record in contacts(system, organization)}
+    assert written == {row["external_id"]: row["name"] for row in rows}
+    results = json.loads(system.store.read(keys.result_json(batch.id)))
+    assert [entry["external_id"] for entry in results] == [row["external_id"] for row in rows]
