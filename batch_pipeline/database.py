@@ -2,7 +2,7 @@
 
 import math
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from typing import Any
 
@@ -81,26 +81,31 @@ def create_engine(database_url: str) -> sa.Engine:
         pool_recycle=1800,
         hide_parameters=True,  # parameters may be customers' values, and errors are logged
     )
-    sa.event.listen(engine, "checkin", _note_time)
-    sa.event.listen(engine, "checkout", _require_alive)
+    replace_lost_connections(engine, lambda connection: _execute_alone(connection, sql.SQL("SELECT 1")))
     return engine
 
 
-def _note_time(_: Any, record: sa.pool.ConnectionPoolEntry) -> None:
-    record.info[_AT_REST_SINCE] = time.monotonic()
+def replace_lost_connections(engine: sa.Engine, ping: Callable[[Any], None]) -> None:
+    """Makes the engine's pool replace a connection that was lost while idle.
 
-
-def _require_alive(connection: Connection, record: sa.pool.ConnectionPoolEntry, _: Any) -> None:
-    """Makes the pool replace a connection that was lost while idle.
-
+    `ping` executes a statement on a driver's connection, and raises the driver's OperationalError if it is lost.
     SQLAlchemy's pre-ping does the same at each checkout; that round trip costs as much as a short statement.
     """
-    if time.monotonic() - record.info.get(_AT_REST_SINCE, math.inf) < TRUSTED_SECONDS:
-        return
-    try:
-        _execute_alone(connection, sql.SQL("SELECT 1"))
-    except psycopg.OperationalError as error:
-        raise sa.exc.DisconnectionError from error
+    lost = engine.dialect.loaded_dbapi.OperationalError
+
+    def note_time(_: Any, record: sa.pool.ConnectionPoolEntry) -> None:
+        record.info[_AT_REST_SINCE] = time.monotonic()
+
+    def require_alive(connection: Any, record: sa.pool.ConnectionPoolEntry, _: Any) -> None:
+        if time.monotonic() - record.info.get(_AT_REST_SINCE, math.inf) < TRUSTED_SECONDS:
+            return
+        try:
+            ping(connection)
+        except lost as error:
+            raise sa.exc.DisconnectionError from error
+
+    sa.event.listen(engine, "checkin", note_time)
+    sa.event.listen(engine, "checkout", require_alive)
 
 
 @contextmanager

@@ -13,7 +13,7 @@ from dagster_postgres import PostgresEventLogStorage, PostgresRunStorage, Postgr
 from dagster_postgres.utils import DagsterPostgresException
 
 from batch_pipeline.dagster_home import DAGSTER_SCHEMA, record_dagster_tables
-from batch_pipeline.database import CONNECT_TIMEOUT_SECONDS, connect
+from batch_pipeline.database import CONNECT_TIMEOUT_SECONDS, connect, replace_lost_connections
 from batch_pipeline.errors import SettingError, UnavailableError
 from batch_pipeline.settings import get_settings
 
@@ -106,16 +106,12 @@ def keep_connections(instance: DagsterInstance) -> None:
         storage.optimize_for_webserver(statement_timeout=0, pool_recycle=_POOL_RECYCLE_SECONDS, max_overflow=-1)
         connect = storage.index_connection if isinstance(storage, PostgresEventLogStorage) else storage.connect
         with connect() as connection:
-            sa.event.listen(connection.engine, "checkout", _require_alive)
+            replace_lost_connections(connection.engine, _ping)
 
 
-def _require_alive(connection: Any, *_: object) -> None:
-    """Makes the pool replace a connection that was lost, for example by a restart of the database."""
-    try:
-        with connection.cursor() as cursor:
-            cursor.execute("SELECT 1")
-    except connection.OperationalError as error:
-        raise sa.exc.DisconnectionError from error
+def _ping(connection: Any) -> None:
+    with connection.cursor() as cursor:
+        cursor.execute("SELECT 1")
 
 
 def _check_database() -> None:
