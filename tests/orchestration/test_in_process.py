@@ -4,9 +4,11 @@ import logging
 from concurrent.futures import ThreadPoolExecutor
 
 import psycopg
+import pytest
 from batch_runs import arrived, new_organization
 from dagster import DagsterInstance
 
+from batch_pipeline import database
 from batch_pipeline.orchestration.execute import execute_batch
 from batch_pipeline.system import System
 
@@ -42,8 +44,9 @@ def test_several_runs_at_once_all_complete_and_leave_the_callers_logging_alone(
 
 
 def test_a_run_succeeds_after_dagsters_pooled_connections_were_lost(
-    module_system: System, module_instance: DagsterInstance
+    module_system: System, module_instance: DagsterInstance, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    monkeypatch.setattr(database, "TRUSTED_SECONDS", 0.0)  # as if they had been at rest for longer
     organization_id = new_organization(module_system)
     assert execute_batch(module_system, module_instance, arrived(module_system, organization_id, b"name\nAda\n"))
     with psycopg.connect(module_system.database_url, autocommit=True) as connection:
