@@ -26,7 +26,7 @@ from batch_pipeline.batches.model import Batch, PhaseName
 from batch_pipeline.errors import BatchError
 from batch_pipeline.orchestration import run_page, tags
 from batch_pipeline.orchestration.config import BatchConfig
-from batch_pipeline.orchestration.resolve import batch_id_of_run, resolve_batch
+from batch_pipeline.orchestration.resolve import batch_of_run, resolve_batch
 from batch_pipeline.orchestration.resources import Workplace
 from batch_pipeline.orchestration.run_attempt import running_attempt
 from batch_pipeline.phases.attempt import Attempt
@@ -49,7 +49,7 @@ def parse(context: OpExecutionContext, config: BatchConfig, system: ResourcePara
         batch = resolve_batch(context, config, system.system)
     except BatchError as error:  # there is no batch that could fail, only the run
         raise Failure(error.message, metadata={"code": error.code}, allow_retries=False) from None
-    _run(context, system, batch.id, PhaseName.parsing, parse_payload)
+    _run(context, system, batch, PhaseName.parsing, parse_payload)
 
 
 @op(
@@ -61,7 +61,7 @@ def validate(context: OpExecutionContext, system: ResourceParam[Workplace]) -> N
     """Runs phase validation."""
     from batch_pipeline.phases.validate import validate as validate_items
 
-    _run(context, system, batch_id_of_run(context, system.system), PhaseName.validation, validate_items)
+    _run(context, system, batch_of_run(context, system.system), PhaseName.validation, validate_items)
 
 
 @op(ins=_AFTER, out=Out(Nothing), description="Waits for the batch's turn and writes the items, chunk by chunk.")
@@ -69,7 +69,7 @@ def process(context: OpExecutionContext, system: ResourceParam[Workplace]) -> No
     """Runs phase processing."""
     from batch_pipeline.phases.process import process as process_items
 
-    _run(context, system, batch_id_of_run(context, system.system), PhaseName.processing, process_items)
+    _run(context, system, batch_of_run(context, system.system), PhaseName.processing, process_items)
 
 
 @op(
@@ -82,8 +82,7 @@ def cleanup(context: OpExecutionContext, system: ResourceParam[Workplace]) -> No
     from batch_pipeline.phases.cleanup import cleanup as clean_up
 
     shown: run_page.Metadata = {}
-    batch_id = batch_id_of_run(context, system.system)
-    with running_attempt(context, system, batch_id) as (found, attempt):
+    with running_attempt(context, system, batch_of_run(context, system.system)) as (found, attempt):
         if attempt is not None:
             shown = run_page.failure_metadata(system.system, found)
             clean_up(attempt)
@@ -111,8 +110,8 @@ def _is_materialized(context: OpExecutionContext, system: System, batch: Batch) 
     )
 
 
-def _run(context: OpExecutionContext, workplace: Workplace, batch_id: str, name: PhaseName, phase: Phase) -> None:
-    with running_attempt(context, workplace, batch_id) as (found, attempt):
+def _run(context: OpExecutionContext, workplace: Workplace, batch: Batch, name: PhaseName, phase: Phase) -> None:
+    with running_attempt(context, workplace, batch) as (found, attempt):
         if attempt is not None:
             phase(attempt)
     _add_metadata(context, workplace.system, found if attempt is None else attempt.batch, name)

@@ -19,8 +19,8 @@ from batch_pipeline.storage import keys
 from batch_pipeline.system import System
 
 
-def batch_id_of_run(context: OpExecutionContext, system: System) -> str:
-    """The id of the batch that an earlier op resolved, in this run or in the run that it re-executes.
+def batch_of_run(context: OpExecutionContext, system: System) -> Batch:
+    """The batch that an earlier op resolved, in this run or in the run that it re-executes.
 
     Raises Failure if the ledger knows no batch of either run.
     """
@@ -28,7 +28,7 @@ def batch_id_of_run(context: OpExecutionContext, system: System) -> str:
     if batch is None:
         message = "The ledger has no batch for this run or for the run that it re-executes: re-execute the whole run."
         raise Failure(message, metadata={"code": "unknown_run"}, allow_retries=False)
-    return batch.id
+    return batch
 
 
 def resolve_batch(context: OpExecutionContext, config: BatchConfig, system: System) -> Batch:

@@ -36,16 +36,16 @@ HANDOVER_SECONDS = 15.0
 
 @contextmanager
 def running_attempt(
-    context: OpExecutionContext, workplace: Workplace, batch_id: str
+    context: OpExecutionContext, workplace: Workplace, found: Batch
 ) -> Iterator[tuple[Batch, Attempt | None]]:
-    """Yields the batch and the run's attempt at it, for one op. The attempt is None if the batch is completed.
+    """Yields the found batch and the run's attempt at it, for one op. The attempt is None if the batch is completed.
 
     If the work fails, ends the batch in the ledger with a reason, then fails the op.
     """
-    system = workplace.system
+    system, batch_id = workplace.system, found.id
     attempt: Attempt | None = None
     try:
-        batch = _begin(context, workplace, batch_id)
+        batch = _begin(context, workplace, found)
         if batch.status == BatchStatus.completed:
             context.log.info(f"Batch {batch_id} is completed: nothing to do.")
             drop_leftovers(system, batch)
@@ -106,14 +106,12 @@ def _is_unexpected(error: Exception) -> bool:
     return not (isinstance(error, BatchError | psycopg.Error | DBAPIError) or is_disk_full(error))
 
 
-def _begin(context: OpExecutionContext, workplace: Workplace, batch_id: str) -> Batch:
+def _begin(context: OpExecutionContext, workplace: Workplace, batch: Batch) -> Batch:
     """Acquires the batch's lock and begins the attempt, unless an earlier op did. Returns the batch."""
-    ledger = workplace.system.ledger
-    batch = ledger.get(batch_id)
-    workplace.ownership.take(batch_id, wait_seconds=0.0 if batch.awaits_run is None else HANDOVER_SECONDS)
+    workplace.ownership.take(batch.id, wait_seconds=0.0 if batch.awaits_run is None else HANDOVER_SECONDS)
     if batch.run_id == context.run_id:  # an earlier op began the attempt
         return batch
-    return ledger.begin_attempt(batch_id, context.run_id)
+    return workplace.system.ledger.begin_attempt(batch.id, context.run_id)
 
 
 def _attempt(context: OpExecutionContext, system: System, batch: Batch, scratch: Path) -> Attempt:
