@@ -10,6 +10,9 @@ from xml.sax.saxutils import escape
 import openpyxl
 
 MAIN = "http://schemas.openxmlformats.org/spreadsheetml/2006/main"
+# A header of the columns a and b, and styles: plain, a date, a time.
+HEADER = '<row><c t="str"><v>a</v></c><c t="str"><v>b</v></c></row>'
+STYLES = '<cellXfs><xf numFmtId="0"/><xf numFmtId="14"/><xf numFmtId="20"/></cellXfs>'
 _RELATIONS = "http://schemas.openxmlformats.org/officeDocument/2006/relationships"
 _PACKAGE = "http://schemas.openxmlformats.org/package/2006"
 

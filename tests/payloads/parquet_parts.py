@@ -35,12 +35,12 @@ def one_page(values: list[str]) -> bytes:
 
 def group_of(footer: ThriftStruct) -> ThriftStruct:
     """The first row group."""
-    return footer[FILE_GROUPS].values[0]  # type: ignore[no-any-return]
+    return footer[FILE_GROUPS].values[0]
 
 
 def column_of(footer: ThriftStruct) -> ThriftStruct:
     """The metadata of the first column in the first row group."""
-    return group_of(footer)[GROUP_COLUMNS].values[0][CHUNK_METADATA]  # type: ignore[no-any-return]
+    return group_of(footer)[GROUP_COLUMNS].values[0][CHUNK_METADATA]
 
 
 def with_footer(data: bytes, change: Change) -> bytes:
