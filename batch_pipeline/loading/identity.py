@@ -18,7 +18,7 @@ from batch_pipeline.records.check import CheckedChunk, RowRules
 from batch_pipeline.records.resource import NaturalKey, Resource
 
 # Kinds of deciding keys, in their order. The natural keys follow by their place in the resource.
-UNDECIDED = -1  # stands for "no kind" where null can't
+UNDECIDED = -1  # no key can decide; null in the staged items
 BY_ID = 0
 BY_EXTERNAL_ID = 1
 BY_NATURAL_KEY = 2
@@ -75,7 +75,7 @@ def deciding_keys(resource: Resource, checked: CheckedChunk, rules: RowRules) ->
     def wrong(name: str) -> npt.NDArray[np.bool_]:
         return np.asarray((checked.invalid >> rules.bits[name]) & 1 == 1)
 
-    kinds = np.full(count, -1, np.int16)
+    kinds = np.full(count, UNDECIDED, np.int16)
     identified = given("id") | given("external_id")
     natural_items = np.ones(count, np.bool_)
     open_items = np.ones(count, np.bool_)
@@ -95,7 +95,7 @@ def deciding_keys(resource: Resource, checked: CheckedChunk, rules: RowRules) ->
             applies = natural_items if when is None else natural_items & (given(when) | wrong(when))
             identified |= applies & ~broken & given(columns[0])
             natural_items = natural_items & ~applies
-    return DecidingKeys(pa.array(kinds, mask=kinds < 0), pa.array(identified))
+    return DecidingKeys(pa.array(kinds, mask=kinds == UNDECIDED), pa.array(identified))
 
 
 class Matching:

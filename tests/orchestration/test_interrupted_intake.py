@@ -99,8 +99,8 @@ def inbox_folder(system: System, servers: LocalServers) -> Path:
     [(Store, "copy", True), (Store, "copy", False), (inbox, "accept", False)],
     ids=["before the copy", "after the copy", "before the removal"],
 )
-def test_a_file_overwritten_during_intake_is_kept_with_its_options(  # noqa: PLR0917
-    system: System, inbox_folder: Path, monkeypatch: pytest.MonkeyPatch, owner: object, step: str, before: bool
+def test_a_file_overwritten_during_intake_is_kept_with_its_options(
+    system: System, inbox_folder: Path, monkeypatch: pytest.MonkeyPatch, *, owner: object, step: str, before: bool
 ) -> None:
     """Past the S3 server, which remembers for a second how the file was."""
     system = replace(system, settings=system.settings.model_copy(update={"inbox_quiet_seconds": 1.2}))

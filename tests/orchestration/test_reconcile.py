@@ -154,9 +154,10 @@ def test_a_run_that_ended_only_in_dagster_stops_at_its_next_chunk(
         ("cancelled", DagsterRunStatus.STARTED, DagsterRunStatus.CANCELED),
     ],
 )
-def test_a_run_that_died_after_the_end_of_its_batch_ends_like_the_batch(  # noqa: PLR0917
+def test_a_run_that_died_after_the_end_of_its_batch_ends_like_the_batch(
     system: System,
     instance: DagsterInstance,
+    *,
     waiting: Batch,
     status: str,
     before: DagsterRunStatus,

@@ -3,7 +3,6 @@
 import json
 import os
 import signal
-import time
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -12,6 +11,7 @@ import pytest
 from batch_runs import arrived, as_csv, contacts, new_organization
 from driving import run_attempt
 from pydantic import SecretStr
+from tenacity import Retrying, retry_if_exception_type, stop_after_delay, wait_fixed
 
 from batch_pipeline import migrations
 from batch_pipeline.batches.model import Starter
@@ -46,15 +46,14 @@ def crash(system: System) -> None:
     with psycopg.connect(system.database_url) as connection:
         os.kill(connection.info.backend_pid, signal.SIGKILL)
     system.engine.dispose()
-    deadline = time.monotonic() + PATIENCE_SECONDS
-    while True:
-        try:
+    for attempt in Retrying(
+        retry=retry_if_exception_type(psycopg.OperationalError),
+        stop=stop_after_delay(PATIENCE_SECONDS),
+        wait=wait_fixed(0.05),
+        reraise=True,
+    ):
+        with attempt:
             psycopg.connect(system.database_url).close()
-        except psycopg.OperationalError:
-            assert time.monotonic() < deadline
-            time.sleep(0.05)
-        else:
-            return
 
 
 def test_items_that_a_crash_of_the_server_emptied_are_staged_again(system: System) -> None:
