@@ -1,0 +1,215 @@
+"""Calls of the HTTP API in mode sync, and idempotency keys."""
+
+import json
+import threading
+from concurrent.futures import ThreadPoolExecutor
+from typing import Any
+
+import psycopg
+import pytest
+from batch_runs import arrived
+from calls import ADA, WRONG, data_url, every_batch, padded, sizes, until
+from process_table import forked_processes
+from serving import Client, new_client
+
+from batch_pipeline.batches.model import Starter
+from batch_pipeline.batches.states import BatchStatus
+from batch_pipeline.intake.requested_uploads import EXPIRED
+from batch_pipeline.storage import keys
+from batch_pipeline.system import System
+
+
+def test_mode_sync_answers_the_final_batch_whatever_its_status(client: Client) -> None:
+    answer = client.create([ADA, WRONG], mode="sync", save_result=True, name="My people")
+    batch = answer["data"]
+    assert (answer["status"], batch["status"], batch["mode"], batch["via"]) == (200, "completed", "sync", "api")
+    assert (batch["name"], batch["organization_id"], batch["attempts"]) == ("My people", client.organization_id, 1)
+    assert (batch["stats"]["created"], batch["stats"]["rejected"]) == (1, 1)
+    assert {phase["mode"] for phase in batch["phases"]} == {"sync"}
+    assert (batch["has_upload_file"], batch["has_errors_file"], batch["has_result_file"]) == (True, True, True)
+    assert client.batch(batch["id"]) == batch
+    assert batch["updated_by"] == client.key.rsplit("_", 1)[0]
+
+
+@pytest.mark.parametrize(
+    ("data", "code"),
+    [
+        ([WRONG], "no_valid_items"),
+        (data_url(b""), "empty_file"),
+        (data_url(b"name,colour\nAda,red\n"), "unknown_columns"),
+        (data_url(b"%PDF-1.7"), "unsupported_format"),
+    ],
+)
+def test_a_payload_that_is_refused_answers_the_failed_batch(client: Client, data: Any, code: str) -> None:
+    answer = client.create(data, mode="sync")
+    assert (answer["status"], answer["code"]) == (422, code)
+    assert (answer["data"]["status"], answer["data"]["reason"]["code"]) == ("failed", code)
+    assert answer["errors"] == [answer["data"]["reason"]["message"]]
+    assert every_batch(client) == [answer["data"]["id"]]
+
+
+def test_items_are_taken_as_they_are_written(module_system: System, client: Client) -> None:
+    """One with duplicate keys, a lone surrogate, or that is no object, is rejected alone."""
+    written = (
+        r'[{"name": "Ada", "name": "Eva"}, {"name": "\ud800"}, 5, {"name": "Gr\u0061ce", "phone": "\ud83d\ude00"},'
+    )
+    written += r' {"name":"Bo"}]'
+    answer = client.post(
+        "/v1/batches", '{"resource": "contact", "data": ' + written + ', "action": "merge", "mode": "sync"}'
+    )
+    batch = answer["data"]
+    assert (answer["status"], batch["stats"]["created"], batch["stats"]["rejected"]) == (200, 1, 4), answer
+    assert module_system.store.read(keys.upload(batch["id"], "items.json", saved=True)) == written.encode()
+
+
+@pytest.mark.parametrize(
+    ("data", "created"),
+    [
+        (data_url(b"name\nAda\nBo\n"), 2),
+        (data_url(b"name\nAda\nBo\n", "text/csv;charset=utf-8"), 2),
+        (data_url(b'{"name": "Ada"}\n{"name": "Bo"}\n', "application/x-ndjson"), 2),
+        (data_url(b'[{"name": "Ada"}]', "application/json"), 1),
+        (data_url(b"name\nAda\n", "application/octet-stream"), 1),
+        ("data:text/csv;base64," + data_url(b"name\nAda\n").split(",")[1].replace("Y", "%59").replace("=", "%3D"), 1),
+    ],
+)
+def test_a_file_comes_as_data_url_in_any_format(client: Client, data: str, created: int) -> None:
+    answer = client.create(data, mode="sync")
+    assert (answer["status"], answer["data"]["stats"]["created"]) == (200, created), answer
+
+
+@pytest.mark.parametrize(
+    "data",
+    [
+        [{"name": f"n{number}"} for number in range(1_001)],
+        data_url(b"name\n" + b"".join(b"n%d\n" % number for number in range(1_001))),
+        [{"name": "x", "notes": "y" * 1_000_000}],
+        [{"name": "x", "notes": "y" * 20_000_000}],
+        data_url(b"name\n" + b"Ada\n" * 5_000_000),
+    ],
+    ids=["items", "rows", "bytes", "20 MB of items", "20 MB of rows"],
+)
+def test_mode_sync_above_its_limits_creates_nothing(module_system: System, client: Client, data: Any) -> None:
+    before = module_system.store.list("batches/")
+    answer = client.create(data, mode="sync")
+    assert (answer["status"], answer["code"], answer["data"]) == (413, "too_large", None)
+    assert every_batch(client) == []
+    assert module_system.store.list("batches/") == before
+
+
+@sizes
+def test_mode_sync_that_does_not_get_its_turn_creates_nothing(
+    module_system: System, client: Client, size_bytes: int
+) -> None:
+    ahead = arrived(module_system, client.organization_id, b"name\nAda\n", starter=Starter.launcher)
+    before = module_system.store.list("batches/")
+    body = json.dumps({"resource": "contact", "action": "merge", "mode": "sync", "data": [ADA]})
+    answer = client.post("/v1/batches", padded(body.encode(), size_bytes))
+    assert (answer["status"], answer["code"], answer["data"]) == (409, "resource_busy", None)
+    assert every_batch(client) == [ahead.id]
+    assert module_system.store.list("batches/") == before
+    with ThreadPoolExecutor(1) as pool:
+        waiting = pool.submit(client.create, [ADA], mode="sync")
+        client.post(f"/v1/batches/{ahead.id}/cancel")
+        assert waiting.result()["data"]["status"] == "completed"
+
+
+def test_while_a_sync_call_runs_its_key_answers_the_batch_as_it_is(module_system: System, client: Client) -> None:
+    body = json.dumps({"resource": "contact", "action": "merge", "mode": "sync", "data": [ADA]})
+    with ThreadPoolExecutor(1) as pool, psycopg.connect(module_system.database_url) as connection:
+        connection.execute("LOCK TABLE contacts IN SHARE MODE")
+        first = pool.submit(client.post, "/v1/batches", body, Idempotency_Key="k")
+        until(lambda: bool(client.get("/v1/batches", status="processing")["data"]))
+        again = client.post("/v1/batches", body, Idempotency_Key="k")
+        assert (again["status"], again["data"]["status"]) == (200, "processing")
+        connection.rollback()
+        assert first.result()["data"]["status"] == "completed"
+    assert client.post("/v1/batches", body, Idempotency_Key="k")["data"] == first.result()["data"]
+
+
+def test_a_sync_call_whose_process_is_killed_answers_the_failed_batch_and_the_next_has_another(
+    module_system: System, client: Client
+) -> None:
+    with ThreadPoolExecutor(1) as pool, psycopg.connect(module_system.database_url) as connection:
+        connection.execute("LOCK TABLE contacts IN SHARE MODE")
+        call = pool.submit(client.create, [ADA], mode="sync")
+        until(lambda: bool(client.get("/v1/batches", status="processing")["data"]))
+        for process in forked_processes():
+            process.kill()
+        connection.rollback()  # what the killed one was writing is given up
+        answer = call.result()
+    assert (answer["status"], answer["data"]["status"]) == (200, "failed")
+    assert answer["data"]["reason"]["code"] == "worker_lost"
+    until(lambda: client.create([ADA], mode="sync")["status"] == 200)
+    assert client.get("/v1/batches", order="desc")["data"][0]["status"] == "completed"
+
+
+def test_many_sync_calls_at_once_do_not_harm_each_other(module_system: System, client: Client) -> None:
+    clients = [client, *(new_client(module_system, client.http) for _ in range(3))]
+    with ThreadPoolExecutor(4) as pool:
+        answers = list(pool.map(lambda each: each.create([ADA, WRONG], mode="sync"), clients))
+    done = [answer for answer in answers if answer["status"] == 200]
+    assert done
+    assert all(answer["data"]["stats"]["created"] == 1 for answer in done)
+    assert {answer["code"] for answer in answers} <= {None, "resource_busy"}
+    for each, answer in zip(clients, answers, strict=True):
+        assert len(every_batch(each)) == (answer["status"] == 200)
+
+
+def test_the_same_key_and_body_answer_the_same_batch_as_it_then_is(module_system: System, client: Client) -> None:
+    body = json.dumps({"resource": "contact", "action": "merge", "data": [ADA]})
+    first = client.post("/v1/batches", body, Idempotency_Key="one")
+    module_system.ledger.end(first["data"]["id"], BatchStatus.failed, EXPIRED)
+    again = client.post("/v1/batches", body, Idempotency_Key="one")
+    assert (first["status"], first["data"]["status"]) == (202, "requested")
+    assert (again["data"]["id"], again["data"]["status"]) == (first["data"]["id"], "failed")
+    for other in (body + " ", "{"):
+        conflict = client.post("/v1/batches", other, Idempotency_Key="one")
+        assert (conflict["status"], conflict["code"]) == (409, "idempotency_conflict")
+    assert every_batch(client) == [first["data"]["id"]]
+    assert client.post("/v1/batches", body, Idempotency_Key="two")["data"]["id"] != first["data"]["id"]
+    other_client = new_client(module_system, client.http)
+    assert other_client.post("/v1/batches", body, Idempotency_Key="one")["data"]["id"] != first["data"]["id"]
+
+
+def test_an_answer_without_a_batch_does_not_use_the_key_up(client: Client) -> None:
+    wrong = client.post("/v1/batches", {"resource": "contact", "action": "upsert"}, Idempotency_Key="k")
+    assert wrong["status"] == 422
+    assert client.post("/v1/batches", {"resource": "contact", "action": "merge"}, Idempotency_Key="k")["status"] == 201
+
+
+def test_after_a_day_the_key_is_free_again(module_system: System, client: Client) -> None:
+    body = {"resource": "contact", "action": "merge"}
+    first = client.post("/v1/batches", body, Idempotency_Key="k")["data"]["id"]
+    with psycopg.connect(module_system.database_url) as connection:
+        connection.execute(
+            "UPDATE idempotency_keys SET created_at = now() - interval '24 hours 1 second' WHERE organization_id = %s",
+            (client.organization_id,),
+        )
+    second = client.post("/v1/batches", {**body, "name": "another"}, Idempotency_Key="k")["data"]["id"]
+    assert second != first
+    assert client.post("/v1/batches", {**body, "name": "another"}, Idempotency_Key="k")["data"]["id"] == second
+
+
+@pytest.mark.parametrize("mode", ["mixed", "sync"])
+def test_calls_at_once_with_one_key_make_one_batch(module_system: System, client: Client, mode: str) -> None:
+    body = json.dumps({"resource": "contact", "action": "merge", "mode": mode, "data": [ADA]})
+    before = len(module_system.store.list("batches/"))
+    start = threading.Barrier(6)
+
+    def call(_: int) -> dict[str, Any]:
+        start.wait()
+        return client.post("/v1/batches", body, Idempotency_Key="k")
+
+    with ThreadPoolExecutor(6) as pool:
+        answers = list(pool.map(call, range(6)))
+    assert len({answer["data"]["id"] for answer in answers}) == 1, answers
+    assert len(every_batch(client)) == 1
+    if mode == "mixed":  # what the others had stored is gone
+        assert len(module_system.store.list("batches/")) == before + 1
+
+
+@pytest.mark.parametrize("key", ["", "a b", "x" * 256, "a\tb"])
+def test_an_idempotency_key_that_can_not_be_one_is_named(client: Client, key: str) -> None:
+    answer = client.post("/v1/batches", {"resource": "contact", "action": "merge"}, Idempotency_Key=key)
+    assert (answer["status"], answer["errors"][0].split(":")[0]) == (422, "Idempotency-Key")
