@@ -44,6 +44,7 @@ class Settings(BaseSettings):
     retention_days: int = Field(
         30, gt=0, description="Days that a batch's files (upload, artifacts, work) are kept after its end"
     )
+    plan_hours: int = Field(24, gt=0, le=24 * 365, description="Hours that a plan can be applied after it was made")
     run_retention_days: int = Field(30, gt=0, description="Days that Dagster's finished runs and their events are kept")
 
     timeout_seconds: int = Field(3600, gt=0, description="Running time of one attempt, waiting not counted")

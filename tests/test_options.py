@@ -28,11 +28,13 @@ def test_no_options_are_the_defaults_of_the_specification() -> None:
         "delete_limit",
         "allow_empty",
         "timeout_seconds",
+        "plan_only",
     }
     assert options.duplicate_handling is DuplicateHandling.ignore_all
     assert options.save_upload
     assert not options.save_result
     assert not options.allow_empty
+    assert not options.plan_only
     for name in ("name", "blank_cells", "default_region", "delete_limit", "timeout_seconds"):
         assert getattr(options, name) is None
     assert options.properties == options.column_mapping == {}

@@ -257,6 +257,8 @@ def _is_any_live(connection: sa.Connection, organization_id: str | None, resourc
         batches.c.resource == resource,
         batches.c.arrival.is_not(None),
         batches.c.status.in_(LIVE),
+        # A batch that only makes a plan blocks nobody.
+        sa.or_(batches.c.if_changed.is_not(None), batches.c.options["plan_only"].astext.is_distinct_from("true")),
     )
     return bool(connection.execute(sa.select(live.exists())).scalar_one())
 

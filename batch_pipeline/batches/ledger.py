@@ -15,7 +15,7 @@ import sqlalchemy as sa
 
 from batch_pipeline.batches.accept import seconds_from_now
 from batch_pipeline.batches.locks import CHUNKS
-from batch_pipeline.batches.model import Action, Batch, Phase, PhaseName, PhaseStatus, Starter
+from batch_pipeline.batches.model import Action, Batch, IfChanged, Phase, PhaseName, PhaseStatus, Starter
 from batch_pipeline.batches.rows import (
     batch_from_row,
     change,
@@ -28,7 +28,15 @@ from batch_pipeline.batches.rows import (
     superseded,
     take_place,
 )
-from batch_pipeline.batches.states import FINAL, LIVE, RERUNNABLE, BatchStatus, Reason, check_transition
+from batch_pipeline.batches.states import (
+    AT_REST,
+    FINAL,
+    LIVE,
+    RERUNNABLE,
+    BatchStatus,
+    Reason,
+    check_transition,
+)
 from batch_pipeline.batches.tables import attempts, batches, transitions, turns
 from batch_pipeline.database import translating_outages
 from batch_pipeline.errors import NotFoundError, StateError
@@ -136,12 +144,50 @@ class Ledger:
             }
             return batch_from_row(change(connection, batch_id, values | changes))
 
+    def request_apply(
+        self,
+        batch_id: str,
+        starter: Starter,
+        *,
+        if_changed: IfChanged = IfChanged.fail,
+        digest: str | None = None,
+        claim_seconds: float | None = None,
+        **changes: Any,
+    ) -> Batch:
+        """Requests the run that writes a planned batch, at a new place in the order of arrival.
+
+        From now on the batch counts as arrived at this moment: it may overwrite what batches wrote before. `digest`:
+        of the plan to apply; None: the plan shown now. `claim_seconds`: as for `request_rerun`.
+
+        Raises NotFoundError, and StateError: `not_planned`, `plan_expired`, or `plan_changed` for another digest than
+        that of the plan shown now.
+        """
+        with translating_outages(), self.engine.begin() as connection:
+            batch = batch_from_row(get_row(connection, batch_id, lock=True))
+            plan = _shown_plan(connection, batch)
+            if digest is not None and digest != plan["digest"]:
+                raise StateError(
+                    "plan_changed",
+                    f"Batch {batch_id} shows another plan by now: look at it, then apply it with its digest.",
+                )
+            record(connection, batch_id, batch.status, BatchStatus.queued)
+            place = take_place(connection, batch)
+            values = {
+                "status": BatchStatus.queued.value,
+                "if_changed": if_changed.value,
+                "awaits_run": starter.value,
+                "arrival": place,
+                "first_arrival": place,
+                "launch_claimed_until": None if claim_seconds is None else seconds_from_now(claim_seconds),
+            }
+            return batch_from_row(change(connection, batch_id, values | changes))
+
     def begin_attempt(self, batch_id: str, run_id: str) -> Batch:
         """Records the run as the batch's newest attempt, unless it is recorded already.
 
-        A failed or timed-out batch becomes `queued` if it is validated, else `requested`. A completed batch keeps its
-        status: a re-execution has nothing to do. Raises StateError (`batch_expired`, `pruned`), and SupersededError if
-        the run is an older attempt.
+        A failed or timed-out batch becomes `queued` if it is validated, else `requested`. A planned batch becomes
+        `requested`: its plan is made anew. A completed batch keeps its status: a re-execution has nothing to do.
+        Raises StateError (`batch_expired`, `pruned`), and SupersededError if the run is an older attempt.
         """
         with translating_outages(), self.engine.begin() as connection:
             batch = batch_from_row(get_row(connection, batch_id, lock=True))
@@ -153,9 +199,7 @@ class Ledger:
                     raise superseded(batch)
                 return batch
             if batch.status is BatchStatus.expired:
-                raise StateError(
-                    "batch_expired", f"Batch {batch_id} expired: no file arrived in time. Create a new batch."
-                )
+                raise StateError("batch_expired", f"Batch {batch_id} has expired: create a new batch.")
             is_rerun_of_dagster = batch.status in RERUNNABLE
             if is_rerun_of_dagster:
                 require_files(batch)
@@ -191,7 +235,7 @@ class Ledger:
     def check_live(self, batch_id: str, run_id: str) -> Batch:
         """The batch. Raises SupersededError unless the batch is live and the run is its newest attempt."""
         batch = self.get(batch_id)
-        if batch.run_id != run_id or batch.status in FINAL:
+        if batch.run_id != run_id or batch.status in AT_REST:
             raise superseded(batch)
         return batch
 
@@ -232,7 +276,7 @@ class Ledger:
                 raise superseded(batch)
             if before is not after:
                 check_transition(batch_id, before, after)
-                if before in FINAL:
+                if before in AT_REST:
                     raise superseded(batch)
                 record(connection, batch_id, before, after, run_id=run_id)
             return batch_from_row(change(connection, batch_id, {"status": after.value, **changes}))
@@ -265,6 +309,14 @@ class Ledger:
             batch = batch_from_row(get_row(connection, seen.id, lock=True))
             return batch if _run_state(batch) != _run_state(seen) else _end(connection, batch, status, reason, changes)
 
+    def expire_plan(self, batch_id: str, reason: Reason) -> Batch:
+        """As `end`, for a batch whose plan expired. Changes nothing if the plan was applied or made anew."""
+        with translating_outages(), self.engine.begin() as connection:
+            batch = batch_from_row(get_row(connection, batch_id, lock=True))
+            if batch.status is not BatchStatus.planned or not _is_plan_expired(connection, batch):
+                return batch
+            return _end(connection, batch, BatchStatus.expired, reason)
+
     def expire(self, batch_id: str, reason: Reason) -> Batch:
         """As `end`, for a batch whose upload URL expired. Changes nothing if its payload has arrived."""
         with translating_outages(), self.engine.begin() as connection:
@@ -280,16 +332,33 @@ class Ledger:
                 change(connection, batch_id, {"reason": asdict(reason)})
 
 
+def _shown_plan(connection: sa.Connection, batch: Batch) -> dict[str, Any]:
+    """The plan that can be applied. Raises StateError: `not_planned`, `plan_expired`."""
+    if batch.status is not BatchStatus.planned or batch.plan is None:
+        raise StateError("not_planned", f"Batch {batch.id} is {batch.status}: only planned batches can be applied.")
+    if _is_plan_expired(connection, batch):
+        raise StateError("plan_expired", f"The plan of batch {batch.id} has expired: upload the file again.")
+    return batch.plan
+
+
+def _is_plan_expired(connection: sa.Connection, batch: Batch) -> bool:
+    """By the database's clock."""
+    now = connection.execute(sa.select(sa.func.clock_timestamp())).scalar_one()
+    return batch.plan_expires_at is not None and bool(batch.plan_expires_at <= now)
+
+
 def _reopen(connection: sa.Connection, batch: Batch, run_id: str | None = None) -> dict[str, Any]:
     """Column values for a batch that will run (again): its unfinished phases become pending.
 
-    Records the transition to `queued` if the batch is validated, else to `requested`.
+    Records the transition to `queued` if the batch is validated and may write, else to `requested`.
     """
     values: dict[str, Any] = {"phases": [restarted(phase).to_row() for phase in batch.phases]}
     is_validated = batch.phase(PhaseName.validation).status is PhaseStatus.completed
-    status = BatchStatus.queued if is_validated else BatchStatus.requested
+    may_write = is_validated and not batch.awaits_decision
+    status = BatchStatus.queued if may_write else BatchStatus.requested
     # A `requested` batch is validated if its attempt died just before it set `queued`.
-    if batch.status is not status and (batch.status in RERUNNABLE or batch.status is BatchStatus.requested):
+    reopens = batch.status in RERUNNABLE or batch.status in (BatchStatus.requested, BatchStatus.planned)
+    if batch.status is not status and reopens:
         check_transition(batch.id, batch.status, status)
         record(connection, batch.id, batch.status, status, run_id=run_id)
         values |= {"status": status.value, "reason": None, "has_errors_file": False}

@@ -154,8 +154,9 @@ def _try_take(connection: Connection, batch: Batch) -> bool:
         """
         SELECT NOT EXISTS (
             SELECT FROM batches
-            WHERE organization_id = %s AND resource = %s AND arrival < %s AND status = ANY(%s))
-        """,
+            WHERE organization_id = %s AND resource = %s AND arrival < %s AND status = ANY(%s)
+              AND (if_changed IS NOT NULL OR options ->> 'plan_only' IS DISTINCT FROM 'true'))
+        """,  # a batch that only makes a plan blocks nobody
         (batch.organization_id, batch.resource, batch.arrival, LIVE),
     ).fetchone()
     if first is None or not first[0]:

@@ -50,6 +50,13 @@ class BlankCells(StrEnum):
     clear = "clear"
 
 
+class IfChanged(StrEnum):
+    """What an apply does if the plan has changed since it was shown."""
+
+    fail = "fail"  #: shows the new plan and writes nothing
+    replan = "replan"  #: writes the new plan
+
+
 class Starter(StrEnum):
     """Who starts the run that a batch awaits."""
 
@@ -290,16 +297,25 @@ class Batch:
     attempts: int  #: number of attempts
     awaits_run: Starter | None  #: who starts the requested run; None if no run is requested
     retry_of: str | None  #: the batch that rejected these items
+    undo_of: str | None  #: the batch that this one takes back
     arrival: int | None  #: place in the order of arrival; a re-run gets a new place
     first_arrival: int | None  #: place of the payload's first arrival: decides which batch has newer data
     arrived_at: datetime | None  #: when the payload arrived
     plan_version: int | None  #: version of the records for which the plan was made
+    plan: dict[str, Any] | None  #: the plan as shown (`phases.preview`); None unless it was asked for
+    plan_expires_at: datetime | None  #: until then the shown plan can be applied
+    if_changed: IfChanged | None  #: what the apply does if the plan has changed; None until somebody applies it
     upload_expires_at: datetime | None  #: when its upload URL expires
     launch_claimed_until: datetime | None  #: until then the API launches the run, not the sensor
     pruned_at: datetime | None  #: when retention began to delete its files
     created_at: datetime
     updated_at: datetime  #: last change of its row
     updated_by: str = field(default="system")  #: API key, `cli`, `inbox`, `launchpad`, `retry` or `system`
+
+    @property
+    def awaits_decision(self) -> bool:
+        """Whether validation is to show the plan, and nothing is to be written before somebody applies it."""
+        return bool(self.options.get("plan_only")) and self.if_changed is None
 
     @property
     def address(self) -> Address:
@@ -343,6 +359,7 @@ class Batch:
             "duplicate_handling": self.options["duplicate_handling"],
             "phases": [phase.to_json() for phase in self.phases],
             "stats": asdict(self.stats),
+            "plan": self.plan,
             "checksum": self.checksum,
             "save_upload": self.options["save_upload"],
             "save_result": self.options["save_result"],

@@ -53,6 +53,7 @@ class BatchOptions(BaseModel):
         description="Most records to delete: a count, a percentage, or none; above it nothing is written",
     )
     allow_empty: bool = Field(False, description="Overwrite only: an upload without items deletes all records")
+    plan_only: bool = Field(False, description="Stop after validation and show what the batch would do")
     timeout_seconds: int | None = Field(
         None, gt=0, le=7 * 24 * 3600, description="Running time of one attempt; default: the deployment's"
     )

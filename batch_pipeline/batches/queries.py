@@ -126,6 +126,15 @@ def overdue_uploads(engine: sa.Engine, limit: int) -> list[Batch]:
         return [batch_from_row(row) for row in rows]
 
 
+def expired_plans(engine: sa.Engine) -> list[Batch]:
+    """Planned batches whose plan has expired."""
+    statement = sa.select(batches).where(
+        batches.c.status == BatchStatus.planned.value, batches.c.plan_expires_at <= sa.func.clock_timestamp()
+    )
+    with translating_outages(), engine.connect() as connection:
+        return [batch_from_row(row) for row in connection.execute(statement)]
+
+
 def running_batches(engine: sa.Engine) -> list[Batch]:
     """Live batches that an attempt has begun and that await no other run, in the order of arrival."""
     statement = sa.select(batches).where(

@@ -12,7 +12,7 @@ import sqlalchemy as sa
 from batch_pipeline.batches.ids import BATCH_PREFIX
 from batch_pipeline.batches.model import Batch
 from batch_pipeline.batches.rows import batch_from_row
-from batch_pipeline.batches.states import FINAL, LIVE, RERUNNABLE
+from batch_pipeline.batches.states import FINAL, LIVE, RERUNNABLE, BatchStatus
 from batch_pipeline.batches.tables import attempts, batches
 from batch_pipeline.database import translating_outages
 
@@ -63,7 +63,7 @@ def find_needed_runs(
         ended_before: for a dry run, counts batches that ended before this time as if their pruning had begun.
     """
     is_needed = sa.and_(
-        batches.c.status.in_([*LIVE, *(status.value for status in RERUNNABLE)]),
+        batches.c.status.in_([*LIVE, *(status.value for status in RERUNNABLE | {BatchStatus.planned})]),
         batches.c.pruned_at.is_(None),
         sa.true() if ended_before is None else sa.not_(_is_due(ended_before)),
     )

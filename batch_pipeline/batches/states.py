@@ -11,26 +11,37 @@ class BatchStatus(StrEnum):
     """Status of a batch."""
 
     requested = "requested"  #: not validated yet, or waiting for its file
+    planned = "planned"  #: validated with `plan_only`; waits to be applied
     queued = "queued"  #: validated; waits for its turn
     processing = "processing"  #: writes its items
     completed = "completed"  #: every valid item is written; others are rejected
     failed = "failed"  #: could not start or could not complete
     timed_out = "timed_out"  #: an attempt ran longer than its time-out
-    expired = "expired"  #: its upload URL expired before a file arrived
+    expired = "expired"  #: its upload URL expired before a file arrived, or its plan before it was applied
 
 
 LIVE = [BatchStatus.requested.value, BatchStatus.queued.value, BatchStatus.processing.value]
 FINAL = frozenset({BatchStatus.completed, BatchStatus.failed, BatchStatus.timed_out, BatchStatus.expired})
+
+# No run works on a batch with one of these statuses, and none will unless somebody asks for it.
+AT_REST = FINAL | {BatchStatus.planned}
 
 # A re-run changes `failed` or `timed_out` to `queued` if the batch is validated, else to `requested`.
 RERUNNABLE = frozenset({BatchStatus.failed, BatchStatus.timed_out})
 
 TRANSITIONS: dict[BatchStatus, frozenset[BatchStatus]] = {
     BatchStatus.requested: frozenset(
-        {BatchStatus.queued, BatchStatus.failed, BatchStatus.timed_out, BatchStatus.expired}
+        {BatchStatus.planned, BatchStatus.queued, BatchStatus.failed, BatchStatus.timed_out, BatchStatus.expired}
+    ),
+    # Applied; its run re-executed, which makes the plan anew; cancelled; expired.
+    BatchStatus.planned: frozenset(
+        {BatchStatus.queued, BatchStatus.requested, BatchStatus.failed, BatchStatus.expired}
     ),
     BatchStatus.queued: frozenset({BatchStatus.processing, BatchStatus.failed, BatchStatus.timed_out}),
-    BatchStatus.processing: frozenset({BatchStatus.completed, BatchStatus.failed, BatchStatus.timed_out}),
+    # Back to `planned` if the plan to apply has changed.
+    BatchStatus.processing: frozenset(
+        {BatchStatus.completed, BatchStatus.failed, BatchStatus.timed_out, BatchStatus.planned}
+    ),
     BatchStatus.completed: frozenset(),
     BatchStatus.failed: frozenset({BatchStatus.requested, BatchStatus.queued}),
     BatchStatus.timed_out: frozenset({BatchStatus.requested, BatchStatus.queued}),
