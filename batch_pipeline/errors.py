@@ -83,6 +83,10 @@ class StateError(BatchError):
     """The batch's state does not allow the request, or the transition is illegal."""
 
 
+class PlanChangedError(BatchError):
+    """The plan to apply has changed since it was shown; nothing was written."""
+
+
 class YieldedSlotError(BatchError):
     """The run ends while its batch is queued, so that the run it waits for can use its slot."""
 

@@ -77,12 +77,12 @@ def submit(
 
 def _wait(ledger: "Ledger", batch: "Batch", flags: str) -> "Batch":
     """Waits for the end of the batch and returns it. An interrupt stops only the waiting, and exits with 1."""
-    from batch_pipeline.batches.states import FINAL
+    from batch_pipeline.batches.states import AT_REST
     from batch_pipeline.cli.progress import batch_progress
 
     try:
         with batch_progress(ledger, batch.id):
-            while batch.status not in FINAL:
+            while batch.status not in AT_REST:
                 time.sleep(_POLL_SECONDS)
                 batch = ledger.get(batch.id)
     except KeyboardInterrupt:

@@ -48,6 +48,11 @@ class Staging:
     - members: one row for each resolved reference (see `references`): row, role "char" (a add, r remove, m mark),
       target, is_elsewhere. Only for batches whose items have references.
     - to_delete: the records that an overwrite's cleanup deletes: number (from 1), id, external_id.
+    - preview: the plan for people. One line for each item of the upload, in order, then one for each record that an
+      overwrite deletes: row bigint (null for these), outcome text (create, update, unchanged, delete, overwrite,
+      reject or duplicate), id text, external_id text, changes jsonb (an array of objects: field, before, after; null
+      if nothing changes). Only for batches that show their plan.
+    - shown: the preview that was shown before, while it is compared with a new one.
     """
 
     batch_id: str
@@ -84,6 +89,16 @@ class Staging:
     def changes(self) -> sql.Identifier:
         """Table of updated rows."""
         return self._name("changes")
+
+    @property
+    def preview(self) -> sql.Identifier:
+        """Table of the plan as shown."""
+        return self._name("preview")
+
+    @property
+    def shown(self) -> sql.Identifier:
+        """Table of the plan as shown before."""
+        return self._name("shown")
 
     def create(
         self, connection: Connection, resource: "Resource", fields: tuple[str, ...], *, keep_changes: bool = False
@@ -128,6 +143,21 @@ class Staging:
         """Replaces the resolved references by the query's result, which must be in the order of rows."""
         self._replace(connection, "members", "row", query, parameters)
 
+    def replace_preview(self, connection: Connection, query: sql.Composed, parameters: dict[str, Any]) -> None:
+        """Replaces the preview by the query's result, which must be in the order of rows."""
+        self._replace(connection, "preview", "row", query, parameters)
+
+    def keep_shown(self, connection: Connection) -> None:
+        """Keeps the preview as the one that was shown."""
+        connection.execute(sql.SQL("DROP TABLE IF EXISTS {}").format(self.shown))
+        connection.execute(
+            sql.SQL("ALTER TABLE {} RENAME TO {}").format(self.preview, sql.Identifier(f"shown_{self.batch_id}"))
+        )
+
+    def drop_shown(self, connection: Connection) -> None:
+        """Drops the preview that was shown before, if there is one."""
+        connection.execute(sql.SQL("DROP TABLE IF EXISTS {}").format(self.shown))
+
     def _replace(
         self, connection: Connection, part: str, order: str, query: sql.Composed, parameters: dict[str, Any]
     ) -> int:
@@ -143,7 +173,8 @@ class Staging:
 
     def drop(self, connection: Connection) -> None:
         """Drops those of the tables that exist."""
-        tables = (self.items, self.plan, self.errors, self.changes, self.members, self.to_delete)
+        parts = ("items", "plan", "errors", "changes", "members", "to_delete", "preview", "shown")
+        tables = map(self._name, parts)
         connection.execute(sql.SQL("DROP TABLE IF EXISTS {}").format(sql.SQL(", ").join(tables)))
 
     def has_items(self, connection: Connection) -> bool:

@@ -9,7 +9,7 @@ from typing import Any
 from dagster import Config, RunRequest
 from pydantic import Field
 
-from batch_pipeline.batches.model import Action, Batch, BlankCells, DuplicateHandling
+from batch_pipeline.batches.model import Action, Batch, BlankCells, DuplicateHandling, IfChanged
 from batch_pipeline.batches.options import BatchOptions, parse_options
 from batch_pipeline.batches.organizations import DEFAULT_ORGANIZATION
 from batch_pipeline.orchestration import tags
@@ -49,6 +49,16 @@ class BatchConfig(Config):
         """The options, their values checked. Raises RefusedError (`invalid_options`)."""
         names = BatchOptions.model_fields
         return parse_options({name: _json_value(getattr(self, name)) for name in names})
+
+
+class ApplyConfig(Config):
+    """A planned batch to apply."""
+
+    batch: str = Field(description="The id of the planned batch: batch_…")
+    if_changed: IfChanged = Field(
+        IfChanged.fail,
+        description="If the plan has changed since it was shown: fail and show the new plan, or write the new plan",
+    )
 
 
 # Options that may hold customers' values. They stay in the ledger: a run reads the ledger, not its config.

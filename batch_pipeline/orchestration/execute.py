@@ -3,7 +3,7 @@
 from dagster import DagsterExecutionInterruptedError, DagsterInstance, ExecuteInProcessResult
 
 from batch_pipeline.batches.model import Batch
-from batch_pipeline.batches.states import FINAL, BatchStatus, Reason
+from batch_pipeline.batches.states import AT_REST, BatchStatus, Reason
 from batch_pipeline.orchestration import tags
 from batch_pipeline.orchestration.config import run_config_of, run_tags_of
 from batch_pipeline.orchestration.ops import batch_job
@@ -59,7 +59,7 @@ def execute_until_interrupted(
 
 def _end_if_live(system: System, batch: Batch, *, interrupted: bool) -> Batch:
     """Ends a batch that no op ended, because its run ended before, between or after the ops. Returns the batch."""
-    if batch.status in FINAL and batch.awaits_run is None:
+    if batch.status in AT_REST and batch.awaits_run is None:
         return batch
     if interrupted:
         return system.ledger.end(batch.id, BatchStatus.failed, cancelled_reason)

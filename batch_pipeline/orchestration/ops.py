@@ -1,4 +1,6 @@
-"""The job and its four ops, one per phase. Each op opens the attempt, runs the phase and adds its metadata.
+"""The jobs and their ops: one op per phase, and one that decides to apply a plan.
+
+Each op opens the attempt, runs its phase and adds metadata.
 
 An op imports its phase when it runs. The phases import pandera and pyarrow, which take a second; most of Dagster's
 processes load the job and run no op.
@@ -6,7 +8,7 @@ processes load the job and run no op.
 Put ops and jobs here. Put the work of a phase into `phases`, and metadata of the run page into `run_page`.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 
 from dagster import (
     DagsterEventType,
@@ -15,6 +17,7 @@ from dagster import (
     Nothing,
     OpExecutionContext,
     Out,
+    Output,
     ResourceParam,
     in_process_executor,
     job,
@@ -23,10 +26,12 @@ from dagster import (
 
 from batch_pipeline.batches.locks import run_owner
 from batch_pipeline.batches.model import Batch, PhaseName
+from batch_pipeline.batches.states import BatchStatus
 from batch_pipeline.errors import BatchError
 from batch_pipeline.orchestration import run_page, tags
-from batch_pipeline.orchestration.config import BatchConfig
-from batch_pipeline.orchestration.resolve import batch_of_run, resolve_batch
+from batch_pipeline.orchestration.config import ApplyConfig, BatchConfig
+from batch_pipeline.orchestration.plan_page import plan_metadata
+from batch_pipeline.orchestration.resolve import batch_of_run, resolve_apply, resolve_batch
 from batch_pipeline.orchestration.resources import Workplace
 from batch_pipeline.orchestration.run_attempt import running_attempt
 from batch_pipeline.phases.attempt import Attempt
@@ -54,14 +59,30 @@ def parse(context: OpExecutionContext, config: BatchConfig, system: ResourcePara
 
 @op(
     ins=_AFTER,
-    out=Out(Nothing),
-    description="Applies the row rules, resolves which record each item means, and plans what happens to it.",
+    out=Out(Nothing, is_required=False),
+    description="Applies the row rules, resolves which record each item means, and plans what happens to it. "
+    "With plan_only the run ends here.",
 )
-def validate(context: OpExecutionContext, system: ResourceParam[Workplace]) -> None:
-    """Runs phase validation."""
+def validate(context: OpExecutionContext, system: ResourceParam[Workplace]) -> Iterator[Output[None]]:
+    """Runs phase validation. Without an output, Dagster skips the ops that write: the batch is planned."""
     from batch_pipeline.phases.validate import validate as validate_items
 
-    _run(context, system, batch_of_run(context, system.system), PhaseName.validation, validate_items)
+    batch = _run(context, system, batch_of_run(context, system.system), PhaseName.validation, validate_items)
+    if batch.status is not BatchStatus.planned:
+        yield Output(None)
+
+
+@op(out=Out(Nothing), description="Decides that the plan of a planned batch is to be written.")
+def apply(context: OpExecutionContext, config: ApplyConfig, system: ResourceParam[Workplace]) -> None:
+    """Requests the apply, unless the run that this one re-executes did, and begins the attempt."""
+    try:
+        system.ownership.take(run_owner(context.run_id))
+        batch = resolve_apply(context, config, system.system)
+    except BatchError as error:  # the batch stays as it is, only the run fails
+        raise Failure(error.message, metadata={"code": error.code}, allow_retries=False) from None
+    with running_attempt(context, system, batch) as (found, _):
+        pass
+    context.add_output_metadata(run_page.batch_metadata(found))
 
 
 @op(ins=_AFTER, out=Out(Nothing), description="Waits for the batch's turn and writes the items, chunk by chunk.")
@@ -110,17 +131,20 @@ def _is_materialized(context: OpExecutionContext, system: System, batch: Batch) 
     )
 
 
-def _run(context: OpExecutionContext, workplace: Workplace, batch: Batch, name: PhaseName, phase: Phase) -> None:
+def _run(context: OpExecutionContext, workplace: Workplace, batch: Batch, name: PhaseName, phase: Phase) -> Batch:
+    """Runs the phase, and adds its metadata to the op's output. Returns the batch after it."""
     with running_attempt(context, workplace, batch) as (found, attempt):
         if attempt is not None:
             phase(attempt)
-    _add_metadata(context, workplace.system, found if attempt is None else attempt.batch, name)
+    done = found if attempt is None else attempt.batch
+    _add_metadata(context, workplace.system, done, name)
+    return done
 
 
 def _add_metadata(context: OpExecutionContext, system: System, batch: Batch, name: PhaseName) -> None:
     shown = {**run_page.phase_metadata(batch, name), **run_page.batch_metadata(batch)}
     if name is PhaseName.validation:
-        shown = {**run_page.failure_metadata(system, batch), **shown}
+        shown = {**plan_metadata(system, batch), **run_page.failure_metadata(system, batch), **shown}
     context.add_output_metadata(shown)
 
 
@@ -137,3 +161,13 @@ def batch_job() -> None:
     again.
     """
     cleanup(process(validate(parse())))
+
+
+@job(
+    name=tags.APPLY_JOB_NAME,
+    executor_def=in_process_executor,
+    description="Writes the plan of a planned batch, exactly as it was shown.",
+)
+def apply_job() -> None:
+    """Runs apply, process and cleanup in one process. The batch has been parsed and validated by an earlier run."""
+    cleanup(process(apply()))

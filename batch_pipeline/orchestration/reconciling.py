@@ -7,6 +7,7 @@ runs batches in its own process reconciles when it starts.
 
 from collections.abc import Iterator, Sequence
 from datetime import UTC, datetime, timedelta
+from itertools import chain
 from typing import Any
 
 from dagster import DagsterEvent, DagsterEventType, DagsterInstance, DagsterRun, DagsterRunStatus, RunsFilter
@@ -17,12 +18,13 @@ from batch_pipeline.batches.model import Batch, Starter
 from batch_pipeline.batches.queries import (
     awaiting_among,
     awaiting_since,
+    expired_plans,
     longest_awaiting,
     running_batches,
     runs_without_attempt,
     without_payload,
 )
-from batch_pipeline.batches.states import FINAL, RERUNNABLE, BatchStatus, Reason
+from batch_pipeline.batches.states import AT_REST, FINAL, RERUNNABLE, BatchStatus, Reason
 from batch_pipeline.database import Connection, connect
 from batch_pipeline.errors import NotFoundError, StateError
 from batch_pipeline.intake.requested_uploads import take_in_upload
@@ -30,6 +32,7 @@ from batch_pipeline.orchestration import tags
 from batch_pipeline.orchestration.config import run_request_key
 from batch_pipeline.orchestration.run_attempt import cancelled_reason
 from batch_pipeline.orchestration.run_page import without_values
+from batch_pipeline.phases.leftovers import drop_staged_rows
 from batch_pipeline.system import System
 
 CALLER_START_SECONDS = 60.0  # from a batch's creation by a command to its run; includes importing Dagster
@@ -71,6 +74,9 @@ FAILED_BEFORE = Reason(
 OVERDUE = Reason(
     "timed_out", "The batch took longer than its timeout_seconds and did not stop by itself. Retry it for the rest."
 )
+PLAN_EXPIRED = Reason(
+    "plan_expired", "Nobody applied the plan before it expired, so nothing was written: upload the file again."
+)
 OVERDUE_SECONDS = 60.0  # after the time-out: an attempt normally stops itself; this ends one that is stuck
 
 
@@ -92,9 +98,19 @@ def reconcile(system: System, instance: DagsterInstance, *, since: datetime | No
     for batch in without_payload(system.engine, CALLER_START_SECONDS):
         # Clears the version: an object that is still in the inbox is taken in again once no batch has its version.
         ended.append(system.ledger.end_if_unchanged(batch, BatchStatus.failed, WITHOUT_PAYLOAD, source_version=None))
+    ended += _expire_plans(system)
     for run_ids in _split(_ended_runs(system, instance, since), RUNS_AT_ONCE):
         ended += _end_batches_of_ended_runs(system, instance, run_ids)
     return ended
+
+
+def _expire_plans(system: System) -> list[Batch]:
+    """Expires planned batches that nobody applied in time, and drops their staged rows."""
+    ended = [system.ledger.expire_plan(batch.id, PLAN_EXPIRED) for batch in expired_plans(system.engine)]
+    expired = [batch for batch in ended if batch.status is BatchStatus.expired]
+    for batch in expired:
+        drop_staged_rows(system, batch.id)
+    return expired
 
 
 def reconcile_run(system: System, instance: DagsterInstance, run: DagsterRun) -> Sequence[Batch]:
@@ -102,7 +118,7 @@ def reconcile_run(system: System, instance: DagsterInstance, run: DagsterRun) ->
     batch = system.ledger.of_run(run.run_id)
     if batch is None:
         return _end_batches_of_ended_runs(system, instance, [run.run_id])
-    if batch.status in FINAL or batch.run_id != run.run_id or batch.awaits_run is not None:
+    if batch.status in AT_REST or batch.run_id != run.run_id or batch.awaits_run is not None:
         return []
     with connect(system.database_url, autocommit=True) as connection:
         return _end_if_work_ended(system, instance, connection, batch)
@@ -180,12 +196,13 @@ def _end_leftover_runs(system: System, instance: DagsterInstance, connection: Co
 
     A process that is killed after its last write to the ledger and before its last event in Dagster leaves such a run.
     """
-    for listed in instance.get_runs(RunsFilter(job_name=tags.JOB_NAME, statuses=UNFINISHED)):
+    unfinished = (instance.get_runs(RunsFilter(job_name=name, statuses=UNFINISHED)) for name in tags.JOB_NAMES)
+    for listed in chain.from_iterable(unfinished):
         batch = system.ledger.of_run(listed.run_id)
         if batch is None or is_owned(connection, batch.id):
             continue
         is_newest = batch.run_id == listed.run_id
-        if is_newest and batch.status not in FINAL and batch.awaits_run is None:
+        if is_newest and batch.status not in AT_REST and batch.awaits_run is None:
             continue
         # A worker reports the end to Dagster before it releases its lock, so a run that has not ended now never will.
         run = instance.get_run_by_id(listed.run_id)
@@ -193,7 +210,7 @@ def _end_leftover_runs(system: System, instance: DagsterInstance, connection: Co
             continue
         message = "The run's process ended before it reported the end of the run."
         cancelled = batch.reason is not None and batch.reason.code == "cancelled"
-        if is_newest and batch.status == BatchStatus.completed:
+        if is_newest and _has_succeeded(batch):
             succeeded = DagsterEvent(DagsterEventType.RUN_SUCCESS.value, run.job_name, message=message)
             instance.report_dagster_event(succeeded, run.run_id)
         elif cancelled or run.status is DagsterRunStatus.CANCELING:
@@ -204,13 +221,22 @@ def _end_leftover_runs(system: System, instance: DagsterInstance, connection: Co
             instance.report_run_failed(run, message=message)
 
 
+def _has_succeeded(batch: Batch) -> bool:
+    """Whether the newest attempt did what it should: completed the batch, or showed its plan."""
+    if batch.status is BatchStatus.planned:
+        return batch.plan is not None and "difference" not in batch.plan  # else it was to apply the plan
+    return batch.status is BatchStatus.completed
+
+
 def _end_stuck_runs(system: System, instance: DagsterInstance, connection: Connection) -> list[Batch]:
     """Ends runs that Dagster shows as started and whose process died before the first op, and their batches.
 
     Dagster's code server notices a dead run process. If the code server died as well, only this ends the run.
     """
     ended: list[Batch] = []
-    started = instance.get_run_records(RunsFilter(job_name=tags.JOB_NAME, statuses=STARTED))
+    started = chain.from_iterable(
+        instance.get_run_records(RunsFilter(job_name=name, statuses=STARTED)) for name in tags.JOB_NAMES
+    )
     now = datetime.now(UTC)
     overdue = [
         record.dagster_run.run_id
@@ -248,7 +274,11 @@ def _ended_runs(system: System, instance: DagsterInstance, since: datetime | Non
     if since is None:
         return []
     after = since.astimezone(UTC) - OVERLAP  # Dagster drops the zone
-    return instance.get_run_ids(RunsFilter(job_name=tags.JOB_NAME, statuses=ENDED_BADLY, updated_after=after))
+    return [
+        run_id
+        for name in tags.JOB_NAMES
+        for run_id in instance.get_run_ids(RunsFilter(job_name=name, statuses=ENDED_BADLY, updated_after=after))
+    ]
 
 
 def _end_batches_of_ended_runs(system: System, instance: DagsterInstance, ended_runs: Sequence[str]) -> list[Batch]:

@@ -9,10 +9,11 @@ from batch_pipeline.batches.ids import new_batch_id
 from batch_pipeline.batches.model import Batch, Starter
 from batch_pipeline.batches.options import label_from_file_name
 from batch_pipeline.batches.organizations import get_organization
+from batch_pipeline.batches.states import BatchStatus
 from batch_pipeline.errors import RefusedError, StateError
 from batch_pipeline.intake import inbox
 from batch_pipeline.orchestration import tags
-from batch_pipeline.orchestration.config import BatchConfig, run_tags_of
+from batch_pipeline.orchestration.config import ApplyConfig, BatchConfig, run_tags_of
 from batch_pipeline.orchestration.run_attempt import follow_cancelling
 from batch_pipeline.records.registry import check_action
 from batch_pipeline.storage import keys
@@ -53,6 +54,23 @@ def resolve_batch(context: OpExecutionContext, config: BatchConfig, system: Syst
             )
         return batch
     batch = _from_launchpad(config, system)
+    context.instance.add_run_tags(context.run_id, run_tags_of(batch))
+    return batch
+
+
+def resolve_apply(context: OpExecutionContext, config: ApplyConfig, system: System) -> Batch:
+    """The batch that the run applies. Requests the apply unless an earlier op or the re-executed run did.
+
+    Raises NotFoundError, and StateError (`not_planned`, `plan_expired`).
+    """
+    known = _known_batch(context, system)
+    if known is not None and known.id != config.batch:
+        raise StateError("run_refused", f"The run that this one re-executes applies batch {known.id}: name that one.")
+    if known is not None and known.status is not BatchStatus.planned:
+        return known
+    batch = system.ledger.request_apply(
+        config.batch, Starter.caller, if_changed=config.if_changed, updated_by="launchpad"
+    )
     context.instance.add_run_tags(context.run_id, run_tags_of(batch))
     return batch
 

@@ -159,7 +159,14 @@ def _prune_batch(system: System, batch: Batch, ended_before: datetime) -> Pruned
 def _run_steps(
     system: System, instance: DagsterInstance, created_before: datetime, ended_before: datetime, *, dry_run: bool
 ) -> Iterator[_Step]:
-    filters = RunsFilter(job_name=tags.JOB_NAME, statuses=_ENDED, created_before=created_before)
+    for name in tags.JOB_NAMES:
+        filters = RunsFilter(job_name=name, statuses=_ENDED, created_before=created_before)
+        yield from _run_steps_of(system, instance, filters, ended_before, dry_run=dry_run)
+
+
+def _run_steps_of(
+    system: System, instance: DagsterInstance, filters: RunsFilter, ended_before: datetime, *, dry_run: bool
+) -> Iterator[_Step]:
     # The cursor is the last run that stays, because the page after a deleted run is empty. If another process deletes
     # that run, this pass ends early and the next pass continues.
     after: str | None = None

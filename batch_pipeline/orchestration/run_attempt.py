@@ -15,6 +15,7 @@ from batch_pipeline.batches.states import BatchStatus, Reason
 from batch_pipeline.errors import (
     BatchError,
     DiskFullError,
+    PlanChangedError,
     SupersededError,
     UnavailableError,
     YieldedSlotError,
@@ -57,6 +58,8 @@ def running_attempt(
     except DagsterExecutionInterruptedError:
         _end(context, system, batch_id, BatchStatus.failed, cancelled_reason)
         raise
+    except PlanChangedError as error:  # the batch is planned again
+        raise failure_of(error, system, batch_id) from None
     except YieldedSlotError as error:
         system.ledger.yield_slot(batch_id, context.run_id)
         raise failure_of(error, system, batch_id) from None

@@ -28,7 +28,7 @@ from batch_pipeline.intake.inbox import take_in
 from batch_pipeline.intake.requested_uploads import expire_requested, take_in_requested
 from batch_pipeline.orchestration import tags
 from batch_pipeline.orchestration.config import run_request_of
-from batch_pipeline.orchestration.ops import batch_job
+from batch_pipeline.orchestration.ops import apply_job, batch_job
 from batch_pipeline.orchestration.reconciling import reconcile, reconcile_run
 from batch_pipeline.orchestration.retention import prune
 from batch_pipeline.orchestration.run_page import show_refused
@@ -104,7 +104,7 @@ def reconcile_sensor(context: SensorEvaluationContext) -> SkipReason:
 @run_status_sensor(
     run_status=DagsterRunStatus.FAILURE,
     name="failure_sensor",
-    monitored_jobs=[batch_job],
+    monitored_jobs=[batch_job, apply_job],
     minimum_interval_seconds=RECONCILE_SECONDS,
     default_status=DefaultSensorStatus.RUNNING,
     description="Ends the batch of a failed run if the run could not.",
@@ -117,7 +117,7 @@ def failure_sensor(context: RunStatusSensorContext) -> SkipReason:
 @run_status_sensor(
     run_status=DagsterRunStatus.CANCELED,
     name="cancel_sensor",
-    monitored_jobs=[batch_job],
+    monitored_jobs=[batch_job, apply_job],
     minimum_interval_seconds=RECONCILE_SECONDS,
     default_status=DefaultSensorStatus.RUNNING,
     description="Ends the batch of a cancelled run if the run could not.",

@@ -10,5 +10,8 @@ IN_PROCESS = "batch/in_process"  # the run executes in its caller's process and 
 RUN_KEY = "dagster/run_key"  # Dagster's own tag on runs that a sensor requested
 
 JOB_NAME = "batch_job"
+APPLY_JOB_NAME = "apply_job"
+JOB_NAMES = (JOB_NAME, APPLY_JOB_NAME)  # of all jobs whose runs are attempts at batches
+APPLY = "apply"
 PARSE = "parse"
 UPLOAD_SENSOR = "upload_sensor"

@@ -8,7 +8,7 @@ from itertools import islice, takewhile
 from batch_pipeline.batches.ids import is_batch_id, made_at
 from batch_pipeline.batches.model import Batch
 from batch_pipeline.batches.retention import known_batches
-from batch_pipeline.database import borrowed, connect
+from batch_pipeline.database import borrowed
 from batch_pipeline.loading.staging import Staging
 from batch_pipeline.storage import keys
 from batch_pipeline.system import System
@@ -37,8 +37,7 @@ def remove_files(system: System, batch_id: str) -> Files:
     """Deletes the batch's files in storage and its staging tables; returns the deleted files."""
     found = system.store.list(f"{keys.batch_folder(batch_id)}/")
     system.store.delete(*(item.key for item in found))
-    with connect(system.database_url) as connection:
-        Staging(batch_id).drop(connection)
+    drop_staged_rows(system, batch_id)
     return Files(len(found), sum(item.size for item in found))
 
 
@@ -59,5 +58,10 @@ def drop_leftovers(system: System, batch: Batch) -> None:
     """Deletes a completed batch's staging tables, and its upload unless `save_upload` keeps it. Idempotent."""
     if not batch.options["save_upload"] and batch.upload_key is not None:
         system.store.delete(batch.upload_key)
+    drop_staged_rows(system, batch.id)
+
+
+def drop_staged_rows(system: System, batch_id: str) -> None:
+    """Drops the batch's staging tables. Idempotent."""
     with borrowed(system.engine) as connection:
-        Staging(batch.id).drop(connection)
+        Staging(batch_id).drop(connection)

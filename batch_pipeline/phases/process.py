@@ -1,9 +1,15 @@
 """Processing: waits for the turn, makes the plan final, and writes it."""
 
+from dataclasses import dataclass
+from typing import Any
+
+from psycopg.types.json import Jsonb
+
 from batch_pipeline.batches.locks import Turn, claim_version, referred_version
-from batch_pipeline.batches.model import Action, PhaseName
+from batch_pipeline.batches.model import Action, IfChanged, PhaseName
 from batch_pipeline.database import Connection
-from batch_pipeline.loading.chunks import ChunkWriter
+from batch_pipeline.errors import PlanChangedError
+from batch_pipeline.loading.chunks import ChunkWriter, done_outcome
 from batch_pipeline.loading.deleting import DeleteWriter
 from batch_pipeline.loading.merging import MergeWriter
 from batch_pipeline.loading.reference_fields import referred_resources
@@ -11,22 +17,39 @@ from batch_pipeline.loading.staging import Staging
 from batch_pipeline.phases.attempt import Attempt
 from batch_pipeline.phases.items import restore_items
 from batch_pipeline.phases.planning import TUNING, make_plan, require_valid_items
+from batch_pipeline.phases.preview import compare_plan, show_changed_plan, write_changed_plan
 from batch_pipeline.phases.writing import turn_of, write_chunks
 
 
 def process(attempt: Attempt) -> None:
-    """Runs the phase unless it is done. Writes every accepted item exactly once, across all attempts."""
+    """Runs the phase unless it is done. Writes every accepted item exactly once, across all attempts.
+
+    Raises PlanChangedError if the plan to apply has changed since it was shown. Then nothing was written, and the batch
+    is `planned` again, with the new plan.
+    """
     if attempt.is_done(PhaseName.processing):
         return
     restore_items(attempt)
     with turn_of(attempt) as turn:
-        total = _final_plan(attempt, turn)
-        write_chunks(
-            attempt,
-            PhaseName.processing,
-            lambda connection: _writer(attempt, connection, turn),
-            total=total,
-        )
+        final = _final_plan(attempt, turn)
+        if final.is_written:
+            write_chunks(
+                attempt,
+                PhaseName.processing,
+                lambda connection: _writer(attempt, connection, turn),
+                total=final.accepted,
+            )
+    if final.changed is None:
+        return
+    if final.is_written:
+        write_changed_plan(attempt)
+        return
+    show_changed_plan(attempt, final.changed)
+    raise PlanChangedError(
+        "plan_changed",
+        f"The plan of batch {attempt.batch.id} has changed since it was shown, so nothing was written. The batch shows "
+        "the new plan and the difference: look at it, then apply it.",
+    )
 
 
 def _writer(attempt: Attempt, connection: Connection, turn: Turn) -> ChunkWriter:
@@ -44,32 +67,63 @@ def _writer(attempt: Attempt, connection: Connection, turn: Turn) -> ChunkWriter
     )
 
 
-def _final_plan(attempt: Attempt, turn: Turn) -> int:
-    """Makes the plan final; returns the number of items to write, including those of finished chunks.
+@dataclass(frozen=True)
+class _Final:
+    """The final plan.
+
+    Attributes:
+        accepted: items to write, including those of finished chunks.
+        changed: the plan as shown, if it differs from the one that was shown before; None for other batches.
+        is_written: whether the plan is to be written.
+    """
+
+    accepted: int
+    changed: dict[str, Any] | None = None
+    is_written: bool = True
+
+
+def _final_plan(attempt: Attempt, turn: Turn) -> _Final:
+    """Makes the plan final.
 
     If another batch wrote after the plan was made, or an earlier release made it, makes it again for the items that are
-    in no finished chunk.
+    in no finished chunk. A plan that was shown is always made again and compared: hours may have passed, and other
+    programs write as well.
     """
+    changed: dict[str, Any] | None = None
     with attempt.borrow(**TUNING) as connection:
         referred = referred_version(
             connection, turn.organization_id, referred_resources(attempt.resource, attempt.batch.facts.fields)
         )
         facts = attempt.batch.facts
         accepted = facts.accepted
-        if accepted is None or referred is None or attempt.batch.plan_version != turn.version + referred:
+        compares = attempt.batch.if_changed is not None and not _has_written(connection, attempt)
+        is_outdated = referred is None or attempt.batch.plan_version != turn.version + referred
+        if accepted is None or is_outdated or compares:
             plan = make_plan(connection, attempt, facts, PhaseName.processing)
             accepted = plan.accepted
+            if compares:
+                changed = compare_plan(connection, attempt, plan.facts)
             connection.commit()
             attempt.limit_transactions(connection)
             attempt.batch = attempt.system.ledger.update(attempt.batch.id, attempt.run_id, work=plan.facts.to_row())
         connection.rollback()
+        if changed is not None and attempt.batch.if_changed is IfChanged.fail:
+            return _Final(accepted, changed, is_written=False)
         require_valid_items(attempt, accepted)
         attempt.limit_transactions(connection)
         # Locks the batch's row before the turn's: the order in `batches.locks`.
         connection.execute("SELECT FROM batches WHERE id = %s FOR UPDATE", (attempt.batch.id,))
         claimed = claim_version(connection, turn)
         version = None if referred is None else claimed + referred
-        connection.execute("UPDATE batches SET plan_version = %s WHERE id = %s", (version, attempt.batch.id))
+        connection.execute(
+            "UPDATE batches SET plan_version = %s, plan = coalesce(%s, plan) WHERE id = %s",
+            (version, None if changed is None else Jsonb(changed), attempt.batch.id),
+        )
         connection.commit()
     attempt.refresh()
-    return accepted
+    return _Final(accepted, changed)
+
+
+def _has_written(connection: Connection, attempt: Attempt) -> bool:
+    done = done_outcome(connection, attempt.batch.id, PhaseName.processing)
+    return done.written + done.failed > 0

@@ -13,6 +13,7 @@ from batch_pipeline.phases.attempt import Attempt
 from batch_pipeline.phases.copies import write_small_copies
 from batch_pipeline.phases.items import stage_items, staged_fields
 from batch_pipeline.phases.planning import TUNING, make_plan, require_valid_items
+from batch_pipeline.phases.preview import show_plan, show_plan_again
 
 # Each chunk of a large delete scans all records, so it has few chunks. But work can stop only between chunks.
 LARGE_DELETE = 100_000  # items
@@ -21,11 +22,13 @@ DELETE_CHUNK_LIMIT = 10  # in chunk_rows
 
 
 def validate(attempt: Attempt) -> None:
-    """Runs the phase unless it is done.
+    """Runs the phase unless it is done. A batch that awaits a decision shows its plan and becomes `planned`.
 
     Raises RefusedError: `no_items`, `delete_limit_exceeded`, or `no_valid_items` after it has written the errors files.
     """
     if attempt.is_done(PhaseName.validation):
+        if attempt.batch.awaits_decision:
+            show_plan_again(attempt)
         return
     facts = attempt.batch.facts
     if attempt.action is Action.overwrite and facts.items == 0 and not attempt.options.allow_empty:
@@ -61,7 +64,10 @@ def validate(attempt: Attempt) -> None:
         plan_version=version,
     )
     require_valid_items(attempt, counts.accepted)
-    attempt.move_to(BatchStatus.queued)
+    if attempt.batch.awaits_decision:
+        show_plan(attempt, plan.facts)
+    else:
+        attempt.move_to(BatchStatus.queued)
 
 
 def _chunk_rows(attempt: Attempt, items: int) -> int:

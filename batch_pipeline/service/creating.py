@@ -19,7 +19,7 @@ from batch_pipeline.batches.ids import new_batch_id
 from batch_pipeline.batches.model import Batch, Mode, Starter, Via
 from batch_pipeline.batches.options import BatchOptions
 from batch_pipeline.batches.queries import count_awaiting
-from batch_pipeline.batches.states import FINAL, BatchStatus, Reason
+from batch_pipeline.batches.states import AT_REST, BatchStatus, Reason
 from batch_pipeline.errors import BusyError, TooLargeError, WrongValuesError
 from batch_pipeline.orchestration.reconciling import LOST_WORKER
 from batch_pipeline.orchestration.run_queue import QUEUED_PER_SLOT
@@ -189,7 +189,7 @@ async def _run(service: Service, worker: Worker, batch: Batch) -> Batch:
             return batch  # reconciling ends it: the database may hold the lost process's locks for a while
         return await service.in_thread(ledger.end, batch.id, BatchStatus.failed, LOST_WORKER)
     ended = await service.in_thread(ledger.get, batch.id)
-    if ended.status not in FINAL:
+    if ended.status not in AT_REST:
         reason = Reason(
             "internal_error",
             "The batch's run ended without recording a result: see the log of the API, then retry the batch.",

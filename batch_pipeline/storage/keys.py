@@ -67,6 +67,16 @@ def result_json(batch_id: str) -> str:
     return f"{batch_folder(batch_id)}/result.json"
 
 
+def plan_csv(batch_id: str) -> str:
+    """What the batch would do with each item, as CSV."""
+    return f"{batch_folder(batch_id)}/plan.csv"
+
+
+def plan_json(batch_id: str) -> str:
+    """What the batch would do with each item, as JSON."""
+    return f"{batch_folder(batch_id)}/plan.json"
+
+
 def work_folder(batch_id: str) -> str:
     """The folder of files that phases pass to later phases."""
     return f"{batch_folder(batch_id)}/work"

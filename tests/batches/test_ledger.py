@@ -68,8 +68,8 @@ def test_each_step_between_two_statuses_is_recorded_or_an_error(
     if before is after:
         assert ledger.transition(batch.id, str(batch.run_id), after).status == before
         assert ledger.history(batch.id) == history
-    elif before in RERUNNABLE and after in TRANSITIONS[before]:
-        # The way of a re-run, which begins with a new attempt; one that was thought dead can't revive its batch.
+    elif before in RERUNNABLE | {BatchStatus.planned} and after in TRANSITIONS[before]:
+        # The way of a re-run or an apply: it begins with a new attempt. The old one can't revive its batch.
         with pytest.raises(SupersededError):
             ledger.transition(batch.id, str(batch.run_id), after)
         assert (ledger.get(batch.id).status, ledger.history(batch.id)) == (before, history)
