@@ -2,7 +2,16 @@
 
 from typing import Any
 
-from batch_pipeline.api.models import SYNC_SECONDS, CreateBatch, ErrorEnvelope, RefusedEnvelope, RetryRequest
+from batch_pipeline.api.models import (
+    SYNC_SECONDS,
+    ApplyRequest,
+    CreateBatch,
+    ErrorEnvelope,
+    PlanChangedEnvelope,
+    RefusedEnvelope,
+    RetryRequest,
+)
+from batch_pipeline.batches.model import IfChanged
 from batch_pipeline.records.registry import RESOURCES
 
 _RETRY_AFTER = {"Retry-After": {"description": "Seconds", "schema": {"type": "integer", "minimum": 0}}}
@@ -54,6 +63,25 @@ def errors(*statuses: int, refused_payload: bool = False) -> dict[int | str, dic
         if status in _HEADERS:
             described[status]["headers"] = _HEADERS[status]
     return described
+
+
+def plan_changed() -> dict[str, Any]:
+    """Describes the answer to an apply that the batch's state or its changed plan does not allow."""
+    message = "The plan has changed since it was shown, so nothing was written: look at the new one in `data`."
+    example = {
+        "status": 409,
+        "message": message,
+        "data": None,
+        "errors": [message],
+        "code": "plan_changed",
+        "pagination": None,
+        "endpoint": "POST /v1/batches/batch_…/apply",
+    }
+    return {
+        "model": PlanChangedEnvelope,
+        "description": "The batch is not planned; or its plan has changed, with the batch in `data`",
+        "content": {"application/json": {"example": example}},
+    }
 
 
 _ITEMS = {
@@ -116,6 +144,18 @@ def retry_body() -> dict[str, Any]:
     """The body of a call that runs a batch again."""
     schema = RetryRequest.model_json_schema()
     content = {"schema": schema, "examples": {"rejected": {"value": {"failed_rows": True}}}}
+    return {"requestBody": {"required": False, "content": {"application/json": content}}}
+
+
+def apply_body() -> dict[str, Any]:
+    """The body of a call that applies a plan."""
+    schema = ApplyRequest.model_json_schema()
+    schema["properties"]["if_changed"] = {
+        **schema.pop("$defs")["IfChanged"],
+        "default": IfChanged.fail.value,
+        "description": ApplyRequest.model_fields["if_changed"].description,
+    }
+    content = {"schema": schema, "examples": {"shown": {"value": {"if_changed": "fail"}}}}
     return {"requestBody": {"required": False, "content": {"application/json": content}}}
 
 

@@ -6,7 +6,7 @@ from phonenumbers import SUPPORTED_REGIONS
 from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, WithJsonSchema
 
 from batch_pipeline.batches.ids import ALPHABET
-from batch_pipeline.batches.model import Action, DuplicateHandling, Mode, PhaseName, PhaseStatus, Via
+from batch_pipeline.batches.model import Action, DuplicateHandling, IfChanged, Mode, PhaseName, PhaseStatus, Via
 from batch_pipeline.batches.options import NAME_MAX, NAME_MIN
 from batch_pipeline.batches.states import BatchStatus
 from batch_pipeline.records.registry import RESOURCES
@@ -61,6 +61,83 @@ class StatsOut(BaseModel):
     duplicates: _Count
 
 
+class PlanCountsOut(BaseModel):
+    """Items by what would become of them; `overwrite` counts the records that cleanup would delete."""
+
+    create: _Count
+    update: _Count
+    unchanged: _Count
+    delete: _Count
+    overwrite: _Count
+    reject: _Count
+    duplicate: _Count
+
+
+class SampleOut(BaseModel):
+    """A change of one field of an existing record."""
+
+    row: _Count
+    id: str
+    field: str
+    before: Any = Field(description="Of members and groups: the ids that would leave")
+    after: Any = Field(description="Of members and groups: the ids that would join")
+
+
+class DeletionOut(BaseModel):
+    """A record that would be deleted."""
+
+    id: str
+    external_id: str | None
+
+
+class WarningOut(BaseModel):
+    """What a valid but wrong file looks like."""
+
+    code: str = Field(description="Stable, snake_case", examples=["column_shifted"])
+    message: str
+
+
+class ChangeOut(BaseModel):
+    """A change of one field."""
+
+    field: str
+    before: Any
+    after: Any
+
+
+class LineOut(BaseModel):
+    """One line of a plan."""
+
+    outcome: str
+    id: str | None
+    changes: list[ChangeOut] | None
+
+
+class DifferenceOut(BaseModel):
+    """A line of the plan that is different from the plan that was shown before."""
+
+    row: _Count | None = Field(description="Null for a record that an overwrite would delete")
+    id: str | None = Field(description="That record")
+    was: LineOut | None
+    now: LineOut | None
+
+
+class PlanOut(BaseModel):
+    """What the batch would do."""
+
+    counts: PlanCountsOut
+    fields: dict[str, _Count] = Field(description="Per field, the existing records in which it would change")
+    samples: list[SampleOut] = Field(max_length=20)
+    deletions: list[DeletionOut] = Field(max_length=100)
+    warnings: list[WarningOut]
+    digest: str = Field(pattern="^[0-9a-f]{64}$", description="Plans that would do the same have the same digest")
+    made_at: _Moment
+    expires_at: _Moment = Field(description="Epoch seconds; until then the plan can be applied")
+    difference: list[DifferenceOut] = Field(
+        default=[], max_length=100, description="What is different from the plan shown before; only after an apply"
+    )
+
+
 class BatchOut(BaseModel):
     """A batch."""
 
@@ -77,6 +154,7 @@ class BatchOut(BaseModel):
     duplicate_handling: DuplicateHandling
     phases: list[PhaseOut] = Field(min_length=4, max_length=4)
     stats: StatsOut
+    plan: PlanOut | None = Field(description="Only of batches with plan_only, once they are validated")
     checksum: str | None = Field(description="SHA-256 of the payload, in hex")
     save_upload: bool
     save_result: bool
@@ -108,6 +186,8 @@ class DescribedBatchOut(BatchOut):
     errors_csv_url: str | None = Field(alias="_errors_csv_url", default=None)
     errors_json_url: str | None = Field(alias="_errors_json_url", default=None)
     result_json_url: str | None = Field(alias="_result_json_url", default=None)
+    plan_csv_url: str | None = Field(alias="_plan_csv_url", default=None)
+    plan_json_url: str | None = Field(alias="_plan_json_url", default=None)
 
 
 class Pagination(BaseModel):
@@ -133,6 +213,12 @@ class Envelope(BaseModel, Generic[T]):
 
 class ErrorEnvelope(Envelope[None]):
     """The answer to a call that failed."""
+
+    code: str
+
+
+class PlanChangedEnvelope(Envelope[BatchOut | None]):
+    """The batch's state does not allow it; or, with the planned batch in `data`, its plan has changed."""
 
     code: str
 
@@ -204,6 +290,19 @@ class RetryRequest(BaseModel):
     failed_rows: bool = Field(False, description="Make a new batch of the rejected items only")
 
 
+class ApplyRequest(BaseModel):
+    """The request to apply a plan."""
+
+    model_config = ConfigDict(extra="forbid", strict=True)
+
+    digest: str | None = Field(
+        None, pattern="^[0-9a-f]{64}$", description="Of the plan to apply; default: the plan shown now"
+    )
+    if_changed: IfChanged = Field(
+        IfChanged.fail, description="If the plan has changed: `fail` writes nothing and shows it, `replan` writes it"
+    )
+
+
 def _to_bool(value: object) -> object:
     words = {"true": True, "True": True, "1": True, "false": False, "False": False, "0": False}
     return words.get(value, value) if isinstance(value, str) else value
@@ -227,6 +326,8 @@ class IncludeQuery(BaseModel):
     include_errors_csv: _Flag = False
     include_errors_json: _Flag = False
     include_result_json: _Flag = False
+    include_plan_csv: _Flag = False
+    include_plan_json: _Flag = False
 
 
 class ListQuery(BaseModel):

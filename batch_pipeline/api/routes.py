@@ -3,11 +3,12 @@
 import re
 from collections import Counter
 from http import HTTPStatus
-from typing import Annotated
+from typing import Annotated, TypeVar
 
 from fastapi import APIRouter, Depends, Header, Path, Query, Request
 from fastapi.responses import Response
 from fastapi.security import APIKeyHeader
+from pydantic import BaseModel
 
 from batch_pipeline.api import document
 from batch_pipeline.api.bodies import Body, read_body, require_json
@@ -15,6 +16,7 @@ from batch_pipeline.api.envelope import UnauthorizedError, answer
 from batch_pipeline.api.limits import RateLimits
 from batch_pipeline.api.models import (
     BATCH_ID_PATTERN,
+    ApplyRequest,
     BatchOut,
     DescribedBatchOut,
     Envelope,
@@ -27,8 +29,9 @@ from batch_pipeline.batches.accept import IdempotencyKey
 from batch_pipeline.batches.api_keys import find_key
 from batch_pipeline.batches.listing import Filters, list_page
 from batch_pipeline.batches.model import Batch, Mode
+from batch_pipeline.batches.states import BatchStatus
 from batch_pipeline.errors import TooLargeError, WrongValuesError
-from batch_pipeline.service import changing, creating
+from batch_pipeline.service import applying, changing, creating
 from batch_pipeline.service.context import Service
 from batch_pipeline.service.creating import Caller
 from batch_pipeline.service.request import check_members, read_members
@@ -41,7 +44,9 @@ _KEY_HEADERS = (
     APIKeyHeader(name="PX-API-KEY", scheme_name="key in PX-API-KEY", auto_error=False),
 )
 _IDEMPOTENCY_KEY = re.compile(r"[\x21-\x7e]{1,255}")
-_RETRY_BODY_BYTES = 10_000
+_SMALL_BODY_BYTES = 10_000
+
+_Asked = TypeVar("_Asked", bound=BaseModel)
 
 BatchId = Annotated[
     str, Path(json_schema_extra={"pattern": BATCH_ID_PATTERN}, examples=["batch_2Nq8XW6vCkT1aBcDeFgHiJ"])
@@ -241,12 +246,40 @@ async def cancel(request: Request, service: Served, caller: Limited, batch_id: B
 )
 async def retry(request: Request, service: Served, caller: Limited, batch_id: BatchId) -> Response:
     """Resumes a failed or timed-out batch where it stopped; `failed_rows` creates a batch of its rejected items."""
-    body = await read_body(request, service, limit_bytes=_RETRY_BODY_BYTES, limit_name="a retry needs none")
-    asked = RetryRequest()
-    if body.view:
-        require_json(request)
-        asked = check_members(RetryRequest, read_members(body.view))
+    asked = await _read_optional_body(request, service, RetryRequest)
     do = changing.retry_failed_rows if asked.failed_rows else changing.retry
     batch = await do(service, caller, batch_id)
     message = "A batch of the rejected items was created." if asked.failed_rows else "The batch will run again."
     return answer(request, HTTPStatus.ACCEPTED, message, data=batch.to_json())
+
+
+@router.post(
+    "/{batch_id}/apply",
+    summary="Apply a plan",
+    status_code=202,
+    response_model=None,
+    responses={
+        202: {"model": Envelope[BatchOut], "description": "The plan is being written, or not yet after 30 s"},
+        **document.errors(400, 401, 404, 413, 415, 422, 429, 503),
+        409: document.plan_changed(),
+    },
+    openapi_extra=document.apply_body(),
+)
+async def apply(request: Request, service: Served, caller: Limited, batch_id: BatchId) -> Response:
+    """Writes a planned batch exactly as its plan says. If the plan has changed since, nothing is written."""
+    asked = await _read_optional_body(request, service, ApplyRequest)
+    batch = await applying.apply(service, caller, batch_id, if_changed=asked.if_changed, digest=asked.digest)
+    data = batch.to_json()
+    if batch.status is BatchStatus.planned:
+        message = "The plan has changed since it was shown, so nothing was written: look at the new one in `data`."
+        return answer(request, HTTPStatus.CONFLICT, message, data=data, errors=[message], code="plan_changed")
+    return answer(request, HTTPStatus.ACCEPTED, "The plan is applied.", data=data)
+
+
+async def _read_optional_body(request: Request, service: Service, model: type[_Asked]) -> _Asked:
+    """The body, checked; the model's defaults without a body."""
+    body = await read_body(request, service, limit_bytes=_SMALL_BODY_BYTES, limit_name="this call needs little")
+    if not body.view:
+        return model()
+    require_json(request)
+    return check_members(model, read_members(body.view))

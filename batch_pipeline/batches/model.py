@@ -302,7 +302,7 @@ class Batch:
     first_arrival: int | None  #: place of the payload's first arrival: decides which batch has newer data
     arrived_at: datetime | None  #: when the payload arrived
     plan_version: int | None  #: version of the records for which the plan was made
-    plan: dict[str, Any] | None  #: the plan as shown (`phases.preview`); None unless it was asked for
+    plan: dict[str, Any] | None  #: the plan as shown (`phases.showing`); None unless it was asked for
     plan_expires_at: datetime | None  #: until then the shown plan can be applied
     if_changed: IfChanged | None  #: what the apply does if the plan has changed; None until somebody applies it
     upload_expires_at: datetime | None  #: when its upload URL expires

@@ -17,7 +17,7 @@ from batch_pipeline.loading.staging import Staging
 from batch_pipeline.phases.attempt import Attempt
 from batch_pipeline.phases.items import restore_items
 from batch_pipeline.phases.planning import TUNING, make_plan, require_valid_items
-from batch_pipeline.phases.preview import compare_plan, show_changed_plan, write_changed_plan
+from batch_pipeline.phases.showing import compare_plan, show_changed_plan, write_changed_plan
 from batch_pipeline.phases.writing import turn_of, write_chunks
 
 

@@ -13,7 +13,7 @@ from batch_pipeline.phases.attempt import Attempt
 from batch_pipeline.phases.copies import write_small_copies
 from batch_pipeline.phases.items import stage_items, staged_fields
 from batch_pipeline.phases.planning import TUNING, make_plan, require_valid_items
-from batch_pipeline.phases.preview import show_plan, show_plan_again
+from batch_pipeline.phases.showing import show_plan, show_plan_again
 
 # Each chunk of a large delete scans all records, so it has few chunks. But work can stop only between chunks.
 LARGE_DELETE = 100_000  # items

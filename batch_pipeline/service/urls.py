@@ -11,7 +11,7 @@ from batch_pipeline.service.context import Service
 from batch_pipeline.storage import keys
 
 # As the query parameters name them: include_… adds _…_url.
-ARTIFACTS = ("upload_csv", "upload_json", "errors_csv", "errors_json", "result_json")
+ARTIFACTS = ("upload_csv", "upload_json", "errors_csv", "errors_json", "result_json", "plan_csv", "plan_json")
 
 
 def download_urls(service: Service, batch: Batch, wanted: Iterable[str]) -> dict[str, str | None]:
@@ -51,6 +51,9 @@ def _key(service: Service, batch: Batch, artifact: str) -> str | None:
     if artifact in ("errors_csv", "errors_json"):
         key = keys.errors_csv(batch.id) if artifact == "errors_csv" else keys.errors_json(batch.id)
         return key if batch.has_errors_file else None
+    if artifact in ("plan_csv", "plan_json"):
+        key = keys.plan_csv(batch.id) if artifact == "plan_csv" else keys.plan_json(batch.id)
+        return key if batch.plan is not None and batch.pruned_at is None else None
     if artifact == "result_json":
         return keys.result_json(batch.id) if batch.has_result_file else None
     found = find_copy(service.system, batch, CopyFormat(artifact.removeprefix("upload_")))

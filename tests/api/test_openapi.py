@@ -46,6 +46,7 @@ def test_every_error_answer_is_described_and_every_call_has_its_key(client: Clie
         ("GET", "/v1/batches/{batch_id}"),
         ("POST", "/v1/batches/{batch_id}/cancel"),
         ("POST", "/v1/batches/{batch_id}/retry"),
+        ("POST", "/v1/batches/{batch_id}/apply"),
         ("GET", "/healthz"),
         ("GET", "/readyz"),
     }
@@ -82,10 +83,19 @@ def test_no_request_however_made_gets_an_answer_that_is_not_described(client: Cl
     ]
     # Found by its name in the folder where the program runs.
     (tmp_path / "openapi_hooks.py").write_bytes(Path(__file__).with_name("openapi_hooks.py").read_bytes())
+    # No random id is that of a batch.
+    (tmp_path / "schemathesis.toml").write_text(
+        '[[operations]]\ninclude-name = "POST /v1/batches/{batch_id}/apply"\n'
+        f'parameters = {{ batch_id = "{client.create()["data"]["id"]}" }}\n'
+    )
     done = subprocess.run(
         command,
         cwd=tmp_path,
-        env={**os.environ, "SCHEMATHESIS_HOOKS": "openapi_hooks", "PYTHONPATH": str(tmp_path)},
+        env={
+            **os.environ,
+            "SCHEMATHESIS_HOOKS": "openapi_hooks",
+            "PYTHONPATH": str(tmp_path),
+        },
         capture_output=True,
         text=True,
         timeout=280,

@@ -195,9 +195,7 @@ def test_a_planned_batch_blocks_nobody_and_can_be_cancelled_or_planned_again(run
     assert cancelled.status == BatchStatus.failed
     with pytest.raises(StateError, match="only planned"):
         runner.system.ledger.request_apply(batch.id, Starter.caller)
-    again = execute_batch(
-        runner.system, runner.instance, runner.system.ledger.request_rerun(batch.id, Starter.caller)
-    )
+    again = execute_batch(runner.system, runner.instance, runner.system.ledger.request_rerun(batch.id, Starter.caller))
 
     assert again.status == BatchStatus.planned
     assert plan_of(again)["digest"] == plan_of(batch)["digest"]
@@ -215,7 +213,8 @@ def test_a_plan_expires_and_its_staged_rows_go(runner: Runner) -> None:
 
     ended = runner.system.ledger.get(batch.id)
     assert ended.status == BatchStatus.expired
-    assert ended.reason is not None and ended.reason.code == "plan_expired"
+    assert ended.reason is not None
+    assert ended.reason.code == "plan_expired"
     with psycopg.connect(runner.system.database_url) as connection:
         (left,) = connection.execute(
             "SELECT count(*) FROM pg_tables WHERE schemaname = 'staging' AND tablename LIKE %s", (f"%{batch.id}",)

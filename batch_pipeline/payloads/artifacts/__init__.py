@@ -7,7 +7,7 @@ docstring.
 from batch_pipeline.payloads.artifacts.columns import flattened_columns
 from batch_pipeline.payloads.artifacts.copies import write_csv_copy, write_json_copy
 from batch_pipeline.payloads.artifacts.errors import ErrorsWriter
-from batch_pipeline.payloads.artifacts.plan import PLAN_SCHEMA, PlanWriter
+from batch_pipeline.payloads.artifacts.plan_lines import PLAN_SCHEMA, PlanWriter
 from batch_pipeline.payloads.artifacts.rejected import RejectedChunk
 from batch_pipeline.payloads.artifacts.result import RESULT_SCHEMA, ResultWriter
 
