@@ -62,7 +62,12 @@ def show(
 
     console = data_console()
     console.print(batch_view(batch))
-    arguments = f"{batch.id}{location_flags(data_dir, organization)}"
+    flags = location_flags(data_dir, organization)
+    if batch.status == BatchStatus.planned:
+        from batch_pipeline.cli.executing import print_plan
+
+        print_plan(batch, flags)
+    arguments = f"{batch.id}{flags}"
     if batch.has_errors_file:
         console.print(f"Rejected items: batch-pipeline errors {arguments}", soft_wrap=True)
     if batch.has_result_file:

@@ -39,18 +39,19 @@ def execute(
 
 
 def execute_and_print(system: "System", instance: "DagsterInstance", batch: "Batch", *, json: bool, flags: str) -> None:
-    """Runs the batch and prints it. Exits with 1 if it does not complete.
+    """Runs the batch and prints it. Exits with 1 if it does not complete, or is to show its plan and does not.
 
     `flags` are those with which other commands find the batch (`location_flags`).
     """
     from batch_pipeline.batches.states import BatchStatus
 
+    expected = BatchStatus.planned if batch.awaits_decision else BatchStatus.completed
     batch, _ = execute(system, instance, batch, retry_command=f"batch-pipeline retry {batch.id}{flags}")
     if json:
         print_json(batch.to_json())
     else:
         _print_batch(system, batch, flags)
-    if batch.status != BatchStatus.completed:
+    if batch.status is not expected:
         say_error(failure_text(batch))
         raise typer.Exit(1)
 
@@ -73,6 +74,8 @@ def _print_batch(system: "System", batch: "Batch", flags: str) -> None:
 
     console = data_console()
     console.print(batch_view(batch, with_reason=False))
+    if batch.status == "planned":
+        print_plan(batch, flags)
     if batch.has_errors_file:
         first = read_rejections(system.store.stream(keys.errors_json(batch.id)), REJECTIONS_SHOWN)
         console.print(rejections_table(first, "First rejected items"))
@@ -80,8 +83,24 @@ def _print_batch(system: "System", batch: "Batch", flags: str) -> None:
         console.print(f"In storage:  {system.store.uri(keys.errors_csv(batch.id))}", soft_wrap=True)
 
 
+def print_plan(batch: "Batch", flags: str) -> None:
+    """Prints the plan of a planned batch, and how to apply it."""
+    from batch_pipeline.cli.plan_tables import plan_view
+
+    assert batch.plan is not None  # noqa: S101 - planned
+    console = data_console()
+    console.print(plan_view(batch.plan))
+    console.print(f"Apply it:   batch-pipeline apply {batch.id}{flags}", soft_wrap=True)
+    console.print(f"Discard it: batch-pipeline cancel {batch.id}{flags}", soft_wrap=True)
+
+
 def failure_text(batch: "Batch") -> str:
     """One or two sentences on why the batch is not completed."""
+    if batch.status == "planned":
+        return (
+            f"The plan of batch {batch.id} has changed since it was shown, so nothing was written: "
+            "look at the new plan, then apply it."
+        )
     if batch.reason is None:
         return f"Batch {batch.id} is {batch.status}."
     text = f"Batch {batch.id} {batch.status} ({batch.reason.code}): {batch.reason.message}"

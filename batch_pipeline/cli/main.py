@@ -17,6 +17,7 @@ from batch_pipeline.cli import (
     demo,
     keys,
     organizations,
+    plans,
     pruning,
     rerunning,
     running,
@@ -49,6 +50,7 @@ app = typer.Typer(
     context_settings={"help_option_names": ["-h", "--help"]},
 )
 running.add_to(app)
+plans.add_to(app)
 submitting.add_to(app)
 rerunning.add_to(app)
 batches.add_to(app)

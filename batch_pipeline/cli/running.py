@@ -62,6 +62,20 @@ def run(
 
     The command shows progress, and prints the batch and its first rejected items.
     """
+    run_file(file, resource, action, organization=organization, data_dir=data_dir, json=json, options=options)
+
+
+def run_file(
+    file: str,
+    resource: str,
+    action: Action,
+    *,
+    organization: str,
+    data_dir: Path,
+    json: bool,
+    options: BatchOptions,
+) -> None:
+    """Runs a file's batch in this process and prints it. Exits with 1 if it neither completes nor shows its plan."""
     source = readable_file(file)
     with stopping_in_order():
         check_action(resource, action)

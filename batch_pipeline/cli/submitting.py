@@ -8,7 +8,7 @@ import typer
 from batch_pipeline.batches.model import Starter
 from batch_pipeline.batches.options import BatchOptions
 from batch_pipeline.cli.console import data_console, print_json, say, say_error
-from batch_pipeline.cli.executing import failure_text
+from batch_pipeline.cli.executing import failure_text, print_plan
 from batch_pipeline.cli.flags import (
     DEFAULT_DATA_DIR,
     DEFAULT_ORGANIZATION,
@@ -45,7 +45,7 @@ def submit(
     file: UploadFile,
     resource: ResourceName,
     action: ActionName,
-    wait: Annotated[bool, typer.Option("--wait", help="Show progress until the batch ends.")] = False,
+    wait: Annotated[bool, typer.Option("--wait", help="Show progress until the batch ends or shows its plan.")] = False,
     organization: OrganizationName = DEFAULT_ORGANIZATION,
     data_dir: DataDir = DEFAULT_DATA_DIR,
     json: Json = False,
@@ -68,9 +68,11 @@ def submit(
         from batch_pipeline.cli.tables import batch_view
 
         data_console().print(batch_view(batch))
+        if batch.status == "planned":
+            print_plan(batch, flags)
     else:
         data_console().print(batch.id)
-    if wait and batch.status != "completed":
+    if wait and batch.status != ("planned" if options.plan_only else "completed"):
         say_error(failure_text(batch))
         raise typer.Exit(1)
 

@@ -19,6 +19,7 @@ STATUS_STYLES = {
     "failed": "bold red",
     "timed_out": "bold red",
     "expired": "red",
+    "planned": "magenta",
     "processing": "cyan",
     "running": "cyan",
     "skipped": "dim",
