@@ -8,7 +8,7 @@ from pathlib import Path
 from batch_pipeline.batches.model import Batch
 from batch_pipeline.batches.options import BatchOptions
 from batch_pipeline.batches.states import BatchStatus, Reason
-from batch_pipeline.errors import BatchError
+from batch_pipeline.errors import BatchError, PlanChangedError
 from batch_pipeline.phases.attempt import Attempt
 from batch_pipeline.phases.cleanup import cleanup
 from batch_pipeline.phases.parse import parse
@@ -38,9 +38,13 @@ def run_attempt(
         try:
             parse(attempt)
             validate(attempt)
+            if attempt.batch.status is BatchStatus.planned:
+                return attempt.batch
             once_validated()
             process(attempt)
             cleanup(attempt)
+        except PlanChangedError:
+            pass  # the batch is planned again
         except BatchError as error:
             system.ledger.end_attempt(batch.id, run_id, BatchStatus.failed, Reason.of(error))
     return system.ledger.get(batch.id)

@@ -181,11 +181,13 @@ def preview_query(
     fields: tuple[str, ...],
     clears: bool,
     items: int,
+    has_deletions: bool,
 ) -> sql.Composed:
     """The lines of a merge, an overwrite or a delete, from its plan. Parameter: `organization`.
 
-    `fields`, `clears`: as for `Planner`. Links that change are changes of their field: `before` has the ids of removed
-    (or unmarked) records, `after` of added (or marked) ones.
+    `fields`, `clears`: as for `Planner`. `has_deletions`: the batch deletes the records in `Staging.to_delete`. Links
+    that change are changes of their field: `before` has the ids of removed (or unmarked) records, `after` of added (or
+    marked) ones.
     """
     composer = Composer(resource, staging)
     number = sql.Literal(items)
@@ -202,7 +204,7 @@ def preview_query(
     values = [*_field_values(resource, fields, clears=clears), *_link_values(resource, fields)]
     if not values:  # items that have nothing but ids
         values = [sql.SQL("(NULL::text, NULL::jsonb, NULL::jsonb)").format()]
-    deletions = sql.SQL(_DELETIONS).format(to_delete=staging.to_delete) if action is Action.overwrite else NOTHING
+    deletions = sql.SQL(_DELETIONS).format(to_delete=staging.to_delete) if has_deletions else NOTHING
     return composer.compose(
         _ITEM_LINES,
         outcome=outcome,

@@ -6,7 +6,7 @@ from typing import Any
 from psycopg import sql
 
 from batch_pipeline.batches.locks import planned_version
-from batch_pipeline.batches.model import BatchFacts, PhaseName
+from batch_pipeline.batches.model import Action, BatchFacts, PhaseName
 from batch_pipeline.batches.states import BatchStatus
 from batch_pipeline.database import Connection, borrowed
 from batch_pipeline.loading.bulk_copy import fetch_table
@@ -139,6 +139,7 @@ def _make_preview(connection: Connection, attempt: Attempt, facts: BatchFacts) -
         fields=facts.fields,
         clears=facts.clears,
         items=facts.items,
+        has_deletions=attempt.action is Action.overwrite and facts.unidentified == 0,
     )
     _preview(connection, attempt).make(query)
 

@@ -106,8 +106,10 @@ def _hold_to_the_model(system: System, database: Database, upload_format: Format
     )
 
 
-def run_upload(system: System, organization_id: str, upload: Upload, chunk_rows: int) -> product.Batch:
-    """The upload as a batch, run to its end."""
+def run_upload(
+    system: System, organization_id: str, upload: Upload, chunk_rows: int, *, plan_only: bool = False
+) -> product.Batch:
+    """The upload as a batch, run to its end or to its plan."""
     small = dataclasses.replace(
         system, settings=system.settings.model_copy(update={"chunk_rows": chunk_rows, "database_writers": 2})
     )
@@ -123,6 +125,7 @@ def run_upload(system: System, organization_id: str, upload: Upload, chunk_rows:
         delete_limit=upload.delete_limit,
         allow_empty=upload.allow_empty,
         save_result=True,
+        plan_only=plan_only,
     )
     return run_attempt(small, batch)
 
