@@ -11,6 +11,8 @@ from batch_pipeline.batches.model import BlankCells, DuplicateHandling
 from batch_pipeline.batches.options import OPTION_NAMES, BatchOptions, label_from_file_name, parse_options
 from batch_pipeline.errors import RefusedError
 
+LIMITS = ("delete_limit", "reject_limit")
+
 
 def test_no_options_are_the_defaults_of_the_specification() -> None:
     options = parse_options({})
@@ -26,6 +28,7 @@ def test_no_options_are_the_defaults_of_the_specification() -> None:
         "save_upload",
         "save_result",
         "delete_limit",
+        "reject_limit",
         "allow_empty",
         "timeout_seconds",
         "plan_only",
@@ -37,6 +40,7 @@ def test_no_options_are_the_defaults_of_the_specification() -> None:
     assert not options.plan_only
     for name in ("name", "blank_cells", "default_region", "delete_limit", "timeout_seconds"):
         assert getattr(options, name) is None
+    assert options.reject_limit == "none"
     assert options.properties == options.column_mapping == {}
 
 
@@ -51,14 +55,22 @@ def test_no_options_are_the_defaults_of_the_specification() -> None:
         ("blank_cells", "clear", BlankCells.clear),
         ("default_region", "DE", "DE"),
         ("save_upload", False, False),
-        ("delete_limit", 500, "500"),
-        ("delete_limit", "500", "500"),
-        ("delete_limit", 0, "0"),
-        ("delete_limit", "10%", "10%"),
-        ("delete_limit", " 12.5 % ", "12.5%"),
-        ("delete_limit", "100%", "100%"),
-        ("delete_limit", "None", "none"),
+        *(
+            (name, given, value)
+            for name in LIMITS
+            for given, value in (
+                (500, "500"),
+                (500.0, "500"),
+                ("500", "500"),
+                (0, "0"),
+                ("10%", "10%"),
+                (" 12.5 % ", "12.5%"),
+                ("100%", "100%"),
+                ("None", "none"),
+            )
+        ),
         ("delete_limit", None, None),
+        ("reject_limit", None, "none"),
         ("timeout_seconds", 1, 1),
         ("timeout_seconds", 604_800, 604_800),
     ],
@@ -85,14 +97,7 @@ def test_a_valid_option_is_read(name: str, given: Any, value: Any) -> None:
         ("default_region", "Germany"),
         ("save_upload", "perhaps"),
         ("save_result", None),
-        ("delete_limit", "-1"),
-        ("delete_limit", "many"),
-        ("delete_limit", "101%"),
-        ("delete_limit", "100.1%"),
-        ("delete_limit", 1.5),
-        ("delete_limit", True),
-        ("delete_limit", ""),
-        ("delete_limit", []),
+        *((name, given) for name in LIMITS for given in ("-1", "many", "101%", "100.1%", 1.5, True, "", [])),
         ("allow_empty", "x"),
         ("timeout_seconds", 0),
         ("timeout_seconds", -1),
@@ -117,9 +122,11 @@ def test_a_wrong_option_is_named(name: str, given: Any) -> None:
 
 
 def test_every_wrong_option_is_named_at_once() -> None:
-    message = _refusal({"name": "x", "timeout_seconds": 0, "colour": "red", "delete_limit": "many"})
+    message = _refusal(
+        {"name": "x", "timeout_seconds": 0, "colour": "red", "delete_limit": "many", "reject_limit": 1.5}
+    )
 
-    for name in ("name: ", "timeout_seconds: ", "colour: ", "delete_limit: "):
+    for name in ("name: ", "timeout_seconds: ", "colour: ", *(f"{limit}: must be a count (500)" for limit in LIMITS)):
         assert name in message
 
 
@@ -155,7 +162,7 @@ def test_the_ledger_can_store_any_options_or_their_errors(data: dict[str, Any]) 
     assert "\\u0000" not in stored
 
 
-@pytest.mark.parametrize("name", ["delete_limit", "properties", "name", "timeout_seconds", "colour"])
+@pytest.mark.parametrize("name", [*LIMITS, "properties", "name", "timeout_seconds", "colour"])
 def test_a_deeply_nested_value_is_named(name: str) -> None:
     nested: Any = []
     for _ in range(20_000):

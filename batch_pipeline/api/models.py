@@ -24,6 +24,15 @@ _NO_NUL = r"^[^\u0000]*$"
 SYNC_SECONDS: int = Settings.model_fields["sync_timeout_seconds"].default
 _Known = Annotated[str, AfterValidator(check_resource), Field(json_schema_extra={"enum": list(RESOURCES)})]
 _Count = Annotated[int, Field(ge=0)]
+_LimitSchema = WithJsonSchema(
+    {
+        "anyOf": [
+            {"type": "integer", "minimum": 0, "maximum": 999_999_999_999},
+            {"type": "string", "pattern": r"^(none|[0-9]{1,12}|([0-9]{1,2}(\.[0-9]+)?|100)%)$"},
+            {"type": "null"},
+        ]
+    }
+)
 _Moment = Annotated[int, Field(description="Epoch seconds", examples=[1767225600])]
 
 
@@ -268,18 +277,14 @@ class CreateBatch(BatchRequest):
     default_region: Annotated[
         str | None, WithJsonSchema({"anyOf": [{"enum": sorted(SUPPORTED_REGIONS)}, {"type": "null"}]})
     ] = Field(None, description=BatchRequest.model_fields["default_region"].description)
-    delete_limit: Annotated[
-        str | None,
-        WithJsonSchema(
-            {
-                "anyOf": [
-                    {"type": "integer", "minimum": 0, "maximum": 999_999_999_999},
-                    {"type": "string", "pattern": r"^(none|[0-9]{1,12}|([0-9]{1,2}(\.[0-9]+)?|100)%)$"},
-                    {"type": "null"},
-                ]
-            }
-        ),
-    ] = Field(None, description="Most records to delete: a count, a percentage, or none; more fail the batch")
+    delete_limit: Annotated[str | None, _LimitSchema] = Field(
+        None, description="Most records to delete: a count, a percentage, or none; more fail the batch"
+    )
+    reject_limit: Annotated[str, _LimitSchema] = Field(
+        "none",
+        description="Most items to reject: a count, a percentage of the items read, or none; more fail the batch. "
+        "0 is all or nothing",
+    )
 
 
 class RetryRequest(BaseModel):

@@ -209,6 +209,7 @@ class BatchFacts:
         kinds: kinds of deciding keys that staged items have (see `loading.identity`); None: not known.
         accepted: items that the plan accepts, those of finished chunks included; None: no plan was made, or by an
             earlier release, which did not keep the number.
+        rejected: items rejected by the last plan made before a chunk was written, unreadable ones included.
         to_delete: overwrite: number of records that cleanup is to delete.
         unidentified: overwrite: rejected items without a readable key; if there are any, nothing is deleted.
         artifacts: writing of artifacts by the newest attempt that wrote them, in the order in which it began.
@@ -226,6 +227,7 @@ class BatchFacts:
     clears: bool = False
     kinds: tuple[int, ...] | None = None
     accepted: int | None = None
+    rejected: int = 0
     to_delete: int = 0
     unidentified: int = 0
     artifacts: tuple[ArtifactProgress, ...] = ()

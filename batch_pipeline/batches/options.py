@@ -4,7 +4,7 @@ import re
 from collections import Counter
 from typing import Any
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, ValidationInfo, field_validator
 
 from batch_pipeline.batches.model import BlankCells, DuplicateHandling
 from batch_pipeline.errors import RefusedError
@@ -17,7 +17,7 @@ _MAX_ERRORS = 10
 _MAX_LOCATION_CHARACTERS = 100
 _MAX_MESSAGE_CHARACTERS = 300
 
-_DELETE_LIMIT = re.compile(r"none|\d{1,12}|\d{1,3}(\.\d+)?%")
+_LIMIT = re.compile(r"none|\d{1,12}|\d{1,3}(\.\d+)?%")
 
 
 class BatchOptions(BaseModel):
@@ -52,6 +52,10 @@ class BatchOptions(BaseModel):
         None,
         description="Most records to delete: a count, a percentage, or none; above it nothing is written",
     )
+    reject_limit: str = Field(
+        "none",
+        description="Most items to reject: a count, a percentage of those read, or none; above it nothing is written",
+    )
     allow_empty: bool = Field(False, description="Overwrite only: an upload without items deletes all records")
     plan_only: bool = Field(False, description="Stop after validation and show what the batch would do")
     timeout_seconds: int | None = Field(
@@ -79,16 +83,16 @@ class BatchOptions(BaseModel):
             raise ValueError(f"maps the header {repeated[0]!r} to more than one field")
         return value
 
-    @field_validator("delete_limit", mode="before")
+    @field_validator("delete_limit", "reject_limit", mode="before")
     @classmethod
-    def _delete_limit_is_readable(cls, value: Any) -> Any:
+    def _limit_is_readable(cls, value: Any, info: ValidationInfo) -> Any:
         if value is None:
-            return None
+            return cls.model_fields[str(info.field_name)].default
         if isinstance(value, float) and value.is_integer():
             value = int(value)  # JSON does not distinguish 500 and 500.0
         # Don't call str() on nested values: they may be huge.
         text = str(value).replace(" ", "").lower() if isinstance(value, str | int | float) else ""
-        if isinstance(value, bool) or not _DELETE_LIMIT.fullmatch(text):
+        if isinstance(value, bool) or not _LIMIT.fullmatch(text):
             raise ValueError("must be a count (500), a percentage (10%), or none")
         if text.endswith("%") and float(text[:-1]) > 100:
             raise ValueError("must be a percentage of at most 100%")

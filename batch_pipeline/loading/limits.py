@@ -1,4 +1,7 @@
-"""How many records a batch may delete: the option `delete_limit`, and the default limit of an overwrite."""
+"""How many records a batch may delete and how many items it may reject: the options `delete_limit`, `reject_limit`.
+
+A limit is a count, a percentage such as 10%, or `none`.
+"""
 
 from batch_pipeline.batches.model import Action
 from batch_pipeline.errors import RefusedError
@@ -18,24 +21,48 @@ def has_limit(limit: str | None, action: Action) -> bool:
 def check_delete_limit(limit: str | None, *, to_delete: int, records: int) -> None:
     """Raises RefusedError (`delete_limit_exceeded`, with the numbers) if the batch would delete too many records.
 
-    `limit` is the option: a count, a percentage of `records` such as 10%, or None for the default. Call it only for
-    batches that have a limit.
+    `limit` is the option; a percentage is one of `records`; None is the default. Call it only for batches that have a
+    limit.
     """
-    percent = 100 * to_delete / records if records else 0.0
     if limit is None:
-        if to_delete <= DEFAULT_COUNT or percent <= DEFAULT_PERCENT:
+        if to_delete <= DEFAULT_COUNT or _percent(to_delete, records) <= DEFAULT_PERCENT:
             return
         allowed = f"{DEFAULT_COUNT:,} and {DEFAULT_PERCENT:g}%"
-    elif limit.endswith("%"):
-        if percent <= float(limit[:-1]):
-            return
-        allowed = limit
     else:
-        if to_delete <= int(limit):
+        if not _exceeds(limit, to_delete, records):
             return
-        allowed = f"{int(limit):,}"
+        allowed = _limit_text(limit)
     raise RefusedError(
         "delete_limit_exceeded",
-        f"The batch would delete {to_delete:,} of {records:,} records ({percent:.1f}%), and the limit is {allowed}. "
-        "Nothing was written. If that is what you want, set delete_limit.",
+        f"The batch would delete {to_delete:,} of {records:,} records ({_percent(to_delete, records):.1f}%), and the "
+        f"limit is {allowed}. Nothing was written. If that is what you want, set delete_limit.",
     )
+
+
+def reject_limit_refusal(limit: str, *, rejected: int, items: int) -> RefusedError | None:
+    """The error `reject_limit_exceeded`, with the numbers, if too many of the items read are rejected; else None.
+
+    `limit` is the option; a percentage is one of `items`.
+    """
+    if not _exceeds(limit, rejected, items):
+        return None
+    return RefusedError(
+        "reject_limit_exceeded",
+        f"The batch would reject {rejected:,} of {items:,} items ({_percent(rejected, items):.1f}%), and reject_limit "
+        f"is {_limit_text(limit)}. Nothing was written. Correct the items in the errors file and upload all items "
+        "again. If these may be rejected, set another reject_limit.",
+    )
+
+
+def _exceeds(limit: str, count: int, total: int) -> bool:
+    if limit == "none":
+        return False
+    return _percent(count, total) > float(limit[:-1]) if limit.endswith("%") else count > int(limit)
+
+
+def _percent(count: int, total: int) -> float:
+    return 100 * count / total if total else 0.0
+
+
+def _limit_text(limit: str) -> str:
+    return limit if limit.endswith("%") else f"{int(limit):,}"

@@ -41,6 +41,7 @@ class BatchConfig(Config):
     save_upload: bool = Field(True, description=_description("save_upload"))
     save_result: bool = Field(False, description=_description("save_result"))
     delete_limit: str | None = Field(None, description=_description("delete_limit"))
+    reject_limit: str = Field("none", description=_description("reject_limit"))
     allow_empty: bool = Field(False, description=_description("allow_empty"))
     plan_only: bool = Field(False, description=_description("plan_only"))
     timeout_seconds: int | None = Field(None, description=_description("timeout_seconds"))

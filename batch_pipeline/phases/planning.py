@@ -6,9 +6,9 @@ from batch_pipeline.batches.locks import newer_writers
 from batch_pipeline.batches.model import Action, BatchFacts, PhaseName
 from batch_pipeline.database import Connection
 from batch_pipeline.errors import RefusedError
-from batch_pipeline.loading.chunks import done_outcome
+from batch_pipeline.loading.chunks import ChunkOutcome, done_outcome
 from batch_pipeline.loading.delete_planner import DeletePlanner
-from batch_pipeline.loading.limits import check_delete_limit, has_limit
+from batch_pipeline.loading.limits import check_delete_limit, has_limit, reject_limit_refusal
 from batch_pipeline.loading.plan import BatchPlanner, PlanCounts, count_records
 from batch_pipeline.loading.planner import Planner
 from batch_pipeline.loading.reference_fields import referred_resources
@@ -53,8 +53,11 @@ def make_plan(connection: Connection, attempt: Attempt, facts: BatchFacts, phase
         counts = replace(counts, to_delete=0)
     done = done_outcome(connection, attempt.batch.id, PhaseName.processing)
     accepted = counts.accepted + done.failed
-    # Without a valid item nothing is deleted, and the batch fails with `no_valid_items`.
-    if has_limit(attempt.options.delete_limit, attempt.action) and not _has_no_valid_item(attempt, accepted):
+    facts = facts.with_(accepted=accepted, to_delete=counts.to_delete, unidentified=unidentified)
+    if done == ChunkOutcome():  # else part of the batch is written, so the rest is written whatever is rejected
+        facts = facts.with_(rejected=counts.rejected + facts.unreadable)
+    # A batch that is refused for its rejected items deletes nothing. It is refused after the errors are committed.
+    if has_limit(attempt.options.delete_limit, attempt.action) and _refusal_for_items(attempt, facts) is None:
         check_delete_limit(
             attempt.options.delete_limit,
             to_delete=counts.accepted if attempt.action is Action.delete else counts.to_delete,
@@ -63,7 +66,6 @@ def make_plan(connection: Connection, attempt: Attempt, facts: BatchFacts, phase
             + done.deleted
             - done.created,
         )
-    facts = facts.with_(accepted=accepted, to_delete=counts.to_delete, unidentified=unidentified)
     return Plan(counts, facts, accepted)
 
 
@@ -98,18 +100,27 @@ def unreadable(attempt: Attempt) -> int:
     return attempt.batch.facts.unreadable if attempt.action is Action.overwrite else 0
 
 
-def require_valid_items(attempt: Attempt, accepted: int) -> None:
-    """Writes the errors files and raises RefusedError (`no_valid_items`) if items were read but none is valid."""
-    if not _has_no_valid_item(attempt, accepted):
+def require_valid_items(attempt: Attempt, facts: BatchFacts) -> None:
+    """Refuses a batch whose plan rejects too many items: writes the errors files and raises RefusedError.
+
+    `facts` are those of the plan.
+
+    `no_valid_items`: items were read but none is valid. `reject_limit_exceeded`: the last plan made before a chunk was
+    written rejects more items than `reject_limit` allows.
+    """
+    refusal = _refusal_for_items(attempt, facts)
+    if refusal is None:
         return
-    items = attempt.batch.facts.items
     write_errors(attempt, PhaseName.validation)
     attempt.system.ledger.update(attempt.batch.id, attempt.run_id, has_errors_file=True)
-    raise RefusedError(
-        "no_valid_items",
-        f"None of the {items:,} items is valid, so nothing was written: the errors file has the errors of each.",
-    )
+    raise refusal
 
 
-def _has_no_valid_item(attempt: Attempt, accepted: int) -> bool:
-    return accepted == 0 and attempt.batch.facts.items > 0
+def _refusal_for_items(attempt: Attempt, facts: BatchFacts) -> RefusedError | None:
+    if facts.accepted == 0 and facts.items > 0:
+        return RefusedError(
+            "no_valid_items",
+            f"None of the {facts.items:,} items is valid, so nothing was written: "
+            "the errors file has the errors of each.",
+        )
+    return reject_limit_refusal(attempt.options.reject_limit, rejected=facts.rejected, items=facts.items)

@@ -109,7 +109,7 @@ def _final_plan(attempt: Attempt, turn: Turn) -> _Final:
         connection.rollback()
         if changed is not None and attempt.batch.if_changed is IfChanged.fail:
             return _Final(accepted, changed, is_written=False)
-        require_valid_items(attempt, accepted)
+        require_valid_items(attempt, attempt.batch.facts)
         attempt.limit_transactions(connection)
         # Locks the batch's row before the turn's: the order in `batches.locks`.
         connection.execute("SELECT FROM batches WHERE id = %s FOR UPDATE", (attempt.batch.id,))

@@ -84,7 +84,7 @@ def show_plan_again(attempt: Attempt) -> None:
         version = planned_version(connection, attempt.batch, referred_resources(attempt.resource, facts.fields))
         plan = make_plan(connection, attempt, facts, PhaseName.validation)
         connection.commit()
-    require_valid_items(attempt, plan.accepted)
+    require_valid_items(attempt, plan.facts)
     attempt.batch = attempt.system.ledger.update(
         attempt.batch.id, attempt.run_id, work=plan.facts.to_row(), plan_version=version
     )

@@ -24,7 +24,8 @@ DELETE_CHUNK_LIMIT = 10  # in chunk_rows
 def validate(attempt: Attempt) -> None:
     """Runs the phase unless it is done. A batch that awaits a decision shows its plan and becomes `planned`.
 
-    Raises RefusedError: `no_items`, `delete_limit_exceeded`, or `no_valid_items` after it has written the errors files.
+    Raises RefusedError: `no_items`, `delete_limit_exceeded`, or after it has written the errors files `no_valid_items`
+    and `reject_limit_exceeded`.
     """
     if attempt.is_done(PhaseName.validation):
         if attempt.batch.awaits_decision:
@@ -63,7 +64,7 @@ def validate(attempt: Attempt) -> None:
         work=plan.facts.to_row(),
         plan_version=version,
     )
-    require_valid_items(attempt, counts.accepted)
+    require_valid_items(attempt, plan.facts)
     if attempt.batch.awaits_decision:
         show_plan(attempt, plan.facts)
     else:
