@@ -11,6 +11,7 @@ from batch_pipeline.batches.model import Action, Batch, BlankCells, Starter
 from batch_pipeline.batches.options import NAME_MAX, BatchOptions
 from batch_pipeline.batches.states import FINAL
 from batch_pipeline.errors import StateError
+from batch_pipeline.loading.limits import REJECT_LIMIT_EXCEEDED
 from batch_pipeline.payloads.formats import is_flat
 from batch_pipeline.storage import keys
 from batch_pipeline.system import System
@@ -29,14 +30,23 @@ def create_from_rejected(
     """Creates a batch (`retry_of`) from the items that an ended batch rejected, as they were uploaded.
 
     Unreadable rows are left out, because they contain no item. The rejected items of an overwrite are not the complete
-    set of records, so the new batch is a merge in which empty cells clear fields. `claim_seconds`: seconds that the
-    caller has to launch the run before the sensor does. Raises NotFoundError, and StateError (`nothing_rejected`) if
-    there are no such items.
+    set of records, so the new batch is a merge in which empty cells clear fields. The new batch has no reject limit:
+    the original's limit applied to the whole upload.
+
+    `claim_seconds`: seconds that the caller has to launch the run before the sensor does. Raises NotFoundError, and
+    StateError: `nothing_rejected` if there are no such items, `nothing_written` if the original failed because it
+    rejected too many items, as the new batch would leave out its valid items.
     """
     original = system.ledger.get(batch_id)
     if original.status not in FINAL or not original.has_errors_file:
         raise StateError("nothing_rejected", f"Batch {batch_id} has no rejected items to retry.")
-    options = BatchOptions.model_validate(original.options)
+    if original.reason is not None and original.reason.code == REJECT_LIMIT_EXCEEDED:
+        raise StateError(
+            "nothing_written",
+            f"Batch {batch_id} wrote none of its items, because it rejected too many: correct the upload and send it "
+            "again, or retry the whole batch.",
+        )
+    options = BatchOptions.model_validate(original.options).model_copy(update={"reject_limit": "none"})
     action = original.action
     if action is Action.overwrite:
         action = Action.merge

@@ -10,6 +10,8 @@ from batch_pipeline.errors import RefusedError
 DEFAULT_COUNT = 500
 DEFAULT_PERCENT = 50.0
 
+REJECT_LIMIT_EXCEEDED = "reject_limit_exceeded"
+
 
 def has_limit(limit: str | None, action: Action) -> bool:
     """Whether a delete limit applies."""
@@ -40,14 +42,14 @@ def check_delete_limit(limit: str | None, *, to_delete: int, records: int) -> No
 
 
 def reject_limit_refusal(limit: str, *, rejected: int, items: int) -> RefusedError | None:
-    """The error `reject_limit_exceeded`, with the numbers, if too many of the items read are rejected; else None.
+    """The error `REJECT_LIMIT_EXCEEDED`, with the numbers, if too many of the items read are rejected; else None.
 
     `limit` is the option; a percentage is one of `items`.
     """
     if not _exceeds(limit, rejected, items):
         return None
     return RefusedError(
-        "reject_limit_exceeded",
+        REJECT_LIMIT_EXCEEDED,
         f"The batch would reject {rejected:,} of {items:,} items ({_percent(rejected, items):.1f}%), and reject_limit "
         f"is {_limit_text(limit)}. Nothing was written. Correct the items in the errors file and upload all items "
         "again. If these may be rejected, set another reject_limit.",

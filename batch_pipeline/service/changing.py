@@ -49,7 +49,7 @@ async def retry(service: Service, caller: Caller, batch_id: str) -> Batch:
 
 
 async def retry_failed_rows(service: Service, caller: Caller, batch_id: str) -> Batch:
-    """Makes a new batch of the items that the batch rejected. Raises NotFoundError, StateError (`nothing_rejected`)."""
+    """Makes a new batch of the items that the batch rejected. Raises as `create_from_rejected` does."""
     original = await find_batch(service, caller, batch_id)
     batch = await service.in_thread(
         create_from_rejected,

@@ -131,6 +131,13 @@ def test_a_refused_payload_answers_422_with_the_failed_batch(client: Client) -> 
     assert client.until(answer["data"]["id"], "failed")["reason"]["code"] == "unknown_columns"
 
 
+def test_too_many_rejected_items_answer_422_with_the_failed_batch(client: Client) -> None:
+    answer = client.create([ADA, {"name": "Alan", "email": "nowhere"}], reject_limit=0)
+    assert (answer["status"], answer["code"]) == (422, "reject_limit_exceeded")
+    assert (answer["data"]["status"], answer["data"]["has_errors_file"]) == ("failed", True)
+    assert [phase["status"] for phase in answer["data"]["phases"]] == ["completed", "completed", "pending", "pending"]
+
+
 def test_an_uploaded_file_is_processed_by_exactly_one_run(
     running: LocalSystem, module_system: System, client: Client
 ) -> None:

@@ -48,6 +48,19 @@ def test_a_payload_that_is_refused_answers_the_failed_batch(client: Client, data
     assert every_batch(client) == [answer["data"]["id"]]
 
 
+@pytest.mark.parametrize("limit", [0, "49.9%"])
+def test_a_payload_with_too_many_rejected_items_answers_the_failed_batch(client: Client, limit: int | str) -> None:
+    code = "reject_limit_exceeded"
+    answer = client.create([ADA, WRONG], mode="sync", reject_limit=limit)
+    batch = answer["data"]
+    assert (answer["status"], answer["code"], answer["errors"]) == (422, code, [batch["reason"]["message"]])
+    assert (batch["status"], batch["reason"]["code"], batch["has_errors_file"]) == ("failed", code, True)
+    described = client.get(f"/v1/batches/{batch['id']}", include_errors_csv="true")["data"]
+    assert described["_errors_csv_url"] is not None
+    again = client.post(f"/v1/batches/{batch['id']}/retry", {"failed_rows": True})
+    assert (again["status"], again["code"]) == (409, "nothing_written")
+
+
 def test_items_are_taken_as_they_are_written(module_system: System, client: Client) -> None:
     """One with duplicate keys, a lone surrogate, or that is no object, is rejected alone."""
     written = (

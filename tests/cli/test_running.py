@@ -91,6 +91,7 @@ def test_each_option_has_a_flag_of_its_name(cli: CommandLine, ledger: Ledger, st
     flags = ["--map", "name=Full name", "--map", "email=E-Mail", "--property", "notes=from = the shop"]
     flags += ["--default-region", "DE", "--save-result", "--no-save-upload", "--duplicate-handling", "use_first"]
     flags += ["--blank-cells", "clear", "--name", "Customers", "--timeout-seconds", "600", "--delete-limit", "10%"]
+    flags += ["--reject-limit", "50%"]
 
     ended = cli("run", upload, *MERGE, "--organization", organization, "--json", *flags)
 
@@ -108,6 +109,7 @@ def test_each_option_has_a_flag_of_its_name(cli: CommandLine, ledger: Ledger, st
             "blank_cells": "clear",
             "timeout_seconds": 600,
             "delete_limit": "10%",
+            "reject_limit": "50%",
         }
     )
     assert (batch.stats.created, batch.stats.rejected, batch.updated_by) == (1, 1, "cli")

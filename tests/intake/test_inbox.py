@@ -37,13 +37,13 @@ def test_a_file_is_taken_in_once_and_leaves_the_inbox(system: System, name: str)
 
 
 def test_the_sidecar_goes_with_its_file_and_others_stay(system: System) -> None:
-    system.store.write(f"{FOLDER}/a.csv.options.json", b'{"duplicate_handling": "use_last"}')
+    system.store.write(f"{FOLDER}/a.csv.options.json", b'{"duplicate_handling": "use_last", "reject_limit": 0}')
     system.store.write(f"{FOLDER}/a.csv", b"name\nAnn\n")
     system.store.write(f"{FOLDER}/b.csv.part", b"name\n")
 
     (batch,) = take_in(system, limit=10)
 
-    assert batch.options["duplicate_handling"] == "use_last"
+    assert (batch.options["duplicate_handling"], batch.options["reject_limit"]) == ("use_last", "0")
     assert [found.key for found in system.store.list(keys.INBOX)] == [f"{FOLDER}/b.csv.part"]
 
 

@@ -170,6 +170,30 @@ def test_options_and_name_are_copied_from_the_batch(run: Runner) -> None:
     assert (made.awaits_run, made.has_upload_file) == (Starter.launcher, False)
 
 
+def test_the_rejected_items_of_a_batch_have_no_reject_limit(run: Runner) -> None:
+    """The limit was one of the whole upload; a percentage of the rejected items is another number."""
+    rows = [{"name": name, "email": ""} for name in ("Ada", "Bob", "Cy")]
+    first = run.csv(*rows, {"name": "", "email": "d@example.com"}, {"name": "Eve", "email": "bad"}, reject_limit="40%")
+    assert (first.status, first.stats.rejected) == ("completed", 2)
+    insert_contacts(
+        run.system, run.organization_id, {"id": "ctct_" + "5" * 22, "name": "Dan", "email": "d@example.com"}
+    )
+    again = _retry(run, first)
+    assert (again.status, again.stats.unchanged, again.stats.rejected) == ("completed", 1, 1)
+    assert again.options["reject_limit"] == "none"
+
+
+@pytest.mark.parametrize("limit", ["0", "40%"])
+def test_a_batch_that_rejected_too_many_items_is_only_retried_as_a_whole(run: Runner, limit: str) -> None:
+    """Its valid items are not written: a batch of the rejected ones would leave them out."""
+    first = run.csv({"name": "Ada", "email": ""}, {"name": "Eve", "email": "bad"}, reject_limit=limit)
+    assert (first.reason and first.reason.code, first.has_errors_file) == ("reject_limit_exceeded", True)
+    with pytest.raises(StateError) as raised:
+        create_from_rejected(run.system, first.id, starter=Starter.caller)
+    assert raised.value.code == "nothing_written"
+    assert run.system.ledger.find(organization_id=run.organization_id) == [first]
+
+
 def test_without_rejected_items_there_is_nothing_to_retry(run: Runner) -> None:
     clean = run.csv({"name": "Ada"})
     unreadable = run.bytes(b"name,notes\nAda,x\nBob\n")

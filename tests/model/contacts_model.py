@@ -93,7 +93,7 @@ class ContactsModel:
         refusal = self._refusal(upload, accepted, rejected, result)
         if refusal is not None:
             failed = Outcome("failed", refusal, cleanup="pending")
-            if refusal == "no_valid_items":
+            if refusal in ("no_valid_items", "reject_limit_exceeded"):
                 failed.errors, failed.has_errors_file = result.errors, True
             return failed
         for item in accepted:
@@ -120,6 +120,8 @@ class ContactsModel:
             return "no_valid_items"
         if not upload.items and upload.action == "overwrite" and not upload.allow_empty:
             return "no_items"
+        if self._rejects_too_many(upload, result):
+            return "reject_limit_exceeded"
         to_delete = 0
         if upload.action == "delete":
             to_delete = len(accepted)
@@ -130,6 +132,14 @@ class ContactsModel:
                 result.overwritten = self._not_found(accepted, rejected)
             to_delete = len(result.overwritten)
         return "delete_limit_exceeded" if self._is_over(upload, to_delete) else None
+
+    def _rejects_too_many(self, upload: Upload, result: Outcome) -> bool:
+        if upload.reject_limit == "none" or not upload.items:
+            return False
+        rejected = len(result.errors)
+        if upload.reject_limit.endswith("%"):
+            return 100 * rejected / len(upload.items) > float(upload.reject_limit.removesuffix("%"))
+        return rejected > int(upload.reject_limit)
 
     def _is_over(self, upload: Upload, to_delete: int) -> bool:
         limit = upload.delete_limit

@@ -63,6 +63,7 @@ class Upload:
     blank_cells: Literal["keep", "clear"] | None = None
     properties: Mapping[str, str] = field(default_factory=dict)
     delete_limit: str | None = None
+    reject_limit: str = "none"
     allow_empty: bool = False
 
     @property

@@ -123,6 +123,7 @@ def run_upload(
         blank_cells=upload.blank_cells,
         properties=dict(upload.properties),
         delete_limit=upload.delete_limit,
+        reject_limit=upload.reject_limit,
         allow_empty=upload.allow_empty,
         save_result=True,
         plan_only=plan_only,

@@ -121,6 +121,7 @@ def uploads(draw: st.DrawFn, action: Action, upload_format: Format) -> Upload:
             )
         ),
         delete_limit=draw(st.sampled_from((None, None, "none", "0", "1", "2", "34%", "50%", "100%"))),
+        reject_limit=draw(st.sampled_from((*["none"] * 5, "0", "1", "2", "20%", "50%", "100%"))),
         allow_empty=draw(st.booleans()) if action == "overwrite" else False,
     )
 

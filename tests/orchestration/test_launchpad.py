@@ -51,6 +51,7 @@ def test_the_launchpad_runs_any_other_file_of_the_bucket_and_leaves_it_there(
         ({"file": f"{INBOX}/people.csv", "default_region": "XX"}, "invalid_options"),
         ({"file": f"{INBOX}/people.csv", "timeout_seconds": 0}, "invalid_options"),
         ({"file": f"{INBOX}/people.csv", "delete_limit": "many"}, "invalid_options"),
+        ({"file": f"{INBOX}/people.csv", "reject_limit": "many"}, "invalid_options"),
     ],
 )
 def test_an_invalid_launchpad_config_creates_no_batch(
@@ -61,6 +62,16 @@ def test_an_invalid_launchpad_config_creates_no_batch(
     assert failure_code(launchpad(instance, **config)) == code
     assert all_batches(system) == []
     assert system.store.exists(f"{INBOX}/people.csv")
+
+
+def test_the_launchpad_takes_a_reject_limit(system: System, instance: DagsterInstance) -> None:
+    system.store.write("elsewhere/people.csv", b"name,email\nAda,\nEve,bad\n")
+    assert not launchpad(instance, file="elsewhere/people.csv", reject_limit="0").success
+    assert launchpad(instance, file="elsewhere/people.csv", reject_limit="50%").success
+    refused, done = all_batches(system)
+    assert refused.reason is not None
+    assert (refused.reason.code, refused.stats.created) == ("reject_limit_exceeded", 0)
+    assert (done.status, done.stats.created, done.stats.rejected) == ("completed", 1, 1)
 
 
 def test_a_run_tagged_with_a_batch_that_awaits_no_run_is_refused(system: System, instance: DagsterInstance) -> None:
