@@ -103,10 +103,8 @@ def unreadable(attempt: Attempt) -> int:
 def require_valid_items(attempt: Attempt, facts: BatchFacts) -> None:
     """Refuses a batch whose plan rejects too many items: writes the errors files and raises RefusedError.
 
-    `facts` are those of the plan.
-
-    `no_valid_items`: items were read but none is valid. `reject_limit_exceeded`: the last plan made before a chunk was
-    written rejects more items than `reject_limit` allows.
+    `facts` are those of the plan. `no_valid_items`: items were read but none is valid. `reject_limit_exceeded`: the
+    last plan made before a chunk was written rejects more items than `reject_limit` allows.
     """
     refusal = _refusal_for_items(attempt, facts)
     if refusal is None:

@@ -10,6 +10,7 @@ from driving import run_attempt
 from killing import KillPoint, kill, retry
 
 from batch_pipeline.batches.model import Action, Batch, Starter
+from batch_pipeline.orchestration.execute import execute_batch
 from batch_pipeline.storage import keys
 from batch_pipeline.system import System
 
@@ -146,6 +147,34 @@ def test_a_plan_that_processing_makes_again_is_held_to_the_limit(module_system: 
     assert _code(batch) == ("failed", "reject_limit_exceeded")
     assert _rejected_rows(module_system, batch) == [1]
     assert _names(module_system, organization_id) == ["Ada", "Eve"]
+
+
+def test_a_plan_over_the_limit_is_not_offered_for_a_decision(module_system: System, organization_id: str) -> None:
+    batch = arrived(module_system, organization_id, ROWS, reject_limit="3", plan_only=True)
+    batch = run_attempt(module_system, batch)
+    assert _code(batch) == ("failed", "reject_limit_exceeded")
+    assert (_rejected_rows(module_system, batch), batch.plan) == (REJECTED, None)
+
+
+def test_a_plan_that_applying_makes_again_is_held_to_the_limit(
+    module_system: System, module_instance: DagsterInstance, organization_id: str
+) -> None:
+    """First the changed plan is shown, as a decision is due on it; to apply that one is refused."""
+    items = as_csv([{"name": "Ann", "email": "a@example.com"}, {"name": "Bob", "email": "b@example.com"}])
+    batch = arrived(module_system, organization_id, items, reject_limit="0", plan_only=True)
+    batch = execute_batch(module_system, module_instance, batch)
+    assert batch.status == "planned"
+    doubles = [{"name": name, "external_id": name, "email": "a@example.com"} for name in ("Ada", "Eve")]
+    run_attempt(module_system, arrived(module_system, organization_id, as_csv(doubles)))
+
+    for code in (("planned", None), ("failed", "reject_limit_exceeded")):
+        requested = module_system.ledger.request_apply(batch.id, Starter.caller)
+        batch = execute_batch(module_system, module_instance, requested)
+        assert _code(batch) == code
+        assert batch.plan is not None
+        assert batch.plan["counts"]["reject"] == 1
+        assert _names(module_system, organization_id) == ["Ada", "Eve"]
+    assert _rejected_rows(module_system, batch) == [1]
 
 
 def test_once_a_chunk_is_written_the_rest_is_written_whatever_is_rejected(
