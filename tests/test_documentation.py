@@ -30,7 +30,7 @@ def test_the_settings_table_names_every_setting_and_its_default() -> None:
     assert list(described) == list(defaults)
     for name, default in defaults.items():
         if default is not None:
-            assert described[name] == str(default)
+            assert described[name] == ("on" if default is True else str(default))
 
 
 def test_the_options_table_names_every_option() -> None:

@@ -2,10 +2,12 @@
 
 import json
 import os
+import re
 import secrets
 import subprocess
 import sys
 from collections.abc import Iterator
+from importlib import import_module
 from typing import Any
 from urllib.parse import urlsplit
 
@@ -31,7 +33,7 @@ EVERY_RECORD = {
 }
 
 
-FIELDS = [field for resource in all_resources() for field in resource.fields]
+LINKS = {field.link for resource in all_resources() for field in resource.fields if isinstance(field, References)}
 
 
 @pytest.fixture
@@ -76,10 +78,13 @@ def test_a_column_has_a_default_where_the_package_relies_on_one(inspector: sa.In
 
 
 def test_every_table_of_the_schema_is_known(inspector: sa.Inspector) -> None:
-    records = {resource.table for resource in all_resources()}
-    records |= {field.link.table for field in FIELDS if isinstance(field, References)}
+    records = {resource.table for resource in all_resources()} | {link.table for link in LINKS}
+    logs = {resource.changes_table for resource in all_resources()} | {link.changes_table for link in LINKS}
+    known = set(metadata.tables) | records | logs | {"batch_pipeline_schema"}
 
-    assert set(inspector.get_table_names()) == set(metadata.tables) | records | {"batch_pipeline_schema"}
+    found = set(inspector.get_table_names())
+    assert {name for name in found if re.sub(r"_changes_(default|\d{8})$", "_changes", name) not in known} == set()
+    assert known <= found
     assert inspector.get_sequence_names() != []
     assert inspector.get_table_names("staging") == []
 
@@ -153,6 +158,56 @@ def test_an_external_id_is_unique_per_organization(module_database_url: str, res
         with pytest.raises(psycopg.errors.UniqueViolation):
             connection.execute(insert, ("one", "d", "e"))
         connection.rollback()
+
+
+# ---- the change log ---------------------------------------------------------------------------------------------
+
+OF_EVERY_CHANGE = {
+    "number": "bigint",
+    "at": "timestamp with time zone",
+    "organization_id": "text",
+    "record_id": "text",
+    "batch_id": "text",
+    "row": "bigint",
+    "op": '"char"',
+    "changed": "bigint",
+    "before_batch": "text",
+    "undoes": "bigint",
+}
+
+
+@pytest.mark.parametrize("resource", all_resources(), ids=lambda resource: resource.name)
+def test_a_change_log_has_the_columns_of_its_records(module_database_url: str, resource: Resource) -> None:
+    with connect(module_database_url) as connection:
+        log, records = (
+            {
+                name: (kind, collation)
+                for name, kind, collation in connection.execute(
+                    "SELECT attname, format_type(atttypid, atttypmod), attcollation FROM pg_attribute"
+                    " WHERE attrelid = %s::regclass AND attnum > 0",
+                    (f"public.{table}",),
+                )
+            }
+            for table in (resource.changes_table, resource.table)
+        )
+    for name in ("organization_id", "id", "batch_id"):
+        del records[name]
+
+    assert {name: kind for name, (kind, _) in log.items() if name in OF_EVERY_CHANGE} == OF_EVERY_CHANGE
+    assert {name: kind for name, kind in log.items() if name not in OF_EVERY_CHANGE} == records
+
+
+def test_the_trigger_and_the_resources_number_their_fields_alike() -> None:
+    migration = import_module("batch_pipeline.migrations.versions.0017_changes")
+
+    numbered = {
+        name: (table, {field: bit for bit, field in enumerate(fields)})
+        for name, (table, fields) in migration.FIELDS.items()
+    }
+    assert numbered == {resource.name: (resource.table, resource.change_bits) for resource in all_resources()}
+    columns = {field.name: field for resource in all_resources() for field in resource.fields}
+    assert {name for name, field in columns.items() if field.merges_by_key} == migration.OBJECTS
+    assert {name for name, field in columns.items() if not field.is_column} == migration.REFERENCES
 
 
 # ---- organizations ----------------------------------------------------------------------------------------------

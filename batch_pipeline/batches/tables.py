@@ -1,7 +1,7 @@
 """The ledger's tables for SQLAlchemy Core. `migrations/` creates them; a test compares the two."""
 
 import sqlalchemy as sa
-from sqlalchemy.dialects.postgresql import JSONB
+from sqlalchemy.dialects.postgresql import INT8MULTIRANGE, JSONB
 
 metadata = sa.MetaData()
 
@@ -99,6 +99,8 @@ chunks = sa.Table(
     sa.Column("unchanged", sa.BigInteger, nullable=False, server_default="0"),
     sa.Column("deleted", sa.BigInteger, nullable=False, server_default="0"),
     sa.Column("failed", sa.BigInteger, nullable=False, server_default="0"),
+    sa.Column("created_rows", INT8MULTIRANGE),
+    sa.Column("is_logged", sa.Boolean, nullable=False, server_default=sa.false()),
 )
 
 turns = sa.Table(

@@ -5,7 +5,7 @@ range, it is halved, under savepoints, until single rows are found: one bad item
 """
 
 from abc import ABC, abstractmethod
-from dataclasses import astuple, dataclass
+from dataclasses import asdict, dataclass
 from typing import Any, ClassVar
 
 import psycopg
@@ -119,15 +119,35 @@ def done_outcome(connection: Connection, batch_id: str, phase: PhaseName) -> Chu
     return ChunkOutcome(*row) if row is not None else ChunkOutcome()
 
 
+# A created record is not logged: the rows of created ones are stored with the chunk.
+_MARK_DONE = """\
+UPDATE batch_chunks SET
+    done_at = clock_timestamp(), created = %(created)s, updated = %(updated)s, unchanged = %(unchanged)s,
+    deleted = %(deleted)s, failed = %(failed)s, is_logged = %(is_logged)s,
+    created_rows = CASE %(created)s
+        WHEN 0 THEN NULL
+        WHEN last_row - first_row + 1 THEN int8multirange(int8range(first_row, last_row, '[]'))
+        ELSE (
+            SELECT range_agg(int8range(row, row, '[]')) FROM {plan}
+            WHERE row BETWEEN first_row AND last_row AND verdict = 'a' AND record_id IS NULL
+        ) END
+WHERE batch_id = %(batch)s AND phase = %(phase)s AND number = %(number)s AND done_at IS NULL"""
+
+
 class ChunkWriter(ABC):
-    """Writes chunks of one phase of one batch over one connection, which must be in autocommit mode."""
+    """Writes chunks of one phase of one batch over one connection, which must be in autocommit mode.
+
+    `logs`: writes the change log; see `change_log`.
+    """
 
     phase: ClassVar[PhaseName]
 
-    def __init__(self, connection: Connection, staging: Staging, turn: Turn) -> None:
+    def __init__(self, connection: Connection, staging: Staging, turn: Turn, *, logs: bool) -> None:
         self._connection = connection
         self._staging = staging
         self._turn = turn
+        self._logs = logs
+        self._mark_done = sql.SQL(_MARK_DONE).format(plan=staging.plan)
         self._parameters: dict[str, Any] = {"organization": turn.organization_id, "batch": turn.batch_id}
 
     @retry(
@@ -142,10 +162,14 @@ class ChunkWriter(ABC):
             check_fence(self._connection, self._turn)
             outcome = self._write_rows(chunk.first_row, chunk.last_row)
             marked = self._connection.execute(
-                "UPDATE batch_chunks SET done_at = clock_timestamp(),"
-                " created = %s, updated = %s, unchanged = %s, deleted = %s, failed = %s"
-                " WHERE batch_id = %s AND phase = %s AND number = %s AND done_at IS NULL",
-                (*astuple(outcome), self._turn.batch_id, self.phase.value, chunk.number),
+                self._mark_done,
+                {
+                    **self._parameters,
+                    **asdict(outcome),
+                    "phase": self.phase.value,
+                    "number": chunk.number,
+                    "is_logged": self._logs,
+                },
             )
             if marked.rowcount != 1:
                 raise RuntimeError(f"chunk {chunk.number} of {self._turn.batch_id} was done already")

@@ -4,9 +4,10 @@ from dataclasses import dataclass
 
 from psycopg import sql
 
+from batch_pipeline.loading.change_log import log_links
 from batch_pipeline.loading.reference_fields import references_of, replaces
 from batch_pipeline.loading.staging import Staging
-from batch_pipeline.loading.statements import FALSE, TRUE
+from batch_pipeline.loading.statements import FALSE, NOTHING, TRUE, indented
 from batch_pipeline.records.links import Link
 from batch_pipeline.records.references import MarkedMembers, References
 from batch_pipeline.records.resource import Resource
@@ -84,7 +85,7 @@ WHERE change = '+' AND NOT is_elsewhere
 
 _REMOVE = """\
 DELETE FROM {links} g USING (
-    SELECT l.{own}, l.{other} FROM {links} l
+    SELECT l.{own}, l.{other}, c.row FROM {links} l
     JOIN {changes} c ON c.change = '-' AND c.own = l.{own} AND c.other = l.{other}
     WHERE l.organization_id = %(organization)s
     ORDER BY {in_order}
@@ -98,21 +99,26 @@ FROM {changes} c
 WHERE c.change = '*' AND g.organization_id = %(organization)s AND g.{own} = c.own AND g.{other} = c.other"""
 
 _ADD = """\
-INSERT INTO {links} (organization_id, {own}, {other}, {mark})
+INSERT INTO {links} AS g (organization_id, {own}, {other}, {mark})
 SELECT %(organization)s, l.* FROM (
     SELECT own AS {own}, other AS {other}, mark FROM {changes} WHERE change = '+'
 ) AS l
 ORDER BY {in_order}
 ON CONFLICT (organization_id, {own}, {other}) DO UPDATE SET {mark} = true WHERE excluded.{mark}"""
 
+# An INSERT can't return columns of its query.
+_DONE = sql.SQL("done")
+_DONE_WITH_ROW = "done JOIN {changes} USING (own, other)"
+
 _HAS_LINKS = "SELECT EXISTS (SELECT FROM {links} WHERE organization_id = %(organization)s)"
 
 _REMOVE_OF_DELETED = """\
 DELETE FROM {links} g USING (
-    SELECT l.{first}, l.{last} FROM {links} l
-    WHERE l.organization_id = %(organization)s AND l.{own} IN (
+    SELECT l.{first}, l.{last}, d.row FROM {links} l
+    JOIN (
         {deleted}
-    )
+    ) AS d ON d.id = l.{own}
+    WHERE l.organization_id = %(organization)s
     ORDER BY {in_order}
     FOR UPDATE OF l
 ) AS found
@@ -190,8 +196,8 @@ class LinkStatements:
     write: tuple[sql.Composed, ...]
 
 
-def link_statements(resource: Resource, staging: Staging, fields: tuple[str, ...]) -> LinkStatements:
-    """The statements for a resource's links. `fields` must include references."""
+def link_statements(resource: Resource, staging: Staging, fields: tuple[str, ...], *, logs: bool) -> LinkStatements:
+    """The statements for a resource's links. `fields` must include references; `logs`: they log what they change."""
     reference = references_of(resource, fields)[0]
     changes = changed_links(
         resource,
@@ -207,25 +213,33 @@ def link_statements(resource: Resource, staging: Staging, fields: tuple[str, ...
         "changed_links": changes,
         "others": sql.Identifier("public", reference.target.table),
     }
-    find, lock_others, leave_out, *write = (
+    find, lock_others, leave_out, remove, mark, add = (
         sql.SQL(template).format(**holes) for template in (_FIND, _LOCK_OTHERS, _LEAVE_OUT, _REMOVE, _MARK, _ADD)
     )
-    return LinkStatements(find, lock_others, leave_out, tuple(write))
+    if logs:
+        link = reference.link
+        remove = log_links(link, remove, row=sql.SQL("gone.row, "), done=_DONE)
+        mark = log_links(link, mark, row=sql.SQL("c.row, "), done=_DONE)
+        add = log_links(link, add, row=NOTHING, done=sql.SQL(_DONE_WITH_ROW).format(**holes))
+    return LinkStatements(find, lock_others, leave_out, (remove, mark, add))
 
 
-def link_removals(resource: Resource, deleted: sql.Composable) -> list[tuple[sql.Composed, sql.Composed]]:
+def link_removals(
+    resource: Resource, deleted: sql.Composable, *, logs: bool
+) -> list[tuple[sql.Composed, sql.Composed]]:
     """For each link table of the resource: the query whether the organization has links, and the removal.
 
-    `deleted` is a query for the ids of the deleted records.
+    `deleted` is a query for the ids of the deleted records and their rows of the upload. `logs`: the removal logs what
+    it removes.
     """
     links = dict.fromkeys(field.link for field in resource.fields if isinstance(field, References))
-    return [
-        (
-            sql.SQL(_HAS_LINKS).format(**_link_names(link)),
-            sql.SQL(_REMOVE_OF_DELETED).format(**_link_names(link), deleted=deleted),
-        )
-        for link in links
-    ]
+    statements = []
+    for link in links:
+        removal = sql.SQL(_REMOVE_OF_DELETED).format(**_link_names(link), deleted=indented(deleted, 8))
+        if logs:
+            removal = log_links(link, removal, row=sql.SQL("found.row, "), done=_DONE)
+        statements.append((sql.SQL(_HAS_LINKS).format(**_link_names(link)), removal))
+    return statements
 
 
 def _link_names(link: Link) -> dict[str, sql.Composable]:

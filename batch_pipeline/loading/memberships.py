@@ -22,14 +22,17 @@ from batch_pipeline.records.resource import Resource
 class LinkWriter:
     """Writes the links of a range of rows over the connection of a chunk writer.
 
-    Until commit, `changed` returns the ids of the records whose links changed (column own).
+    Until commit, `changed` returns the ids of the records whose links changed (column own). `logs`: writes the change
+    log.
     """
 
     changed = sql.SQL("SELECT DISTINCT own FROM {}").format(LINK_CHANGES)
 
-    def __init__(self, connection: Connection, resource: Resource, staging: Staging, fields: tuple[str, ...]) -> None:
+    def __init__(
+        self, connection: Connection, resource: Resource, staging: Staging, fields: tuple[str, ...], *, logs: bool
+    ) -> None:
         self._connection = connection
-        self._statements = link_statements(resource, staging, fields)
+        self._statements = link_statements(resource, staging, fields, logs=logs)
         self._forget = sql.SQL("DELETE FROM {}").format(LINK_CHANGES)
         connection.execute(CREATE_LINK_CHANGES)
 
@@ -51,12 +54,12 @@ class LinkWriter:
 class LinkRemover:
     """Removes the links of the records that a chunk deleted.
 
-    `deleted` is a query for their ids, with the parameters of the chunk.
+    `deleted` is a query for their ids and rows, with the parameters of the chunk. `logs`: writes the change log.
     """
 
-    def __init__(self, connection: Connection, resource: Resource, deleted: sql.Composable) -> None:
+    def __init__(self, connection: Connection, resource: Resource, deleted: sql.Composable, *, logs: bool) -> None:
         self._connection = connection
-        self._removals = link_removals(resource, deleted)
+        self._removals = link_removals(resource, deleted, logs=logs)
 
     def remove(self, parameters: dict[str, Any]) -> None:
         """Removes them. An earlier statement of the transaction must have deleted the records."""

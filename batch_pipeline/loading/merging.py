@@ -6,11 +6,12 @@ from psycopg import sql
 
 from batch_pipeline.batches.locks import Turn
 from batch_pipeline.database import Connection
+from batch_pipeline.loading.change_log import log_updated
 from batch_pipeline.loading.chunks import ChunkOutcome, ItemWriter
 from batch_pipeline.loading.memberships import LinkWriter
 from batch_pipeline.loading.reference_fields import references_of
 from batch_pipeline.loading.staging import Staging
-from batch_pipeline.loading.statements import AND, COMMA, NOTHING, OR, indented, records_table
+from batch_pipeline.loading.statements import AND, COMMA, NOTHING, OR, further_ctes, indented, records_table
 from batch_pipeline.records.fields import Field
 from batch_pipeline.records.resource import Resource
 
@@ -55,13 +56,18 @@ _DIFFERS = """\
         {merged}
     )"""
 
-_UPDATE_AND_NOTE = """\
+_COUNT_UPDATED = """\
 WITH done AS (
     {update}
-    RETURNING s.row
-)
-INSERT INTO {changes} (row)
-SELECT row FROM done"""
+    RETURNING {returned}
+){also}
+SELECT count(*) FROM done"""
+
+_NOTE = """\
+noted AS (
+    INSERT INTO {changes} (row)
+    SELECT row FROM done
+)"""
 
 _COUNT = """\
 SELECT count(*) FILTER (WHERE verdict = 'a' AND record_id IS NULL),
@@ -88,12 +94,13 @@ class MergeWriter(ItemWriter):
         fields: tuple[str, ...],
         clears: bool,
         keep_changes: bool,
+        logs: bool,
     ) -> None:
-        super().__init__(connection, staging, turn)
+        super().__init__(connection, staging, turn, logs=logs)
         has_links = bool(references_of(resource, fields))
-        self._links = LinkWriter(connection, resource, staging, fields) if has_links else None
+        self._links = LinkWriter(connection, resource, staging, fields, logs=logs) if has_links else None
         self._insert = insert_statement(resource, staging, fields)
-        self._update = update_statement(resource, staging, fields, clears=clears, keep_changes=keep_changes)
+        self._update = update_statement(resource, staging, fields, clears=clears, keep_changes=keep_changes, logs=logs)
         self._count = sql.SQL(_COUNT).format(plan=staging.plan)
 
     def apply(self, first: int, last: int) -> ChunkOutcome:
@@ -107,7 +114,7 @@ class MergeWriter(ItemWriter):
             self._links.write(parameters)
         updated = 0
         if existing and self._update is not None:
-            updated = self._connection.execute(self._update, parameters).rowcount
+            (updated,) = self._connection.execute(self._update, parameters).fetchone() or (0,)
         return ChunkOutcome(created=created, updated=updated, unchanged=existing - updated + unchanged)
 
 
@@ -126,9 +133,9 @@ def insert_statement(resource: Resource, staging: Staging, fields: tuple[str, ..
 
 
 def update_statement(
-    resource: Resource, staging: Staging, fields: tuple[str, ...], *, clears: bool, keep_changes: bool
+    resource: Resource, staging: Staging, fields: tuple[str, ...], *, clears: bool, keep_changes: bool, logs: bool
 ) -> sql.Composed | None:
-    """The statement that merges the accepted items of rows `first` to `last` into their records.
+    """The statement that merges the accepted items of rows `first` to `last` into their records; returns their number.
 
     None if the items have nothing but ids, so that there is nothing to merge.
     """
@@ -153,9 +160,14 @@ def update_statement(
         changed_links=changed_links,
         if_it_differs=if_it_differs,
     )
-    if not keep_changes:
-        return update
-    return sql.SQL(_UPDATE_AND_NOTE).format(update=indented(update), changes=staging.changes)
+    returned: sql.Composable = sql.SQL("s.row")
+    also = []
+    if logs and merged:
+        returned, logged = log_updated(resource, merged)
+        also.append(logged)
+    if keep_changes:
+        also.append(sql.SQL(_NOTE).format(changes=staging.changes))
+    return sql.SQL(_COUNT_UPDATED).format(update=indented(update), returned=indented(returned), also=further_ctes(also))
 
 
 def merged_value(field: Field, bit: int, *, clears: bool) -> sql.Composed:

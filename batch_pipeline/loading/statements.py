@@ -91,6 +91,11 @@ def indented(part: sql.Composable, spaces: int = 4) -> sql.Composable:
     return part  # a literal's line breaks are part of its value
 
 
+def further_ctes(ctes: list[sql.Composed]) -> sql.Composed:
+    """The CTEs as they follow another one."""
+    return sql.Composed([sql.SQL(", ") + cte for cte in ctes])
+
+
 def records_table(resource: Resource) -> sql.Identifier:
     """The table of the resource's records."""
     return sql.Identifier("public", resource.table)

@@ -13,6 +13,7 @@ from batch_pipeline.batches.model import Action, PhaseName, Stats
 from batch_pipeline.batches.states import BatchStatus
 from batch_pipeline.database import borrowed
 from batch_pipeline.errors import UnavailableError
+from batch_pipeline.loading.change_log import can_log
 from batch_pipeline.loading.chunks import chunk_ranges, count_chunks, done_outcome, store_chunks
 from batch_pipeline.loading.deleting import CleanupWriter
 from batch_pipeline.loading.staging import Staging
@@ -65,7 +66,14 @@ def _delete_others(attempt: Attempt, turn: Turn) -> None:
     write_chunks(
         attempt,
         PhaseName.cleanup,
-        lambda connection: CleanupWriter(connection, attempt.resource, Staging(attempt.batch.id), turn, newer=newer),
+        lambda connection: CleanupWriter(
+            connection,
+            attempt.resource,
+            Staging(attempt.batch.id),
+            turn,
+            newer=newer,
+            logs=attempt.system.settings.changes and can_log(connection),
+        ),
         total=to_delete,
     )
 

@@ -9,6 +9,7 @@ from batch_pipeline.batches.locks import Turn, claim_version, referred_version
 from batch_pipeline.batches.model import Action, IfChanged, PhaseName
 from batch_pipeline.database import Connection
 from batch_pipeline.errors import PlanChangedError
+from batch_pipeline.loading.change_log import can_log
 from batch_pipeline.loading.chunks import ChunkWriter, done_outcome
 from batch_pipeline.loading.deleting import DeleteWriter
 from batch_pipeline.loading.merging import MergeWriter
@@ -53,9 +54,11 @@ def process(attempt: Attempt) -> None:
 
 
 def _writer(attempt: Attempt, connection: Connection, turn: Turn) -> ChunkWriter:
-    staging = Staging(attempt.batch.id)
+    staging, logs = Staging(attempt.batch.id), attempt.system.settings.changes and can_log(connection)
     if attempt.action is Action.delete:
-        return DeleteWriter(connection, attempt.resource, staging, turn, keep_changes=attempt.options.save_result)
+        return DeleteWriter(
+            connection, attempt.resource, staging, turn, keep_changes=attempt.options.save_result, logs=logs
+        )
     return MergeWriter(
         connection,
         attempt.resource,
@@ -64,6 +67,7 @@ def _writer(attempt: Attempt, connection: Connection, turn: Turn) -> ChunkWriter
         fields=attempt.batch.facts.fields,
         clears=attempt.batch.facts.clears,
         keep_changes=attempt.options.save_result,
+        logs=logs,
     )
 
 

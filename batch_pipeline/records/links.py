@@ -72,6 +72,11 @@ class Link:
     other: str
     mark: str
 
+    @property
+    def changes_table(self) -> str:
+        """The table of the links' changes, in schema public."""
+        return f"{self.table.removesuffix('s')}_changes"
+
 
 @dataclass(frozen=True)
 class Elsewhere:

@@ -96,6 +96,17 @@ class Resource:
             KeyedText("metadata"),
         )
 
+    @property
+    def changes_table(self) -> str:
+        """The table of its records' changes, in schema public."""
+        return f"{self.name}_changes"
+
+    @property
+    def change_bits(self) -> Mapping[str, int]:
+        """The bit of each field in the change log's masks. It is stored, so a new field comes last in `own_fields`."""
+        names = ("id", "external_id", "metadata", *(own.name for own in self.own_fields))
+        return {name: bit for bit, name in enumerate(names)}
+
     def field(self, name: str) -> Field:
         """The named field. Raises KeyError."""
         return next(field for field in self.fields if field.name == name)

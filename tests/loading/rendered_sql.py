@@ -48,17 +48,17 @@ def merge_parts(resource: Resource) -> Iterator[Part]:
     yield "Plan: the record of each item, by the item's deciding key, and whether the item changes it", plan
     yield "Chunk: create records", insert_statement(resource, STAGING, fields)
     if references_of(resource, fields):
-        links = link_statements(resource, STAGING, fields)
+        links = link_statements(resource, STAGING, fields, logs=True)
         yield "Once per connection: a table for the links that change", sql.SQL(CREATE_LINK_CHANGES).format()
         yield "Chunk: find the links that change", links.find
         yield "Chunk: lock the records of new links", links.lock_others
         yield "Chunk, if one of them is gone: leave its links out", links.leave_out
         for purpose, statement in zip(("remove", "mark", "add"), links.write, strict=True):
-            yield f"Chunk: {purpose} links", statement
-    plain = update_statement(resource, STAGING, fields, clears=False, keep_changes=False)
+            yield f"Chunk: {purpose} links and log it", statement
+    plain = update_statement(resource, STAGING, fields, clears=False, keep_changes=False, logs=False)
     yield "Chunk: update records that change", plain
-    full = update_statement(resource, STAGING, fields, clears=True, keep_changes=True)
-    yield "The same if some item clears a field and the batch has a result file", full
+    full = update_statement(resource, STAGING, fields, clears=True, keep_changes=True, logs=True)
+    yield "The same with the change log, if some item clears a field and the batch has a result file", full
 
 
 def overwrite_parts(resource: Resource) -> Iterator[Part]:
@@ -66,20 +66,21 @@ def overwrite_parts(resource: Resource) -> Iterator[Part]:
     matching = Matching(resource, STAGING, fields, clears=False)
     to_delete = to_delete_query(Composer(resource, STAGING), matching, has_rejected=True, is_allowed=True)
     yield f"An overwrite writes items as {resource.name}_merge.sql does.\n-- Plan: list the other records", to_delete
-    yield "Cleanup chunk: delete listed records", cleanup_statement(resource, STAGING)
+    yield "Cleanup chunk: delete listed records and log it", cleanup_statement(resource, STAGING, logs=True)
     yield from removal_parts(resource, listed_ids(STAGING))
 
 
 def delete_parts(resource: Resource) -> Iterator[Part]:
-    yield "Chunk: delete records", delete_statement(resource, STAGING, keep_changes=False)
-    yield "The same if the batch has a result file", delete_statement(resource, STAGING, keep_changes=True)
+    yield "Chunk: delete records", delete_statement(resource, STAGING, keep_changes=False, logs=False)
+    full = delete_statement(resource, STAGING, keep_changes=True, logs=True)
+    yield "The same with the change log, if the batch has a result file", full
     yield from removal_parts(resource, named_ids(STAGING))
 
 
 def removal_parts(resource: Resource, deleted: sql.Composed) -> Iterator[Part]:
-    for has_links, removal in link_removals(resource, deleted):
+    for has_links, removal in link_removals(resource, deleted, logs=True):
         yield "Then: whether the organization has any links", has_links
-        yield "If so: remove those of the deleted records", removal
+        yield "If so: remove those of the deleted records and log it", removal
 
 
 def main() -> None:

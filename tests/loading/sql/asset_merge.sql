@@ -333,42 +333,46 @@ WHERE s.row BETWEEN %(first)s AND %(last)s
   AND p.record_id IS NULL;
 
 -- Chunk: update records that change.
-UPDATE "public"."assets" r
-SET "external_id" = coalesce(s."external_id", r."external_id"),
-    "item_id" = coalesce(s."item_id", r."item_id"),
-    "location_id" = coalesce(s."location_id", r."location_id"),
-    "layout_id" = coalesce(s."layout_id", r."layout_id"),
-    "serial_number" = coalesce(s."serial_number", r."serial_number"),
-    "sequence_id" = coalesce(s."sequence_id", r."sequence_id"),
-    "value" = coalesce(s."value", r."value"),
-    "initial_value" = coalesce(s."initial_value", r."initial_value"),
-    "currency" = coalesce(s."currency", r."currency"),
-    "barcode" = coalesce(s."barcode", r."barcode"),
-    "category" = coalesce(s."category", r."category"),
-    "sub_category" = coalesce(s."sub_category", r."sub_category"),
-    "manifest_id" = coalesce(s."manifest_id", r."manifest_id"),
-    "disposal_reason_code" = coalesce(s."disposal_reason_code", r."disposal_reason_code"),
-    "status" = coalesce(s."status", r."status"),
-    "attributes" = coalesce(s."attributes", r."attributes"),
-    "maintenance_schedule" = coalesce(s."maintenance_schedule", r."maintenance_schedule"),
-    "maintenance_status" = coalesce(s."maintenance_status", r."maintenance_status"),
-    "purchased_at" = coalesce(s."purchased_at", r."purchased_at"),
-    "warranty_expires_at" = coalesce(s."warranty_expires_at", r."warranty_expires_at"),
-    "next_maintenance_at" = coalesce(s."next_maintenance_at", r."next_maintenance_at"),
-    "disposed_at" = coalesce(s."disposed_at", r."disposed_at"),
-    "disposal_comment" = coalesce(s."disposal_comment", r."disposal_comment"),
-    "metadata" = jsonb_strip_nulls((coalesce(r."metadata", '{}'::jsonb)) || coalesce(s."metadata", '{}')),
-    updated_at = now(),
-    batch_id = %(batch)s
-FROM "staging"."items_batch_1" s
-JOIN "staging"."plan_batch_1" p ON p.row = s.row
-WHERE s.row BETWEEN %(first)s AND %(last)s
-  AND p.row BETWEEN %(first)s AND %(last)s
-  AND p.verdict = 'a'
-  AND r.organization_id = %(organization)s
-  AND r.id = p.record_id;
+WITH done AS (
+    UPDATE "public"."assets" r
+    SET "external_id" = coalesce(s."external_id", r."external_id"),
+        "item_id" = coalesce(s."item_id", r."item_id"),
+        "location_id" = coalesce(s."location_id", r."location_id"),
+        "layout_id" = coalesce(s."layout_id", r."layout_id"),
+        "serial_number" = coalesce(s."serial_number", r."serial_number"),
+        "sequence_id" = coalesce(s."sequence_id", r."sequence_id"),
+        "value" = coalesce(s."value", r."value"),
+        "initial_value" = coalesce(s."initial_value", r."initial_value"),
+        "currency" = coalesce(s."currency", r."currency"),
+        "barcode" = coalesce(s."barcode", r."barcode"),
+        "category" = coalesce(s."category", r."category"),
+        "sub_category" = coalesce(s."sub_category", r."sub_category"),
+        "manifest_id" = coalesce(s."manifest_id", r."manifest_id"),
+        "disposal_reason_code" = coalesce(s."disposal_reason_code", r."disposal_reason_code"),
+        "status" = coalesce(s."status", r."status"),
+        "attributes" = coalesce(s."attributes", r."attributes"),
+        "maintenance_schedule" = coalesce(s."maintenance_schedule", r."maintenance_schedule"),
+        "maintenance_status" = coalesce(s."maintenance_status", r."maintenance_status"),
+        "purchased_at" = coalesce(s."purchased_at", r."purchased_at"),
+        "warranty_expires_at" = coalesce(s."warranty_expires_at", r."warranty_expires_at"),
+        "next_maintenance_at" = coalesce(s."next_maintenance_at", r."next_maintenance_at"),
+        "disposed_at" = coalesce(s."disposed_at", r."disposed_at"),
+        "disposal_comment" = coalesce(s."disposal_comment", r."disposal_comment"),
+        "metadata" = jsonb_strip_nulls((coalesce(r."metadata", '{}'::jsonb)) || coalesce(s."metadata", '{}')),
+        updated_at = now(),
+        batch_id = %(batch)s
+    FROM "staging"."items_batch_1" s
+    JOIN "staging"."plan_batch_1" p ON p.row = s.row
+    WHERE s.row BETWEEN %(first)s AND %(last)s
+      AND p.row BETWEEN %(first)s AND %(last)s
+      AND p.verdict = 'a'
+      AND r.organization_id = %(organization)s
+      AND r.id = p.record_id
+    RETURNING s.row
+)
+SELECT count(*) FROM done;
 
--- The same if some item clears a field and the batch has a result file.
+-- The same with the change log, if some item clears a field and the batch has a result file.
 WITH done AS (
     UPDATE "public"."assets" r
     SET "external_id" = CASE WHEN (s.cleared >> 1) & 1 = 1 THEN NULL::text ELSE coalesce(s."external_id", r."external_id") END,
@@ -404,7 +408,67 @@ WITH done AS (
       AND p.verdict = 'a'
       AND r.organization_id = %(organization)s
       AND r.id = p.record_id
-    RETURNING s.row
+    RETURNING s.row, old.id, old.batch_id AS before_batch,
+        CASE WHEN old."external_id" IS DISTINCT FROM new."external_id" THEN 2 ELSE 0 END
+            | CASE WHEN old."item_id" IS DISTINCT FROM new."item_id" THEN 8 ELSE 0 END
+            | CASE WHEN old."location_id" IS DISTINCT FROM new."location_id" THEN 16 ELSE 0 END
+            | CASE WHEN old."layout_id" IS DISTINCT FROM new."layout_id" THEN 32 ELSE 0 END
+            | CASE WHEN old."serial_number" IS DISTINCT FROM new."serial_number" THEN 64 ELSE 0 END
+            | CASE WHEN old."sequence_id" IS DISTINCT FROM new."sequence_id" THEN 128 ELSE 0 END
+            | CASE WHEN old."value" IS DISTINCT FROM new."value" THEN 256 ELSE 0 END
+            | CASE WHEN old."initial_value" IS DISTINCT FROM new."initial_value" THEN 512 ELSE 0 END
+            | CASE WHEN old."currency" IS DISTINCT FROM new."currency" THEN 1024 ELSE 0 END
+            | CASE WHEN old."barcode" IS DISTINCT FROM new."barcode" THEN 2048 ELSE 0 END
+            | CASE WHEN old."category" IS DISTINCT FROM new."category" THEN 4096 ELSE 0 END
+            | CASE WHEN old."sub_category" IS DISTINCT FROM new."sub_category" THEN 8192 ELSE 0 END
+            | CASE WHEN old."manifest_id" IS DISTINCT FROM new."manifest_id" THEN 16384 ELSE 0 END
+            | CASE WHEN old."disposal_reason_code" IS DISTINCT FROM new."disposal_reason_code" THEN 32768 ELSE 0 END
+            | CASE WHEN old."status" IS DISTINCT FROM new."status" THEN 65536 ELSE 0 END
+            | CASE WHEN old."attributes" IS DISTINCT FROM new."attributes" THEN 131072 ELSE 0 END
+            | CASE WHEN old."maintenance_schedule" IS DISTINCT FROM new."maintenance_schedule" THEN 262144 ELSE 0 END
+            | CASE WHEN old."maintenance_status" IS DISTINCT FROM new."maintenance_status" THEN 524288 ELSE 0 END
+            | CASE WHEN old."purchased_at" IS DISTINCT FROM new."purchased_at" THEN 1048576 ELSE 0 END
+            | CASE WHEN old."warranty_expires_at" IS DISTINCT FROM new."warranty_expires_at" THEN 2097152 ELSE 0 END
+            | CASE WHEN old."next_maintenance_at" IS DISTINCT FROM new."next_maintenance_at" THEN 4194304 ELSE 0 END
+            | CASE WHEN old."disposed_at" IS DISTINCT FROM new."disposed_at" THEN 8388608 ELSE 0 END
+            | CASE WHEN old."disposal_comment" IS DISTINCT FROM new."disposal_comment" THEN 16777216 ELSE 0 END
+            | CASE WHEN old."metadata" IS DISTINCT FROM new."metadata" THEN 4 ELSE 0 END AS changed,
+        nullif(old."external_id", new."external_id") AS "external_id",
+        nullif(old."item_id", new."item_id") AS "item_id",
+        nullif(old."location_id", new."location_id") AS "location_id",
+        nullif(old."layout_id", new."layout_id") AS "layout_id",
+        nullif(old."serial_number", new."serial_number") AS "serial_number",
+        nullif(old."sequence_id", new."sequence_id") AS "sequence_id",
+        nullif(old."value", new."value") AS "value",
+        nullif(old."initial_value", new."initial_value") AS "initial_value",
+        nullif(old."currency", new."currency") AS "currency",
+        nullif(old."barcode", new."barcode") AS "barcode",
+        nullif(old."category", new."category") AS "category",
+        nullif(old."sub_category", new."sub_category") AS "sub_category",
+        nullif(old."manifest_id", new."manifest_id") AS "manifest_id",
+        nullif(old."disposal_reason_code", new."disposal_reason_code") AS "disposal_reason_code",
+        nullif(old."status", new."status") AS "status",
+        nullif(old."attributes", new."attributes") AS "attributes",
+        nullif(old."maintenance_schedule", new."maintenance_schedule") AS "maintenance_schedule",
+        nullif(old."maintenance_status", new."maintenance_status") AS "maintenance_status",
+        nullif(old."purchased_at", new."purchased_at") AS "purchased_at",
+        nullif(old."warranty_expires_at", new."warranty_expires_at") AS "warranty_expires_at",
+        nullif(old."next_maintenance_at", new."next_maintenance_at") AS "next_maintenance_at",
+        nullif(old."disposed_at", new."disposed_at") AS "disposed_at",
+        nullif(old."disposal_comment", new."disposal_comment") AS "disposal_comment",
+        CASE WHEN old."metadata" IS DISTINCT FROM new."metadata"
+            THEN public.changed_keys(old."metadata", new."metadata") END AS "metadata"
+), logged AS (
+    INSERT INTO "public"."asset_changes" (
+        organization_id, record_id, batch_id, row, op, changed, before_batch,
+        "external_id", "item_id", "location_id", "layout_id", "serial_number", "sequence_id", "value", "initial_value", "currency", "barcode", "category", "sub_category", "manifest_id", "disposal_reason_code", "status", "attributes", "maintenance_schedule", "maintenance_status", "purchased_at", "warranty_expires_at", "next_maintenance_at", "disposed_at", "disposal_comment", "metadata"
+    )
+    SELECT %(organization)s, id, %(batch)s, row, 'u', changed, before_batch,
+        "external_id", "item_id", "location_id", "layout_id", "serial_number", "sequence_id", "value", "initial_value", "currency", "barcode", "category", "sub_category", "manifest_id", "disposal_reason_code", "status", "attributes", "maintenance_schedule", "maintenance_status", "purchased_at", "warranty_expires_at", "next_maintenance_at", "disposed_at", "disposal_comment", "metadata"
+    FROM done
+    WHERE changed <> 0
+), noted AS (
+    INSERT INTO "staging"."changes_batch_1" (row)
+    SELECT row FROM done
 )
-INSERT INTO "staging"."changes_batch_1" (row)
-SELECT row FROM done;
+SELECT count(*) FROM done;

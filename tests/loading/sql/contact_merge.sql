@@ -295,91 +295,122 @@ UPDATE "pg_temp"."link_changes" c SET change = ''
 WHERE change = '+' AND NOT is_elsewhere
   AND NOT EXISTS (SELECT FROM "public"."groups" o WHERE o.organization_id = %(organization)s AND o.id = c.other);
 
--- Chunk: remove links.
-DELETE FROM "public"."group_members" g USING (
-    SELECT l."member_id", l."group_id" FROM "public"."group_members" l
-    JOIN "pg_temp"."link_changes" c ON c.change = '-' AND c.own = l."member_id" AND c.other = l."group_id"
-    WHERE l.organization_id = %(organization)s
+-- Chunk: remove links and log it.
+WITH done AS (
+    DELETE FROM "public"."group_members" g USING (
+        SELECT l."member_id", l."group_id", c.row FROM "public"."group_members" l
+        JOIN "pg_temp"."link_changes" c ON c.change = '-' AND c.own = l."member_id" AND c.other = l."group_id"
+        WHERE l.organization_id = %(organization)s
+        ORDER BY "l"."group_id", "l"."member_id"
+        FOR UPDATE OF l
+    ) AS gone
+    WHERE g.organization_id = %(organization)s AND g."member_id" = gone."member_id" AND g."group_id" = gone."group_id"
+    RETURNING gone.row, g."member_id" AS own, g."group_id" AS other,
+        CASE WHEN old.organization_id IS NULL THEN 'a' WHEN old."is_primary" THEN 'p' ELSE 'm' END::"char" AS before,
+        CASE WHEN new.organization_id IS NULL THEN 'a' WHEN new."is_primary" THEN 'p' ELSE 'm' END::"char" AS after
+)
+INSERT INTO "public"."group_member_changes" (organization_id, "member_id", "group_id", batch_id, row, before, after)
+SELECT %(organization)s, own, other, %(batch)s, row, before, after
+FROM done
+WHERE before <> after;
+
+-- Chunk: mark links and log it.
+WITH done AS (
+    UPDATE "public"."group_members" g SET "is_primary" = c.mark
+    FROM "pg_temp"."link_changes" c
+    WHERE c.change = '*' AND g.organization_id = %(organization)s AND g."member_id" = c.own AND g."group_id" = c.other
+    RETURNING c.row, g."member_id" AS own, g."group_id" AS other,
+        CASE WHEN old.organization_id IS NULL THEN 'a' WHEN old."is_primary" THEN 'p' ELSE 'm' END::"char" AS before,
+        CASE WHEN new.organization_id IS NULL THEN 'a' WHEN new."is_primary" THEN 'p' ELSE 'm' END::"char" AS after
+)
+INSERT INTO "public"."group_member_changes" (organization_id, "member_id", "group_id", batch_id, row, before, after)
+SELECT %(organization)s, own, other, %(batch)s, row, before, after
+FROM done
+WHERE before <> after;
+
+-- Chunk: add links and log it.
+WITH done AS (
+    INSERT INTO "public"."group_members" AS g (organization_id, "member_id", "group_id", "is_primary")
+    SELECT %(organization)s, l.* FROM (
+        SELECT own AS "member_id", other AS "group_id", mark FROM "pg_temp"."link_changes" WHERE change = '+'
+    ) AS l
     ORDER BY "l"."group_id", "l"."member_id"
-    FOR UPDATE OF l
-) AS gone
-WHERE g.organization_id = %(organization)s AND g."member_id" = gone."member_id" AND g."group_id" = gone."group_id";
-
--- Chunk: mark links.
-UPDATE "public"."group_members" g SET "is_primary" = c.mark
-FROM "pg_temp"."link_changes" c
-WHERE c.change = '*' AND g.organization_id = %(organization)s AND g."member_id" = c.own AND g."group_id" = c.other;
-
--- Chunk: add links.
-INSERT INTO "public"."group_members" (organization_id, "member_id", "group_id", "is_primary")
-SELECT %(organization)s, l.* FROM (
-    SELECT own AS "member_id", other AS "group_id", mark FROM "pg_temp"."link_changes" WHERE change = '+'
-) AS l
-ORDER BY "l"."group_id", "l"."member_id"
-ON CONFLICT (organization_id, "member_id", "group_id") DO UPDATE SET "is_primary" = true WHERE excluded."is_primary";
+    ON CONFLICT (organization_id, "member_id", "group_id") DO UPDATE SET "is_primary" = true WHERE excluded."is_primary"
+    RETURNING g."member_id" AS own, g."group_id" AS other,
+        CASE WHEN old.organization_id IS NULL THEN 'a' WHEN old."is_primary" THEN 'p' ELSE 'm' END::"char" AS before,
+        CASE WHEN new.organization_id IS NULL THEN 'a' WHEN new."is_primary" THEN 'p' ELSE 'm' END::"char" AS after
+)
+INSERT INTO "public"."group_member_changes" (organization_id, "member_id", "group_id", batch_id, row, before, after)
+SELECT %(organization)s, own, other, %(batch)s, row, before, after
+FROM done JOIN "pg_temp"."link_changes" USING (own, other)
+WHERE before <> after;
 
 -- Chunk: update records that change.
-UPDATE "public"."contacts" r
-SET "external_id" = coalesce(s."external_id", r."external_id"),
-    "name" = coalesce(s."name", r."name"),
-    "email" = coalesce(s."email", r."email"),
-    "phone" = coalesce(s."phone", r."phone"),
-    "address" = coalesce(s."address", r."address"),
-    "address_line2" = coalesce(s."address_line2", r."address_line2"),
-    "alternate_names" = coalesce(s."alternate_names", r."alternate_names"),
-    "alternate_emails" = jsonb_strip_nulls((coalesce(r."alternate_emails", '{}'::jsonb)) || coalesce(s."alternate_emails", '{}')),
-    "alternate_phones" = jsonb_strip_nulls((coalesce(r."alternate_phones", '{}'::jsonb)) || coalesce(s."alternate_phones", '{}')),
-    "alternate_addresses" = jsonb_strip_nulls((coalesce(r."alternate_addresses", '{}'::jsonb)) || coalesce(s."alternate_addresses", '{}')),
-    "id_number" = coalesce(s."id_number", r."id_number"),
-    "is_primary" = coalesce(s."is_primary", r."is_primary"),
-    "notes" = coalesce(s."notes", r."notes"),
-    "metadata" = jsonb_strip_nulls((coalesce(r."metadata", '{}'::jsonb)) || coalesce(s."metadata", '{}')),
-    updated_at = now(),
-    batch_id = %(batch)s
-FROM "staging"."items_batch_1" s
-JOIN "staging"."plan_batch_1" p ON p.row = s.row
-LEFT JOIN (SELECT DISTINCT own FROM "pg_temp"."link_changes") AS linked ON linked.own = p.record_id
-WHERE s.row BETWEEN %(first)s AND %(last)s
-  AND p.row BETWEEN %(first)s AND %(last)s
-  AND p.verdict = 'a'
-  AND r.organization_id = %(organization)s
-  AND r.id = p.record_id
-  AND (
-    linked.own IS NOT NULL
-    OR (
-        r."external_id",
-        r."name",
-        r."email",
-        r."phone",
-        r."address",
-        r."address_line2",
-        r."alternate_names",
-        r."alternate_emails",
-        r."alternate_phones",
-        r."alternate_addresses",
-        r."id_number",
-        r."is_primary",
-        r."notes",
-        r."metadata"
-    ) IS DISTINCT FROM (
-        coalesce(s."external_id", r."external_id"),
-        coalesce(s."name", r."name"),
-        coalesce(s."email", r."email"),
-        coalesce(s."phone", r."phone"),
-        coalesce(s."address", r."address"),
-        coalesce(s."address_line2", r."address_line2"),
-        coalesce(s."alternate_names", r."alternate_names"),
-        jsonb_strip_nulls((coalesce(r."alternate_emails", '{}'::jsonb)) || coalesce(s."alternate_emails", '{}')),
-        jsonb_strip_nulls((coalesce(r."alternate_phones", '{}'::jsonb)) || coalesce(s."alternate_phones", '{}')),
-        jsonb_strip_nulls((coalesce(r."alternate_addresses", '{}'::jsonb)) || coalesce(s."alternate_addresses", '{}')),
-        coalesce(s."id_number", r."id_number"),
-        coalesce(s."is_primary", r."is_primary"),
-        coalesce(s."notes", r."notes"),
-        jsonb_strip_nulls((coalesce(r."metadata", '{}'::jsonb)) || coalesce(s."metadata", '{}'))
-    )
-  );
+WITH done AS (
+    UPDATE "public"."contacts" r
+    SET "external_id" = coalesce(s."external_id", r."external_id"),
+        "name" = coalesce(s."name", r."name"),
+        "email" = coalesce(s."email", r."email"),
+        "phone" = coalesce(s."phone", r."phone"),
+        "address" = coalesce(s."address", r."address"),
+        "address_line2" = coalesce(s."address_line2", r."address_line2"),
+        "alternate_names" = coalesce(s."alternate_names", r."alternate_names"),
+        "alternate_emails" = jsonb_strip_nulls((coalesce(r."alternate_emails", '{}'::jsonb)) || coalesce(s."alternate_emails", '{}')),
+        "alternate_phones" = jsonb_strip_nulls((coalesce(r."alternate_phones", '{}'::jsonb)) || coalesce(s."alternate_phones", '{}')),
+        "alternate_addresses" = jsonb_strip_nulls((coalesce(r."alternate_addresses", '{}'::jsonb)) || coalesce(s."alternate_addresses", '{}')),
+        "id_number" = coalesce(s."id_number", r."id_number"),
+        "is_primary" = coalesce(s."is_primary", r."is_primary"),
+        "notes" = coalesce(s."notes", r."notes"),
+        "metadata" = jsonb_strip_nulls((coalesce(r."metadata", '{}'::jsonb)) || coalesce(s."metadata", '{}')),
+        updated_at = now(),
+        batch_id = %(batch)s
+    FROM "staging"."items_batch_1" s
+    JOIN "staging"."plan_batch_1" p ON p.row = s.row
+    LEFT JOIN (SELECT DISTINCT own FROM "pg_temp"."link_changes") AS linked ON linked.own = p.record_id
+    WHERE s.row BETWEEN %(first)s AND %(last)s
+      AND p.row BETWEEN %(first)s AND %(last)s
+      AND p.verdict = 'a'
+      AND r.organization_id = %(organization)s
+      AND r.id = p.record_id
+      AND (
+        linked.own IS NOT NULL
+        OR (
+            r."external_id",
+            r."name",
+            r."email",
+            r."phone",
+            r."address",
+            r."address_line2",
+            r."alternate_names",
+            r."alternate_emails",
+            r."alternate_phones",
+            r."alternate_addresses",
+            r."id_number",
+            r."is_primary",
+            r."notes",
+            r."metadata"
+        ) IS DISTINCT FROM (
+            coalesce(s."external_id", r."external_id"),
+            coalesce(s."name", r."name"),
+            coalesce(s."email", r."email"),
+            coalesce(s."phone", r."phone"),
+            coalesce(s."address", r."address"),
+            coalesce(s."address_line2", r."address_line2"),
+            coalesce(s."alternate_names", r."alternate_names"),
+            jsonb_strip_nulls((coalesce(r."alternate_emails", '{}'::jsonb)) || coalesce(s."alternate_emails", '{}')),
+            jsonb_strip_nulls((coalesce(r."alternate_phones", '{}'::jsonb)) || coalesce(s."alternate_phones", '{}')),
+            jsonb_strip_nulls((coalesce(r."alternate_addresses", '{}'::jsonb)) || coalesce(s."alternate_addresses", '{}')),
+            coalesce(s."id_number", r."id_number"),
+            coalesce(s."is_primary", r."is_primary"),
+            coalesce(s."notes", r."notes"),
+            jsonb_strip_nulls((coalesce(r."metadata", '{}'::jsonb)) || coalesce(s."metadata", '{}'))
+        )
+      )
+    RETURNING s.row
+)
+SELECT count(*) FROM done;
 
--- The same if some item clears a field and the batch has a result file.
+-- The same with the change log, if some item clears a field and the batch has a result file.
 WITH done AS (
     UPDATE "public"."contacts" r
     SET "external_id" = CASE WHEN (s.cleared >> 1) & 1 = 1 THEN NULL::text ELSE coalesce(s."external_id", r."external_id") END,
@@ -440,7 +471,50 @@ WITH done AS (
             jsonb_strip_nulls((CASE WHEN (s.cleared >> 15) & 1 = 1 THEN '{}'::jsonb ELSE coalesce(r."metadata", '{}'::jsonb) END) || coalesce(s."metadata", '{}'))
         )
       )
-    RETURNING s.row
+    RETURNING s.row, old.id, old.batch_id AS before_batch,
+        CASE WHEN old."external_id" IS DISTINCT FROM new."external_id" THEN 2 ELSE 0 END
+            | CASE WHEN old."name" IS DISTINCT FROM new."name" THEN 8 ELSE 0 END
+            | CASE WHEN old."email" IS DISTINCT FROM new."email" THEN 16 ELSE 0 END
+            | CASE WHEN old."phone" IS DISTINCT FROM new."phone" THEN 32 ELSE 0 END
+            | CASE WHEN old."address" IS DISTINCT FROM new."address" THEN 64 ELSE 0 END
+            | CASE WHEN old."address_line2" IS DISTINCT FROM new."address_line2" THEN 128 ELSE 0 END
+            | CASE WHEN old."alternate_names" IS DISTINCT FROM new."alternate_names" THEN 256 ELSE 0 END
+            | CASE WHEN old."alternate_emails" IS DISTINCT FROM new."alternate_emails" THEN 512 ELSE 0 END
+            | CASE WHEN old."alternate_phones" IS DISTINCT FROM new."alternate_phones" THEN 1024 ELSE 0 END
+            | CASE WHEN old."alternate_addresses" IS DISTINCT FROM new."alternate_addresses" THEN 2048 ELSE 0 END
+            | CASE WHEN old."id_number" IS DISTINCT FROM new."id_number" THEN 4096 ELSE 0 END
+            | CASE WHEN old."is_primary" IS DISTINCT FROM new."is_primary" THEN 16384 ELSE 0 END
+            | CASE WHEN old."notes" IS DISTINCT FROM new."notes" THEN 32768 ELSE 0 END
+            | CASE WHEN old."metadata" IS DISTINCT FROM new."metadata" THEN 4 ELSE 0 END AS changed,
+        nullif(old."external_id", new."external_id") AS "external_id",
+        nullif(old."name", new."name") AS "name",
+        nullif(old."email", new."email") AS "email",
+        nullif(old."phone", new."phone") AS "phone",
+        nullif(old."address", new."address") AS "address",
+        nullif(old."address_line2", new."address_line2") AS "address_line2",
+        nullif(old."alternate_names", new."alternate_names") AS "alternate_names",
+        CASE WHEN old."alternate_emails" IS DISTINCT FROM new."alternate_emails"
+            THEN public.changed_keys(old."alternate_emails", new."alternate_emails") END AS "alternate_emails",
+        CASE WHEN old."alternate_phones" IS DISTINCT FROM new."alternate_phones"
+            THEN public.changed_keys(old."alternate_phones", new."alternate_phones") END AS "alternate_phones",
+        CASE WHEN old."alternate_addresses" IS DISTINCT FROM new."alternate_addresses"
+            THEN public.changed_keys(old."alternate_addresses", new."alternate_addresses") END AS "alternate_addresses",
+        nullif(old."id_number", new."id_number") AS "id_number",
+        nullif(old."is_primary", new."is_primary") AS "is_primary",
+        nullif(old."notes", new."notes") AS "notes",
+        CASE WHEN old."metadata" IS DISTINCT FROM new."metadata"
+            THEN public.changed_keys(old."metadata", new."metadata") END AS "metadata"
+), logged AS (
+    INSERT INTO "public"."contact_changes" (
+        organization_id, record_id, batch_id, row, op, changed, before_batch,
+        "external_id", "name", "email", "phone", "address", "address_line2", "alternate_names", "alternate_emails", "alternate_phones", "alternate_addresses", "id_number", "is_primary", "notes", "metadata"
+    )
+    SELECT %(organization)s, id, %(batch)s, row, 'u', changed, before_batch,
+        "external_id", "name", "email", "phone", "address", "address_line2", "alternate_names", "alternate_emails", "alternate_phones", "alternate_addresses", "id_number", "is_primary", "notes", "metadata"
+    FROM done
+    WHERE changed <> 0
+), noted AS (
+    INSERT INTO "staging"."changes_batch_1" (row)
+    SELECT row FROM done
 )
-INSERT INTO "staging"."changes_batch_1" (row)
-SELECT row FROM done;
+SELECT count(*) FROM done;

@@ -180,64 +180,95 @@ UPDATE "pg_temp"."link_changes" c SET change = ''
 WHERE change = '+' AND NOT is_elsewhere
   AND NOT EXISTS (SELECT FROM "public"."contacts" o WHERE o.organization_id = %(organization)s AND o.id = c.other);
 
--- Chunk: remove links.
-DELETE FROM "public"."group_members" g USING (
-    SELECT l."group_id", l."member_id" FROM "public"."group_members" l
-    JOIN "pg_temp"."link_changes" c ON c.change = '-' AND c.own = l."group_id" AND c.other = l."member_id"
-    WHERE l.organization_id = %(organization)s
+-- Chunk: remove links and log it.
+WITH done AS (
+    DELETE FROM "public"."group_members" g USING (
+        SELECT l."group_id", l."member_id", c.row FROM "public"."group_members" l
+        JOIN "pg_temp"."link_changes" c ON c.change = '-' AND c.own = l."group_id" AND c.other = l."member_id"
+        WHERE l.organization_id = %(organization)s
+        ORDER BY "l"."group_id", "l"."member_id"
+        FOR UPDATE OF l
+    ) AS gone
+    WHERE g.organization_id = %(organization)s AND g."group_id" = gone."group_id" AND g."member_id" = gone."member_id"
+    RETURNING gone.row, g."group_id" AS own, g."member_id" AS other,
+        CASE WHEN old.organization_id IS NULL THEN 'a' WHEN old."is_primary" THEN 'p' ELSE 'm' END::"char" AS before,
+        CASE WHEN new.organization_id IS NULL THEN 'a' WHEN new."is_primary" THEN 'p' ELSE 'm' END::"char" AS after
+)
+INSERT INTO "public"."group_member_changes" (organization_id, "group_id", "member_id", batch_id, row, before, after)
+SELECT %(organization)s, own, other, %(batch)s, row, before, after
+FROM done
+WHERE before <> after;
+
+-- Chunk: mark links and log it.
+WITH done AS (
+    UPDATE "public"."group_members" g SET "is_primary" = c.mark
+    FROM "pg_temp"."link_changes" c
+    WHERE c.change = '*' AND g.organization_id = %(organization)s AND g."group_id" = c.own AND g."member_id" = c.other
+    RETURNING c.row, g."group_id" AS own, g."member_id" AS other,
+        CASE WHEN old.organization_id IS NULL THEN 'a' WHEN old."is_primary" THEN 'p' ELSE 'm' END::"char" AS before,
+        CASE WHEN new.organization_id IS NULL THEN 'a' WHEN new."is_primary" THEN 'p' ELSE 'm' END::"char" AS after
+)
+INSERT INTO "public"."group_member_changes" (organization_id, "group_id", "member_id", batch_id, row, before, after)
+SELECT %(organization)s, own, other, %(batch)s, row, before, after
+FROM done
+WHERE before <> after;
+
+-- Chunk: add links and log it.
+WITH done AS (
+    INSERT INTO "public"."group_members" AS g (organization_id, "group_id", "member_id", "is_primary")
+    SELECT %(organization)s, l.* FROM (
+        SELECT own AS "group_id", other AS "member_id", mark FROM "pg_temp"."link_changes" WHERE change = '+'
+    ) AS l
     ORDER BY "l"."group_id", "l"."member_id"
-    FOR UPDATE OF l
-) AS gone
-WHERE g.organization_id = %(organization)s AND g."group_id" = gone."group_id" AND g."member_id" = gone."member_id";
-
--- Chunk: mark links.
-UPDATE "public"."group_members" g SET "is_primary" = c.mark
-FROM "pg_temp"."link_changes" c
-WHERE c.change = '*' AND g.organization_id = %(organization)s AND g."group_id" = c.own AND g."member_id" = c.other;
-
--- Chunk: add links.
-INSERT INTO "public"."group_members" (organization_id, "group_id", "member_id", "is_primary")
-SELECT %(organization)s, l.* FROM (
-    SELECT own AS "group_id", other AS "member_id", mark FROM "pg_temp"."link_changes" WHERE change = '+'
-) AS l
-ORDER BY "l"."group_id", "l"."member_id"
-ON CONFLICT (organization_id, "group_id", "member_id") DO UPDATE SET "is_primary" = true WHERE excluded."is_primary";
+    ON CONFLICT (organization_id, "group_id", "member_id") DO UPDATE SET "is_primary" = true WHERE excluded."is_primary"
+    RETURNING g."group_id" AS own, g."member_id" AS other,
+        CASE WHEN old.organization_id IS NULL THEN 'a' WHEN old."is_primary" THEN 'p' ELSE 'm' END::"char" AS before,
+        CASE WHEN new.organization_id IS NULL THEN 'a' WHEN new."is_primary" THEN 'p' ELSE 'm' END::"char" AS after
+)
+INSERT INTO "public"."group_member_changes" (organization_id, "group_id", "member_id", batch_id, row, before, after)
+SELECT %(organization)s, own, other, %(batch)s, row, before, after
+FROM done JOIN "pg_temp"."link_changes" USING (own, other)
+WHERE before <> after;
 
 -- Chunk: update records that change.
-UPDATE "public"."groups" r
-SET "external_id" = coalesce(s."external_id", r."external_id"),
-    "name" = coalesce(s."name", r."name"),
-    "resource" = coalesce(s."resource", r."resource"),
-    "location_id" = coalesce(s."location_id", r."location_id"),
-    "metadata" = jsonb_strip_nulls((coalesce(r."metadata", '{}'::jsonb)) || coalesce(s."metadata", '{}')),
-    updated_at = now(),
-    batch_id = %(batch)s
-FROM "staging"."items_batch_1" s
-JOIN "staging"."plan_batch_1" p ON p.row = s.row
-LEFT JOIN (SELECT DISTINCT own FROM "pg_temp"."link_changes") AS linked ON linked.own = p.record_id
-WHERE s.row BETWEEN %(first)s AND %(last)s
-  AND p.row BETWEEN %(first)s AND %(last)s
-  AND p.verdict = 'a'
-  AND r.organization_id = %(organization)s
-  AND r.id = p.record_id
-  AND (
-    linked.own IS NOT NULL
-    OR (
-        r."external_id",
-        r."name",
-        r."resource",
-        r."location_id",
-        r."metadata"
-    ) IS DISTINCT FROM (
-        coalesce(s."external_id", r."external_id"),
-        coalesce(s."name", r."name"),
-        coalesce(s."resource", r."resource"),
-        coalesce(s."location_id", r."location_id"),
-        jsonb_strip_nulls((coalesce(r."metadata", '{}'::jsonb)) || coalesce(s."metadata", '{}'))
-    )
-  );
+WITH done AS (
+    UPDATE "public"."groups" r
+    SET "external_id" = coalesce(s."external_id", r."external_id"),
+        "name" = coalesce(s."name", r."name"),
+        "resource" = coalesce(s."resource", r."resource"),
+        "location_id" = coalesce(s."location_id", r."location_id"),
+        "metadata" = jsonb_strip_nulls((coalesce(r."metadata", '{}'::jsonb)) || coalesce(s."metadata", '{}')),
+        updated_at = now(),
+        batch_id = %(batch)s
+    FROM "staging"."items_batch_1" s
+    JOIN "staging"."plan_batch_1" p ON p.row = s.row
+    LEFT JOIN (SELECT DISTINCT own FROM "pg_temp"."link_changes") AS linked ON linked.own = p.record_id
+    WHERE s.row BETWEEN %(first)s AND %(last)s
+      AND p.row BETWEEN %(first)s AND %(last)s
+      AND p.verdict = 'a'
+      AND r.organization_id = %(organization)s
+      AND r.id = p.record_id
+      AND (
+        linked.own IS NOT NULL
+        OR (
+            r."external_id",
+            r."name",
+            r."resource",
+            r."location_id",
+            r."metadata"
+        ) IS DISTINCT FROM (
+            coalesce(s."external_id", r."external_id"),
+            coalesce(s."name", r."name"),
+            coalesce(s."resource", r."resource"),
+            coalesce(s."location_id", r."location_id"),
+            jsonb_strip_nulls((coalesce(r."metadata", '{}'::jsonb)) || coalesce(s."metadata", '{}'))
+        )
+      )
+    RETURNING s.row
+)
+SELECT count(*) FROM done;
 
--- The same if some item clears a field and the batch has a result file.
+-- The same with the change log, if some item clears a field and the batch has a result file.
 WITH done AS (
     UPDATE "public"."groups" r
     SET "external_id" = CASE WHEN (s.cleared >> 1) & 1 = 1 THEN NULL::text ELSE coalesce(s."external_id", r."external_id") END,
@@ -271,7 +302,29 @@ WITH done AS (
             jsonb_strip_nulls((CASE WHEN (s.cleared >> 7) & 1 = 1 THEN '{}'::jsonb ELSE coalesce(r."metadata", '{}'::jsonb) END) || coalesce(s."metadata", '{}'))
         )
       )
-    RETURNING s.row
+    RETURNING s.row, old.id, old.batch_id AS before_batch,
+        CASE WHEN old."external_id" IS DISTINCT FROM new."external_id" THEN 2 ELSE 0 END
+            | CASE WHEN old."name" IS DISTINCT FROM new."name" THEN 8 ELSE 0 END
+            | CASE WHEN old."resource" IS DISTINCT FROM new."resource" THEN 16 ELSE 0 END
+            | CASE WHEN old."location_id" IS DISTINCT FROM new."location_id" THEN 32 ELSE 0 END
+            | CASE WHEN old."metadata" IS DISTINCT FROM new."metadata" THEN 4 ELSE 0 END AS changed,
+        nullif(old."external_id", new."external_id") AS "external_id",
+        nullif(old."name", new."name") AS "name",
+        nullif(old."resource", new."resource") AS "resource",
+        nullif(old."location_id", new."location_id") AS "location_id",
+        CASE WHEN old."metadata" IS DISTINCT FROM new."metadata"
+            THEN public.changed_keys(old."metadata", new."metadata") END AS "metadata"
+), logged AS (
+    INSERT INTO "public"."group_changes" (
+        organization_id, record_id, batch_id, row, op, changed, before_batch,
+        "external_id", "name", "resource", "location_id", "metadata"
+    )
+    SELECT %(organization)s, id, %(batch)s, row, 'u', changed, before_batch,
+        "external_id", "name", "resource", "location_id", "metadata"
+    FROM done
+    WHERE changed <> 0
+), noted AS (
+    INSERT INTO "staging"."changes_batch_1" (row)
+    SELECT row FROM done
 )
-INSERT INTO "staging"."changes_batch_1" (row)
-SELECT row FROM done;
+SELECT count(*) FROM done;

@@ -226,37 +226,41 @@ WHERE s.row BETWEEN %(first)s AND %(last)s
   AND p.record_id IS NULL;
 
 -- Chunk: update records that change.
-UPDATE "public"."shipments" r
-SET "external_id" = coalesce(s."external_id", r."external_id"),
-    "tracking_number" = coalesce(s."tracking_number", r."tracking_number"),
-    "provider" = coalesce(s."provider", r."provider"),
-    "sender" = jsonb_strip_nulls((coalesce(r."sender", '{}'::jsonb)) || coalesce(s."sender", '{}')),
-    "recipient" = jsonb_strip_nulls((coalesce(r."recipient", '{}'::jsonb)) || coalesce(s."recipient", '{}')),
-    "parcels" = coalesce(s."parcels", r."parcels"),
-    "amount" = coalesce(s."amount", r."amount"),
-    "billed_amount" = coalesce(s."billed_amount", r."billed_amount"),
-    "currency" = coalesce(s."currency", r."currency"),
-    "status" = coalesce(s."status", r."status"),
-    "paid" = coalesce(s."paid", r."paid"),
-    "payment_reference" = coalesce(s."payment_reference", r."payment_reference"),
-    "rma_number" = coalesce(s."rma_number", r."rma_number"),
-    "label_url" = coalesce(s."label_url", r."label_url"),
-    "tracking_url" = coalesce(s."tracking_url", r."tracking_url"),
-    "coordinates" = coalesce(s."coordinates", r."coordinates"),
-    "estimated_delivery_at" = coalesce(s."estimated_delivery_at", r."estimated_delivery_at"),
-    "pickup_at" = coalesce(s."pickup_at", r."pickup_at"),
-    "metadata" = jsonb_strip_nulls((coalesce(r."metadata", '{}'::jsonb)) || coalesce(s."metadata", '{}')),
-    updated_at = now(),
-    batch_id = %(batch)s
-FROM "staging"."items_batch_1" s
-JOIN "staging"."plan_batch_1" p ON p.row = s.row
-WHERE s.row BETWEEN %(first)s AND %(last)s
-  AND p.row BETWEEN %(first)s AND %(last)s
-  AND p.verdict = 'a'
-  AND r.organization_id = %(organization)s
-  AND r.id = p.record_id;
+WITH done AS (
+    UPDATE "public"."shipments" r
+    SET "external_id" = coalesce(s."external_id", r."external_id"),
+        "tracking_number" = coalesce(s."tracking_number", r."tracking_number"),
+        "provider" = coalesce(s."provider", r."provider"),
+        "sender" = jsonb_strip_nulls((coalesce(r."sender", '{}'::jsonb)) || coalesce(s."sender", '{}')),
+        "recipient" = jsonb_strip_nulls((coalesce(r."recipient", '{}'::jsonb)) || coalesce(s."recipient", '{}')),
+        "parcels" = coalesce(s."parcels", r."parcels"),
+        "amount" = coalesce(s."amount", r."amount"),
+        "billed_amount" = coalesce(s."billed_amount", r."billed_amount"),
+        "currency" = coalesce(s."currency", r."currency"),
+        "status" = coalesce(s."status", r."status"),
+        "paid" = coalesce(s."paid", r."paid"),
+        "payment_reference" = coalesce(s."payment_reference", r."payment_reference"),
+        "rma_number" = coalesce(s."rma_number", r."rma_number"),
+        "label_url" = coalesce(s."label_url", r."label_url"),
+        "tracking_url" = coalesce(s."tracking_url", r."tracking_url"),
+        "coordinates" = coalesce(s."coordinates", r."coordinates"),
+        "estimated_delivery_at" = coalesce(s."estimated_delivery_at", r."estimated_delivery_at"),
+        "pickup_at" = coalesce(s."pickup_at", r."pickup_at"),
+        "metadata" = jsonb_strip_nulls((coalesce(r."metadata", '{}'::jsonb)) || coalesce(s."metadata", '{}')),
+        updated_at = now(),
+        batch_id = %(batch)s
+    FROM "staging"."items_batch_1" s
+    JOIN "staging"."plan_batch_1" p ON p.row = s.row
+    WHERE s.row BETWEEN %(first)s AND %(last)s
+      AND p.row BETWEEN %(first)s AND %(last)s
+      AND p.verdict = 'a'
+      AND r.organization_id = %(organization)s
+      AND r.id = p.record_id
+    RETURNING s.row
+)
+SELECT count(*) FROM done;
 
--- The same if some item clears a field and the batch has a result file.
+-- The same with the change log, if some item clears a field and the batch has a result file.
 WITH done AS (
     UPDATE "public"."shipments" r
     SET "external_id" = CASE WHEN (s.cleared >> 1) & 1 = 1 THEN NULL::text ELSE coalesce(s."external_id", r."external_id") END,
@@ -287,7 +291,59 @@ WITH done AS (
       AND p.verdict = 'a'
       AND r.organization_id = %(organization)s
       AND r.id = p.record_id
-    RETURNING s.row
+    RETURNING s.row, old.id, old.batch_id AS before_batch,
+        CASE WHEN old."external_id" IS DISTINCT FROM new."external_id" THEN 2 ELSE 0 END
+            | CASE WHEN old."tracking_number" IS DISTINCT FROM new."tracking_number" THEN 8 ELSE 0 END
+            | CASE WHEN old."provider" IS DISTINCT FROM new."provider" THEN 16 ELSE 0 END
+            | CASE WHEN old."sender" IS DISTINCT FROM new."sender" THEN 32 ELSE 0 END
+            | CASE WHEN old."recipient" IS DISTINCT FROM new."recipient" THEN 64 ELSE 0 END
+            | CASE WHEN old."parcels" IS DISTINCT FROM new."parcels" THEN 128 ELSE 0 END
+            | CASE WHEN old."amount" IS DISTINCT FROM new."amount" THEN 256 ELSE 0 END
+            | CASE WHEN old."billed_amount" IS DISTINCT FROM new."billed_amount" THEN 512 ELSE 0 END
+            | CASE WHEN old."currency" IS DISTINCT FROM new."currency" THEN 1024 ELSE 0 END
+            | CASE WHEN old."status" IS DISTINCT FROM new."status" THEN 2048 ELSE 0 END
+            | CASE WHEN old."paid" IS DISTINCT FROM new."paid" THEN 4096 ELSE 0 END
+            | CASE WHEN old."payment_reference" IS DISTINCT FROM new."payment_reference" THEN 8192 ELSE 0 END
+            | CASE WHEN old."rma_number" IS DISTINCT FROM new."rma_number" THEN 16384 ELSE 0 END
+            | CASE WHEN old."label_url" IS DISTINCT FROM new."label_url" THEN 32768 ELSE 0 END
+            | CASE WHEN old."tracking_url" IS DISTINCT FROM new."tracking_url" THEN 65536 ELSE 0 END
+            | CASE WHEN old."coordinates" IS DISTINCT FROM new."coordinates" THEN 131072 ELSE 0 END
+            | CASE WHEN old."estimated_delivery_at" IS DISTINCT FROM new."estimated_delivery_at" THEN 262144 ELSE 0 END
+            | CASE WHEN old."pickup_at" IS DISTINCT FROM new."pickup_at" THEN 524288 ELSE 0 END
+            | CASE WHEN old."metadata" IS DISTINCT FROM new."metadata" THEN 4 ELSE 0 END AS changed,
+        nullif(old."external_id", new."external_id") AS "external_id",
+        nullif(old."tracking_number", new."tracking_number") AS "tracking_number",
+        nullif(old."provider", new."provider") AS "provider",
+        CASE WHEN old."sender" IS DISTINCT FROM new."sender"
+            THEN public.changed_keys(old."sender", new."sender") END AS "sender",
+        CASE WHEN old."recipient" IS DISTINCT FROM new."recipient"
+            THEN public.changed_keys(old."recipient", new."recipient") END AS "recipient",
+        nullif(old."parcels", new."parcels") AS "parcels",
+        nullif(old."amount", new."amount") AS "amount",
+        nullif(old."billed_amount", new."billed_amount") AS "billed_amount",
+        nullif(old."currency", new."currency") AS "currency",
+        nullif(old."status", new."status") AS "status",
+        nullif(old."paid", new."paid") AS "paid",
+        nullif(old."payment_reference", new."payment_reference") AS "payment_reference",
+        nullif(old."rma_number", new."rma_number") AS "rma_number",
+        nullif(old."label_url", new."label_url") AS "label_url",
+        nullif(old."tracking_url", new."tracking_url") AS "tracking_url",
+        nullif(old."coordinates", new."coordinates") AS "coordinates",
+        nullif(old."estimated_delivery_at", new."estimated_delivery_at") AS "estimated_delivery_at",
+        nullif(old."pickup_at", new."pickup_at") AS "pickup_at",
+        CASE WHEN old."metadata" IS DISTINCT FROM new."metadata"
+            THEN public.changed_keys(old."metadata", new."metadata") END AS "metadata"
+), logged AS (
+    INSERT INTO "public"."shipment_changes" (
+        organization_id, record_id, batch_id, row, op, changed, before_batch,
+        "external_id", "tracking_number", "provider", "sender", "recipient", "parcels", "amount", "billed_amount", "currency", "status", "paid", "payment_reference", "rma_number", "label_url", "tracking_url", "coordinates", "estimated_delivery_at", "pickup_at", "metadata"
+    )
+    SELECT %(organization)s, id, %(batch)s, row, 'u', changed, before_batch,
+        "external_id", "tracking_number", "provider", "sender", "recipient", "parcels", "amount", "billed_amount", "currency", "status", "paid", "payment_reference", "rma_number", "label_url", "tracking_url", "coordinates", "estimated_delivery_at", "pickup_at", "metadata"
+    FROM done
+    WHERE changed <> 0
+), noted AS (
+    INSERT INTO "staging"."changes_batch_1" (row)
+    SELECT row FROM done
 )
-INSERT INTO "staging"."changes_batch_1" (row)
-SELECT row FROM done;
+SELECT count(*) FROM done;

@@ -154,28 +154,32 @@ WHERE s.row BETWEEN %(first)s AND %(last)s
   AND p.record_id IS NULL;
 
 -- Chunk: update records that change.
-UPDATE "public"."trackers" r
-SET "external_id" = coalesce(s."external_id", r."external_id"),
-    "tracking_number" = coalesce(s."tracking_number", r."tracking_number"),
-    "provider_id" = coalesce(s."provider_id", r."provider_id"),
-    "type" = coalesce(s."type", r."type"),
-    "tags" = coalesce(s."tags", r."tags"),
-    "status" = coalesce(s."status", r."status"),
-    "estimated_delivery_at" = coalesce(s."estimated_delivery_at", r."estimated_delivery_at"),
-    "tracking_url" = coalesce(s."tracking_url", r."tracking_url"),
-    "location_id" = coalesce(s."location_id", r."location_id"),
-    "metadata" = jsonb_strip_nulls((coalesce(r."metadata", '{}'::jsonb)) || coalesce(s."metadata", '{}')),
-    updated_at = now(),
-    batch_id = %(batch)s
-FROM "staging"."items_batch_1" s
-JOIN "staging"."plan_batch_1" p ON p.row = s.row
-WHERE s.row BETWEEN %(first)s AND %(last)s
-  AND p.row BETWEEN %(first)s AND %(last)s
-  AND p.verdict = 'a'
-  AND r.organization_id = %(organization)s
-  AND r.id = p.record_id;
+WITH done AS (
+    UPDATE "public"."trackers" r
+    SET "external_id" = coalesce(s."external_id", r."external_id"),
+        "tracking_number" = coalesce(s."tracking_number", r."tracking_number"),
+        "provider_id" = coalesce(s."provider_id", r."provider_id"),
+        "type" = coalesce(s."type", r."type"),
+        "tags" = coalesce(s."tags", r."tags"),
+        "status" = coalesce(s."status", r."status"),
+        "estimated_delivery_at" = coalesce(s."estimated_delivery_at", r."estimated_delivery_at"),
+        "tracking_url" = coalesce(s."tracking_url", r."tracking_url"),
+        "location_id" = coalesce(s."location_id", r."location_id"),
+        "metadata" = jsonb_strip_nulls((coalesce(r."metadata", '{}'::jsonb)) || coalesce(s."metadata", '{}')),
+        updated_at = now(),
+        batch_id = %(batch)s
+    FROM "staging"."items_batch_1" s
+    JOIN "staging"."plan_batch_1" p ON p.row = s.row
+    WHERE s.row BETWEEN %(first)s AND %(last)s
+      AND p.row BETWEEN %(first)s AND %(last)s
+      AND p.verdict = 'a'
+      AND r.organization_id = %(organization)s
+      AND r.id = p.record_id
+    RETURNING s.row
+)
+SELECT count(*) FROM done;
 
--- The same if some item clears a field and the batch has a result file.
+-- The same with the change log, if some item clears a field and the batch has a result file.
 WITH done AS (
     UPDATE "public"."trackers" r
     SET "external_id" = CASE WHEN (s.cleared >> 1) & 1 = 1 THEN NULL::text ELSE coalesce(s."external_id", r."external_id") END,
@@ -197,7 +201,39 @@ WITH done AS (
       AND p.verdict = 'a'
       AND r.organization_id = %(organization)s
       AND r.id = p.record_id
-    RETURNING s.row
+    RETURNING s.row, old.id, old.batch_id AS before_batch,
+        CASE WHEN old."external_id" IS DISTINCT FROM new."external_id" THEN 2 ELSE 0 END
+            | CASE WHEN old."tracking_number" IS DISTINCT FROM new."tracking_number" THEN 8 ELSE 0 END
+            | CASE WHEN old."provider_id" IS DISTINCT FROM new."provider_id" THEN 16 ELSE 0 END
+            | CASE WHEN old."type" IS DISTINCT FROM new."type" THEN 32 ELSE 0 END
+            | CASE WHEN old."tags" IS DISTINCT FROM new."tags" THEN 64 ELSE 0 END
+            | CASE WHEN old."status" IS DISTINCT FROM new."status" THEN 128 ELSE 0 END
+            | CASE WHEN old."estimated_delivery_at" IS DISTINCT FROM new."estimated_delivery_at" THEN 256 ELSE 0 END
+            | CASE WHEN old."tracking_url" IS DISTINCT FROM new."tracking_url" THEN 512 ELSE 0 END
+            | CASE WHEN old."location_id" IS DISTINCT FROM new."location_id" THEN 1024 ELSE 0 END
+            | CASE WHEN old."metadata" IS DISTINCT FROM new."metadata" THEN 4 ELSE 0 END AS changed,
+        nullif(old."external_id", new."external_id") AS "external_id",
+        nullif(old."tracking_number", new."tracking_number") AS "tracking_number",
+        nullif(old."provider_id", new."provider_id") AS "provider_id",
+        nullif(old."type", new."type") AS "type",
+        nullif(old."tags", new."tags") AS "tags",
+        nullif(old."status", new."status") AS "status",
+        nullif(old."estimated_delivery_at", new."estimated_delivery_at") AS "estimated_delivery_at",
+        nullif(old."tracking_url", new."tracking_url") AS "tracking_url",
+        nullif(old."location_id", new."location_id") AS "location_id",
+        CASE WHEN old."metadata" IS DISTINCT FROM new."metadata"
+            THEN public.changed_keys(old."metadata", new."metadata") END AS "metadata"
+), logged AS (
+    INSERT INTO "public"."tracker_changes" (
+        organization_id, record_id, batch_id, row, op, changed, before_batch,
+        "external_id", "tracking_number", "provider_id", "type", "tags", "status", "estimated_delivery_at", "tracking_url", "location_id", "metadata"
+    )
+    SELECT %(organization)s, id, %(batch)s, row, 'u', changed, before_batch,
+        "external_id", "tracking_number", "provider_id", "type", "tags", "status", "estimated_delivery_at", "tracking_url", "location_id", "metadata"
+    FROM done
+    WHERE changed <> 0
+), noted AS (
+    INSERT INTO "staging"."changes_batch_1" (row)
+    SELECT row FROM done
 )
-INSERT INTO "staging"."changes_batch_1" (row)
-SELECT row FROM done;
+SELECT count(*) FROM done;
