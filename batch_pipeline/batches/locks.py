@@ -18,6 +18,9 @@ Order: a transaction or process that needs several locks acquires them from top 
 5. `LINE` + records: a transaction assigns a place in the order of arrival. Transaction lock, `take_place`.
 6. `CHUNKS` + batch: shared by chunks (`check_fence`), exclusive for the end of the batch (`ledger`). Transaction lock.
 7. the row of `turns`: shared by chunks; changed by the next holder, a final plan and the end of a batch.
+
+`PARTITIONS`: a transaction makes or drops partitions of the change log. It holds no other lock of this list and doesn't
+wait for this one: `loading.change_partitions`.
 """
 
 import time
@@ -44,6 +47,7 @@ LINE = "batch_pipeline.line:"
 OWNER = "batch_pipeline.batch:"
 TURN = "batch_pipeline.turn:"
 CHUNKS = "batch_pipeline.chunks:"
+PARTITIONS = "batch_pipeline.partitions"
 
 
 @dataclass(frozen=True)

@@ -28,10 +28,10 @@ def prune(
     data_dir: DataDir = DEFAULT_DATA_DIR,
     json: Json = False,
 ) -> None:
-    """Delete files of old batches, and Dagster's old runs.
+    """Delete files of old batches, Dagster's old runs, and old days of the change log.
 
-    BATCH_RETENTION_DAYS and BATCH_RUN_RETENTION_DAYS set the ages. The batches stay in the ledger. Runs of a failed or
-    timed-out batch stay as long as its files, because Dagster can re-execute them.
+    BATCH_RETENTION_DAYS, BATCH_RUN_RETENTION_DAYS and BATCH_CHANGES_DAYS set the ages. The batches stay in the ledger.
+    Runs of a failed or timed-out batch stay as long as its files, because Dagster can re-execute them.
     """
     with stopping_in_order(), open_for_retention(data_dir) as (system, instance):
         from batch_pipeline.orchestration.retention import prune as prune_all
@@ -45,8 +45,10 @@ def prune(
     settings = get_settings()
     data_console().print(
         f"{verb}: {pruned.files.number:,} files ({pruned.files.bytes:,} bytes) of {pruned.batches:,} batches that "
-        f"ended more than {settings.retention_days:,} days ago and of {pruned.orphans:,} orphaned folders, and "
-        f"{pruned.runs:,} Dagster runs older than {settings.run_retention_days:,} days, with their events."
+        f"ended more than {settings.retention_days:,} days ago and of {pruned.orphans:,} orphaned folders, "
+        f"{pruned.runs:,} Dagster runs older than {settings.run_retention_days:,} days, with their events, and "
+        f"{pruned.change_days:,} days of changes older than {settings.changes_days:,} days.",
+        soft_wrap=True,
     )
 
 

@@ -1,4 +1,4 @@
-"""Retention: deletes the files of old batches, and old Dagster runs with their events, which Dagster never prunes.
+"""Retention: deletes the files of old batches, old days of the change log, and old Dagster runs with their events.
 
 Never deletes files of live batches, unfinished runs, runs of a batch that can run again, or runs of other jobs. A pass
 can stop anywhere; the next pass continues.
@@ -7,7 +7,7 @@ can stop anywhere; the next pass continues.
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
-from datetime import UTC, datetime, timedelta
+from datetime import UTC, date, datetime, timedelta
 from functools import partial
 
 from dagster import DagsterInstance, DagsterRunStatus, RunsFilter
@@ -15,6 +15,8 @@ from dagster import DagsterInstance, DagsterRunStatus, RunsFilter
 from batch_pipeline.batches.ids import BATCH_PREFIX
 from batch_pipeline.batches.model import Batch
 from batch_pipeline.batches.retention import begin_pruning, find_needed_runs, find_prunable, finish_pruning
+from batch_pipeline.database import borrowed
+from batch_pipeline.loading.change_partitions import drop_day, find_old_days, make_partitions_ahead
 from batch_pipeline.orchestration import tags
 from batch_pipeline.phases.leftovers import Files, files_of, find_orphans, remove_files
 from batch_pipeline.system import System
@@ -32,6 +34,7 @@ class Pruned:
         orphans: number of folders without a batch, left by crashes.
         files: files of those batches and folders.
         runs: number of Dagster runs.
+        change_days: number of days of the change log.
         more: whether the time ended before the work.
     """
 
@@ -39,6 +42,7 @@ class Pruned:
     orphans: int = 0
     files: Files = field(default_factory=Files)
     runs: int = 0
+    change_days: int = 0
     more: bool = False
 
     def __add__(self, other: "Pruned") -> "Pruned":
@@ -47,6 +51,7 @@ class Pruned:
             self.orphans + other.orphans,
             self.files + other.files,
             self.runs + other.runs,
+            self.change_days + other.change_days,
             self.more or other.more,
         )
 
@@ -58,6 +63,7 @@ class Pruned:
             "files": self.files.number,
             "bytes": self.files.bytes,
             "runs": self.runs,
+            "change_days": self.change_days,
             "more": self.more,
         }
 
@@ -76,8 +82,9 @@ def prune(
 ) -> Pruned:
     """Deletes what is older than the retention settings, oldest first; with `dry_run` only counts it.
 
-    Batches, runs and orphans share the time of at most `seconds`, so a backlog of one kind does not block the others.
-    Calls `report` with the total so far after each batch, run and orphan.
+    Batches, runs, orphans and days of the change log share the time of at most `seconds`, so a backlog of one kind does
+    not block the others. Calls `report` with the total so far after each of them. Also makes the partitions of the
+    change log for the next days.
     """
     now = now or datetime.now(UTC)
     until = None if seconds is None else time.monotonic() + seconds
@@ -87,6 +94,7 @@ def prune(
         _Backlog(_batch_steps(system, kept_from, dry_run=dry_run)),
         _Backlog(_run_steps(system, instance, runs_kept_from, kept_from, dry_run=dry_run)),
         _Backlog(_orphan_steps(system, kept_from, dry_run=dry_run)),
+        _Backlog(_change_steps(system, now, dry_run=dry_run)),
     ]
     done = Pruned()
     while backlogs:
@@ -205,3 +213,26 @@ def _count_orphan(system: System, batch_id: str) -> Pruned:
 
 def _remove_orphan(system: System, batch_id: str) -> Pruned:
     return Pruned(orphans=1, files=remove_files(system, batch_id))
+
+
+def _change_steps(system: System, now: datetime, *, dry_run: bool) -> Iterator[_Step]:
+    if not dry_run:
+        yield partial(_make_partitions, system, now)
+    kept_from = (now - timedelta(days=system.settings.changes_days)).astimezone(UTC).date()
+    with borrowed(system.engine) as connection:
+        days = find_old_days(connection, kept_from)
+    for day in days:
+        yield partial(_drop_day, system, day, dry_run=dry_run)
+
+
+def _make_partitions(system: System, now: datetime) -> Pruned:
+    with borrowed(system.engine) as connection:
+        make_partitions_ahead(connection, now)
+    return Pruned()
+
+
+def _drop_day(system: System, day: date, *, dry_run: bool) -> Pruned:
+    if dry_run:
+        return Pruned(change_days=1)
+    with borrowed(system.engine) as connection:
+        return Pruned(change_days=int(drop_day(connection, day)))

@@ -187,19 +187,20 @@ def _process_uploads(context: SensorEvaluationContext, system: System) -> SkipRe
     name="retention_sensor",
     minimum_interval_seconds=RETENTION_SECONDS,
     default_status=DefaultSensorStatus.RUNNING,
-    description="Deletes the files of old batches (BATCH_RETENTION_DAYS), and Dagster's old runs "
-    "and events (BATCH_RUN_RETENTION_DAYS).",
+    description="Deletes the files of old batches (BATCH_RETENTION_DAYS), Dagster's old runs and events "
+    "(BATCH_RUN_RETENTION_DAYS), and old days of the change log (BATCH_CHANGES_DAYS).",
 )
 def retention_sensor(context: SensorEvaluationContext) -> SkipReason:
     """Prunes for a bounded time. A backlog takes several ticks."""
     with shared_system() as system:
         pruned = prune(system, context.instance, seconds=PRUNING_SECONDS)
-    if not pruned.batches and not pruned.runs and not pruned.orphans:
+    if not (pruned.batches or pruned.runs or pruned.orphans or pruned.change_days):
         return SkipReason("Nothing is old enough to delete.")
     return SkipReason(
         f"{pruned.files.number} files ({pruned.files.bytes:,} bytes) of {pruned.batches} batches and "
         f"{pruned.orphans} orphaned folders deleted; "
-        f"{pruned.runs} runs deleted{'; more next tick' if pruned.more else ''}."
+        f"{pruned.runs} runs and {pruned.change_days} days of the change log deleted"
+        f"{'; more next tick' if pruned.more else ''}."
     )
 
 

@@ -10,6 +10,7 @@ from batch_pipeline.batches.model import Action, IfChanged, PhaseName
 from batch_pipeline.database import Connection
 from batch_pipeline.errors import PlanChangedError
 from batch_pipeline.loading.change_log import can_log
+from batch_pipeline.loading.change_partitions import make_partitions_if_due
 from batch_pipeline.loading.chunks import ChunkWriter, done_outcome
 from batch_pipeline.loading.deleting import DeleteWriter
 from batch_pipeline.loading.merging import MergeWriter
@@ -124,6 +125,9 @@ def _final_plan(attempt: Attempt, turn: Turn) -> _Final:
             (version, None if changed is None else Jsonb(changed), attempt.batch.id),
         )
         connection.commit()
+        if attempt.system.settings.changes and can_log(connection):
+            attempt.limit_transactions(connection)
+            make_partitions_if_due(connection, attempt.resource.changes_table)
     attempt.refresh()
     return _Final(accepted, changed)
 

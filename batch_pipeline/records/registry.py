@@ -34,6 +34,9 @@ RESOURCES: dict[str, Registered] = {
     "asset": Registered("assets", _MERGE),
 }
 
+# The tables of the change log: one for each resource, and one for the links of groups and their members.
+CHANGES_TABLES = (*(f"{name}_changes" for name in RESOURCES), "group_member_changes")
+
 
 def check_resource(name: str) -> None:
     """Raises RefusedError (`unknown_resource`) if there is no such resource."""

@@ -97,6 +97,7 @@ def test_batches_that_are_not_old_stay_and_can_run_again(runner: Runner) -> None
         "files": 0,
         "bytes": 0,
         "runs": 0,
+        "change_days": 0,
         "more": False,
     }
     assert _files(runner.system, failed) == before

@@ -16,7 +16,9 @@ from dataclasses import asdict, dataclass
 from typing import Any
 
 import numpy as np
+import psycopg
 from batch_runs import contacts
+from change_logs import logged
 from dagster import DagsterInstance, DagsterRunStatus
 
 from batch_pipeline.batches.model import Batch, Starter
@@ -27,6 +29,8 @@ from batch_pipeline.orchestration.reconciling import reconcile
 from batch_pipeline.settings import get_settings
 from batch_pipeline.storage import keys
 from batch_pipeline.system import System, open_system
+
+_OF_ONE_RUN = ("number", "at", "organization_id", "batch_id")  # of a logged change
 
 RELEASE_SECONDS = 60.0  # the contract's minute, in which reconciling notices that a killed process is gone
 
@@ -138,7 +142,19 @@ def end_state(system: System, batch: Batch) -> dict[str, Any]:
         {**entry, "id": row_of.get(entry["id"], entry["id"])}
         for entry in json.loads(system.store.read(keys.result_json(batch.id)))
     ]
+    changes = [
+        {name: value for name, value in row.items() if name not in (*_OF_ONE_RUN, "created_at", "updated_at")}
+        for row in logged(system, str(batch.organization_id), "contact_changes")
+        if row["batch_id"] == batch.id
+    ]
+    with psycopg.connect(system.database_url) as connection:
+        chunks = connection.execute(
+            "SELECT phase, number, created_rows::text, is_logged FROM batch_chunks WHERE batch_id = %s ORDER BY 1, 2",
+            (batch.id,),
+        ).fetchall()
     return {
+        "changes": sorted(changes, key=lambda row: row["record_id"]),
+        "chunks": chunks,
         "status": (batch.status, batch.reason, batch.checksum, batch.has_errors_file, batch.has_result_file),
         "records": records,
         "stats": asdict(batch.stats),
