@@ -31,7 +31,7 @@ def create_from_rejected(
 
     Unreadable rows are left out, because they contain no item. The rejected items of an overwrite are not the complete
     set of records, so the new batch is a merge in which empty cells clear fields. The new batch has no reject limit:
-    the original's limit applied to the whole upload.
+    the original's limit applied to the whole upload. It does not stop to show its plan.
 
     `claim_seconds`: seconds that the caller has to launch the run before the sensor does. Raises NotFoundError, and
     StateError: `nothing_rejected` if there are no such items, `nothing_written` if the original failed because it
@@ -46,7 +46,9 @@ def create_from_rejected(
             f"Batch {batch_id} wrote none of its items, because it rejected too many: correct the upload and send it "
             "again, or retry the whole batch.",
         )
-    options = BatchOptions.model_validate(original.options).model_copy(update={"reject_limit": "none"})
+    options = BatchOptions.model_validate(original.options).model_copy(
+        update={"reject_limit": "none", "plan_only": False}
+    )
     action = original.action
     if action is Action.overwrite:
         action = Action.merge

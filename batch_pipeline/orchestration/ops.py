@@ -59,17 +59,23 @@ def parse(context: OpExecutionContext, config: BatchConfig, system: ResourcePara
 
 @op(
     ins=_AFTER,
-    out=Out(Nothing, is_required=False),
-    description="Applies the row rules, resolves which record each item means, and plans what happens to it. "
-    "With plan_only the run ends here.",
+    out={
+        "valid": Out(Nothing, is_required=False, description="The batch goes on."),
+        "plan": Out(Nothing, is_required=False, description="The batch is planned: the run ends here."),
+    },
+    description="Applies the row rules, resolves which record each item means, and plans what happens to it.",
 )
 def validate(context: OpExecutionContext, system: ResourceParam[Workplace]) -> Iterator[Output[None]]:
-    """Runs phase validation. Without an output, Dagster skips the ops that write: the batch is planned."""
+    """Runs phase validation. Dagster skips the ops that write if the batch is planned."""
     from batch_pipeline.phases.validate import validate as validate_items
 
-    batch = _run(context, system, batch_of_run(context, system.system), PhaseName.validation, validate_items)
-    if batch.status is not BatchStatus.planned:
-        yield Output(None)
+    batch = _attempt(context, system, batch_of_run(context, system.system), validate_items)
+    shown = {
+        **plan_metadata(system.system, batch),
+        **run_page.failure_metadata(system.system, batch),
+        **_metadata(batch, PhaseName.validation),
+    }
+    yield Output(None, "plan" if batch.status is BatchStatus.planned else "valid", metadata=shown)
 
 
 @op(out=Out(Nothing), description="Decides that the plan of a planned batch is to be written.")
@@ -131,21 +137,21 @@ def _is_materialized(context: OpExecutionContext, system: System, batch: Batch) 
     )
 
 
-def _run(context: OpExecutionContext, workplace: Workplace, batch: Batch, name: PhaseName, phase: Phase) -> Batch:
-    """Runs the phase, and adds its metadata to the op's output. Returns the batch after it."""
+def _run(context: OpExecutionContext, workplace: Workplace, batch: Batch, name: PhaseName, phase: Phase) -> None:
+    """Runs the phase, and adds its metadata to the op's output."""
+    context.add_output_metadata(_metadata(_attempt(context, workplace, batch, phase), name))
+
+
+def _attempt(context: OpExecutionContext, workplace: Workplace, batch: Batch, phase: Phase) -> Batch:
+    """Runs the phase unless the batch is completed. Returns the batch after it."""
     with running_attempt(context, workplace, batch) as (found, attempt):
         if attempt is not None:
             phase(attempt)
-    done = found if attempt is None else attempt.batch
-    _add_metadata(context, workplace.system, done, name)
-    return done
+    return found if attempt is None else attempt.batch
 
 
-def _add_metadata(context: OpExecutionContext, system: System, batch: Batch, name: PhaseName) -> None:
-    shown = {**run_page.phase_metadata(batch, name), **run_page.batch_metadata(batch)}
-    if name is PhaseName.validation:
-        shown = {**plan_metadata(system, batch), **run_page.failure_metadata(system, batch), **shown}
-    context.add_output_metadata(shown)
+def _metadata(batch: Batch, name: PhaseName) -> run_page.Metadata:
+    return {**run_page.phase_metadata(batch, name), **run_page.batch_metadata(batch)}
 
 
 @job(
@@ -160,7 +166,7 @@ def batch_job() -> None:
     and between runs. There is no RetryPolicy: it turns Terminate into a retry (dagster#15026), and invalid data fail
     again.
     """
-    cleanup(process(validate(parse())))
+    cleanup(process(validate(parse()).valid))
 
 
 @job(

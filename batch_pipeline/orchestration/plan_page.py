@@ -33,10 +33,8 @@ def plan_metadata(system: System, batch: Batch) -> Metadata:
             f"Launch {tags.APPLY_JOB_NAME} with batch: {batch.id}, or run `batch-pipeline apply {batch.id}`."
         ),
     }
-    if plan["warnings"]:
-        values["warnings"] = MetadataValue.md(
-            "\n".join(f"- **{warning['code']}**: {warning['message']}" for warning in plan["warnings"])
-        )
+    for number, warning in enumerate(plan["warnings"], start=1):
+        values[f"warning {number}"] = MetadataValue.text(f"{warning['code']}: {warning['message']}")
     for name, rows, columns in (
         ("changes by field", [{"field": f, "records": n} for f, n in plan["fields"].items()], _FIELD_COLUMNS),
         ("sample changes", [_without_values(each) for each in plan["samples"]], _SAMPLE_COLUMNS),

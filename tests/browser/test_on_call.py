@@ -10,6 +10,7 @@ from batch_runs import Row, arrived, as_csv, contacts, insert_contacts, new_orga
 from dagster import DagsterEventType, DagsterInstance, RunsFilter
 from dagster_ui import PATIENCE_SECONDS, Browser
 from playwright import sync_api as playwright
+from worlds import record_id
 
 from batch_pipeline.batches.model import Batch, Starter
 from batch_pipeline.dagster_home import LOCATION_NAME
@@ -141,15 +142,7 @@ def test_a_batch_is_launched_followed_and_inspected_in_the_ui(
     system.store.write(f"uploads/{organization_id}/contact/merge/more.csv", b"name\nAda\nBob\n")
 
     browser.go(f"/locations/{LOCATION_NAME}/jobs/batch_job/playground")
-    editor = browser.page.locator(".CodeMirror").first
-    editor.click()
-    browser.page.keyboard.press("Control+A")
-    browser.page.keyboard.insert_text(LAUNCHPAD.format(organization=organization_id))
-    browser.picture("launchpad")
-    launch = browser.page.get_by_role("button", name="Launch run")
-    playwright.expect(launch).to_be_enabled()
-    launch.click()
-    browser.page.wait_for_url("**/runs/*")
+    _launch(browser, LAUNCHPAD.format(organization=organization_id), picture="launchpad")
     browser.sees("Success")
 
     browser.page.get_by_placeholder("Filter").fill("step:validate")
@@ -170,3 +163,57 @@ def test_a_batch_is_launched_followed_and_inspected_in_the_ui(
     for number in ("items", "rejected", "seconds", "rows per second"):
         browser.sees(number, exact=True)
     browser.picture("asset-plots")
+
+
+APPLY = """\
+ops:
+  apply:
+    config:
+      batch: {batch_id}
+"""
+
+
+def test_a_planned_batch_is_looked_at_and_applied_in_the_ui(
+    running: LocalSystem, module_system: System, browser: Browser
+) -> None:
+    system = module_system
+    organization_id = new_organization(system)
+    people = [{"external_id": f"{organization_id}-{number}", "name": f"Old {number}"} for number in range(3)]
+    insert_contacts(
+        system,
+        organization_id,
+        *({"id": record_id("contacts", f"{organization_id[-4:]}{n}"), **each} for n, each in enumerate(people)),
+    )
+    upload = as_csv([{**each, "name": f"New {number}"} for number, each in enumerate(people[:2])])
+    batch = arrived(system, organization_id, upload, starter=Starter.launcher, plan_only=True)
+    planned: Batch = _until(lambda: (found := system.ledger.get(batch.id)).status == "planned" and found)
+
+    browser.go(f"/runs/{planned.run_id}")
+    browser.sees("Success")
+    browser.page.get_by_placeholder("Filter").fill("step:validate")
+    browser.sees("2 update")
+    browser.sees("most_records_change")
+    browser.sees(f"Launch apply_job with batch: {batch.id}")
+    browser.picture("planned-run")
+    assert {record["name"][:3] for record in contacts(system, organization_id)} == {"Old"}
+
+    browser.go(f"/locations/{LOCATION_NAME}/jobs/apply_job/playground")
+    _launch(browser, APPLY.format(batch_id=batch.id), picture="apply-job")
+    browser.sees("Success")
+    completed: Batch = _until(lambda: _ended(system, batch))
+
+    assert (completed.status, completed.stats.updated) == ("completed", 2)
+    assert [record["name"] for record in contacts(system, organization_id)] == ["New 0", "New 1", "Old 2"]
+
+
+def _launch(browser: Browser, config: str, *, picture: str) -> None:
+    """Replaces the Launchpad's text, and launches the run, whose page is then shown."""
+    editor = browser.page.locator(".CodeMirror").first
+    editor.click()
+    browser.page.keyboard.press("Control+A")
+    browser.page.keyboard.insert_text(config)
+    browser.picture(picture)
+    launch = browser.page.get_by_role("button", name="Launch run")
+    playwright.expect(launch).to_be_enabled()
+    launch.click()
+    browser.page.wait_for_url("**/runs/*")
