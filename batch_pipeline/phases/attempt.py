@@ -12,6 +12,7 @@ from batch_pipeline.batches.options import BatchOptions
 from batch_pipeline.batches.states import BatchStatus
 from batch_pipeline.database import Connection, borrowed, set_in_session
 from batch_pipeline.errors import BatchError
+from batch_pipeline.loading.change_log import can_log
 from batch_pipeline.system import System
 
 if TYPE_CHECKING:
@@ -105,6 +106,10 @@ class Attempt:
         if self.options.blank_cells is not None:
             return self.options.blank_cells is BlankCells.clear
         return self.action is Action.overwrite
+
+    def logs_changes(self, connection: Connection) -> bool:
+        """Whether the batch writes the change log: `BATCH_CHANGES` is on and the server has what the log needs."""
+        return self.system.settings.changes and can_log(connection)
 
     @property
     def timeout_seconds(self) -> int:

@@ -13,7 +13,6 @@ from batch_pipeline.batches.model import Action, PhaseName, Stats
 from batch_pipeline.batches.states import BatchStatus
 from batch_pipeline.database import borrowed
 from batch_pipeline.errors import UnavailableError
-from batch_pipeline.loading.change_log import can_log
 from batch_pipeline.loading.chunks import chunk_ranges, count_chunks, done_outcome, store_chunks
 from batch_pipeline.loading.deleting import CleanupWriter
 from batch_pipeline.loading.staging import Staging
@@ -72,7 +71,7 @@ def _delete_others(attempt: Attempt, turn: Turn) -> None:
             Staging(attempt.batch.id),
             turn,
             newer=newer,
-            logs=attempt.system.settings.changes and can_log(connection),
+            logs=attempt.logs_changes(connection),
         ),
         total=to_delete,
     )

@@ -9,7 +9,6 @@ from batch_pipeline.batches.locks import Turn, claim_version, referred_version
 from batch_pipeline.batches.model import Action, IfChanged, PhaseName
 from batch_pipeline.database import Connection
 from batch_pipeline.errors import PlanChangedError
-from batch_pipeline.loading.change_log import can_log
 from batch_pipeline.loading.change_partitions import make_partitions_if_due
 from batch_pipeline.loading.chunks import ChunkWriter, done_outcome
 from batch_pipeline.loading.deleting import DeleteWriter
@@ -55,7 +54,7 @@ def process(attempt: Attempt) -> None:
 
 
 def _writer(attempt: Attempt, connection: Connection, turn: Turn) -> ChunkWriter:
-    staging, logs = Staging(attempt.batch.id), attempt.system.settings.changes and can_log(connection)
+    staging, logs = Staging(attempt.batch.id), attempt.logs_changes(connection)
     if attempt.action is Action.delete:
         return DeleteWriter(
             connection, attempt.resource, staging, turn, keep_changes=attempt.options.save_result, logs=logs
@@ -125,7 +124,7 @@ def _final_plan(attempt: Attempt, turn: Turn) -> _Final:
             (version, None if changed is None else Jsonb(changed), attempt.batch.id),
         )
         connection.commit()
-        if attempt.system.settings.changes and can_log(connection):
+        if attempt.logs_changes(connection):
             attempt.limit_transactions(connection)
             make_partitions_if_due(connection, attempt.resource.changes_table)
     attempt.refresh()

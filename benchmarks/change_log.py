@@ -1,0 +1,80 @@
+"""What the change log costs: the same runs with BATCH_CHANGES on and off, in turn, on the same contacts.
+
+Each round loads contacts into an empty table (all new), loads them again (none changed), and loads them with another
+name, email, phone and address (all changed). The limits are 1.03, 1.03 and 1.15, as the ratio of the median run times.
+Usage: python benchmarks/change_log.py [--rows N] [--rounds N]
+"""
+
+import argparse
+import os
+import statistics
+import tempfile
+from pathlib import Path
+
+import psycopg
+from contacts_file import write_contacts
+from merge_contacts import ORGANIZATION, run_cli, time_batch
+
+from batch_pipeline.local.servers import embedded_servers
+
+LIMITS = {"all new": 1.03, "none changed": 1.03, "all changed": 1.15}
+
+
+def main() -> None:
+    """Runs the rounds and prints each, then the ratios of the medians."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--rows", type=int, default=200_000)
+    parser.add_argument("--rounds", type=int, default=3)
+    arguments = parser.parse_args()
+    with tempfile.TemporaryDirectory(prefix="batch-bench-", dir="/var/tmp") as name:
+        folder = Path(name)
+        folder.chmod(0o755)
+        with embedded_servers(folder / "servers") as servers:
+            environment = {**os.environ, **servers.environment, "BATCH_INBOX_QUIET_SECONDS": "0"}
+            measure(folder, environment, arguments.rows, arguments.rounds)
+
+
+def measure(folder: Path, environment: dict[str, str], rows: int, rounds: int) -> None:
+    """Measures each case with and without the log; every second round begins without it."""
+    url = environment["BATCH_DATABASE_URL"]
+    first, second = folder / "first.csv", folder / "second.csv"
+    write_contacts(first, rows)
+    write_contacts(second, rows, seed=2)
+    run_cli(environment, "db", "upgrade")
+    run_cli(environment, "organizations", "create", ORGANIZATION)
+    files = {"all new": first, "none changed": first, "all changed": second}
+    seconds: dict[tuple[str, str], list[tuple[float, float]]] = {}
+    for number in range(rounds):
+        for changes in ("on", "off") if number % 2 == 0 else ("off", "on"):
+            with psycopg.connect(url, autocommit=True) as connection:
+                connection.execute("TRUNCATE contacts, contact_changes")
+            for case, file in files.items():
+                settle(url)
+                time = time_batch({**environment, "BATCH_CHANGES": changes}, file)
+                seconds.setdefault((case, changes), []).append((time["run"], time["phases"]["processing"]))
+                print(
+                    f"round {number + 1}, {case}, {changes}: {time['run']:.2f} s, phases {time['phases']}", flush=True
+                )
+            with psycopg.connect(url) as connection:
+                logged = connection.execute("SELECT count(*) FROM contact_changes").fetchone()
+            assert logged == (rows if changes == "on" else 0,), logged
+    for case, limit in LIMITS.items():
+        on, off = (
+            [statistics.median(times) for times in zip(*seconds[case, changes], strict=True)]
+            for changes in ("on", "off")
+        )
+        print(
+            f"{case}: {on[0]:.2f} s with the log, {off[0]:.2f} s without = {on[0] / off[0]:.3f} (limit {limit}); "
+            f"processing alone {on[1]:.2f} s and {off[1]:.2f} s = {on[1] / off[1]:.3f}"
+        )
+
+
+def settle(url: str) -> None:
+    """Does what the server would otherwise do at some time during a run."""
+    with psycopg.connect(url, autocommit=True) as connection:
+        connection.execute("VACUUM ANALYZE contacts")
+        connection.execute("CHECKPOINT")
+
+
+if __name__ == "__main__":
+    main()
