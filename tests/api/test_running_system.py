@@ -219,6 +219,52 @@ def test_cancelling_a_batch_that_is_processed_ends_it_after_its_chunk(module_sys
     assert client.until(batch["id"], "completed")["stats"]["created"] == 250
 
 
+REEXECUTE = """
+mutation Reexecute($run: String!) {
+  launchRunReexecution(reexecutionParams: {parentRunId: $run, strategy: ALL_STEPS}) { __typename }
+}
+"""
+
+
+@reaches(
+    "requested planned",
+    "planned queued",
+    "processing planned",
+    "planned requested",
+    "planned failed",
+    "planned expired",
+)
+def test_a_plan_is_applied_changed_made_again_discarded_and_forgotten(
+    running: LocalSystem, module_system: System, client: Client
+) -> None:
+    eva = {"external_id": "crm-2", "name": "Eva"}
+    planned = client.create([ADA, eva], plan_only=True)["data"]
+    assert (planned["status"], planned["plan"]["counts"]["create"]) == ("planned", 2)
+    other = client.create([ADA])["data"]
+    client.until(other["id"], "completed")
+
+    changed = client.post(f"/v1/batches/{planned['id']}/apply")
+    assert (changed["status"], changed["code"]) == (409, "plan_changed")
+    run_id = client.batch(planned["id"])["run_id"]
+    answer = httpx.post(f"{running.dagster_url}/graphql", json={"query": REEXECUTE, "variables": {"run": run_id}})
+    assert answer.json()["data"]["launchRunReexecution"]["__typename"] == "LaunchRunSuccess"
+    eventually(lambda: client.batch(planned["id"])["attempts"] == 3)
+    again = client.until(planned["id"], "planned")
+    assert (again["plan"]["counts"]["create"], "difference" in again["plan"]) == (1, False)
+
+    applied = client.post(f"/v1/batches/{planned['id']}/apply", {"digest": again["plan"]["digest"]})
+    assert applied["status"] == 202, applied
+    done = client.until(planned["id"], "completed")
+    assert (done["stats"]["created"], done["stats"]["unchanged"]) == (1, 1)
+
+    discarded = client.create([ADA], plan_only=True)["data"]
+    assert client.post(f"/v1/batches/{discarded['id']}/cancel")["data"]["status"] == "failed"
+    forgotten = client.create([ADA], plan_only=True)["data"]
+    with psycopg.connect(module_system.database_url) as connection:
+        connection.execute("UPDATE batches SET plan_expires_at = now() WHERE id = %s", (forgotten["id"],))
+    assert client.until(forgotten["id"], "expired")["reason"]["code"] == "plan_expired"
+
+
 def test_a_client_that_knows_only_the_published_calls_works(client: Client, tmp_path: Path) -> None:
     node = shutil.which("node")
     if node is None:
