@@ -26,8 +26,8 @@ def system_settings() -> dict[str, str]:
 
 
 @pytest.fixture
-def runner(system: System, instance: DagsterInstance) -> Runner:
-    return Runner(system, instance, new_organization(system))
+def runner(module_system: System, module_instance: DagsterInstance) -> Runner:
+    return Runner(module_system, module_instance, new_organization(module_system))
 
 
 def stored(runner: Runner, *rows: Row) -> None:
@@ -243,9 +243,9 @@ def test_another_digest_than_the_shown_one_is_refused(runner: Runner) -> None:
     assert runner.system.ledger.get(batch.id).status == BatchStatus.planned
 
 
-def test_members_that_join_and_leave_are_in_the_plan(system: System, instance: DagsterInstance) -> None:
-    world = World.new(system)
-    runner = Runner(system, instance, world.organization_id)
+def test_members_that_join_and_leave_are_in_the_plan(module_system: System, module_instance: DagsterInstance) -> None:
+    world = World.new(module_system)
+    runner = Runner(module_system, module_instance, world.organization_id)
     world.insert("contacts", *({"external_id": name, "name": name} for name in ("ann", "bob", "cid")))
     world.insert("groups", {"external_id": "team", "name": "Team"})
     world.join("team", "ann", "bob")
@@ -256,7 +256,7 @@ def test_members_that_join_and_leave_are_in_the_plan(system: System, instance: D
     assert plan_of(batch)["fields"] == {"children": 1}
     assert lines(runner, batch)[0]["changes"] == [{"field": "children", "before": [ann], "after": [cid]}]
     assert apply(runner, batch).stats.updated == 1
-    with psycopg.connect(system.database_url) as connection:
+    with psycopg.connect(module_system.database_url) as connection:
         members = connection.execute(
             "SELECT member_id FROM group_members WHERE organization_id = %s", (world.organization_id,)
         ).fetchall()
