@@ -9,11 +9,11 @@ from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING
-from urllib.parse import urlsplit
 
 import hypothesis
 import psycopg
 import pytest
+from databases import DatabasePool, other_database
 from psycopg import sql
 
 from batch_pipeline import migrations
@@ -53,10 +53,6 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     items.sort(key=lambda item: -longest[item.path])
 
 
-def _other_database(url: str, name: str) -> str:
-    return urlsplit(url)._replace(path=f"/{name}").geturl()
-
-
 @pytest.fixture(scope="session")
 def session_folder() -> Iterator[Path]:
     """A folder that the account which PostgreSQL runs as reaches, also where the tests are root's."""
@@ -94,26 +90,16 @@ def environment(servers: LocalServers) -> Iterator[dict[str, str]]:
 def new_database(servers: LocalServers) -> Iterator[NewDatabase]:
     """Gives, in a ``with``, the URL of a new database with the newest schema and no rows.
 
-    Each is a copy of a template that was migrated once, which takes some tens of milliseconds: file by file, as the
-    log of every page would take ten times that.
+    Each is a copy of a template that was migrated once, or one that another test has left.
     """
     server_url = servers.environment["BATCH_DATABASE_URL"]
     template = sql.Identifier("tests_template")
     with psycopg.connect(server_url, autocommit=True) as connection:
         connection.execute(sql.SQL("CREATE DATABASE {}").format(template))
-        migrations.upgrade(_other_database(server_url, "tests_template"))
+        migrations.upgrade(other_database(server_url, "tests_template"))
         # A template can only be copied while nobody is connected to it.
         connection.execute(sql.SQL("ALTER DATABASE {} WITH ALLOW_CONNECTIONS false").format(template))
-
-        @contextmanager
-        def database() -> Iterator[str]:
-            name = f"test_{secrets.token_hex(6)}"
-            quoted = sql.Identifier(name)
-            connection.execute(sql.SQL("CREATE DATABASE {} TEMPLATE {} STRATEGY file_copy").format(quoted, template))
-            yield _other_database(server_url, name)
-            connection.execute(sql.SQL("DROP DATABASE {} WITH (FORCE)").format(quoted))
-
-        yield database
+        yield DatabasePool(connection, server_url, "tests_template").database
 
 
 @pytest.fixture
@@ -160,20 +146,12 @@ def new_dagster_database(environment: dict[str, str], new_database: NewDatabase)
                 template, sql.Identifier("tests_template")
             )
         )
-        url = _other_database(server_url, "tests_template_dagster")
+        url = other_database(server_url, "tests_template_dagster")
         with _leading_to({"BATCH_DATABASE_URL": url, "DAGSTER_POSTGRES_URL": dagster_database_url(url)}):
             upgrade_dagster()
         connection.execute(sql.SQL("ALTER DATABASE {} WITH ALLOW_CONNECTIONS false").format(template))
 
-        @contextmanager
-        def database() -> Iterator[str]:
-            name = f"test_{secrets.token_hex(6)}"
-            quoted = sql.Identifier(name)
-            connection.execute(sql.SQL("CREATE DATABASE {} TEMPLATE {} STRATEGY file_copy").format(quoted, template))
-            yield _other_database(server_url, name)
-            connection.execute(sql.SQL("DROP DATABASE {} WITH (FORCE)").format(quoted))
-
-        yield database
+        yield DatabasePool(connection, server_url, "tests_template_dagster").database
 
 
 @pytest.fixture(scope="module")

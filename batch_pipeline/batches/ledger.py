@@ -279,7 +279,8 @@ class Ledger:
                 if before in AT_REST:
                     raise superseded(batch)
                 record(connection, batch_id, before, after, run_id=run_id)
-            return batch_from_row(change(connection, batch_id, {"status": after.value, **changes}))
+            at_rest = {"awaits_run": None} if after in AT_REST else {}
+            return batch_from_row(change(connection, batch_id, {"status": after.value, **at_rest, **changes}))
 
     def yield_slot(self, batch_id: str, run_id: str) -> None:
         """Requests another run for a queued batch, so that this run can end. The place in the order stays."""

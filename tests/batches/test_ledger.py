@@ -15,8 +15,8 @@ from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, 
 
 from batch_pipeline.batches.accept import ArrivedPayload, attach_payload, release_source
 from batch_pipeline.batches.ledger import Ledger
-from batch_pipeline.batches.model import Batch, PhaseName, PhaseStatus, Starter
-from batch_pipeline.batches.states import FINAL, RERUNNABLE, TRANSITIONS, BatchStatus, Reason, check_transition
+from batch_pipeline.batches.model import Batch, IfChanged, PhaseName, PhaseStatus, Starter
+from batch_pipeline.batches.states import AT_REST, FINAL, RERUNNABLE, TRANSITIONS, BatchStatus, Reason, check_transition
 from batch_pipeline.database import create_engine
 from batch_pipeline.errors import NotFoundError, StateError, SupersededError
 
@@ -285,9 +285,10 @@ class AnySequence(RuleBasedStateMachine):
         except StateError:
             allowed = before.status == after
         else:
-            allowed = before.status not in FINAL
+            allowed = before.status not in AT_REST
+        plan: dict[str, Any] = {"plan": {"digest": "0" * 64}} if after is BatchStatus.planned else {}
         try:
-            self.ledger.transition(before.id, str(before.run_id), after)
+            self.ledger.transition(before.id, str(before.run_id), after, **plan)
         except (StateError, SupersededError):
             assert not allowed
             assert self.now == before
@@ -303,7 +304,7 @@ class AnySequence(RuleBasedStateMachine):
         try:
             self.ledger.update_phase(before.id, str(before.run_id), phase)
         except SupersededError:
-            assert before.status in FINAL
+            assert before.status in AT_REST
             assert self.now == before
         else:
             assert self.now.phase(name) == phase
@@ -319,6 +320,20 @@ class AnySequence(RuleBasedStateMachine):
         assert after.status == (before.status if before.status in FINAL else status)
         assert after.awaits_run is None
         assert not any(phase.status == "running" for phase in after.phases) or before.status in FINAL
+
+    @rule(if_changed=st.sampled_from(sorted(IfChanged)))
+    def apply(self, if_changed: IfChanged) -> None:
+        before = self.now
+        try:
+            after = self.ledger.request_apply(before.id, Starter.launcher, if_changed=if_changed)
+        except StateError:
+            assert before.status is not BatchStatus.planned
+            assert self.now == before
+        else:
+            assert (before.status, after.status) == ("planned", "queued")
+            assert (after.awaits_run, after.if_changed, after.first_arrival) == ("launcher", if_changed, after.arrival)
+            assert (after.arrival or 0) > (before.arrival or 0)
+            assert after.arrived_at == before.arrived_at  # new ids are made of it
 
     @rule()
     def ask_for_rerun(self) -> None:
