@@ -8,7 +8,7 @@ from typing import Any
 from fastapi import FastAPI
 from fastapi.openapi.utils import get_openapi
 
-from batch_pipeline.api import document, health, routes
+from batch_pipeline.api import document, health, history, routes
 from batch_pipeline.api.envelope import add_error_answers
 from batch_pipeline.api.limits import RateLimits
 from batch_pipeline.service.context import open_service
@@ -44,8 +44,9 @@ def create_app(settings: Settings | None = None, *, warm_up: bool = True) -> Fas
     )
     app.state.limits = RateLimits(settings.api_requests_per_minute)
     app.include_router(routes.router)
+    app.include_router(history.router)
     app.include_router(health.router)
-    app.state.routes = [*routes.router.routes, *health.router.routes]
+    app.state.routes = [*routes.router.routes, *history.router.routes, *health.router.routes]
     add_error_answers(app)
 
     def openapi() -> dict[str, Any]:

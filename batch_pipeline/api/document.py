@@ -19,7 +19,7 @@ _RETRY_AFTER = {"Retry-After": {"description": "Seconds", "schema": {"type": "in
 _ERRORS: dict[int, tuple[str, str, str]] = {
     400: ("The body is not JSON", "malformed_json", "The body is not JSON: invalid character (byte 12)."),
     401: ("No key, or an unknown one", "unauthorized", "Send a key in the header X-API-Key."),
-    404: ("No batch of your organization has this id", "batch_not_found", "There is no batch of this id."),
+    404: ("Nothing of your organization has this id", "batch_not_found", "There is no batch of this id."),
     409: ("The batch's state or the idempotency key does not allow it", "not_cancellable",
           "Batch batch_… has ended already: it is completed."),
     413: ("Too large", "too_large", "Mode sync takes at most 1,000 items (BATCH_SYNC_MAX_ITEMS): use mode mixed."),

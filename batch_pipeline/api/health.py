@@ -2,7 +2,6 @@
 
 from http import HTTPStatus
 
-import sqlalchemy as sa
 from fastapi import APIRouter, Request
 from fastapi.responses import Response
 
@@ -10,7 +9,8 @@ from batch_pipeline.api import document
 from batch_pipeline.api.envelope import answer
 from batch_pipeline.api.models import Envelope, HealthOut
 from batch_pipeline.api.routes import Served
-from batch_pipeline.database import translating_outages
+from batch_pipeline.database import borrowed, translating_outages
+from batch_pipeline.loading.log_support import log_refusal
 from batch_pipeline.system import System
 
 router = APIRouter(tags=["health"])
@@ -24,12 +24,14 @@ async def healthz(request: Request) -> Response:
 
 @router.get("/readyz", summary="Able to work", response_model=Envelope[HealthOut], responses=document.errors(503))
 async def readyz(request: Request, service: Served) -> Response:
-    """Database and storage can be reached."""
-    await service.in_thread(_check, service.system)
-    return answer(request, HTTPStatus.OK, "Database and storage can be reached.", data={"healthy": True})
+    """Database and storage can be reached. The message names what the database can't do."""
+    message = await service.in_thread(_check, service.system)
+    return answer(request, HTTPStatus.OK, message, data={"healthy": True})
 
 
-def _check(system: System) -> None:
-    with translating_outages(), system.engine.connect() as connection:
-        connection.execute(sa.select(1))
+def _check(system: System) -> str:
+    with translating_outages(), borrowed(system.engine) as connection:
+        connection.execute("SELECT")
+        missing = log_refusal(connection)
     system.store.check()
+    return "Database and storage can be reached." if missing is None else f"Able to work. {missing.message}"

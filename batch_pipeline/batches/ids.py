@@ -32,9 +32,7 @@ def is_batch_id(text: str) -> bool:
 
 def made_at(batch_id: str) -> datetime:
     """The creation time that the batch id contains, UTC."""
-    microseconds = 0
-    for character in batch_id.removeprefix(BATCH_PREFIX)[:TIME_CHARACTERS]:
-        microseconds = microseconds * 58 + ALPHABET.index(character)
+    microseconds = decode(batch_id.removeprefix(BATCH_PREFIX)[:TIME_CHARACTERS])
     return datetime.fromtimestamp(0, UTC) + timedelta(microseconds=microseconds)
 
 
@@ -45,3 +43,11 @@ def encode(number: int, width: int) -> str:
         number, digit = divmod(number, 58)
         characters.append(ALPHABET[digit])
     return "".join(reversed(characters))
+
+
+def decode(digits: str) -> int:
+    """The number that these base58 digits write."""
+    number = 0
+    for character in digits:
+        number = number * 58 + ALPHABET.index(character)
+    return number

@@ -15,6 +15,7 @@ import typer
 from batch_pipeline.cli import (
     batches,
     demo,
+    history,
     keys,
     organizations,
     plans,
@@ -54,6 +55,7 @@ plans.add_to(app)
 submitting.add_to(app)
 rerunning.add_to(app)
 batches.add_to(app)
+history.add_to(app)
 organizations.add_to(app)
 keys.add_to(app)
 demo.add_to(app)

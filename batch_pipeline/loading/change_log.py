@@ -2,21 +2,16 @@
 
 Each resource has a table of changes, each link table another (migration 0017). Created records are not logged: their
 ids and `batch_chunks.created_rows` show their batch and row.
-
-PostgreSQL 18 is needed: only `RETURNING old.…` shows what an UPDATE replaced.
 """
 
 from collections.abc import Iterable
 
 from psycopg import sql
 
-from batch_pipeline.database import Connection
 from batch_pipeline.loading.statements import COMMA, indented
 from batch_pipeline.records.fields import Field
 from batch_pipeline.records.links import Link
 from batch_pipeline.records.resource import Resource
-
-MINIMUM_VERSION = 180_000  # as server_version_num
 
 # Columns of a deleted record that are no fields of its resource.
 _TIMES = ("created_at", "updated_at")
@@ -67,11 +62,6 @@ WHERE before <> after"""
 # a absent, m member, p primary member
 _STATE = """\
 CASE WHEN {side}.organization_id IS NULL THEN 'a' WHEN {side}.{mark} THEN 'p' ELSE 'm' END::"char\""""
-
-
-def can_log(connection: Connection) -> bool:
-    """Whether the server has what the log needs."""
-    return connection.info.server_version >= MINIMUM_VERSION
 
 
 def log_updated(resource: Resource, merged: Iterable[str]) -> tuple[sql.Composed, sql.Composed]:

@@ -1,12 +1,12 @@
 """Ids of the records that a batch creates: computed from the batch and the row, so every attempt computes the same."""
 
-from datetime import datetime
+from datetime import UTC, datetime, timedelta
 
 import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
 
-from batch_pipeline.batches.ids import ALPHABET, BATCH_PREFIX, LENGTH, TIME_CHARACTERS, encode
+from batch_pipeline.batches.ids import ALPHABET, BATCH_PREFIX, LENGTH, TIME_CHARACTERS, decode, encode
 
 _ROW_CHARACTERS = 6  # 58**6 rows, far above any limit on items
 
@@ -31,10 +31,21 @@ def record_ids(prefix: str, *, batch_id: str, arrived_at: datetime, rows: npt.ND
     return pa.StringArray.from_buffers(count, pa.py_buffer(offsets), pa.py_buffer(out))
 
 
+def arrival_and_row(record_id: str, prefix: str) -> tuple[datetime, int] | None:
+    """The arrival time and the row that `record_ids` put into an id; None if the text has not the form of these ids.
+
+    Any text of that form has them, so compare the id with the one of the batch that arrived then.
+    """
+    body = record_id.removeprefix(prefix)
+    if not record_id.startswith(prefix) or len(body) != LENGTH or not set(body) <= set(ALPHABET):
+        return None
+    microseconds = decode(body[:TIME_CHARACTERS])
+    row = decode(body[TIME_CHARACTERS : TIME_CHARACTERS + _ROW_CHARACTERS])
+    return datetime.fromtimestamp(0, UTC) + timedelta(microseconds=microseconds), row
+
+
 def _seed(batch_id: str) -> np.uint64:
-    number = 0
-    for character in batch_id.removeprefix(BATCH_PREFIX):
-        number = number * 58 + ALPHABET.index(character)
+    number = decode(batch_id.removeprefix(BATCH_PREFIX))
     return np.uint64((number ^ (number >> 64)) & 0xFFFF_FFFF_FFFF_FFFF)
 
 

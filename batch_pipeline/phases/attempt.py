@@ -12,7 +12,7 @@ from batch_pipeline.batches.options import BatchOptions
 from batch_pipeline.batches.states import BatchStatus
 from batch_pipeline.database import Connection, borrowed, set_in_session
 from batch_pipeline.errors import BatchError
-from batch_pipeline.loading.change_log import can_log
+from batch_pipeline.loading.log_support import can_log
 from batch_pipeline.system import System
 
 if TYPE_CHECKING:

@@ -1,0 +1,1 @@
+"""Reads the change log: the history of a record, and the changes of a batch."""
