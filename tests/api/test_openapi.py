@@ -47,6 +47,8 @@ def test_every_error_answer_is_described_and_every_call_has_its_key(client: Clie
         ("POST", "/v1/batches/{batch_id}/cancel"),
         ("POST", "/v1/batches/{batch_id}/retry"),
         ("POST", "/v1/batches/{batch_id}/apply"),
+        ("GET", "/v1/batches/{batch_id}/changes"),
+        ("GET", "/v1/records/{resource}/{record_id}/history"),
         ("GET", "/healthz"),
         ("GET", "/readyz"),
     }
