@@ -11,6 +11,7 @@ import os
 import resource
 import statistics
 import tempfile
+from contextlib import suppress
 from pathlib import Path
 
 import psycopg
@@ -80,10 +81,12 @@ def processor_seconds(url: str) -> float:
     """Processor time so far of the server, its ended and running processes, and of this program's ended children."""
     with psycopg.connect(url) as connection:
         backend = Path("/proc") / str(connection.info.backend_pid)
-        parent = backend.joinpath("status").read_text().partition("PPid:")[2].split()[0]
-        ticks = sum(_ticks(parent))
-        for task in Path(f"/proc/{parent}/task/{parent}/children").read_text().split():
-            ticks += sum(_ticks(task)[:2])
+        server = backend.joinpath("status").read_text().partition("PPid:")[2].split()[0]
+        running = 0
+        for process in Path(f"/proc/{server}/task/{server}/children").read_text().split():
+            with suppress(FileNotFoundError):  # it has ended since, and counts for the server
+                running += sum(_ticks(process)[:2])
+        ticks = running + sum(_ticks(server))
     children = resource.getrusage(resource.RUSAGE_CHILDREN)
     return ticks / os.sysconf("SC_CLK_TCK") + children.ru_utime + children.ru_stime
 
