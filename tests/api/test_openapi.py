@@ -8,12 +8,13 @@ from pathlib import Path
 
 import httpx
 import pytest
-from batch_runs import arrived
+from batch_runs import arrived, insert_contacts
 from serving import Client, new_client, served
 
 from batch_pipeline.batches.model import Starter
 from batch_pipeline.system import System
 
+RECORD = "ctct_" + "1" * 22
 PROGRAM = Path(sys.executable).with_name("schemathesis")
 
 
@@ -30,6 +31,7 @@ def client(module_system: System) -> Iterator[Client]:
         # In mode sync a payload that is refused would be a 422 although the request is right: it never gets its turn.
         arrived(module_system, made.organization_id, b"name\nAda\n", starter=Starter.launcher)
         made.post(f"/v1/batches/{made.create()['data']['id']}/cancel")
+        insert_contacts(module_system, made.organization_id, {"id": RECORD, "name": "Ada"})
         yield made
 
 
@@ -85,10 +87,12 @@ def test_no_request_however_made_gets_an_answer_that_is_not_described(client: Cl
     ]
     # Found by its name in the folder where the program runs.
     (tmp_path / "openapi_hooks.py").write_bytes(Path(__file__).with_name("openapi_hooks.py").read_bytes())
-    # No random id is that of a batch.
+    # No random id is that of a batch or record.
     (tmp_path / "schemathesis.toml").write_text(
         '[[operations]]\ninclude-name = "POST /v1/batches/{batch_id}/apply"\n'
         f'parameters = {{ batch_id = "{client.create()["data"]["id"]}" }}\n'
+        '[[operations]]\ninclude-name = "GET /v1/records/{resource}/{record_id}/history"\n'
+        f'parameters = {{ resource = "contact", record_id = "{RECORD}" }}\n'
     )
     done = subprocess.run(
         command,
