@@ -150,7 +150,8 @@ class Preview:
     def samples(self, most: int) -> list[dict[str, Any]]:
         """At most `most` changes of existing records, spread over all fields that change."""
         names = ("row", "id", "field", "before", "after")
-        return [dict(zip(names, row, strict=True)) for row in self._rows(_SAMPLES, most=sql.Literal(most))]
+        found = sorted(self._rows(_SAMPLES, most=sql.Literal(most)), key=lambda row: (row[0], row[2]))
+        return [dict(zip(names, row, strict=True)) for row in found]
 
     def deletions(self, most: int) -> list[dict[str, Any]]:
         """The first records that the batch deletes."""
