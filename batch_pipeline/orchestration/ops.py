@@ -31,7 +31,7 @@ from batch_pipeline.errors import BatchError
 from batch_pipeline.orchestration import run_page, tags
 from batch_pipeline.orchestration.config import ApplyConfig, BatchConfig
 from batch_pipeline.orchestration.plan_page import plan_metadata
-from batch_pipeline.orchestration.resolve import batch_of_run, resolve_apply, resolve_batch
+from batch_pipeline.orchestration.resolve import batch_of_run, batch_to_write, resolve_apply, resolve_batch
 from batch_pipeline.orchestration.resources import Workplace
 from batch_pipeline.orchestration.run_attempt import running_attempt
 from batch_pipeline.phases.attempt import Attempt
@@ -96,7 +96,7 @@ def process(context: OpExecutionContext, system: ResourceParam[Workplace]) -> No
     """Runs phase processing."""
     from batch_pipeline.phases.process import process as process_items
 
-    _run(context, system, batch_of_run(context, system.system), PhaseName.processing, process_items)
+    _run(context, system, batch_to_write(context, system.system), PhaseName.processing, process_items)
 
 
 @op(
@@ -109,7 +109,7 @@ def cleanup(context: OpExecutionContext, system: ResourceParam[Workplace]) -> No
     from batch_pipeline.phases.cleanup import cleanup as clean_up
 
     shown: run_page.Metadata = {}
-    with running_attempt(context, system, batch_of_run(context, system.system)) as (found, attempt):
+    with running_attempt(context, system, batch_to_write(context, system.system)) as (found, attempt):
         if attempt is not None:
             shown = run_page.failure_metadata(system.system, found)
             clean_up(attempt)

@@ -32,6 +32,19 @@ def batch_of_run(context: OpExecutionContext, system: System) -> Batch:
     return batch
 
 
+def batch_to_write(context: OpExecutionContext, system: System) -> Batch:
+    """As `batch_of_run`, for an op that writes.
+
+    Raises Failure if the batch is planned: a re-execution from the failure of a run that found the plan changed begins
+    at this op, and nobody has applied the new plan.
+    """
+    batch = batch_of_run(context, system)
+    if batch.status is BatchStatus.planned:
+        message = f"Batch {batch.id} is planned, so nothing is written: look at its plan, then apply it."
+        raise Failure(message, metadata={"code": "not_applied"}, allow_retries=False)
+    return batch
+
+
 def resolve_batch(context: OpExecutionContext, config: BatchConfig, system: System) -> Batch:
     """The batch of the run; creates it for a run from the Launchpad.
 

@@ -12,7 +12,7 @@ from dagster import (
 )
 from launches import all_batches, batch_job
 
-from batch_pipeline.batches.model import Batch
+from batch_pipeline.batches.model import Batch, Starter
 from batch_pipeline.orchestration.execute import execute_batch
 from batch_pipeline.system import System
 
@@ -51,3 +51,19 @@ def test_a_failed_batch_that_is_re_executed_in_dagster_is_the_same_batch(
     assert batch.arrival is not None
     assert failed.arrival is not None
     assert batch.arrival > failed.arrival  # it lined up anew
+
+
+def test_a_re_execution_from_the_failure_of_a_changed_plan_leaves_the_batch_planned(
+    system: System, instance: DagsterInstance
+) -> None:
+    rows = b"external_id,name\na,Ann\n"
+    planned = execute_batch(system, instance, arrived(system, "default", rows, plan_only=True))
+    execute_batch(system, instance, arrived(system, "default", rows))
+    changed = execute_batch(system, instance, system.ledger.request_apply(planned.id, Starter.caller))
+    assert changed.status == "planned"
+
+    result = _reexecute(instance, changed, from_failure=True)
+
+    assert not result.success
+    after = system.ledger.get(planned.id)
+    assert (after.status, after.reason, after.plan) == ("planned", None, changed.plan)
