@@ -40,10 +40,7 @@ def process(attempt: Attempt) -> None:
                 lambda connection: _writer(attempt, connection, turn),
                 total=final.accepted,
             )
-    if final.changed is None:
-        return
-    if final.is_written:
-        write_changed_plan(attempt)
+    if final.changed is None or final.is_written:
         return
     show_changed_plan(attempt, final.changed)
     raise PlanChangedError(
@@ -114,6 +111,8 @@ def _final_plan(attempt: Attempt, turn: Turn) -> _Final:
         if changed is not None and attempt.batch.if_changed is IfChanged.fail:
             return _Final(accepted, changed, is_written=False)
         require_valid_items(attempt, attempt.batch.facts)
+        if changed is not None:
+            write_changed_plan(attempt)  # before the batch shows it: a re-run does not compare with the plan before
         attempt.limit_transactions(connection)
         # Locks the batch's row before the turn's: the order in `batches.locks`.
         connection.execute("SELECT FROM batches WHERE id = %s FOR UPDATE", (attempt.batch.id,))

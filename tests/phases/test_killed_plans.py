@@ -9,7 +9,7 @@ from dagster import DagsterInstance
 from killing import KillPoint, kill, retry, run_until_killed
 from worlds import record_id
 
-from batch_pipeline.batches.model import Action, Batch, Starter
+from batch_pipeline.batches.model import Action, Batch, IfChanged, Starter
 from batch_pipeline.batches.states import BatchStatus
 from batch_pipeline.orchestration.execute import execute_batch
 from batch_pipeline.storage import keys
@@ -144,3 +144,20 @@ def test_a_killed_apply_of_a_changed_plan_still_shows_the_difference_to_what_was
     assert [line["row"] for line in lines(module_system, again) if "was" in line] == [1]
     assert execute_batch(module_system, module_instance, apply(module_system, again)).status == BatchStatus.completed
     assert sorted(rows(module_system, batch)) == EXPECTED
+
+
+def test_the_files_of_a_changed_plan_that_is_written_are_its_own_after_a_kill(
+    module_system: System, module_instance: DagsterInstance
+) -> None:
+    batch = execute_batch(module_system, module_instance, new_batch(module_system))
+    other = arrived(module_system, str(batch.organization_id), as_csv([{"external_id": "e0", "name": "New 0"}]))
+    assert execute_batch(module_system, module_instance, other).stats.created == 1
+
+    requested = module_system.ledger.request_apply(batch.id, Starter.caller, if_changed=IfChanged.replan)
+    kill(module_system, module_instance, requested, KillPoint(f"{PROCESS}:write_chunks"))
+    done = retry(module_system, module_instance, batch)
+
+    assert done.status == BatchStatus.completed
+    assert done.plan is not None
+    assert done.plan["counts"]["unchanged"] == 1
+    assert [line["outcome"] for line in lines(module_system, done)].count("unchanged") == 1
