@@ -19,6 +19,15 @@ class Action(StrEnum):
     merge = "merge"
     overwrite = "overwrite"
     delete = "delete"
+    undo = "undo"  #: takes back what another batch wrote; its items are that batch's records
+
+
+class UploadAction(StrEnum):
+    """The actions of `Action` that an upload can have."""
+
+    merge = Action.merge.value
+    overwrite = Action.overwrite.value
+    delete = Action.delete.value
 
 
 class Mode(StrEnum):
@@ -85,7 +94,10 @@ class PhaseStatus(StrEnum):
 
 @dataclass(frozen=True)
 class Stats:
-    """Counts of items by outcome (`overwritten` counts records)."""
+    """Counts of items by outcome (`overwritten` counts records).
+
+    An undo counts records: each once for each outcome that the record or one of its fields has.
+    """
 
     created: int = 0
     updated: int = 0
@@ -94,6 +106,11 @@ class Stats:
     overwritten: int = 0
     rejected: int = 0
     duplicates: int = 0
+    reversed: int = 0  #: undo: fields or members are as before the undone batch
+    kept: int = 0  #: undo: something stays, because somebody else changed it since
+    restored: int = 0  #: undo: deleted records that are back
+    conflict: int = 0  #: undo: another record has a key by now, or the database refused the change
+    gone: int = 0  #: undo: the record does not exist any more
 
     @property
     def items_read(self) -> int:
@@ -104,6 +121,9 @@ class Stats:
     def from_json(cls, data: dict[str, int]) -> Self:
         """The inverse of `asdict`."""
         return cls(**data)
+
+
+UNDO_COUNTS = ("reversed", "deleted", "restored", "kept", "conflict", "gone")  #: those of `Stats` that an undo has
 
 
 @dataclass(frozen=True)
@@ -157,12 +177,15 @@ class Phase:
         return cls(**{**data, "name": PhaseName(data["name"]), "status": PhaseStatus(data["status"])})
 
 
-def initial_phases(mode: Mode, via: Via) -> tuple[Phase, ...]:
-    """The four phases of a new batch. A phase is `sync` if an API call waits for it; no call waits for a file."""
+def initial_phases(mode: Mode, via: Via, action: Action | None = None) -> tuple[Phase, ...]:
+    """The four phases of a new batch.
+
+    A phase is `sync` if an API call waits for it; no call waits for a file or an undo.
+    """
     waited_for: tuple[PhaseName, ...] = ()
     if mode is Mode.sync:
         waited_for = tuple(PhaseName)
-    elif via is Via.api:
+    elif via is Via.api and action is not Action.undo:
         waited_for = (PhaseName.parsing, PhaseName.validation)
     return tuple(Phase(name, mode="sync" if name in waited_for else "async") for name in PhaseName)
 
@@ -200,7 +223,7 @@ class BatchFacts:
         decoded_bytes: size of the readable cells as read (`RawChunk.decoded_bytes`).
         compressed: whether the upload is compressed.
         columns: the upload's own column names, in order; for JSON the union of the items' fields.
-        items: items read, unreadable ones and equal ones included.
+        items: items read, unreadable ones and equal ones included; of an undo its lines (see `loading.undo_lines`).
         unreadable: items rejected while reading.
         equal: equal items dropped.
         chunks: number of parsed chunk files.
@@ -210,7 +233,7 @@ class BatchFacts:
         accepted: items that the plan accepts, those of finished chunks included; None: no plan was made, or by an
             earlier release, which did not keep the number.
         rejected: items rejected by the last plan made before a chunk was written, unreadable ones included.
-        to_delete: overwrite: number of records that cleanup is to delete.
+        to_delete: number of records that an overwrite's cleanup or an undo is to delete.
         unidentified: overwrite: rejected items without a readable key; if there are any, nothing is deleted.
         artifacts: writing of artifacts by the newest attempt that wrote them, in the order in which it began.
     """
@@ -341,6 +364,22 @@ class Batch:
         return next(phase for phase in self.phases if phase.name is name)
 
     @property
+    def items(self) -> int:
+        """The items that were read; of an undo the records that the undone batch wrote."""
+        return self.facts.items if self.action is Action.undo else self.stats.items_read
+
+    @property
+    def counts(self) -> dict[str, int]:
+        """The counts of `stats` that the batch's action can have."""
+        is_undo = self.action is Action.undo
+        only_undo = set(UNDO_COUNTS) - {"deleted"}
+        return {
+            name: count
+            for name, count in asdict(self.stats).items()
+            if (name in UNDO_COUNTS if is_undo else name not in only_undo)
+        }
+
+    @property
     def is_refused(self) -> bool:
         """Whether the batch failed because its payload was refused as a whole."""
         return self.status is BatchStatus.failed and self.reason is not None and self.reason.is_refusal
@@ -371,6 +410,7 @@ class Batch:
             "run_id": self.run_id,
             "attempts": self.attempts,
             "retry_of": self.retry_of,
+            "undo_of": self.undo_of,
             "created_at": int(self.created_at.timestamp()),
             "updated_at": int(self.updated_at.timestamp()),
             "updated_by": self.updated_by,

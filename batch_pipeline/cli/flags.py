@@ -10,7 +10,7 @@ from typing import Annotated, Any, get_args
 
 import typer
 
-from batch_pipeline.batches.model import Action
+from batch_pipeline.batches.model import UploadAction
 from batch_pipeline.batches.options import BatchOptions, parse_options
 from batch_pipeline.cli.help import ACTIONS, FORMATS, RESOURCES
 from batch_pipeline.cli.moments import parse_moment
@@ -35,7 +35,7 @@ UploadFile = Annotated[
     typer.Argument(metavar="FILE", help=f"The upload: {FORMATS}; all except XLSX also as gzip or zstd."),
 ]
 ResourceName = Annotated[str, typer.Option("--resource", metavar="NAME", help=f"Resource of the items: {RESOURCES}.")]
-ActionName = Annotated[Action, typer.Option("--action", help=f"What to do with the items: {ACTIONS}.")]
+ActionName = Annotated[UploadAction, typer.Option("--action", help=f"What to do with the items: {ACTIONS}.")]
 OnlyResource = Annotated[
     str | None, typer.Option("--resource", metavar="NAME", help=f"Only batches of this resource: {RESOURCES}.")
 ]

@@ -4,20 +4,20 @@ from typing import Any
 
 from typer.core import TyperArgument, TyperCommand, TyperOption
 
-from batch_pipeline.batches.model import Action
+from batch_pipeline.batches.model import UploadAction
 from batch_pipeline.cli.progress import step
 from batch_pipeline.records import registry
 
 FORMATS = "{formats}"
 
 
-def _resources_with(action: Action) -> str:
+def _resources_with(action: UploadAction) -> str:
     names = [name for name, resource in registry.RESOURCES.items() if action in resource.actions]
     return "all resources" if len(names) == len(registry.RESOURCES) else ", ".join(names)
 
 
 RESOURCES = ", ".join(registry.RESOURCES)
-ACTIONS = ", ".join(f"{action.value} ({_resources_with(action)})" for action in Action)
+ACTIONS = ", ".join(f"{action.value} ({_resources_with(action)})" for action in UploadAction)
 
 
 class HelpWithFormats(TyperCommand):

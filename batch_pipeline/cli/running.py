@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, NamedTuple
 
 import typer
 
-from batch_pipeline.batches.model import Action, Starter
+from batch_pipeline.batches.model import Action, Starter, UploadAction
 from batch_pipeline.batches.options import BatchOptions
 from batch_pipeline.cli.console import one_line
 from batch_pipeline.cli.executing import execute_and_print
@@ -68,7 +68,7 @@ def run(
 def run_file(
     file: str,
     resource: str,
-    action: Action,
+    action: UploadAction,
     *,
     organization: str,
     data_dir: Path,
@@ -78,9 +78,9 @@ def run_file(
     """Runs a file's batch in this process and prints it. Exits with 1 if it neither completes nor shows its plan."""
     source = readable_file(file)
     with stopping_in_order():
-        check_action(resource, action)
+        target = Target(organization, resource, check_action(resource, action))
         with open_workplace(data_dir) as (system, instance):
-            batch = accept_file(system, source, Target(organization, resource, action), options, Starter.caller)
+            batch = accept_file(system, source, target, options, Starter.caller)
             execute_and_print(system, instance, batch, json=json, flags=location_flags(data_dir, organization))
 
 

@@ -55,10 +55,10 @@ def submit(
     source = readable_file(file)
     flags = location_flags(data_dir, organization)
     with stopping_in_order():
-        check_action(resource, action)
+        target = Target(organization, resource, check_action(resource, action))
         require_running_system(data_dir)
         with open_storage_too(data_dir) as system:
-            batch = accept_file(system, source, Target(organization, resource, action), options, Starter.launcher)
+            batch = accept_file(system, source, target, options, Starter.launcher)
             say(f"Batch {batch.id} is queued: batch-pipeline show {batch.id}{flags}")
             if wait:
                 batch = _wait(system.ledger, batch, flags)

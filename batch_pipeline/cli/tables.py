@@ -2,7 +2,7 @@
 
 import json
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass, fields
+from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
@@ -11,7 +11,7 @@ from rich.console import Group, RenderableType
 from rich.table import Table
 from rich.text import Text
 
-from batch_pipeline.batches.model import Batch, PhaseStatus, Stats
+from batch_pipeline.batches.model import Batch, PhaseStatus
 from batch_pipeline.cli.console import one_line, printable
 
 STATUS_STYLES = {
@@ -49,7 +49,7 @@ def batch_view(batch: Batch, *, with_reason: bool = True) -> RenderableType:
     parts: list[RenderableType] = [_heading(batch)]
     if with_reason and batch.reason is not None:
         parts.append(Text(f"{batch.reason.code}: {one_line(batch.reason.message)}", style="red"))
-    return Group(*parts, "", _stats_table(batch.stats), _phases_table(batch))
+    return Group(*parts, "", _stats_table(batch), _phases_table(batch))
 
 
 def batches_table(batches: Iterable[Batch], width: int, *, with_organization: bool = False) -> Table:
@@ -78,7 +78,7 @@ def batches_table(batches: Iterable[Batch], width: int, *, with_organization: bo
         cells += [batch.resource or "?", _action_text(batch), status]
         cells += [age_text(datetime.now(UTC) - batch.created_at), duration_text(duration_seconds(batch))]
         if wide:
-            cells += [f"{batch.stats.items_read:,}", f"{batch.stats.rejected:,}"]
+            cells += [f"{batch.items:,}", f"{batch.stats.rejected:,}"]
         table.add_row(*cells)
     return table
 
@@ -163,14 +163,12 @@ def _heading(batch: Batch) -> Table:
     return grid
 
 
-def _stats_table(stats: Stats) -> Table:
+def _stats_table(batch: Batch) -> Table:
     table = Table()
-    table.add_column("items", justify="right")
-    values = [stats.items_read]
-    for field in fields(Stats):
-        table.add_column(field.name, justify="right")
-        values.append(getattr(stats, field.name))
-    table.add_row(*(f"{value:,}" for value in values))
+    values = {"items": batch.items, **batch.counts}
+    for name in values:
+        table.add_column(name, justify="right")
+    table.add_row(*(f"{value:,}" for value in values.values()))
     return table
 
 

@@ -22,7 +22,7 @@ import sqlalchemy as sa
 from batch_pipeline.batches.accept import ArrivedPayload, NewBatch, accept, release_source
 from batch_pipeline.batches.ids import new_batch_id
 from batch_pipeline.batches.locks import INBOX
-from batch_pipeline.batches.model import Action, Batch, Starter
+from batch_pipeline.batches.model import Action, Batch, Starter, UploadAction
 from batch_pipeline.batches.options import BatchOptions, label_from_file_name, parse_options
 from batch_pipeline.batches.organizations import list_organizations
 from batch_pipeline.batches.queries import newest_by_organization
@@ -58,7 +58,7 @@ def read_address(key: str, organizations: set[str]) -> InboxAddress:
     organization, resource, action = (*parts[:-1], None, None, None)[:3]
     known_organization = organization if organization in organizations else None
     known_resource = resource if resource in RESOURCES else None
-    known_action = Action(action) if action in set(Action) else None
+    known_action = UploadAction(action) if action in set(UploadAction) else None
     wrong = [
         f"{what} {name!r}" if name else f"no {what}"
         for what, name, known in (
@@ -81,7 +81,8 @@ def read_address(key: str, organizations: set[str]) -> InboxAddress:
             check_action(known_resource, known_action)
         except RefusedError as error:
             problem = Reason.of(error)
-    return InboxAddress(known_organization, known_resource, known_action, file_name, problem)
+    found_action = None if known_action is None else Action(known_action.value)
+    return InboxAddress(known_organization, known_resource, found_action, file_name, problem)
 
 
 def take_in(

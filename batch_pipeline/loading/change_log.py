@@ -19,10 +19,10 @@ _TIMES = ("created_at", "updated_at")
 _LOG_UPDATED = """\
 logged AS (
     INSERT INTO {log} (
-        organization_id, record_id, batch_id, row, op, changed, before_batch,
+        organization_id, record_id, batch_id, row, op, changed, before_batch{undoes},
         {columns}
     )
-    SELECT %(organization)s, id, %(batch)s, row, 'u', changed, before_batch,
+    SELECT %(organization)s, id, %(batch)s, row, 'u', changed, before_batch{undoes},
         {columns}
     FROM done
     WHERE changed <> 0
@@ -31,10 +31,10 @@ logged AS (
 _LOG_DELETED = """\
 logged AS (
     INSERT INTO {log} (
-        organization_id, record_id, batch_id, row, op, changed, before_batch,
+        organization_id, record_id, batch_id, row, op, changed, before_batch{undoes},
         {columns}
     )
-    SELECT %(organization)s, id, %(batch)s, {row}, 'd', 0, before_batch,
+    SELECT %(organization)s, id, %(batch)s, {row}, 'd', 0, before_batch{undoes},
         {columns}
     FROM done
 )"""
@@ -64,11 +64,13 @@ _STATE = """\
 CASE WHEN {side}.organization_id IS NULL THEN 'a' WHEN {side}.{mark} THEN 'p' ELSE 'm' END::"char\""""
 
 
-def log_updated(resource: Resource, merged: Iterable[str]) -> tuple[sql.Composed, sql.Composed]:
+def log_updated(
+    resource: Resource, merged: Iterable[str], *, undoes: bool = False
+) -> tuple[sql.Composed, sql.Composed]:
     """For an UPDATE of records: the list after RETURNING, and the CTE that logs it.
 
     `merged` are the names of the fields that the UPDATE can change. The list begins with the row, from `s`. The CTE
-    reads the UPDATE's rows from `done`.
+    reads the UPDATE's rows from `done`. `undoes`: of an undo, whose UPDATE also returns `undoes`.
     """
     fields = [resource.field(name) for name in merged]
     masks = [_hole(_CHANGED, field, mask=sql.Literal(1 << resource.change_bits[field.name])) for field in fields]
@@ -80,14 +82,16 @@ def log_updated(resource: Resource, merged: Iterable[str]) -> tuple[sql.Composed
     logged = sql.SQL(_LOG_UPDATED).format(
         log=_changes_table(resource),
         columns=sql.SQL(", ").join(sql.Identifier(field.name) for field in fields),
+        undoes=_undoes(undoes),
     )
     return COMMA.join(returned), logged
 
 
-def log_deleted(resource: Resource, *, row: str) -> tuple[sql.Composed, sql.Composed]:
+def log_deleted(resource: Resource, *, row: str, undoes: bool = False) -> tuple[sql.Composed, sql.Composed]:
     """For a DELETE of records `r`: the list after RETURNING, and the CTE that logs it.
 
-    The CTE reads the DELETE's rows from `done`. `row` is the name of the row of the upload there, or NULL.
+    The CTE reads the DELETE's rows from `done`. `row` is the name of the row of the upload there, or NULL. `undoes`: of
+    an undo, whose DELETE also returns `undoes`.
     """
     columns = [field.name for field in resource.fields if field.is_column and field.name != "id"]
     names = [sql.Identifier(name) for name in (*columns, *_TIMES)]
@@ -95,7 +99,7 @@ def log_deleted(resource: Resource, *, row: str) -> tuple[sql.Composed, sql.Comp
         [sql.SQL("r.id, r.batch_id AS before_batch"), *(sql.SQL("r.{}").format(name) for name in names)]
     )
     logged = sql.SQL(_LOG_DELETED).format(
-        log=_changes_table(resource), columns=sql.SQL(", ").join(names), row=sql.SQL(row)
+        log=_changes_table(resource), columns=sql.SQL(", ").join(names), row=sql.SQL(row), undoes=_undoes(undoes)
     )
     return returned, logged
 
@@ -120,6 +124,10 @@ def log_links(link: Link, statement: sql.Composed, *, row: sql.Composable, done:
         after=after,
         log=sql.Identifier("public", link.changes_table),
     )
+
+
+def _undoes(undoes: bool) -> sql.SQL:
+    return sql.SQL(", undoes" if undoes else "")
 
 
 def _changes_table(resource: Resource) -> sql.Identifier:

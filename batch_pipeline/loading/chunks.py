@@ -197,6 +197,11 @@ class ChunkWriter(ABC):
         return {**self._parameters, "first": first, "last": last}
 
 
+def refusal_text(refusal: psycopg.Error) -> str:
+    """The database's message, on one line. It may quote customers' data."""
+    return " ".join((refusal.diag.message_primary or type(refusal).__name__).split())
+
+
 class ItemWriter(ChunkWriter):
     """Writes items; an item that the database refuses becomes a rejected one."""
 
@@ -204,12 +209,11 @@ class ItemWriter(ChunkWriter):
 
     def reject(self, row: int, refusal: psycopg.Error) -> ChunkOutcome:
         """Rejects the item. The database's message may quote customers' data, so it goes to the item's error only."""
-        error_text = " ".join((refusal.diag.message_primary or type(refusal).__name__).split())
         self._connection.execute(
             sql.SQL("INSERT INTO {} (row, step, code, field, message) VALUES (%s, %s, 'write_failed', %s, %s)").format(
                 self._staging.errors
             ),
-            (row, STEP_WRITE, refusal.diag.column_name, f"the database refused the item: {error_text}"),
+            (row, STEP_WRITE, refusal.diag.column_name, f"the database refused the item: {refusal_text(refusal)}"),
         )
         changed = self._connection.execute(
             sql.SQL("UPDATE {} SET verdict = 'r' WHERE row = %s AND verdict = 'a'").format(self._staging.plan), (row,)

@@ -142,7 +142,7 @@ class Matching:
 
     def by_natural_key(self, place: int) -> sql.Composed:
         """The part of the query for the items that one natural key of the resource decides."""
-        return self._by_key(BY_NATURAL_KEY + place, self._natural_condition(self._resource.natural_keys[place]))
+        return self._by_key(BY_NATURAL_KEY + place, self.natural_condition(self._resource.natural_keys[place]))
 
     def _by_key(self, kind: int, conditions: sql.Composed) -> sql.Composed:
         return self._composer.compose(
@@ -201,7 +201,7 @@ class Matching:
             if column in self._fields
         ]
         return conditions + [
-            AND.join([self._natural_condition(key), self._readable(key)])
+            AND.join([self.natural_condition(key), self._readable(key)])
             for key in self._resource.natural_keys
             if key.columns[0] in self._fields
         ]
@@ -211,7 +211,8 @@ class Matching:
         mask = sum(1 << self._composer.bits[column] for column in key.columns)
         return sql.SQL("s.invalid & {} = 0").format(sql.Literal(mask))
 
-    def _natural_condition(self, key: NaturalKey) -> sql.Composed:
+    def natural_condition(self, key: NaturalKey) -> sql.Composed:
+        """Condition: item `s` and record `r` have the same value of the key."""
         records = [sql.SQL("r.{}").format(sql.Identifier(column)) for column in key.columns]
         conditions = [
             sql.SQL("{} = {}").format(self._key_expression(key, column, value), self._staged_key(key, column))

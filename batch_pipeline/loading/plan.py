@@ -21,7 +21,7 @@ class PlanCounts:
     """Items by verdict; for an overwrite also what cleanup does.
 
     Attributes:
-        to_delete: records that cleanup is to delete.
+        to_delete: records that cleanup, or an undo, is to delete.
         unidentified: rejected items without any readable key. If there is one, cleanup deletes nothing.
     """
 

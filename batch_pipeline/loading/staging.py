@@ -50,9 +50,17 @@ class Staging:
     - to_delete: the records that an overwrite's cleanup deletes: number (from 1), id, external_id.
     - preview: the plan for people. One line for each item of the upload, in order, then one for each record that an
       overwrite deletes: row bigint (null for these), outcome text (create, update, unchanged, delete, overwrite,
-      reject or duplicate), id text, external_id text, changes jsonb (an array of objects: field, before, after; null
-      if nothing changes). Only for batches that show their plan.
+      reject or duplicate; of an undo see `undo_preview`), id text, external_id text, changes jsonb (an array of
+      objects: field, before, after; null if nothing changes). Only for batches that show their plan.
     - shown: the preview that was shown before, while it is compared with a new one.
+
+    An undo has lines instead of items; `undo_lines` and `undo_planner` make their tables:
+
+    - plan: one row for each line: row, verdict "char", record_id, op "char" (what the undone batch did), number (of its
+      change), seen xid (version of the record that the plan is for), by_batch and by_record (who is in the way).
+    - items: the changes that it undoes, with the values from before them: row, number, at, changed, fields, times.
+    - kept: the units that stay as they are: row, bit, key, number, by_batch, by_record.
+    - links: the links that the undone batch changed: row, other, number, before, after, verdict "char", by_batch.
     """
 
     batch_id: str
@@ -84,6 +92,16 @@ class Staging:
     def members(self) -> sql.Identifier:
         """Table of resolved references."""
         return self._name("members")
+
+    @property
+    def kept(self) -> sql.Identifier:
+        """Table of units that an undo keeps."""
+        return self._name("kept")
+
+    @property
+    def links(self) -> sql.Identifier:
+        """Table of links that an undo takes back."""
+        return self._name("links")
 
     @property
     def changes(self) -> sql.Identifier:
@@ -126,6 +144,17 @@ class Staging:
             )
         connection.execute(sql.SQL("; ").join(statements))  # in one round trip
 
+    def create_for_undo(self, connection: Connection) -> None:
+        """Creates the tables of an undo that are not the result of a query; drops those of an earlier attempt."""
+        self.create_for_delete(connection)
+        connection.execute(
+            sql.SQL(
+                "CREATE TABLE {} (row bigint NOT NULL, bit smallint, key text, number bigint,"
+                ' by_batch text COLLATE "C", by_record text COLLATE "C")'
+            ).format(self.kept)
+        )
+        self.index(connection, self.kept)
+
     def index(self, connection: Connection, *tables: sql.Identifier) -> None:
         """Indexes the rows of these tables. Call it after they were filled in the order of the upload."""
         for table in tables:
@@ -158,6 +187,14 @@ class Staging:
         """Drops the preview that was shown before, if there is one."""
         connection.execute(sql.SQL("DROP TABLE IF EXISTS {}").format(self.shown))
 
+    def replace_items(self, connection: Connection, query: sql.Composed, parameters: dict[str, Any]) -> None:
+        """Replaces the items by the query's result, which must be in the order of rows."""
+        self._replace(connection, "items", "row", query, parameters)
+
+    def replace_links(self, connection: Connection, query: sql.Composed, parameters: dict[str, Any]) -> None:
+        """Replaces the links by the query's result, which must be in the order of rows."""
+        self._replace(connection, "links", "row", query, parameters)
+
     def _replace(
         self, connection: Connection, part: str, order: str, query: sql.Composed, parameters: dict[str, Any]
     ) -> int:
@@ -173,7 +210,7 @@ class Staging:
 
     def drop(self, connection: Connection) -> None:
         """Drops those of the tables that exist."""
-        parts = ("items", "plan", "errors", "changes", "members", "to_delete", "preview", "shown")
+        parts = ("items", "plan", "errors", "changes", "members", "to_delete", "preview", "shown", "kept", "links")
         tables = map(self._name, parts)
         connection.execute(sql.SQL("DROP TABLE IF EXISTS {}").format(sql.SQL(", ").join(tables)))
 

@@ -8,7 +8,7 @@ import sys
 from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 
-from batch_pipeline.batches.model import Action
+from batch_pipeline.batches.model import UploadAction
 from batch_pipeline.payloads.model import CellKind
 from batch_pipeline.records.descriptions import all_resources
 from batch_pipeline.records.fields import Field, RuleContext
@@ -111,7 +111,7 @@ def _lines(resource: Resource) -> Iterator[str]:
         f"# {resource.table.capitalize()}",
         "",
         f"Resource `{resource.name}`, table `{resource.table}`. "
-        f"Actions: {', '.join(f'`{action.value}`' for action in Action if action in available)}.",
+        f"Actions: {', '.join(f'`{action.value}`' for action in UploadAction if action in available)}.",
         "",
         "## Fields",
         "",

@@ -5,7 +5,7 @@ Most processes need no more of a resource. Its module (`descriptions.get_resourc
 
 from dataclasses import dataclass
 
-from batch_pipeline.batches.model import Action
+from batch_pipeline.batches.model import Action, UploadAction
 from batch_pipeline.errors import RefusedError
 
 
@@ -15,15 +15,15 @@ class Registered:
 
     Attributes:
         table: its table, in schema public.
-        actions: the actions that batches may use.
+        actions: the actions that uploads may use.
     """
 
     table: str
-    actions: frozenset[Action]
+    actions: frozenset[UploadAction]
 
 
-_ALL_ACTIONS = frozenset(Action)
-_MERGE = frozenset({Action.merge})
+_ALL_ACTIONS = frozenset(UploadAction)
+_MERGE = frozenset({UploadAction.merge})
 
 # The specification's name, in the singular -> the resource.
 RESOURCES: dict[str, Registered] = {
@@ -44,8 +44,10 @@ def check_resource(name: str) -> None:
         raise RefusedError("unknown_resource", f"There is no resource {name!r}: known are {', '.join(RESOURCES)}.")
 
 
-def check_action(name: str, action: Action) -> None:
-    """Raises RefusedError (`unknown_resource`, or `action_not_available` if the resource does not have the action)."""
+def check_action(name: str, action: UploadAction) -> Action:
+    """The action of an upload.
+
+    Raises RefusedError (`unknown_resource`, or `action_not_available` if the resource does not have the action)."""
     check_resource(name)
     actions = RESOURCES[name].actions
     if action not in actions:
@@ -54,3 +56,4 @@ def check_action(name: str, action: Action) -> None:
             f"The action {action.value} is not available for {name}: "
             f"use {', '.join(sorted(item.value for item in actions))}.",
         )
+    return Action(action.value)

@@ -16,7 +16,7 @@ from batch_pipeline.batches.accept import (
     release_claim,
 )
 from batch_pipeline.batches.ids import new_batch_id
-from batch_pipeline.batches.model import Batch, Mode, Starter, Via
+from batch_pipeline.batches.model import Action, Batch, Mode, Starter, Via
 from batch_pipeline.batches.options import BatchOptions
 from batch_pipeline.batches.queries import count_awaiting
 from batch_pipeline.batches.states import AT_REST, BatchStatus, Reason
@@ -230,7 +230,7 @@ def _new_batch(
         id=new_batch_id(),
         organization_id=caller.organization_id,
         resource=request.resource,
-        action=request.action,
+        action=Action(request.action.value),
         name=options.name or f"{request.resource} {request.action.value}",
         options=options,
         mode=request.mode,

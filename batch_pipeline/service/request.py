@@ -12,7 +12,7 @@ import msgspec
 import numpy as np
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError, field_validator
 
-from batch_pipeline.batches.model import Action, Mode
+from batch_pipeline.batches.model import Mode, UploadAction
 from batch_pipeline.batches.options import OPTION_NAMES, BatchOptions
 from batch_pipeline.errors import BatchError, RefusedError, TooLargeError, WrongValuesError
 from batch_pipeline.records.registry import RESOURCES, check_action
@@ -49,7 +49,7 @@ class BatchRequest(BatchOptions):
     resource: Annotated[str, AfterValidator(check_resource)] = Field(
         description="What the items are", json_schema_extra={"enum": list(RESOURCES)}
     )
-    action: Action = Field(description="What to do with them; which are available depends on the resource")
+    action: UploadAction = Field(description="What to do with them; which are available depends on the resource")
     mode: Mode = Field(
         Mode.mixed,
         description="`sync`: the answer is the final batch. `mixed`: the answer comes once the items are validated; "

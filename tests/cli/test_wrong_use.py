@@ -11,7 +11,7 @@ import pytest
 from command_line import CommandLine, only_line
 
 from batch_pipeline.batches.ledger import Ledger
-from batch_pipeline.batches.model import Action
+from batch_pipeline.batches.model import UploadAction
 from batch_pipeline.cli.main import main
 from batch_pipeline.local.s3 import free_port
 from batch_pipeline.payloads.formats import FORMATS
@@ -202,7 +202,7 @@ def test_help_names_every_resource_action_and_format(capsys: pytest.CaptureFixtu
             main([command, "--help"])
         assert ended.value.code == 0
         words = re.findall(r"\w+", capsys.readouterr().out)
-        for name in (*RESOURCES, *Action, *(name.upper() for name in FORMATS), "gzip", "zstd"):
+        for name in (*RESOURCES, *UploadAction, *(name.upper() for name in FORMATS), "gzip", "zstd"):
             assert name in words
 
 

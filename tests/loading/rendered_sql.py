@@ -6,6 +6,7 @@ They are rendered for an upload that has every field of the resource.
 
 from collections.abc import Iterator
 from pathlib import Path
+from typing import TYPE_CHECKING, cast
 
 from psycopg import sql
 
@@ -19,9 +20,15 @@ from batch_pipeline.loading.planner import matched_query
 from batch_pipeline.loading.reference_fields import references_of
 from batch_pipeline.loading.staging import Staging
 from batch_pipeline.loading.statements import Composer
+from batch_pipeline.loading.undo_links import UndoLinks
+from batch_pipeline.loading.undo_statements import UndoStatements
+from batch_pipeline.loading.undo_writer import delete_created, restore_deleted, reverse_changed
 from batch_pipeline.records.descriptions import all_resources
 from batch_pipeline.records.registry import RESOURCES
 from batch_pipeline.records.resource import Resource
+
+if TYPE_CHECKING:
+    from batch_pipeline.database import Connection
 
 FOLDER = Path(__file__).parent / "sql"
 COMMAND = "python tests/loading/rendered_sql.py"
@@ -32,7 +39,12 @@ Part = tuple[str, sql.Composed | None]
 
 def rendered(resource: Resource, action: Action) -> str:
     """The action's statements in their order, each below a comment that says what it does."""
-    parts = {Action.merge: merge_parts, Action.overwrite: overwrite_parts, Action.delete: delete_parts}[action]
+    parts = {
+        Action.merge: merge_parts,
+        Action.overwrite: overwrite_parts,
+        Action.delete: delete_parts,
+        Action.undo: undo_parts,
+    }[action]
     statements = [
         f"-- {purpose}.\n{statement.as_string(None)};\n"
         for purpose, statement in parts(resource)
@@ -83,12 +95,29 @@ def removal_parts(resource: Resource, deleted: sql.Composed) -> Iterator[Part]:
         yield "If so: remove those of the deleted records and log it", removal
 
 
+def undo_parts(resource: Resource) -> Iterator[Part]:
+    statements = UndoStatements(cast("Connection", None), resource, STAGING, {})  # composing needs no connection
+    yield "Chunk: delete records that the undone batch created and log it", delete_created(statements)
+    yield "Chunk: restore records that it deleted and log it", restore_deleted(statements)
+    yield "Chunk: change fields back and log it", reverse_changed(statements)
+    if statements.linked is not None:
+        links = UndoLinks(statements)
+        yield "Chunk: remove the links of deleted records and log it", links.removal
+        for purpose, statement in zip(("remove", "mark", "add"), links.writing, strict=True):
+            yield f"Chunk: {purpose} links and log it", statement
+
+
+def actions_of(resource: Resource) -> list[Action]:
+    """The actions that batches of the resource can have."""
+    return sorted([*(Action(action.value) for action in RESOURCES[resource.name].actions), Action.undo])
+
+
 def main() -> None:
     FOLDER.mkdir(exist_ok=True)
     for path in FOLDER.glob("*.sql"):
         path.unlink()
     for resource in all_resources():
-        for action in sorted(RESOURCES[resource.name].actions):
+        for action in actions_of(resource):
             (FOLDER / f"{resource.name}_{action.value}.sql").write_text(rendered(resource, action), encoding="utf-8")
 
 

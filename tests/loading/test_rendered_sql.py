@@ -3,17 +3,16 @@
 import difflib
 
 import pytest
-from rendered_sql import COMMAND, FOLDER, rendered
+from rendered_sql import COMMAND, FOLDER, actions_of, rendered
 
 from batch_pipeline.batches.model import Action
 from batch_pipeline.records.descriptions import all_resources
-from batch_pipeline.records.registry import RESOURCES
 from batch_pipeline.records.resource import Resource
 
 CASES = [
     pytest.param(resource, action, id=f"{resource.name}_{action.value}")
     for resource in all_resources()
-    for action in sorted(RESOURCES[resource.name].actions)
+    for action in actions_of(resource)
 ]
 
 

@@ -57,10 +57,12 @@ class Outcome:
     def stats(self) -> dict[str, int]:
         """The batch's statistics; a batch that failed before it wrote has zeros."""
         names = ("created", "updated", "unchanged", "deleted", "rejected")
+        of_undo = ("reversed", "kept", "restored", "conflict", "gone")
         if self.status == "failed":
-            return dict.fromkeys((*names, "duplicates", "overwritten"), 0)
+            return dict.fromkeys((*names, "duplicates", "overwritten", *of_undo), 0)
         counts = Counter(self.outcomes.values())
         return {
+            **dict.fromkeys(of_undo, 0),
             **{name: counts[name] for name in names},
             "duplicates": counts["duplicate"],
             "overwritten": len(self.overwritten),
