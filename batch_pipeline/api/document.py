@@ -10,6 +10,7 @@ from batch_pipeline.api.models import (
     PlanChangedEnvelope,
     RefusedEnvelope,
     RetryRequest,
+    UndoRequest,
 )
 from batch_pipeline.batches.model import IfChanged
 from batch_pipeline.records.registry import RESOURCES
@@ -156,6 +157,12 @@ def apply_body() -> dict[str, Any]:
         "description": ApplyRequest.model_fields["if_changed"].description,
     }
     content = {"schema": schema, "examples": {"shown": {"value": {"if_changed": "fail"}}}}
+    return {"requestBody": {"required": False, "content": {"application/json": content}}}
+
+
+def undo_body() -> dict[str, Any]:
+    """The body of a call that undoes a batch."""
+    content = {"schema": UndoRequest.model_json_schema(), "examples": {"plan": {"value": {"plan_only": True}}}}
     return {"requestBody": {"required": False, "content": {"application/json": content}}}
 
 

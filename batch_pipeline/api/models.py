@@ -7,7 +7,7 @@ from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Fie
 
 from batch_pipeline.batches.ids import ALPHABET
 from batch_pipeline.batches.model import Action, DuplicateHandling, IfChanged, Mode, PhaseName, PhaseStatus, Via
-from batch_pipeline.batches.options import NAME_MAX, NAME_MIN
+from batch_pipeline.batches.options import NAME_MAX, NAME_MIN, UndoOptions
 from batch_pipeline.batches.states import BatchStatus
 from batch_pipeline.records.registry import RESOURCES
 from batch_pipeline.service.request import BatchRequest, check_resource
@@ -59,7 +59,7 @@ class PhaseOut(BaseModel):
 
 
 class StatsOut(BaseModel):
-    """Counts of items by outcome; `overwritten` counts records."""
+    """Counts of items by outcome; `overwritten` counts records, as do those of an undo (`reversed` and further)."""
 
     created: _Count
     updated: _Count
@@ -68,6 +68,11 @@ class StatsOut(BaseModel):
     overwritten: _Count
     rejected: _Count
     duplicates: _Count
+    reversed: _Count
+    kept: _Count
+    restored: _Count
+    conflict: _Count
+    gone: _Count
 
 
 class PlanCountsOut(BaseModel):
@@ -173,6 +178,7 @@ class BatchOut(BaseModel):
     run_id: str | None = Field(description="Dagster's run of the newest attempt")
     attempts: _Count
     retry_of: str | None
+    undo_of: str | None = Field(description="The batch that this one takes back")
     created_at: _Moment
     updated_at: _Moment
     updated_by: str
@@ -284,6 +290,14 @@ class CreateBatch(BatchRequest):
         "none",
         description="Most items to reject: a count, a percentage of the items read, or none; more fail the batch. "
         "0 is all or nothing",
+    )
+
+
+class UndoRequest(UndoOptions):
+    """The request to undo a batch."""
+
+    delete_limit: Annotated[str | None, _LimitSchema] = Field(
+        None, description="Most records to delete: a count, a percentage, or none; more fail the undo"
     )
 
 

@@ -24,6 +24,7 @@ from batch_pipeline.api.models import (
     ListQuery,
     RequestedBatchOut,
     RetryRequest,
+    UndoRequest,
 )
 from batch_pipeline.batches.accept import IdempotencyKey
 from batch_pipeline.batches.api_keys import find_key
@@ -274,6 +275,21 @@ async def apply(request: Request, service: Served, caller: Limited, batch_id: Ba
         message = "The plan has changed since it was shown, so nothing was written: look at the new one in `data`."
         return answer(request, HTTPStatus.CONFLICT, message, data=data, errors=[message], code="plan_changed")
     return answer(request, HTTPStatus.ACCEPTED, "The plan is applied.", data=data)
+
+
+@router.post(
+    "/{batch_id}/undo",
+    summary="Undo a batch",
+    status_code=202,
+    response_model=Envelope[BatchOut],
+    responses=document.errors(400, 401, 404, 409, 413, 415, 422, 429, 503),
+    openapi_extra=document.undo_body(),
+)
+async def undo(request: Request, service: Served, caller: Limited, batch_id: BatchId) -> Response:
+    """Makes a batch that takes back what this one wrote, field by field. Whatever was changed since stays."""
+    options = await _read_optional_body(request, service, UndoRequest)
+    batch = await changing.undo(service, caller, batch_id, options)
+    return answer(request, HTTPStatus.ACCEPTED, "A batch that undoes it was created.", data=batch.to_json())
 
 
 async def _read_optional_body(request: Request, service: Service, model: type[_Asked]) -> _Asked:

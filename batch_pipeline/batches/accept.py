@@ -1,4 +1,4 @@
-"""Accepts batches: the only way in for the API, the inbox, the command line, the Launchpad and rejected items.
+"""Accepts batches: the only way in for the API, the inbox, the command line, the Launchpad, rejected items and undos.
 
 One transaction records the batch, its payload, its place in the order of arrival and its unique keys: the caller's
 idempotency key and the version of the source object. A crash therefore leaves no batch without its payload, and no
@@ -17,6 +17,7 @@ from batch_pipeline.batches.options import BatchOptions
 from batch_pipeline.batches.rows import batch_from_row, change, get_row, record, take_place
 from batch_pipeline.batches.states import FINAL, LIVE, BatchStatus, Reason
 from batch_pipeline.batches.tables import batches, idempotency_keys
+from batch_pipeline.batches.undoable import require_undoable
 from batch_pipeline.database import translating_outages
 from batch_pipeline.errors import BusyError, StateError
 
@@ -42,6 +43,7 @@ class NewBatch:
     source_key: str | None = None
     source_version: str | None = None
     retry_of: str | None = None
+    undo_of: str | None = None
     upload_expires_at: datetime | None = None
     updated_by: str = "system"
 
@@ -57,12 +59,13 @@ class NewBatch:
             "via": self.via.value,
             "status": BatchStatus.requested.value,
             "options": self.options.model_dump(mode="json"),
-            "phases": [phase.to_row() for phase in initial_phases(self.mode, self.via)],
+            "phases": [phase.to_row() for phase in initial_phases(self.mode, self.via, self.action)],
             "stats": asdict(Stats()),
             "work": BatchFacts().to_row(),
             "source_key": self.source_key,
             "source_version": self.source_version,
             "retry_of": self.retry_of,
+            "undo_of": self.undo_of,
             "upload_expires_at": self.upload_expires_at,
             "updated_by": self.updated_by,
         }
@@ -82,6 +85,21 @@ class ArrivedPayload:
     key: str
     saved: bool
     starter: Starter
+    claim_seconds: float | None = None
+
+
+@dataclass(frozen=True)
+class UndoRequest:
+    """What an undo has instead of a payload.
+
+    Attributes:
+        starter: who starts the batch's run.
+        kept_days: days that the log of changes is kept.
+        claim_seconds: as for `ArrivedPayload`.
+    """
+
+    starter: Starter
+    kept_days: int
     claim_seconds: float | None = None
 
 
@@ -105,16 +123,19 @@ def accept(
     new: NewBatch,
     *,
     payload: ArrivedPayload | None = None,
+    undo: UndoRequest | None = None,
     refused: Reason | None = None,
     idempotency: IdempotencyKey | None = None,
     only_if_turn_is_free: bool = False,
 ) -> Accepted:
     """Records the batch, or returns the existing batch with its idempotency key or source version.
 
-    A batch without a payload waits for its file. A batch with `refused` is recorded as failed: it never runs, and its
-    payload is kept for the sender. Batches of the same records that arrive later run later.
+    A batch without a payload waits for its file; an undo (`undo`, and `NewBatch.undo_of`) needs none. A batch with
+    `refused` is recorded as failed: it never runs, and its payload is kept for the sender. Batches of the same records
+    that arrive later run later.
 
-    Raises StateError (`idempotency_conflict`) if the key was used with another body. With `only_if_turn_is_free`,
+    Raises StateError (`idempotency_conflict`) if the key was used with another body, and for an undo as
+    `require_undoable` does. With `only_if_turn_is_free`,
     raises BusyError (`resource_busy`) if another batch of the same records is live. If it raises, it records nothing.
     """
     with translating_outages(), engine.begin() as connection:
@@ -132,6 +153,9 @@ def accept(
             if only_if_turn_is_free and _is_any_live(connection, new.organization_id, new.resource):
                 raise BusyError("resource_busy", "Other batches of the same records are being processed.")
             row |= _arrival(payload, place)
+        elif undo is not None:
+            require_undoable(connection, str(new.undo_of), kept_days=undo.kept_days)
+            row |= _arrival(undo, take_place(connection, new))
         statement = insert(batches).values(row).on_conflict_do_nothing(index_elements=["source_version"])
         made = connection.execute(statement.returning(batches)).one_or_none()
         if made is None:
@@ -143,7 +167,7 @@ def accept(
         return Accepted(batch_from_row(made), is_new=True)
 
 
-def _arrival(payload: ArrivedPayload, place: int) -> dict[str, Any]:
+def _arrival(payload: ArrivedPayload | UndoRequest, place: int) -> dict[str, Any]:
     claim = payload.claim_seconds
     return {
         "arrival": place,

@@ -2,7 +2,7 @@
 
 import re
 from collections import Counter
-from typing import Any
+from typing import Any, TypeVar
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, ValidationInfo, field_validator
 
@@ -18,6 +18,9 @@ _MAX_LOCATION_CHARACTERS = 100
 _MAX_MESSAGE_CHARACTERS = 300
 
 _LIMIT = re.compile(r"none|\d{1,12}|\d{1,3}(\.\d+)?%")
+
+
+_Options = TypeVar("_Options", bound=BaseModel)
 
 
 class BatchOptions(BaseModel):
@@ -86,17 +89,7 @@ class BatchOptions(BaseModel):
     @field_validator("delete_limit", "reject_limit", mode="before")
     @classmethod
     def _limit_is_readable(cls, value: Any, info: ValidationInfo) -> Any:
-        if value is None:
-            return cls.model_fields[str(info.field_name)].default
-        if isinstance(value, float) and value.is_integer():
-            value = int(value)  # JSON does not distinguish 500 and 500.0
-        # Don't call str() on nested values: they may be huge.
-        text = str(value).replace(" ", "").lower() if isinstance(value, str | int | float) else ""
-        if isinstance(value, bool) or not _LIMIT.fullmatch(text):
-            raise ValueError("must be a count (500), a percentage (10%), or none")
-        if text.endswith("%") and float(text[:-1]) > 100:
-            raise ValueError("must be a percentage of at most 100%")
-        return text
+        return cls.model_fields[str(info.field_name)].default if value is None else _limit_text(value)
 
     @field_validator("default_region")
     @classmethod
@@ -108,15 +101,61 @@ class BatchOptions(BaseModel):
         return value
 
 
+class UndoOptions(BaseModel):
+    """The options of an undo. They mean the same as those of other batches."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True, strict=True)
+
+    plan_only: bool = Field(False, description="Stop after validation and show what the undo would do")
+    delete_limit: str | None = Field(
+        None, description="Most records to delete: a count, a percentage, or none; above it nothing is written"
+    )
+    timeout_seconds: int | None = Field(
+        None, gt=0, le=7 * 24 * 3600, description="Running time of one attempt; default: the deployment's"
+    )
+
+    @field_validator("delete_limit", mode="before")
+    @classmethod
+    def _limit_is_readable(cls, value: Any) -> Any:
+        return None if value is None else _limit_text(value)
+
+    @field_validator("timeout_seconds", mode="before")
+    @classmethod
+    def _number_is_whole(cls, value: Any) -> Any:
+        return int(value) if isinstance(value, float) and value.is_integer() else value  # JSON knows no difference
+
+
+def _limit_text(value: Any) -> str:
+    """A limit as it is stored. Raises ValueError."""
+    if isinstance(value, float) and value.is_integer():
+        value = int(value)  # JSON does not distinguish 500 and 500.0
+    # Don't call str() on nested values: they may be huge.
+    text = str(value).replace(" ", "").lower() if isinstance(value, str | int | float) else ""
+    if isinstance(value, bool) or not _LIMIT.fullmatch(text):
+        raise ValueError("must be a count (500), a percentage (10%), or none")
+    if text.endswith("%") and float(text[:-1]) > 100:
+        raise ValueError("must be a percentage of at most 100%")
+    return text
+
+
 OPTION_NAMES: tuple[str, ...] = tuple(BatchOptions.model_fields)
 
 
 def parse_options(data: Any) -> BatchOptions:
     """Validates options from JSON-like data. Raises RefusedError (`invalid_options`) that names the wrong options."""
+    return _validated(BatchOptions, data)
+
+
+def parse_undo_options(data: Any) -> UndoOptions:
+    """As `parse_options`, for an undo."""
+    return _validated(UndoOptions, data)
+
+
+def _validated(model: type[_Options], data: Any) -> _Options:
     if not isinstance(data, dict):
         raise RefusedError("invalid_options", "The options must be one JSON object of option names and values.")
     try:
-        return BatchOptions.model_validate(data)
+        return model.model_validate(data)
     except ValidationError as error:
         found = error.errors(include_url=False, include_input=False)
         wrong = [

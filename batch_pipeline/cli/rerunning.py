@@ -1,10 +1,11 @@
-"""Commands on existing batches: `retry`, `cancel`."""
+"""Commands on existing batches: `retry`, `cancel`, `undo`."""
 
 from enum import StrEnum
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from batch_pipeline.batches.options import parse_undo_options
 from batch_pipeline.batches.states import BatchStatus
 from batch_pipeline.cli.console import data_console, print_json, say, say_error
 from batch_pipeline.cli.executing import execute, execute_and_print, failure_text
@@ -43,6 +44,7 @@ def add_to(app: typer.Typer) -> None:
     """Adds the commands."""
     app.command("retry")(retry)
     app.command("cancel")(cancel)
+    app.command("undo")(undo)
 
 
 def retry(
@@ -125,6 +127,40 @@ def cancel(
     from batch_pipeline.cli.tables import batch_view
 
     data_console().print(batch_view(batch))
+
+
+def undo(
+    batch_id: BatchId,
+    *,
+    plan_only: Annotated[
+        bool, typer.Option("--plan-only", help="Show what the undo would do. The command `apply` does it.")
+    ] = False,
+    delete_limit: Annotated[
+        str | None,
+        typer.Option(
+            help="Most records to delete: a count, a percentage, or none; above it nothing is written.",
+            show_default=False,
+        ),
+    ] = None,
+    organization: OrganizationName = DEFAULT_ORGANIZATION,
+    data_dir: DataDir = DEFAULT_DATA_DIR,
+    json: Json = False,
+) -> None:
+    """Take back what a batch wrote, except what was changed since.
+
+    The undo is a batch of its own. The command runs it in its own process and prints it.
+    """
+    flags = location_flags(data_dir, organization)
+    with stopping_in_order():
+        options = parse_undo_options({"plan_only": plan_only, "delete_limit": delete_limit})
+        with open_workplace(data_dir) as (system, instance):
+            from batch_pipeline.batches.model import Starter
+            from batch_pipeline.cli.batches import find_batch
+            from batch_pipeline.intake.undoing import request_undo
+
+            find_batch(system.ledger, batch_id, organization)
+            batch = request_undo(system, batch_id, starter=Starter.caller, options=options, updated_by="cli")
+            execute_and_print(system, instance, batch, json=json, flags=flags)
 
 
 def _request_run(system: "System", batch_id: str, organization: str, *, failed_rows: bool) -> "Batch":

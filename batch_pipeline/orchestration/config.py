@@ -9,8 +9,8 @@ from typing import Any
 from dagster import Config, RunRequest
 from pydantic import Field
 
-from batch_pipeline.batches.model import Action, Batch, BlankCells, DuplicateHandling, IfChanged
-from batch_pipeline.batches.options import BatchOptions, parse_options
+from batch_pipeline.batches.model import Batch, BlankCells, DuplicateHandling, IfChanged, UploadAction
+from batch_pipeline.batches.options import BatchOptions, UndoOptions, parse_options
 from batch_pipeline.batches.organizations import DEFAULT_ORGANIZATION
 from batch_pipeline.orchestration import tags
 from batch_pipeline.records.registry import RESOURCES
@@ -28,7 +28,7 @@ class BatchConfig(Config):
 
     organization: str = Field(DEFAULT_ORGANIZATION, description="The tenant whose records these are")
     resource: ResourceName = Field(description="What the items are")
-    action: Action = Field(description="What to do with them")
+    action: UploadAction = Field(description="What to do with them")
     file: str = Field(description="A key in the configured bucket, such as uploads/default/contact/merge/people.csv")
     name: str | None = Field(None, description=_description("name"))
     duplicate_handling: DuplicateHandling = Field(
@@ -68,6 +68,10 @@ _PRIVATE = {"name", "properties", "column_mapping"}
 
 def run_config_of(batch: Batch) -> dict[str, Any]:
     """The run config that shows a batch in the Launchpad, without customers' values."""
+    if batch.undo_of is not None:
+        given = {name: batch.options.get(name) for name in UndoOptions.model_fields}
+        undo = {"batch": batch.undo_of, **{name: value for name, value in given.items() if value is not None}}
+        return {"ops": {tags.UNDO: {"config": undo}}}
     address = {
         "organization": batch.address.organization_id,
         "resource": batch.address.resource,
@@ -87,6 +91,11 @@ def run_request_key(batch: Batch) -> str:
     return f"{batch.arrival}/{batch.attempts}"
 
 
+def job_name_of(batch: Batch) -> str:
+    """The job that runs the batch from its first phase."""
+    return tags.JOB_NAME if batch.undo_of is None else tags.UNDO_JOB_NAME
+
+
 def run_tags_of(batch: Batch) -> dict[str, str]:
     """The tags of a batch's runs."""
     return {
@@ -103,6 +112,7 @@ def run_request_of(batch: Batch) -> RunRequest:
     """The request for the run that a batch awaits. Repeats are harmless: Dagster launches a run key only once."""
     return RunRequest(
         run_key=f"{batch.id}/{run_request_key(batch)}",
+        job_name=job_name_of(batch),
         run_config=run_config_of(batch),
         tags=run_tags_of(batch),
     )

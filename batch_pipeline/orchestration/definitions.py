@@ -11,6 +11,7 @@ from dagster import AssetSpec, Definitions
 from batch_pipeline.orchestration.ops import apply_job, batch_job
 from batch_pipeline.orchestration.resources import SystemResource
 from batch_pipeline.orchestration.sensors import SENSORS
+from batch_pipeline.orchestration.undo_job import undo_job
 from batch_pipeline.records.registry import RESOURCES
 
 
@@ -18,7 +19,7 @@ def build_defs(*, resource_overrides: Mapping[str, Any] | None = None) -> Defini
     """All definitions. `resource_overrides` lets tests and tools build variants instead of patching."""
     return Definitions(
         assets=build_asset_specs(),
-        jobs=[batch_job, apply_job],
+        jobs=[batch_job, apply_job, undo_job],
         sensors=SENSORS,
         resources={"system": SystemResource(), **(resource_overrides or {})},
     )

@@ -6,9 +6,9 @@ from batch_pipeline.batches.model import Batch
 from batch_pipeline.batches.states import AT_REST, BatchStatus, Reason
 from batch_pipeline.orchestration import tags
 from batch_pipeline.orchestration.config import run_config_of, run_tags_of
-from batch_pipeline.orchestration.ops import batch_job
 from batch_pipeline.orchestration.resources import opened_system
 from batch_pipeline.orchestration.run_attempt import cancelled_reason
+from batch_pipeline.orchestration.undo_job import job_of
 from batch_pipeline.system import System
 
 PARENT_RUN_TAG = "dagster/parent_run_id"
@@ -41,7 +41,7 @@ def execute_until_interrupted(
             run_tags |= {PARENT_RUN_TAG: parent.run_id, ROOT_RUN_TAG: parent.root_run_id or parent.run_id}
     config = {**run_config_of(batch), "loggers": {"console": {"config": {"log_level": log_level}}}}
     try:
-        result = batch_job.execute_in_process(
+        result = job_of(batch).execute_in_process(
             run_config=config,
             instance=instance,
             tags=run_tags,

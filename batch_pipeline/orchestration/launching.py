@@ -73,7 +73,7 @@ def _params(batch: Batch) -> dict[str, Any]:
         "selector": {
             "repositoryLocationName": LOCATION_NAME,
             "repositoryName": REPOSITORY_NAME,
-            "jobName": tags.JOB_NAME,
+            "jobName": request.job_name,
         },
         "runConfigData": request.run_config,
         "executionMetadata": {"tags": [{"key": key, "value": value} for key, value in named.items()]},

@@ -54,7 +54,7 @@ def parse(context: OpExecutionContext, config: BatchConfig, system: ResourcePara
         batch = resolve_batch(context, config, system.system)
     except BatchError as error:  # there is no batch that could fail, only the run
         raise Failure(error.message, metadata={"code": error.code}, allow_retries=False) from None
-    _run(context, system, batch, PhaseName.parsing, parse_payload)
+    run_phase(context, system, batch, PhaseName.parsing, parse_payload)
 
 
 @op(
@@ -96,7 +96,7 @@ def process(context: OpExecutionContext, system: ResourceParam[Workplace]) -> No
     """Runs phase processing."""
     from batch_pipeline.phases.process import process as process_items
 
-    _run(context, system, batch_to_write(context, system.system), PhaseName.processing, process_items)
+    run_phase(context, system, batch_to_write(context, system.system), PhaseName.processing, process_items)
 
 
 @op(
@@ -137,7 +137,7 @@ def _is_materialized(context: OpExecutionContext, system: System, batch: Batch) 
     )
 
 
-def _run(context: OpExecutionContext, workplace: Workplace, batch: Batch, name: PhaseName, phase: Phase) -> None:
+def run_phase(context: OpExecutionContext, workplace: Workplace, batch: Batch, name: PhaseName, phase: Phase) -> None:
     """Runs the phase, and adds its metadata to the op's output."""
     context.add_output_metadata(_metadata(_attempt(context, workplace, batch, phase), name))
 

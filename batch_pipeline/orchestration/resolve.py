@@ -48,8 +48,19 @@ def batch_to_write(context: OpExecutionContext, system: System) -> Batch:
 def resolve_batch(context: OpExecutionContext, config: BatchConfig, system: System) -> Batch:
     """The batch of the run; creates it for a run from the Launchpad.
 
+    Raises as `requested_batch`, and RefusedError if the Launchpad's config is invalid.
+    """
+    batch = requested_batch(context, system)
+    if batch is None:
+        batch = _from_launchpad(config, system)
+        context.instance.add_run_tags(context.run_id, run_tags_of(batch))
+    return batch
+
+
+def requested_batch(context: OpExecutionContext, system: System) -> Batch | None:
+    """The batch of a run that was requested, or that re-executes one; None for a new run from the Launchpad.
+
     Raises StateError (`run_refused`) if the run is not a re-execution and its tag names a batch that awaits no run.
-    Raises RefusedError if the Launchpad's config is invalid.
     """
     known = _known_batch(context, system)
     if known is not None:
@@ -66,9 +77,7 @@ def resolve_batch(context: OpExecutionContext, config: BatchConfig, system: Syst
                 f"Batch {tagged} awaits no run: re-execute one of its runs, or launch without the tag {tags.BATCH_ID}.",
             )
         return batch
-    batch = _from_launchpad(config, system)
-    context.instance.add_run_tags(context.run_id, run_tags_of(batch))
-    return batch
+    return None
 
 
 def resolve_apply(context: OpExecutionContext, config: ApplyConfig, system: System) -> Batch:
@@ -102,7 +111,7 @@ def _from_launchpad(config: BatchConfig, system: System) -> Batch:
     """Creates a batch for a file in the bucket. A file in the inbox is taken in as the sensor does."""
     organization = get_organization(system.engine, config.organization)
     resource = str(config.resource.value)
-    check_action(resource, config.action)
+    action = check_action(resource, config.action)
     options = config.options()
     key = _checked_key(config.file)
     found = system.store.stat(key)
@@ -111,7 +120,7 @@ def _from_launchpad(config: BatchConfig, system: System) -> Batch:
         if (address.organization_id, address.resource, address.action) != (
             organization.id,
             resource,
-            config.action,
+            action,
         ):
             raise RefusedError(
                 "wrong_folder",
@@ -130,7 +139,7 @@ def _from_launchpad(config: BatchConfig, system: System) -> Batch:
         id=batch_id,
         organization_id=organization.id,
         resource=resource,
-        action=config.action,
+        action=action,
         name=options.name or label_from_file_name(file_name),
         options=options,
         source_key=key,

@@ -68,7 +68,7 @@ def outcome_metadata(batch: Batch) -> Metadata:
     """The counts of a completed batch that are not zero, on one line."""
     counts = {name: count for name, count in asdict(batch.stats).items() if count}
     counts_text = ", ".join(f"{count:,} {name}" for name, count in counts.items()) or "nothing to do"
-    return {"outcome": MetadataValue.text(f"{batch.stats.items_read:,} items: {counts_text}")}
+    return {"outcome": MetadataValue.text(f"{batch.items:,} items: {counts_text}")}
 
 
 def progress_metadata(progress: Progress) -> Metadata:
@@ -155,24 +155,14 @@ def artifact_metadata(system: System, batch: Batch) -> Metadata:
 
 def stats_metadata(batch: Batch) -> Metadata:
     """The statistics and the duration of all phases as numbers. The UI plots them over the batches of a resource."""
-    stats = batch.stats
-    values = {
-        "items": stats.items_read,
-        "created": stats.created,
-        "updated": stats.updated,
-        "unchanged": stats.unchanged,
-        "deleted": stats.deleted,
-        "overwritten": stats.overwritten,
-        "rejected": stats.rejected,
-        "duplicates": stats.duplicates,
-    }
+    values = {"items": batch.items, **batch.counts}
     seconds = sum(phase.seconds or 0.0 for phase in batch.phases)
     metadata: Metadata = {name: MetadataValue.int(value) for name, value in values.items()}
     if any(phase.already for phase in batch.phases):
         return metadata  # the time of earlier attempts is unknown
     metadata["seconds"] = MetadataValue.float(round(seconds, 3))
     if seconds > 0:
-        metadata["rows per second"] = MetadataValue.int(int(stats.items_read / seconds))
+        metadata["rows per second"] = MetadataValue.int(int(batch.items / seconds))
     return metadata
 
 

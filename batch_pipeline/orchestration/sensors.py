@@ -33,6 +33,7 @@ from batch_pipeline.orchestration.reconciling import reconcile, reconcile_run
 from batch_pipeline.orchestration.retention import prune
 from batch_pipeline.orchestration.run_page import show_refused
 from batch_pipeline.orchestration.run_queue import QUEUED_PER_SLOT
+from batch_pipeline.orchestration.undo_job import undo_job
 from batch_pipeline.system import System, shared_system
 
 INBOX_SECONDS = 2
@@ -52,7 +53,7 @@ PRUNING_SECONDS = (
 
 @sensor(
     name=tags.UPLOAD_SENSOR,
-    job=batch_job,
+    jobs=[batch_job, undo_job],
     minimum_interval_seconds=INBOX_SECONDS,
     default_status=DefaultSensorStatus.RUNNING,
     description="Takes in files from the inbox (uploads/…), makes each a batch, and launches the batches that wait.",
@@ -104,7 +105,7 @@ def reconcile_sensor(context: SensorEvaluationContext) -> SkipReason:
 @run_status_sensor(
     run_status=DagsterRunStatus.FAILURE,
     name="failure_sensor",
-    monitored_jobs=[batch_job, apply_job],
+    monitored_jobs=[batch_job, apply_job, undo_job],
     minimum_interval_seconds=RECONCILE_SECONDS,
     default_status=DefaultSensorStatus.RUNNING,
     description="Ends the batch of a failed run if the run could not.",
@@ -117,7 +118,7 @@ def failure_sensor(context: RunStatusSensorContext) -> SkipReason:
 @run_status_sensor(
     run_status=DagsterRunStatus.CANCELED,
     name="cancel_sensor",
-    monitored_jobs=[batch_job, apply_job],
+    monitored_jobs=[batch_job, apply_job, undo_job],
     minimum_interval_seconds=RECONCILE_SECONDS,
     default_status=DefaultSensorStatus.RUNNING,
     description="Ends the batch of a cancelled run if the run could not.",

@@ -11,7 +11,9 @@ RUN_KEY = "dagster/run_key"  # Dagster's own tag on runs that a sensor requested
 
 JOB_NAME = "batch_job"
 APPLY_JOB_NAME = "apply_job"
-JOB_NAMES = (JOB_NAME, APPLY_JOB_NAME)  # of all jobs whose runs are attempts at batches
+UNDO_JOB_NAME = "undo_job"
+JOB_NAMES = (JOB_NAME, APPLY_JOB_NAME, UNDO_JOB_NAME)  # of all jobs whose runs are attempts at batches
 APPLY = "apply"
 PARSE = "parse"
+UNDO = "undo"
 UPLOAD_SENSOR = "upload_sensor"

@@ -20,6 +20,7 @@ from batch_pipeline.phases.artifacts import write_errors, write_result
 from batch_pipeline.phases.attempt import Attempt
 from batch_pipeline.phases.items import restore_items
 from batch_pipeline.phases.leftovers import drop_leftovers
+from batch_pipeline.phases.undo import undo_stats, write_undo_result
 from batch_pipeline.phases.writing import turn_of, write_chunks
 
 logger = logging.getLogger(__name__)
@@ -82,7 +83,9 @@ def _finish(attempt: Attempt) -> None:
     stats = _final_stats(attempt)
     if stats.rejected:
         write_errors(attempt, PhaseName.cleanup)
-    if attempt.options.save_result:
+    if attempt.action is Action.undo:
+        write_undo_result(attempt)
+    elif attempt.options.save_result:
         restore_items(attempt)
         write_result(attempt)
     attempt.move_to(
@@ -99,7 +102,9 @@ def _finish(attempt: Attempt) -> None:
 
 
 def _final_stats(attempt: Attempt) -> Stats:
-    """Counts every item of the upload once, by its outcome."""
+    """Counts every item of the upload once, by its outcome; records of an undo."""
+    if attempt.action is Action.undo:
+        return undo_stats(attempt)
     facts = attempt.batch.facts
     with borrowed(attempt.system.engine) as connection:
         done = done_outcome(connection, attempt.batch.id, PhaseName.processing)

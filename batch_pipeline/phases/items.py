@@ -64,7 +64,7 @@ def stage_items(attempt: Attempt, connection: Connection, fields: tuple[str, ...
 def restore_items(attempt: Attempt) -> None:
     """Stages the items again if a crash of the database server has emptied their table."""
     facts = attempt.batch.facts
-    if attempt.action is Action.delete or facts.items == facts.unreadable + facts.equal:
+    if attempt.action in (Action.delete, Action.undo) or facts.items == facts.unreadable + facts.equal:
         return
     staging = Staging(attempt.batch.id)
     with attempt.borrow() as connection:

@@ -24,6 +24,9 @@ def parse(attempt: Attempt) -> None:
     """Runs the phase unless it is done. Raises RefusedError if the file is refused as a whole."""
     if attempt.is_done(PhaseName.parsing):
         return
+    if attempt.action is Action.undo:
+        attempt.skip(PhaseName.parsing, "an undo has no payload")
+        return
     attempt.begin(PhaseName.parsing)
     store, batch = attempt.system.store, attempt.batch
     spool = attempt.scratch / "upload"

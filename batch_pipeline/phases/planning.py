@@ -13,8 +13,10 @@ from batch_pipeline.loading.plan import BatchPlanner, PlanCounts, count_records
 from batch_pipeline.loading.planner import Planner
 from batch_pipeline.loading.reference_fields import referred_resources
 from batch_pipeline.loading.staging import Staging
+from batch_pipeline.loading.undo_planner import UndoPlanner
 from batch_pipeline.phases.artifacts import write_errors
 from batch_pipeline.phases.attempt import MANY_ITEMS, Attempt
+from batch_pipeline.phases.undo import undo_planner
 
 # PostgreSQL settings for a few statements that each process millions of narrow rows.
 TUNING = {
@@ -69,7 +71,9 @@ def make_plan(connection: Connection, attempt: Attempt, facts: BatchFacts, phase
     return Plan(counts, facts, accepted)
 
 
-def _planner(connection: Connection, attempt: Attempt, facts: BatchFacts) -> BatchPlanner:
+def _planner(connection: Connection, attempt: Attempt, facts: BatchFacts) -> BatchPlanner | UndoPlanner:
+    if attempt.action is Action.undo:
+        return undo_planner(attempt, connection)
     staging, handling = Staging(attempt.batch.id), attempt.options.duplicate_handling
     newer = newer_writers(connection, attempt.batch, referred_resources(attempt.resource, facts.fields))
     if attempt.action is Action.delete:

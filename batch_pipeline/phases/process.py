@@ -19,6 +19,7 @@ from batch_pipeline.phases.attempt import Attempt
 from batch_pipeline.phases.items import restore_items
 from batch_pipeline.phases.planning import TUNING, make_plan, require_valid_items
 from batch_pipeline.phases.showing import compare_plan, show_changed_plan, write_changed_plan
+from batch_pipeline.phases.undo import undo_writer
 from batch_pipeline.phases.writing import turn_of, write_chunks
 
 
@@ -51,6 +52,8 @@ def process(attempt: Attempt) -> None:
 
 
 def _writer(attempt: Attempt, connection: Connection, turn: Turn) -> ChunkWriter:
+    if attempt.action is Action.undo:
+        return undo_writer(attempt, connection, turn)
     staging, logs = Staging(attempt.batch.id), attempt.logs_changes(connection)
     if attempt.action is Action.delete:
         return DeleteWriter(
@@ -99,7 +102,8 @@ def _final_plan(attempt: Attempt, turn: Turn) -> _Final:
         accepted = facts.accepted
         compares = attempt.batch.if_changed is not None and not _has_written(connection, attempt)
         is_outdated = referred is None or attempt.batch.plan_version != turn.version + referred
-        if accepted is None or is_outdated or compares:
+        # Other programs write as well, and an undo keeps what they wrote, by field.
+        if accepted is None or is_outdated or compares or attempt.action is Action.undo:
             plan = make_plan(connection, attempt, facts, PhaseName.processing)
             accepted = plan.accepted
             if compares:

@@ -15,10 +15,12 @@ from batch_pipeline.loading.plan_warnings import plan_warnings
 from batch_pipeline.loading.preview import Preview, preview_query
 from batch_pipeline.loading.reference_fields import referred_resources
 from batch_pipeline.loading.staging import Staging
+from batch_pipeline.loading.undo_preview import undo_preview_query
 from batch_pipeline.payloads.artifacts import PLAN_SCHEMA, PlanWriter
 from batch_pipeline.phases.attempt import Attempt
 from batch_pipeline.phases.items import restore_items
 from batch_pipeline.phases.planning import TUNING, make_plan, require_valid_items
+from batch_pipeline.phases.undo import undo_statements
 from batch_pipeline.storage import keys
 
 # As many as a person reads (`plan-apply-undo.md`). The artifacts have all.
@@ -132,15 +134,18 @@ def _preview(connection: Connection, attempt: Attempt) -> Preview:
 
 def _make_preview(connection: Connection, attempt: Attempt, facts: BatchFacts) -> None:
     attempt.announce(PhaseName.validation, f"showing what happens to each of the {facts.items:,} rows")
-    query = preview_query(
-        attempt.resource,
-        Staging(attempt.batch.id),
-        attempt.action,
-        fields=facts.fields,
-        clears=facts.clears,
-        items=facts.items,
-        has_deletions=attempt.action is Action.overwrite and facts.unidentified == 0,
-    )
+    if attempt.action is Action.undo:
+        query = undo_preview_query(undo_statements(attempt, connection))
+    else:
+        query = preview_query(
+            attempt.resource,
+            Staging(attempt.batch.id),
+            attempt.action,
+            fields=facts.fields,
+            clears=facts.clears,
+            items=facts.items,
+            has_deletions=attempt.action is Action.overwrite and facts.unidentified == 0,
+        )
     _preview(connection, attempt).make(query)
 
 
@@ -149,7 +154,9 @@ def _shown_plan(connection: Connection, attempt: Attempt) -> dict[str, Any]:
     preview = _preview(connection, attempt)
     counts = preview.counts()
     records = count_records(connection, attempt.resource.table, attempt.organization_id)
-    warnings = plan_warnings(preview, attempt.resource, counts, records=records)
+    # Warnings are about wrong files.
+    is_undo = attempt.action is Action.undo
+    warnings = [] if is_undo else plan_warnings(preview, attempt.resource, counts, records=records)
     row = connection.execute("SELECT clock_timestamp()").fetchone()
     assert row is not None  # noqa: S101 - a SELECT without FROM gives one row
     made_at: datetime = row[0]

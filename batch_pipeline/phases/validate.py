@@ -12,8 +12,9 @@ from batch_pipeline.loading.staging import FEW_ROWS, Staging
 from batch_pipeline.phases.attempt import Attempt
 from batch_pipeline.phases.copies import write_small_copies
 from batch_pipeline.phases.items import stage_items, staged_fields
-from batch_pipeline.phases.planning import TUNING, make_plan, require_valid_items
+from batch_pipeline.phases.planning import TUNING, Plan, make_plan, require_valid_items
 from batch_pipeline.phases.showing import show_plan, show_plan_again
+from batch_pipeline.phases.undo import stage_undo
 
 # Each chunk of a large delete scans all records, so it has few chunks. But work can stop only between chunks.
 LARGE_DELETE = 100_000  # items
@@ -31,6 +32,27 @@ def validate(attempt: Attempt) -> None:
         if attempt.batch.awaits_decision:
             show_plan_again(attempt)
         return
+    if attempt.action is Action.undo:
+        plan, version = _plan_undo(attempt)
+    else:
+        plan, version = _plan_items(attempt)
+    counts = plan.counts
+    attempt.complete(
+        success=counts.accepted + counts.duplicates,
+        error=counts.rejected,
+        total=counts.accepted + counts.duplicates + counts.rejected,
+        work=plan.facts.to_row(),
+        plan_version=version,
+    )
+    require_valid_items(attempt, plan.facts)
+    if attempt.batch.awaits_decision:
+        show_plan(attempt, plan.facts)
+    else:
+        attempt.move_to(BatchStatus.queued)
+
+
+def _plan_items(attempt: Attempt) -> tuple[Plan, int | None]:
+    """Stages the items and makes their plan; also returns the version of the records that it is for."""
     facts = attempt.batch.facts
     if attempt.action is Action.overwrite and facts.items == 0 and not attempt.options.allow_empty:
         raise RefusedError(
@@ -56,19 +78,25 @@ def validate(attempt: Attempt) -> None:
             plan = make_plan(connection, attempt, facts, PhaseName.validation)
             connection.commit()
             copied.result()
-    counts = plan.counts
-    attempt.complete(
-        success=counts.accepted + counts.duplicates,
-        error=counts.rejected,
-        total=counts.accepted + counts.duplicates + counts.rejected,
-        work=plan.facts.to_row(),
-        plan_version=version,
-    )
-    require_valid_items(attempt, plan.facts)
-    if attempt.batch.awaits_decision:
-        show_plan(attempt, plan.facts)
-    else:
-        attempt.move_to(BatchStatus.queued)
+    return plan, version
+
+
+def _plan_undo(attempt: Attempt) -> tuple[Plan, int | None]:
+    """As `_plan_items`, for the lines of an undo."""
+    attempt.begin(PhaseName.validation)
+    fields = tuple(field.name for field in attempt.resource.fields)
+    with attempt.borrow(**TUNING) as connection:
+        lines = stage_undo(attempt, connection)
+        connection.commit()
+        attempt.limit_transactions(connection)
+        version = planned_version(connection, attempt.batch, referred_resources(attempt.resource, fields))
+        chunks = chunk_ranges(lines, attempt.system.settings.chunk_rows)
+        store_chunks(connection, attempt.batch.id, PhaseName.processing, chunks)
+        plan = make_plan(
+            connection, attempt, attempt.batch.facts.with_(items=lines, fields=fields), PhaseName.validation
+        )
+        connection.commit()
+    return plan, version
 
 
 def _chunk_rows(attempt: Attempt, items: int) -> int:

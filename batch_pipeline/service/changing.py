@@ -1,10 +1,12 @@
-"""Finds, cancels and re-runs the batches of one organization."""
+"""Finds, cancels, re-runs and undoes the batches of one organization."""
 
 from batch_pipeline.batches.accept import CLAIM_SECONDS
 from batch_pipeline.batches.ids import is_batch_id
 from batch_pipeline.batches.model import Batch, Starter
+from batch_pipeline.batches.options import UndoOptions
 from batch_pipeline.errors import NotFoundError
 from batch_pipeline.intake.rejected_items import create_from_rejected
+from batch_pipeline.intake.undoing import request_undo
 from batch_pipeline.orchestration.instance import open_instance
 from batch_pipeline.orchestration.reconciling import cancel_batch
 from batch_pipeline.service.context import Service
@@ -56,6 +58,22 @@ async def retry_failed_rows(service: Service, caller: Caller, batch_id: str) -> 
         service.system,
         original.id,
         starter=Starter.launcher,
+        claim_seconds=CLAIM_SECONDS,
+        updated_by=caller.key_id,
+    )
+    await launch(service, batch)
+    return await service.in_thread(service.system.ledger.get, batch.id)
+
+
+async def undo(service: Service, caller: Caller, batch_id: str, options: UndoOptions) -> Batch:
+    """Makes a new batch that takes the batch back. Raises NotFoundError, and StateError as `require_undoable` does."""
+    undone = await find_batch(service, caller, batch_id)
+    batch = await service.in_thread(
+        request_undo,
+        service.system,
+        undone.id,
+        starter=Starter.launcher,
+        options=options,
         claim_seconds=CLAIM_SECONDS,
         updated_by=caller.key_id,
     )

@@ -49,6 +49,7 @@ def test_every_error_answer_is_described_and_every_call_has_its_key(client: Clie
         ("POST", "/v1/batches/{batch_id}/cancel"),
         ("POST", "/v1/batches/{batch_id}/retry"),
         ("POST", "/v1/batches/{batch_id}/apply"),
+        ("POST", "/v1/batches/{batch_id}/undo"),
         ("GET", "/v1/batches/{batch_id}/changes"),
         ("GET", "/v1/records/{resource}/{record_id}/history"),
         ("GET", "/healthz"),
@@ -89,9 +90,12 @@ def test_no_request_however_made_gets_an_answer_that_is_not_described(client: Cl
     (tmp_path / "openapi_hooks.py").write_bytes(Path(__file__).with_name("openapi_hooks.py").read_bytes())
     # No random id is that of a batch or record.
     (tmp_path / "schemathesis.toml").write_text(
-        '[[operations]]\ninclude-name = "POST /v1/batches/{batch_id}/apply"\n'
-        f'parameters = {{ batch_id = "{client.create()["data"]["id"]}" }}\n'
-        '[[operations]]\ninclude-name = "GET /v1/records/{resource}/{record_id}/history"\n'
+        "".join(
+            f'[[operations]]\ninclude-name = "POST /v1/batches/{{batch_id}}/{call}"\n'
+            f'parameters = {{ batch_id = "{client.create()["data"]["id"]}" }}\n'
+            for call in ("apply", "undo")
+        )
+        + '[[operations]]\ninclude-name = "GET /v1/records/{resource}/{record_id}/history"\n'
         f'parameters = {{ resource = "contact", record_id = "{RECORD}" }}\n'
     )
     done = subprocess.run(

@@ -265,6 +265,23 @@ def test_a_plan_is_applied_changed_made_again_discarded_and_forgotten(
     assert client.until(forgotten["id"], "expired")["reason"]["code"] == "plan_expired"
 
 
+def test_an_undo_runs_as_undo_job_planned_and_applied(running: LocalSystem, client: Client) -> None:
+    made = client.create([ADA])["data"]
+    client.until(made["id"], "completed")
+    planned = client.post(f"/v1/batches/{made['id']}/undo", {"plan_only": True})["data"]
+    assert client.until(planned["id"], "planned")["plan"]["counts"]["delete"] == 1
+    assert client.post(f"/v1/batches/{planned['id']}/apply")["status"] == 202
+    assert client.until(planned["id"], "completed")["stats"]["deleted"] == 1
+
+    redo = client.post(f"/v1/batches/{planned['id']}/undo")["data"]
+
+    done = client.until(redo["id"], "completed")
+    assert (done["stats"]["restored"], done["attempts"]) == (1, 1)
+    query = "query Job($run: ID!) { runOrError(runId: $run) { ... on Run { jobName } } }"
+    answer = httpx.post(f"{running.dagster_url}/graphql", json={"query": query, "variables": {"run": done["run_id"]}})
+    assert answer.json()["data"]["runOrError"]["jobName"] == "undo_job"
+
+
 def test_a_client_that_knows_only_the_published_calls_works(client: Client, tmp_path: Path) -> None:
     node = shutil.which("node")
     if node is None:

@@ -14,7 +14,11 @@ from batch_pipeline.records.registry import RESOURCES
 
 def test_job_sensors_and_assets_have_their_public_names() -> None:
     repository = defs.get_repository_def()
-    assert {job.name for job in repository.get_all_jobs() if not job.name.startswith("__")} == {"batch_job"}
+    assert {job.name for job in repository.get_all_jobs() if not job.name.startswith("__")} == {
+        "batch_job",
+        "apply_job",
+        "undo_job",
+    }
     assert [node.name for node in defs.resolve_job_def("batch_job").nodes_in_topological_order] == [
         "parse",
         "validate",

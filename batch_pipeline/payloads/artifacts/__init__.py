@@ -9,11 +9,12 @@ from batch_pipeline.payloads.artifacts.copies import write_csv_copy, write_json_
 from batch_pipeline.payloads.artifacts.errors import ErrorsWriter
 from batch_pipeline.payloads.artifacts.plan_lines import PLAN_SCHEMA, PlanWriter
 from batch_pipeline.payloads.artifacts.rejected import RejectedChunk
-from batch_pipeline.payloads.artifacts.result import RESULT_SCHEMA, ResultWriter
+from batch_pipeline.payloads.artifacts.result import RESULT_SCHEMA, UNDO_RESULT_SCHEMA, ResultWriter
 
 __all__ = [
     "PLAN_SCHEMA",
     "RESULT_SCHEMA",
+    "UNDO_RESULT_SCHEMA",
     "ErrorsWriter",
     "PlanWriter",
     "RejectedChunk",

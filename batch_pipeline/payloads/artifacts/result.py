@@ -18,16 +18,23 @@ RESULT_SCHEMA = pa.schema(
     ]
 )
 
+# Of an undo. `field`: null for a whole record. `by`: the batch or record that is in the way. `error`: of the database.
+UNDO_RESULT_SCHEMA = pa.schema(
+    [*RESULT_SCHEMA, pa.field("field", pa.string()), pa.field("by", pa.string()), pa.field("error", pa.string())]
+)
+
 
 class ResultWriter:
-    """Writes ``result.json`` as a stream: a JSON array of ``{row, outcome, id, external_id}``, one a line.
+    """Writes ``result.json`` as a stream: a JSON array of objects with the schema's members, one a line.
 
     The order is the caller's: rows of the upload ascending, then, with ``row`` null, the records that an
     overwrite removed. A context manager; leaving it by an exception leaves the file unfinished.
     """
 
-    def __init__(self, json_file: BinaryIO) -> None:
+    def __init__(self, json_file: BinaryIO, schema: pa.Schema = RESULT_SCHEMA) -> None:
         self._json = JsonArrayFile(json_file)
+        self._names = schema.names
+        self._texts = [field.name for field in schema if field.type == pa.string()]
 
     def __enter__(self) -> Self:
         self._json.begin()
@@ -40,16 +47,15 @@ class ResultWriter:
             self._json.end()
 
     def write(self, rows: pa.Table) -> None:
-        """Adds rows (`RESULT_SCHEMA`; columns in any order)."""
-        for batch in rows.select(RESULT_SCHEMA.names).to_batches():
-            sizes = [texts.byte_sizes(batch[name]) for name in ("outcome", "id", "external_id")]
+        """Adds rows of the schema; columns in any order."""
+        for batch in rows.select(self._names).to_batches():
+            sizes = [texts.byte_sizes(batch[name]) for name in self._texts]
             for start, stop in texts.pieces(np.sum(sizes, axis=0)):
                 self._json.write(_objects(batch[start:stop]))
 
 
 def _objects(batch: pa.RecordBatch) -> pa.StringArray:
-    row = batch["row"].cast(pa.string()).fill_null("null")
-    outcome, identifier, external_id = (texts.json_strings(batch[name]) for name in ("outcome", "id", "external_id"))
-    return texts.concat(
-        '{"row":', row, ',"outcome":', outcome, ',"id":', identifier, ',"external_id":', external_id, "}"
-    )
+    parts: list[str | pa.StringArray] = ['{"row":', batch["row"].cast(pa.string()).fill_null("null")]
+    for name in batch.schema.names[1:]:
+        parts += [f',"{name}":', texts.json_strings(batch[name])]
+    return texts.concat(*parts, "}")

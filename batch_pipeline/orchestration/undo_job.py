@@ -1,0 +1,89 @@
+"""The job that undoes a batch: its config, its first op, and which job a batch's runs are of.
+
+The other ops are those of `ops`.
+"""
+
+from dagster import (
+    Config,
+    Failure,
+    JobDefinition,
+    Nothing,
+    OpExecutionContext,
+    Out,
+    ResourceParam,
+    in_process_executor,
+    job,
+    op,
+)
+from pydantic import Field
+
+from batch_pipeline.batches.locks import run_owner
+from batch_pipeline.batches.model import Action, Batch, PhaseName, Starter
+from batch_pipeline.batches.options import UndoOptions, parse_undo_options
+from batch_pipeline.errors import BatchError
+from batch_pipeline.intake.undoing import request_undo
+from batch_pipeline.orchestration import tags
+from batch_pipeline.orchestration.config import run_tags_of
+from batch_pipeline.orchestration.ops import batch_job, cleanup, process, run_phase, validate
+from batch_pipeline.orchestration.resolve import requested_batch
+from batch_pipeline.orchestration.resources import Workplace
+from batch_pipeline.system import System
+
+
+def _description(name: str) -> str:
+    return UndoOptions.model_fields[name].description or ""
+
+
+class UndoConfig(Config):
+    """A batch to undo."""
+
+    batch: str = Field(description="The id of the batch to take back: batch_…")
+    delete_limit: str | None = Field(None, description=_description("delete_limit"))
+    plan_only: bool = Field(False, description=_description("plan_only"))
+    timeout_seconds: int | None = Field(None, description=_description("timeout_seconds"))
+
+    def options(self) -> UndoOptions:
+        """The options, their values checked. Raises RefusedError (`invalid_options`)."""
+        return parse_undo_options({name: getattr(self, name) for name in UndoOptions.model_fields})
+
+
+@op(name=tags.UNDO, out=Out(Nothing), description="Makes the batch that takes another batch back.")
+def undo(context: OpExecutionContext, config: UndoConfig, system: ResourceParam[Workplace]) -> None:
+    """Finds or creates the batch; skips phase parsing."""
+    from batch_pipeline.phases.parse import parse
+
+    try:
+        system.ownership.take(run_owner(context.run_id))
+        batch = resolve_undo(context, config, system.system)
+    except BatchError as error:  # there is no batch that could fail, only the run
+        raise Failure(error.message, metadata={"code": error.code}, allow_retries=False) from None
+    run_phase(context, system, batch, PhaseName.parsing, parse)
+
+
+def resolve_undo(context: OpExecutionContext, config: UndoConfig, system: System) -> Batch:
+    """The batch of the run; creates it for a run from the Launchpad.
+
+    Raises as `requested_batch` and `request_undo` do.
+    """
+    batch = requested_batch(context, system)
+    if batch is None:
+        batch = request_undo(
+            system, config.batch, starter=Starter.caller, options=config.options(), updated_by="launchpad"
+        )
+        context.instance.add_run_tags(context.run_id, run_tags_of(batch))
+    return batch
+
+
+@job(
+    name=tags.UNDO_JOB_NAME,
+    executor_def=in_process_executor,
+    description="Takes back what a batch wrote, field by field, except what was changed since.",
+)
+def undo_job() -> None:
+    """Runs undo, validate, process and cleanup in one process."""
+    cleanup(process(validate(undo()).valid))
+
+
+def job_of(batch: Batch) -> JobDefinition:
+    """The job that runs the batch from its first phase."""
+    return undo_job if batch.action is Action.undo else batch_job
