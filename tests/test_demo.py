@@ -55,6 +55,8 @@ def test_every_number_of_the_demonstration_is_as_expected(session_folder: Path) 
     for shown in ("First rejected rows", "invalid_format", "unknown_columns", "unknown_folder", "errors.csv"):
         assert shown in out
     assert "cut short was refused (delete_limit_exceeded): The batch would delete 80 of 120 records" in out
+    assert "Warning column_shifted" in out
+    assert "the right file is undone, the later edit stays: 5 reversed, 2 deleted, 1 kept" in out
     assert "Traceback" not in err
     statuses = [line for line in err.splitlines() if " … (" not in line]  # of steps that take long
     assert len(statuses) < 6 * len(load_samples(1000))  # no more than a line for each status

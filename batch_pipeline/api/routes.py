@@ -165,10 +165,7 @@ def _with_key(caller: Caller, key: str, body_hash: bytes) -> Caller:
 def _created(request: Request, service: Service, batch: Batch) -> Response:
     data = batch.to_json()
     if batch.is_refused:
-        assert batch.reason is not None  # noqa: S101 - refused
-        message = f"The payload is refused: {batch.reason.message}"
-        status = HTTPStatus.UNPROCESSABLE_ENTITY
-        return answer(request, status, message, data=data, errors=[batch.reason.message], code=batch.reason.code)
+        return _refused(request, batch, "The payload is refused")
     if batch.upload_expires_at is not None:
         data |= upload_url(service, batch)
         return answer(request, HTTPStatus.CREATED, "Batch created: it awaits its file.", data=data)
@@ -261,7 +258,7 @@ async def retry(request: Request, service: Served, caller: Limited, batch_id: Ba
     response_model=None,
     responses={
         202: {"model": Envelope[BatchOut], "description": "The plan is being written, or not yet after 30 s"},
-        **document.errors(400, 401, 404, 413, 415, 422, 429, 503),
+        **document.errors(400, 401, 404, 413, 415, 422, 429, 503, refused_payload=True),
         409: document.plan_changed(),
     },
     openapi_extra=document.apply_body(),
@@ -274,7 +271,20 @@ async def apply(request: Request, service: Served, caller: Limited, batch_id: Ba
     if batch.status is BatchStatus.planned:
         message = "The plan has changed since it was shown, so nothing was written: look at the new one in `data`."
         return answer(request, HTTPStatus.CONFLICT, message, data=data, errors=[message], code="plan_changed")
-    return answer(request, HTTPStatus.ACCEPTED, "The plan is applied.", data=data)
+    if batch.is_refused:
+        return _refused(request, batch, "The plan was not written")
+    if batch.status in (BatchStatus.processing, BatchStatus.completed):
+        return answer(request, HTTPStatus.ACCEPTED, "The plan is applied.", data=data)
+    message = "The plan will be applied." if batch.status is BatchStatus.queued else f"Batch {batch.status}."
+    return answer(request, HTTPStatus.ACCEPTED, message, data=data)
+
+
+def _refused(request: Request, batch: Batch, what: str) -> Response:
+    """The answer with a batch that a rule for whole batches refused."""
+    assert batch.reason is not None  # noqa: S101 - refused
+    message = f"{what}: {batch.reason.message}"
+    status = HTTPStatus.UNPROCESSABLE_ENTITY
+    return answer(request, status, message, data=batch.to_json(), errors=[batch.reason.message], code=batch.reason.code)
 
 
 @router.post(

@@ -299,10 +299,11 @@ class Ledger:
             return _end(connection, batch, status, reason, changes)
 
     def end_attempt(self, batch_id: str, run_id: str, status: BatchStatus, reason: AnyReason) -> Batch:
-        """As `end`, for the run itself. Changes nothing if the batch has a newer attempt."""
+        """As `end`, for the run itself. Changes nothing if the batch has a newer attempt, or is planned by this one."""
         with translating_outages(), self.engine.begin() as connection:
             batch = batch_from_row(get_row(connection, batch_id, lock=True))
-            return batch if batch.run_id != run_id else _end(connection, batch, status, reason)
+            is_over = batch.run_id != run_id or batch.status is BatchStatus.planned
+            return batch if is_over else _end(connection, batch, status, reason)
 
     def end_if_unchanged(self, seen: Batch, status: BatchStatus, reason: AnyReason, **changes: Any) -> Batch:
         """As `end`, for reconciling. Changes nothing if the batch began or requested another run after `seen`."""

@@ -145,7 +145,8 @@ def _waits_for_a_launch(connection: Connection, batch: Batch) -> bool:
         """
         SELECT EXISTS (
             SELECT FROM batches
-            WHERE organization_id = %s AND resource = %s AND arrival < %s AND awaits_run = %s)
+            WHERE organization_id = %s AND resource = %s AND arrival < %s AND awaits_run = %s
+              AND (if_changed IS NOT NULL OR options ->> 'plan_only' IS DISTINCT FROM 'true'))
         """,
         (batch.organization_id, batch.resource, batch.arrival, Starter.launcher.value),
     ).fetchone()

@@ -21,6 +21,7 @@ from batch_pipeline.settings import get_settings
 
 if TYPE_CHECKING:
     from batch_pipeline.local.demo import DemoSystem, Outcome
+    from batch_pipeline.local.demo_plans import Step
 
 # Not the folder of `up` and `run`: a demonstration can run beside them and be deleted.
 DEMO_DATA_DIR = DEFAULT_DATA_DIR / "demo"
@@ -42,6 +43,7 @@ def demo(
     It checks every number of their batches. Settings in the environment are ignored.
     """
     from batch_pipeline.local.demo import demo_system, differences, process_samples
+    from batch_pipeline.local.demo_plans import plan_apply_undo
     from batch_pipeline.local.samples import load_samples
     from batch_pipeline.local.supervision import ServiceEndedError
 
@@ -54,11 +56,13 @@ def demo(
         try:
             with _shown() as show:
                 outcomes = process_samples(running, samples, show)
+            _print_summary(running, outcomes, data_dir)
+            steps = plan_apply_undo(running, _print_step)
         except ServiceEndedError as error:
             say_error(error.message)
             raise typer.Exit(1) from None
         wrong = [f"{outcome.sample.title}: {each}" for outcome in outcomes for each in differences(running, outcome)]
-        _print_summary(running, outcomes, data_dir)
+        wrong += [step.difference for step in steps if step.difference is not None]
     for line in wrong:
         say_error(line)
     if wrong:
@@ -153,6 +157,19 @@ def _print_summary(running: "DemoSystem", outcomes: "Sequence[Outcome]", data_di
             reason = outcome.batch.reason
             text = Text(f"{outcome.sample.title} was refused ({reason.code}): {one_line(reason.message)}")
             console.print(text, soft_wrap=True)
+
+
+def _print_step(step: "Step") -> None:
+    """One line, and the plan of a batch that shows one."""
+    from batch_pipeline.cli.plan_tables import plan_view
+
+    console = data_console()
+    counts = ", ".join(f"{count:,} {name}" for name, count in step.expected[1].items())
+    if step.batch.status == "planned" and step.batch.plan is not None:
+        console.print(f"\nPlan, apply, undo: {step.title}:")
+        console.print(plan_view(step.batch.plan))
+    else:
+        console.print(f"\nPlan, apply, undo: {step.title}: {counts}")
 
 
 def _summary_table(outcomes: "Sequence[Outcome]") -> Table:

@@ -79,7 +79,7 @@ def _deletions_table(deletions: Sequence[Mapping[str, Any]], total: int) -> Tabl
     table.add_column("id", no_wrap=True)
     table.add_column("external id", overflow="fold")
     for each in deletions[:_SHOWN]:
-        table.add_row(each["id"], Text(printable(each["external_id"] or "")))
+        table.add_row(Text(printable(each["id"])), Text(printable(each["external_id"] or "")))
     if total > _SHOWN:
         table.add_row(f"and {total - min(_SHOWN, len(deletions)):,} more", "")
     return table
@@ -91,7 +91,7 @@ def _difference_table(difference: Sequence[Mapping[str, Any]]) -> Table:
         table.add_column(name, overflow="fold")
     for each in difference[:_SHOWN]:
         place = each["id"] if each["row"] is None else f"{each['row']:,}"
-        table.add_row(place, _line_text(each["was"]), _line_text(each["now"]))
+        table.add_row(Text(printable(place)), _line_text(each["was"]), _line_text(each["now"]))
     if len(difference) > _SHOWN:
         table.add_row("more: see plan.csv", "", "")
     return table

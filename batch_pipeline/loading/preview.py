@@ -14,7 +14,7 @@ from batch_pipeline.loading.link_statements import changed_links
 from batch_pipeline.loading.merging import initial_value, merged_values
 from batch_pipeline.loading.reference_fields import references_of
 from batch_pipeline.loading.staging import Staging
-from batch_pipeline.loading.statements import COMMA, NOTHING, Composer
+from batch_pipeline.loading.statements import COMMA, NOTHING, Composer, indented
 from batch_pipeline.records.references import MarkedMembers
 from batch_pipeline.records.resource import Resource
 
@@ -46,15 +46,22 @@ LEFT JOIN {plan} p ON p.row = n.row
 LEFT JOIN {items} s ON s.row = p.row
 LEFT JOIN {records} r ON r.organization_id = %(organization)s AND r.id = p.record_id{linked}
 LEFT JOIN LATERAL (
-    SELECT jsonb_agg(jsonb_build_object(
-        'field', c.field, 'before', CASE WHEN {creates} THEN NULL ELSE c.before END, 'after', c.after)) AS changes
-    FROM (VALUES
-        {values}
-    ) AS c (field, before, after)
-    WHERE c.before IS DISTINCT FROM c.after
+    SELECT nullif(to_jsonb(array_remove(ARRAY[
+        {changes}
+    ]::jsonb[], NULL)), '[]') AS changes
 ) AS f ON p.verdict = 'a'
 LEFT JOIN (SELECT DISTINCT row FROM {errors}) e ON e.row = n.row{deletions}
 ORDER BY row, id"""
+
+_FIELD_CHANGE = """\
+CASE WHEN p.record_id IS NULL AND coalesce({after}, {initial}) IS DISTINCT FROM {initial}
+     THEN jsonb_build_object('field', {field}, 'before', NULL, 'after', coalesce({after}, {initial}))
+     WHEN p.record_id IS NOT NULL AND {before} IS DISTINCT FROM {after}
+     THEN jsonb_build_object('field', {field}, 'before', {before}, 'after', {after}) END"""
+
+_LINK_CHANGE = """\
+CASE WHEN linked.{before} IS NOT NULL OR linked.{after} IS NOT NULL
+     THEN jsonb_build_object('field', {field}, 'before', linked.{before}, 'after', linked.{after}) END"""
 
 _JOIN_LINKED = """
 LEFT JOIN (
@@ -202,49 +209,48 @@ def preview_query(
         _OUTCOME, creates=creates, changes=sql.SQL("f.changes IS NOT NULL"), changed=sql.Literal("update")
     )
     has_links = bool(references_of(resource, fields))
-    values = [*_field_values(resource, fields, clears=clears), *_link_values(resource, fields)]
-    if not values:  # items that have nothing but ids
-        values = [sql.SQL("(NULL::text, NULL::jsonb, NULL::jsonb)").format()]
+    changes = [*_field_changes(resource, fields, clears=clears), *_link_changes(resource, fields)]
     deletions = sql.SQL(_DELETIONS).format(to_delete=staging.to_delete) if has_deletions else NOTHING
     return composer.compose(
         _ITEM_LINES,
         outcome=outcome,
         external_id=sql.SQL("s.external_id" if "external_id" in fields else "NULL::text"),
         number=number,
-        creates=creates,
         linked=_linked(composer, fields) if has_links else NOTHING,
-        values=COMMA.join(values),
+        changes=indented(COMMA.join(changes)),
         deletions=deletions,
     )
 
 
-def _field_values(resource: Resource, fields: tuple[str, ...], *, clears: bool) -> list[sql.Composed]:
-    """For each staged field its name, its value in record `r`, and its value after the merge of item `s`.
+def _field_changes(resource: Resource, fields: tuple[str, ...], *, clears: bool) -> list[sql.Composed]:
+    """For each staged field the change that the merge of item `s` makes in record `r`, or null.
 
-    A new record has the field's initial value before.
+    A new record has the field's initial value before, which is shown as null.
     """
-    values = []
+    changes = []
     for name, merged in merged_values(resource, fields, clears=clears).items():
         initial = initial_value(resource.field(name))
-        values.append(
-            sql.SQL(
-                "({name}, to_jsonb(CASE WHEN p.record_id IS NULL THEN {initial} ELSE r.{column} END),"
-                " to_jsonb(CASE WHEN p.record_id IS NULL THEN coalesce({merged}, {initial}) ELSE {merged} END))"
-            ).format(name=sql.Literal(name), initial=initial, column=sql.Identifier(name), merged=merged)
-        )
-    return values
-
-
-def _link_values(resource: Resource, fields: tuple[str, ...]) -> list[sql.Composed]:
-    values = []
-    for field in references_of(resource, fields):
-        before, after = ("unmarked", "marked") if isinstance(field, MarkedMembers) else ("removed", "added")
-        values.append(
-            sql.SQL("({}, linked.{}, linked.{})").format(
-                sql.Literal(field.name), sql.Identifier(before), sql.Identifier(after)
+        changes.append(
+            sql.SQL(_FIELD_CHANGE).format(
+                field=sql.Literal(name),
+                initial=initial,
+                before=sql.SQL("r.{}").format(sql.Identifier(name)),
+                after=merged,
             )
         )
-    return values
+    return changes
+
+
+def _link_changes(resource: Resource, fields: tuple[str, ...]) -> list[sql.Composed]:
+    changes = []
+    for field in references_of(resource, fields):
+        before, after = ("unmarked", "marked") if isinstance(field, MarkedMembers) else ("removed", "added")
+        changes.append(
+            sql.SQL(_LINK_CHANGE).format(
+                field=sql.Literal(field.name), before=sql.Identifier(before), after=sql.Identifier(after)
+            )
+        )
+    return changes
 
 
 def _linked(composer: Composer, fields: tuple[str, ...]) -> sql.Composed:

@@ -72,7 +72,7 @@ def show_plan(attempt: Attempt, facts: BatchFacts) -> None:
     """Stores the plan for people, with its artifacts, and sets status `planned`. Validation has made the plan."""
     with attempt.borrow(**TUNING) as connection:
         _make_preview(connection, attempt, facts)
-        shown = _shown_plan(connection, attempt)
+        shown = _shown_plan(connection, attempt, digest=_preview(connection, attempt).digest())
         connection.commit()
     _write_plan(attempt, is_compared=False)
     _store(attempt, shown)
@@ -105,9 +105,10 @@ def compare_plan(connection: Connection, attempt: Attempt, facts: BatchFacts) ->
     if preview.digest() == before:
         staging.keep_shown(connection)
     _make_preview(connection, attempt, facts)
-    if preview.digest() == before:
+    now = preview.digest()
+    if now == before:
         return None
-    return _shown_plan(connection, attempt) | {"difference": preview.difference(MOST_DIFFERENCES)}
+    return _shown_plan(connection, attempt, digest=now) | {"difference": preview.difference(MOST_DIFFERENCES)}
 
 
 def write_changed_plan(attempt: Attempt) -> None:
@@ -149,7 +150,7 @@ def _make_preview(connection: Connection, attempt: Attempt, facts: BatchFacts) -
     _preview(connection, attempt).make(query)
 
 
-def _shown_plan(connection: Connection, attempt: Attempt) -> dict[str, Any]:
+def _shown_plan(connection: Connection, attempt: Attempt, *, digest: str) -> dict[str, Any]:
     """The plan of the batch object; times in epoch seconds."""
     preview = _preview(connection, attempt)
     counts = preview.counts()
@@ -166,7 +167,7 @@ def _shown_plan(connection: Connection, attempt: Attempt) -> dict[str, Any]:
         "samples": preview.samples(MOST_SAMPLES),
         "deletions": preview.deletions(MOST_DELETIONS),
         "warnings": [{"code": warning.code, "message": warning.message} for warning in warnings],
-        "digest": preview.digest(),
+        "digest": digest,
         "made_at": int(made_at.timestamp()),
         "expires_at": int((made_at + timedelta(hours=attempt.system.settings.plan_hours)).timestamp()),
     }

@@ -173,7 +173,15 @@ ops:
 """
 
 
-def test_a_planned_batch_is_looked_at_and_applied_in_the_ui(
+UNDO = """\
+ops:
+  undo:
+    config:
+      batch: {batch_id}
+"""
+
+
+def test_a_planned_batch_is_looked_at_applied_and_undone_in_the_ui(
     running: LocalSystem, module_system: System, browser: Browser
 ) -> None:
     system = module_system
@@ -204,6 +212,14 @@ def test_a_planned_batch_is_looked_at_and_applied_in_the_ui(
 
     assert (completed.status, completed.stats.updated) == ("completed", 2)
     assert [record["name"] for record in contacts(system, organization_id)] == ["New 0", "New 1", "Old 2"]
+
+    browser.go(f"/locations/{LOCATION_NAME}/jobs/undo_job/playground")
+    _launch(browser, UNDO.format(batch_id=batch.id), picture="undo-job")
+    browser.sees("Success")
+    browser.page.get_by_placeholder("Filter").fill("step:cleanup")
+    browser.sees("2 reversed")
+    browser.picture("undone-run")
+    assert [record["name"] for record in contacts(system, organization_id)] == ["Old 0", "Old 1", "Old 2"]
 
 
 def _launch(browser: Browser, config: str, *, picture: str) -> None:
