@@ -120,3 +120,32 @@ def test_an_expired_plan_is_refused(client: Client, module_system: System) -> No
     answer = client.post(f"/v1/batches/{batch['id']}/apply")
 
     assert (answer["status"], answer["code"]) == (409, "plan_expired")
+
+
+def test_an_apply_over_the_reject_limit_answers_422_with_the_failed_batch(
+    client: Client, module_system: System, instance: DagsterInstance
+) -> None:
+    stored = client.create([ADA, EVA], mode="sync")["data"]
+    ids = {row["external_id"]: row["id"] for row in contacts(module_system, client.organization_id)}
+    assert stored["status"] == "completed"
+    batch = planned(client, *({"id": ids[name], "notes": "n"} for name in sorted(ids)), reject_limit=0)
+    gone = client.create([{"id": ids["crm-1"]}], mode="sync", action="delete")["data"]
+    assert gone["stats"]["deleted"] == 1
+
+    with applied(client, module_system, instance, batch["id"], if_changed="replan") as answer:
+        assert (answer["status"], answer["code"]) == (422, "reject_limit_exceeded")
+        assert answer["data"]["status"] == "failed"
+
+
+def test_a_repeated_apply_names_the_same_plan(client: Client, module_system: System, instance: DagsterInstance) -> None:
+    batch = planned(client, ADA)
+    digest = batch["plan"]["digest"]
+    with ThreadPoolExecutor(2) as pool:
+        first = pool.submit(client.post, f"/v1/batches/{batch['id']}/apply", {"digest": digest})
+        until(lambda: module_system.ledger.get(batch["id"]).awaits_run is not None)
+        other = client.post(f"/v1/batches/{batch['id']}/apply", {"digest": "0" * 64})
+        assert (other["status"], other["code"]) == (409, "plan_changed")
+        again = pool.submit(client.post, f"/v1/batches/{batch['id']}/apply", {"digest": digest})
+        execute_batch(module_system, instance, module_system.ledger.get(batch["id"]))
+        assert (first.result()["status"], again.result()["status"]) == (202, 202)
+    assert client.batch(batch["id"])["attempts"] == 2
