@@ -206,3 +206,20 @@ def test_a_planned_undo_shows_what_it_would_do_and_applying_does_that(world: Und
     assert world.contacts() == before
     applied = run_attempt(world.system, world.system.ledger.request_apply(planned.id, Starter.caller))
     assert (applied.status, counts(applied)) == ("completed", {"reversed": 1, "kept": 1, "deleted": 1, "restored": 3})
+
+
+def test_a_planned_undo_that_would_do_something_else_by_now_is_shown_again(world: UndoWorld) -> None:
+    world.run(PEOPLE)
+    batch = world.run([{"external_id": "a", "name": "Anna", "notes": "n"}])
+    planned = run_attempt(world.system, world.requested(batch, plan_only=True))
+    later = world.run([{"external_id": "a", "notes": "later"}])
+
+    again = run_attempt(world.system, world.system.ledger.request_apply(planned.id, Starter.caller))
+
+    assert (again.status, world.by("a")["name"]) == ("planned", "Anna")
+    assert again.plan is not None
+    assert [sample["field"] for sample in again.plan["samples"]] == ["name"]
+    (difference,) = again.plan["difference"]
+    assert [change["field"] for change in difference["was"]["changes"]] == ["name", "notes"]
+    applied = run_attempt(world.system, world.system.ledger.request_apply(planned.id, Starter.caller))
+    assert world.outcomes(applied) == [(1, "reversed", "name", None), (1, "kept", "notes", later.id)]
