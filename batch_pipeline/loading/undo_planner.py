@@ -25,7 +25,7 @@ WHERE NOT l.row <@ %(done)s::int8multirange"""
 # Changes of the lines' records after the undone one.
 _LATER = """\
 CREATE TEMPORARY TABLE later ON COMMIT DROP AS
-SELECT f.row, c.number, c.undoes, c.batch_id, c.op, c.changed,
+SELECT f.row, c.number, c.undoes, c.batch_id, c.before_batch, c.op, c.changed,
     {columns}
 FROM found f
 JOIN {log} c ON c.record_id = f.record_id AND c.number > f.own
@@ -85,18 +85,27 @@ WITH RECURSIVE walk AS (
 SELECT row, bit, key, number, batch_id FROM walk WHERE coalesce(undoes, 0) <= own"""
 
 # Somebody wrote the record without a line in the log: a batch with BATCH_CHANGES=off, or a tool that wrote `batch_id`.
-# Which units it changed is unknown.
+# Which units it changed is unknown. It wrote last, or before a logged change (`before_batch`).
 _UNLOGGED = """\
 CREATE TEMPORARY TABLE unlogged ON COMMIT DROP AS
-SELECT f.row, f.op, f.batch_id
-FROM found f
-WHERE f.is_there AND f.op IN ('u', 'c', 'i') AND f.batch_id IS DISTINCT FROM %(undone)s
-  AND NOT EXISTS (SELECT FROM later e WHERE e.row = f.row AND e.batch_id IS NOT DISTINCT FROM f.batch_id){linked}"""
+SELECT DISTINCT ON (f.row) f.row, f.op, w.batch_id
+FROM (
+    SELECT row, batch_id, NULL::bigint AS number FROM found
+    UNION ALL
+    SELECT row, before_batch, number FROM later WHERE op <> 'i'
+) AS w
+JOIN found f ON f.row = w.row
+WHERE f.is_there AND f.op IN ('u', 'c', 'i') AND w.batch_id IS DISTINCT FROM %(undone)s
+  AND NOT EXISTS (
+    SELECT FROM later e
+    WHERE e.row = w.row AND e.batch_id IS NOT DISTINCT FROM w.batch_id AND (w.number IS NULL OR e.number < w.number)
+  ){linked}
+ORDER BY f.row, w.number DESC NULLS FIRST"""
 
 _UNLOGGED_LINKED = """
   AND NOT EXISTS (
     SELECT FROM {link_log} c
-    WHERE c.{own} = f.record_id AND c.organization_id = %(organization)s AND c.batch_id = f.batch_id
+    WHERE c.{own} = f.record_id AND c.organization_id = %(organization)s AND c.batch_id = w.batch_id
   )"""
 
 _KEEP_UNLOGGED = """\

@@ -223,3 +223,15 @@ def test_a_planned_undo_that_would_do_something_else_by_now_is_shown_again(world
     assert [change["field"] for change in difference["was"]["changes"]] == ["name", "notes"]
     applied = run_attempt(world.system, world.system.ledger.request_apply(planned.id, Starter.caller))
     assert world.outcomes(applied) == [(1, "reversed", "name", None), (1, "kept", "notes", later.id)]
+
+
+def test_a_batch_without_the_log_is_kept_after_a_later_logged_one(world: UndoWorld) -> None:
+    world.run(PEOPLE)
+    batch = world.run([{"external_id": "a", "name": "Anna"}])
+    off = world.system.settings.model_copy(update={"changes": False})
+    silent = UndoWorld(world.system.__class__(**{**vars(world.system), "settings": off}), world.organization_id)
+    unlogged = silent.run([{"external_id": "a", "name": "Annika"}])
+    world.run([{"external_id": "a", "notes": "x"}])
+    undo = world.undo(batch)
+    assert world.by("a")["name"] == "Annika"
+    assert world.outcomes(undo) == [(1, "kept", "name", unlogged.id)]
