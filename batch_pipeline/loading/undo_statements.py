@@ -27,9 +27,13 @@ SELECT {bit}::smallint, k.key FROM jsonb_object_keys({alias}.{column}) AS k (key
 _REVERSED = """\
 CASE WHEN ((s.changed & ~coalesce(k.fields, 0)) >> {bit}) & 1 = 1 THEN s.{name} ELSE r.{name} END"""
 
+# Only the keys that go back are touched: another program may have written nulls into the others.
 _REVERSED_KEYS = """\
 CASE WHEN s.{name} IS NULL THEN r.{name}
-        ELSE jsonb_strip_nulls(coalesce(r.{name}, {initial}) || (s.{name} - coalesce(k.{name}, '{{}}'))) END"""
+        ELSE coalesce(r.{name}, {initial}) - ARRAY(SELECT jsonb_object_keys(s.{name} - coalesce(k.{name}, '{{}}'))) || (
+            SELECT coalesce(jsonb_object_agg(key, value) FILTER (WHERE value <> 'null'), '{{}}')
+            FROM jsonb_each(s.{name} - coalesce(k.{name}, '{{}}'))
+        ) END"""
 
 _KEPT_UNITS = """\
 SELECT row, bit_or(1::bigint << bit) FILTER (WHERE key = '') AS fields{keys}

@@ -235,3 +235,12 @@ def test_a_batch_without_the_log_is_kept_after_a_later_logged_one(world: UndoWor
     undo = world.undo(batch)
     assert world.by("a")["name"] == "Annika"
     assert world.outcomes(undo) == [(1, "kept", "name", unlogged.id)]
+
+
+def test_nulls_that_another_program_wrote_into_an_object_are_kept(world: UndoWorld) -> None:
+    world.run(PEOPLE)
+    batch = world.run([{"external_id": "a", "metadata.room": "7"}])
+    metadata = '{"team": "red", "room": "7", "none": null, "nested": {"none": null}}'
+    world.execute("UPDATE contacts SET metadata = %s WHERE id = %s", metadata, world.by("a")["id"])
+    world.undo(batch)
+    assert world.by("a")["metadata"] == {"team": "red", "none": None, "nested": {"none": None}}
