@@ -69,6 +69,8 @@ def servers(session_folder: Path) -> Iterator[LocalServers]:
         with psycopg.connect(running.environment["BATCH_DATABASE_URL"], autocommit=True) as connection:
             # Tests kill processes, which loses nothing that was committed; they cut no power, which would.
             connection.execute("ALTER SYSTEM SET fsync = off")
+            connection.execute("ALTER SYSTEM SET full_page_writes = off")
+            connection.execute("ALTER SYSTEM SET autovacuum_naptime = '1h'")  # it would visit dozens of databases
             connection.execute("SELECT pg_reload_conf()")
         yield running
 

@@ -11,6 +11,15 @@ from batch_pipeline.errors import StateError
 UNDOABLE = frozenset({BatchStatus.completed, BatchStatus.failed, BatchStatus.timed_out})
 
 
+def expired_error(batch_id: str, kept_days: int) -> StateError:
+    """The error for a batch whose changes are no longer kept."""
+    return StateError(
+        "changes_expired",
+        f"Batch {batch_id} wrote its records more than {kept_days} days ago (BATCH_CHANGES_DAYS): its changes are "
+        "no longer kept.",
+    )
+
+
 def require_undoable(connection: sa.Connection, batch_id: str, *, kept_days: int) -> Batch:
     """The batch, locked until commit. `kept_days`: days that the log of changes is kept.
 
@@ -38,11 +47,7 @@ def require_undoable(connection: sa.Connection, batch_id: str, *, kept_days: int
     if not written:
         raise StateError("not_undoable", f"Batch {batch_id} wrote nothing: there is nothing to undo.")
     if is_expired:
-        raise StateError(
-            "changes_expired",
-            f"Batch {batch_id} wrote its records more than {kept_days} days ago (BATCH_CHANGES_DAYS): its changes are "
-            "no longer kept.",
-        )
+        raise expired_error(batch_id, kept_days)
     if not is_logged:
         raise StateError(
             "changes_off",

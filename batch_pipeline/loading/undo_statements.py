@@ -29,7 +29,7 @@ CASE WHEN ((s.changed & ~coalesce(k.fields, 0)) >> {bit}) & 1 = 1 THEN s.{name} 
 
 # Only the keys that go back are touched: another program may have written nulls into the others.
 _REVERSED_KEYS = """\
-CASE WHEN s.{name} IS NULL THEN r.{name}
+CASE WHEN s.{name} IS NULL OR jsonb_typeof(r.{name}) <> 'object' THEN r.{name}
         ELSE coalesce(r.{name}, {initial}) - ARRAY(SELECT jsonb_object_keys(s.{name} - coalesce(k.{name}, '{{}}'))) || (
             SELECT coalesce(jsonb_object_agg(key, value) FILTER (WHERE value <> 'null'), '{{}}')
             FROM jsonb_each(s.{name} - coalesce(k.{name}, '{{}}'))

@@ -6,6 +6,7 @@ from psycopg.rows import dict_row
 
 from batch_pipeline.batches.locks import Turn
 from batch_pipeline.batches.model import Batch, PhaseName, Stats
+from batch_pipeline.batches.undoable import expired_error
 from batch_pipeline.database import Connection, borrowed
 from batch_pipeline.loading.bulk_copy import fetch_table
 from batch_pipeline.loading.chunks import done_rows
@@ -24,7 +25,18 @@ MARGIN = timedelta(days=1)
 
 
 def stage_undo(attempt: Attempt, connection: Connection) -> int:
-    """Creates the staging tables, in the connection's transaction; returns the number of lines."""
+    """Creates the staging tables, in the connection's transaction; returns the number of lines.
+
+    Raises StateError (`changes_expired`) if the log may have lost a change since the undo was accepted.
+    """
+    undone, kept_days = str(attempt.batch.undo_of), attempt.system.settings.changes_days
+    row = connection.execute(
+        "SELECT min(done_at) < now() - make_interval(days => %s) FROM batch_chunks"
+        " WHERE batch_id = %s AND created + updated + deleted > 0",
+        (kept_days, undone),
+    ).fetchone()
+    if row is not None and row[0]:
+        raise expired_error(undone, kept_days)
     return stage_lines(undo_statements(attempt, connection), undone_arrived_at=_undone(attempt).arrived_at)
 
 

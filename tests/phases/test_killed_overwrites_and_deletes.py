@@ -11,7 +11,7 @@ from batch_runs import Row, arrived, as_csv, contacts, insert_contacts, new_orga
 from dagster import DagsterInstance
 from killing import KillPoint, end_state, kill, retry
 
-from batch_pipeline.batches.model import Action, Batch
+from batch_pipeline.batches.model import Action, Batch, UploadAction
 from batch_pipeline.orchestration.execute import execute_batch
 from batch_pipeline.storage import keys
 from batch_pipeline.system import System
@@ -201,7 +201,7 @@ MID_PROCESSING = {
 MID_CLEANUP = KillPoint(f"{DELETING}:CleanupWriter.write", 1, after=True)
 
 
-@pytest.mark.parametrize("second_action", list(Action))
+@pytest.mark.parametrize("second_action", [Action(action) for action in UploadAction])
 @pytest.mark.parametrize(
     ("first_action", "point"),
     [*MID_PROCESSING.items(), (Action.overwrite, MID_CLEANUP)],

@@ -48,6 +48,18 @@ def test_a_batch_whose_changes_are_too_old_can_not_be_undone(world: UndoWorld) -
     assert code_of_refusal(world, batch) == "changes_expired"
 
 
+def test_an_undo_whose_changes_expire_before_it_is_planned_fails_and_writes_nothing(world: UndoWorld) -> None:
+    batch = world.run(PEOPLE)
+    before = world.by("a")
+    undo = world.requested(batch)
+    world.execute("UPDATE batch_chunks SET done_at = done_at - make_interval(days => 31) WHERE batch_id = %s", batch.id)
+
+    done = run_attempt(world.system, undo)
+
+    assert (done.status, done.reason and done.reason.code) == ("failed", "changes_expired")
+    assert world.by("a") == before
+
+
 def test_a_batch_without_a_log_can_not_be_undone(world: UndoWorld) -> None:
     settings = world.system.settings.model_copy(update={"changes": False})
     silent = UndoWorld(dataclasses.replace(world.system, settings=settings), world.organization_id)

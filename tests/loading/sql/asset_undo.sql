@@ -157,8 +157,11 @@ WITH done AS (
     "next_maintenance_at" = CASE WHEN ((s.changed & ~coalesce(k.fields, 0)) >> 22) & 1 = 1 THEN s."next_maintenance_at" ELSE r."next_maintenance_at" END,
     "disposed_at" = CASE WHEN ((s.changed & ~coalesce(k.fields, 0)) >> 23) & 1 = 1 THEN s."disposed_at" ELSE r."disposed_at" END,
     "disposal_comment" = CASE WHEN ((s.changed & ~coalesce(k.fields, 0)) >> 24) & 1 = 1 THEN s."disposal_comment" ELSE r."disposal_comment" END,
-    "metadata" = CASE WHEN s."metadata" IS NULL THEN r."metadata"
-        ELSE jsonb_strip_nulls(coalesce(r."metadata", '{}'::jsonb) || (s."metadata" - coalesce(k."metadata", '{}'))) END,
+    "metadata" = CASE WHEN s."metadata" IS NULL OR jsonb_typeof(r."metadata") <> 'object' THEN r."metadata"
+        ELSE coalesce(r."metadata", '{}'::jsonb) - ARRAY(SELECT jsonb_object_keys(s."metadata" - coalesce(k."metadata", '{}'))) || (
+            SELECT coalesce(jsonb_object_agg(key, value) FILTER (WHERE value <> 'null'), '{}')
+            FROM jsonb_each(s."metadata" - coalesce(k."metadata", '{}'))
+        ) END,
     updated_at = now(),
     batch_id = %(batch)s
     FROM "staging"."plan_batch_1" p

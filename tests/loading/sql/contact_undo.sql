@@ -111,17 +111,29 @@ WITH done AS (
     "address" = CASE WHEN ((s.changed & ~coalesce(k.fields, 0)) >> 6) & 1 = 1 THEN s."address" ELSE r."address" END,
     "address_line2" = CASE WHEN ((s.changed & ~coalesce(k.fields, 0)) >> 7) & 1 = 1 THEN s."address_line2" ELSE r."address_line2" END,
     "alternate_names" = CASE WHEN ((s.changed & ~coalesce(k.fields, 0)) >> 8) & 1 = 1 THEN s."alternate_names" ELSE r."alternate_names" END,
-    "alternate_emails" = CASE WHEN s."alternate_emails" IS NULL THEN r."alternate_emails"
-        ELSE jsonb_strip_nulls(coalesce(r."alternate_emails", '{}'::jsonb) || (s."alternate_emails" - coalesce(k."alternate_emails", '{}'))) END,
-    "alternate_phones" = CASE WHEN s."alternate_phones" IS NULL THEN r."alternate_phones"
-        ELSE jsonb_strip_nulls(coalesce(r."alternate_phones", '{}'::jsonb) || (s."alternate_phones" - coalesce(k."alternate_phones", '{}'))) END,
-    "alternate_addresses" = CASE WHEN s."alternate_addresses" IS NULL THEN r."alternate_addresses"
-        ELSE jsonb_strip_nulls(coalesce(r."alternate_addresses", '{}'::jsonb) || (s."alternate_addresses" - coalesce(k."alternate_addresses", '{}'))) END,
+    "alternate_emails" = CASE WHEN s."alternate_emails" IS NULL OR jsonb_typeof(r."alternate_emails") <> 'object' THEN r."alternate_emails"
+        ELSE coalesce(r."alternate_emails", '{}'::jsonb) - ARRAY(SELECT jsonb_object_keys(s."alternate_emails" - coalesce(k."alternate_emails", '{}'))) || (
+            SELECT coalesce(jsonb_object_agg(key, value) FILTER (WHERE value <> 'null'), '{}')
+            FROM jsonb_each(s."alternate_emails" - coalesce(k."alternate_emails", '{}'))
+        ) END,
+    "alternate_phones" = CASE WHEN s."alternate_phones" IS NULL OR jsonb_typeof(r."alternate_phones") <> 'object' THEN r."alternate_phones"
+        ELSE coalesce(r."alternate_phones", '{}'::jsonb) - ARRAY(SELECT jsonb_object_keys(s."alternate_phones" - coalesce(k."alternate_phones", '{}'))) || (
+            SELECT coalesce(jsonb_object_agg(key, value) FILTER (WHERE value <> 'null'), '{}')
+            FROM jsonb_each(s."alternate_phones" - coalesce(k."alternate_phones", '{}'))
+        ) END,
+    "alternate_addresses" = CASE WHEN s."alternate_addresses" IS NULL OR jsonb_typeof(r."alternate_addresses") <> 'object' THEN r."alternate_addresses"
+        ELSE coalesce(r."alternate_addresses", '{}'::jsonb) - ARRAY(SELECT jsonb_object_keys(s."alternate_addresses" - coalesce(k."alternate_addresses", '{}'))) || (
+            SELECT coalesce(jsonb_object_agg(key, value) FILTER (WHERE value <> 'null'), '{}')
+            FROM jsonb_each(s."alternate_addresses" - coalesce(k."alternate_addresses", '{}'))
+        ) END,
     "id_number" = CASE WHEN ((s.changed & ~coalesce(k.fields, 0)) >> 12) & 1 = 1 THEN s."id_number" ELSE r."id_number" END,
     "is_primary" = CASE WHEN ((s.changed & ~coalesce(k.fields, 0)) >> 14) & 1 = 1 THEN s."is_primary" ELSE r."is_primary" END,
     "notes" = CASE WHEN ((s.changed & ~coalesce(k.fields, 0)) >> 15) & 1 = 1 THEN s."notes" ELSE r."notes" END,
-    "metadata" = CASE WHEN s."metadata" IS NULL THEN r."metadata"
-        ELSE jsonb_strip_nulls(coalesce(r."metadata", '{}'::jsonb) || (s."metadata" - coalesce(k."metadata", '{}'))) END,
+    "metadata" = CASE WHEN s."metadata" IS NULL OR jsonb_typeof(r."metadata") <> 'object' THEN r."metadata"
+        ELSE coalesce(r."metadata", '{}'::jsonb) - ARRAY(SELECT jsonb_object_keys(s."metadata" - coalesce(k."metadata", '{}'))) || (
+            SELECT coalesce(jsonb_object_agg(key, value) FILTER (WHERE value <> 'null'), '{}')
+            FROM jsonb_each(s."metadata" - coalesce(k."metadata", '{}'))
+        ) END,
     updated_at = now(),
     batch_id = %(batch)s
     FROM "staging"."plan_batch_1" p

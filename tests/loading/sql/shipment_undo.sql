@@ -122,10 +122,16 @@ WITH done AS (
     SET "external_id" = CASE WHEN ((s.changed & ~coalesce(k.fields, 0)) >> 1) & 1 = 1 THEN s."external_id" ELSE r."external_id" END,
     "tracking_number" = CASE WHEN ((s.changed & ~coalesce(k.fields, 0)) >> 3) & 1 = 1 THEN s."tracking_number" ELSE r."tracking_number" END,
     "provider" = CASE WHEN ((s.changed & ~coalesce(k.fields, 0)) >> 4) & 1 = 1 THEN s."provider" ELSE r."provider" END,
-    "sender" = CASE WHEN s."sender" IS NULL THEN r."sender"
-        ELSE jsonb_strip_nulls(coalesce(r."sender", '{}'::jsonb) || (s."sender" - coalesce(k."sender", '{}'))) END,
-    "recipient" = CASE WHEN s."recipient" IS NULL THEN r."recipient"
-        ELSE jsonb_strip_nulls(coalesce(r."recipient", '{}'::jsonb) || (s."recipient" - coalesce(k."recipient", '{}'))) END,
+    "sender" = CASE WHEN s."sender" IS NULL OR jsonb_typeof(r."sender") <> 'object' THEN r."sender"
+        ELSE coalesce(r."sender", '{}'::jsonb) - ARRAY(SELECT jsonb_object_keys(s."sender" - coalesce(k."sender", '{}'))) || (
+            SELECT coalesce(jsonb_object_agg(key, value) FILTER (WHERE value <> 'null'), '{}')
+            FROM jsonb_each(s."sender" - coalesce(k."sender", '{}'))
+        ) END,
+    "recipient" = CASE WHEN s."recipient" IS NULL OR jsonb_typeof(r."recipient") <> 'object' THEN r."recipient"
+        ELSE coalesce(r."recipient", '{}'::jsonb) - ARRAY(SELECT jsonb_object_keys(s."recipient" - coalesce(k."recipient", '{}'))) || (
+            SELECT coalesce(jsonb_object_agg(key, value) FILTER (WHERE value <> 'null'), '{}')
+            FROM jsonb_each(s."recipient" - coalesce(k."recipient", '{}'))
+        ) END,
     "parcels" = CASE WHEN ((s.changed & ~coalesce(k.fields, 0)) >> 7) & 1 = 1 THEN s."parcels" ELSE r."parcels" END,
     "amount" = CASE WHEN ((s.changed & ~coalesce(k.fields, 0)) >> 8) & 1 = 1 THEN s."amount" ELSE r."amount" END,
     "billed_amount" = CASE WHEN ((s.changed & ~coalesce(k.fields, 0)) >> 9) & 1 = 1 THEN s."billed_amount" ELSE r."billed_amount" END,
@@ -139,8 +145,11 @@ WITH done AS (
     "coordinates" = CASE WHEN ((s.changed & ~coalesce(k.fields, 0)) >> 17) & 1 = 1 THEN s."coordinates" ELSE r."coordinates" END,
     "estimated_delivery_at" = CASE WHEN ((s.changed & ~coalesce(k.fields, 0)) >> 18) & 1 = 1 THEN s."estimated_delivery_at" ELSE r."estimated_delivery_at" END,
     "pickup_at" = CASE WHEN ((s.changed & ~coalesce(k.fields, 0)) >> 19) & 1 = 1 THEN s."pickup_at" ELSE r."pickup_at" END,
-    "metadata" = CASE WHEN s."metadata" IS NULL THEN r."metadata"
-        ELSE jsonb_strip_nulls(coalesce(r."metadata", '{}'::jsonb) || (s."metadata" - coalesce(k."metadata", '{}'))) END,
+    "metadata" = CASE WHEN s."metadata" IS NULL OR jsonb_typeof(r."metadata") <> 'object' THEN r."metadata"
+        ELSE coalesce(r."metadata", '{}'::jsonb) - ARRAY(SELECT jsonb_object_keys(s."metadata" - coalesce(k."metadata", '{}'))) || (
+            SELECT coalesce(jsonb_object_agg(key, value) FILTER (WHERE value <> 'null'), '{}')
+            FROM jsonb_each(s."metadata" - coalesce(k."metadata", '{}'))
+        ) END,
     updated_at = now(),
     batch_id = %(batch)s
     FROM "staging"."plan_batch_1" p

@@ -101,8 +101,11 @@ WITH done AS (
     "estimated_delivery_at" = CASE WHEN ((s.changed & ~coalesce(k.fields, 0)) >> 8) & 1 = 1 THEN s."estimated_delivery_at" ELSE r."estimated_delivery_at" END,
     "tracking_url" = CASE WHEN ((s.changed & ~coalesce(k.fields, 0)) >> 9) & 1 = 1 THEN s."tracking_url" ELSE r."tracking_url" END,
     "location_id" = CASE WHEN ((s.changed & ~coalesce(k.fields, 0)) >> 10) & 1 = 1 THEN s."location_id" ELSE r."location_id" END,
-    "metadata" = CASE WHEN s."metadata" IS NULL THEN r."metadata"
-        ELSE jsonb_strip_nulls(coalesce(r."metadata", '{}'::jsonb) || (s."metadata" - coalesce(k."metadata", '{}'))) END,
+    "metadata" = CASE WHEN s."metadata" IS NULL OR jsonb_typeof(r."metadata") <> 'object' THEN r."metadata"
+        ELSE coalesce(r."metadata", '{}'::jsonb) - ARRAY(SELECT jsonb_object_keys(s."metadata" - coalesce(k."metadata", '{}'))) || (
+            SELECT coalesce(jsonb_object_agg(key, value) FILTER (WHERE value <> 'null'), '{}')
+            FROM jsonb_each(s."metadata" - coalesce(k."metadata", '{}'))
+        ) END,
     updated_at = now(),
     batch_id = %(batch)s
     FROM "staging"."plan_batch_1" p
