@@ -12,10 +12,11 @@ from typing import Any, NamedTuple
 import sqlalchemy as sa
 from sqlalchemy.dialects.postgresql import insert
 
-from batch_pipeline.batches.model import Action, Batch, BatchFacts, Mode, Starter, Stats, Via, initial_phases
+from batch_pipeline.batches.model import Action, Batch, BatchFacts, Mode, Starter, Via, initial_phases
 from batch_pipeline.batches.options import BatchOptions
 from batch_pipeline.batches.rows import batch_from_row, change, get_row, record, take_place
 from batch_pipeline.batches.states import FINAL, LIVE, BatchStatus, Reason
+from batch_pipeline.batches.stats import Stats
 from batch_pipeline.batches.tables import batches, idempotency_keys
 from batch_pipeline.batches.undoable import require_undoable
 from batch_pipeline.database import translating_outages

@@ -21,10 +21,12 @@ from batch_pipeline.batches.rows import (
     change,
     ended_phase,
     get_row,
+    is_plan_expired,
     processed_items,
     record,
     require_files,
     restarted,
+    shown_plan,
     superseded,
     take_place,
 )
@@ -164,7 +166,7 @@ class Ledger:
         """
         with translating_outages(), self.engine.begin() as connection:
             batch = batch_from_row(get_row(connection, batch_id, lock=True))
-            plan = _shown_plan(connection, batch)
+            plan = shown_plan(connection, batch)
             if digest is not None and digest != plan["digest"]:
                 raise StateError(
                     "plan_changed",
@@ -315,7 +317,7 @@ class Ledger:
         """As `end`, for a batch whose plan expired. Changes nothing if the plan was applied or made anew."""
         with translating_outages(), self.engine.begin() as connection:
             batch = batch_from_row(get_row(connection, batch_id, lock=True))
-            if batch.status is not BatchStatus.planned or not _is_plan_expired(connection, batch):
+            if batch.status is not BatchStatus.planned or not is_plan_expired(connection, batch):
                 return batch
             return _end(connection, batch, BatchStatus.expired, reason)
 
@@ -332,21 +334,6 @@ class Ledger:
             if batch.reason is not None and sentence not in batch.reason.message:
                 reason = replace(batch.reason, message=f"{batch.reason.message} {sentence}")
                 change(connection, batch_id, {"reason": asdict(reason)})
-
-
-def _shown_plan(connection: sa.Connection, batch: Batch) -> dict[str, Any]:
-    """The plan that can be applied. Raises StateError: `not_planned`, `plan_expired`."""
-    if batch.status is not BatchStatus.planned or batch.plan is None:
-        raise StateError("not_planned", f"Batch {batch.id} is {batch.status}: only planned batches can be applied.")
-    if _is_plan_expired(connection, batch):
-        raise StateError("plan_expired", f"The plan of batch {batch.id} has expired: upload the file again.")
-    return batch.plan
-
-
-def _is_plan_expired(connection: sa.Connection, batch: Batch) -> bool:
-    """By the database's clock."""
-    now = connection.execute(sa.select(sa.func.clock_timestamp())).scalar_one()
-    return batch.plan_expires_at is not None and bool(batch.plan_expires_at <= now)
 
 
 def _reopen(connection: sa.Connection, batch: Batch, run_id: str | None = None) -> dict[str, Any]:

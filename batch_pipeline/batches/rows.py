@@ -16,10 +16,10 @@ from batch_pipeline.batches.model import (
     PhaseName,
     PhaseStatus,
     Starter,
-    Stats,
     Via,
 )
 from batch_pipeline.batches.states import FINAL, BatchStatus, Reason
+from batch_pipeline.batches.stats import Stats
 from batch_pipeline.batches.tables import arrivals, batches, chunks, transitions
 from batch_pipeline.errors import NotFoundError, StateError, SupersededError
 
@@ -80,6 +80,21 @@ def get_row(connection: sa.Connection, batch_id: str, *, lock: bool = False) -> 
     if row is None:
         raise NotFoundError("batch_not_found", f"There is no batch {batch_id}.")
     return row
+
+
+def shown_plan(connection: sa.Connection, batch: Batch) -> dict[str, Any]:
+    """The plan that can be applied. Raises StateError: `not_planned`, `plan_expired`."""
+    if batch.status is not BatchStatus.planned or batch.plan is None:
+        raise StateError("not_planned", f"Batch {batch.id} is {batch.status}: only planned batches can be applied.")
+    if is_plan_expired(connection, batch):
+        raise StateError("plan_expired", f"The plan of batch {batch.id} has expired: upload the file again.")
+    return batch.plan
+
+
+def is_plan_expired(connection: sa.Connection, batch: Batch) -> bool:
+    """Whether the shown plan can no longer be applied, by the database's clock."""
+    now = connection.execute(sa.select(sa.func.clock_timestamp())).scalar_one()
+    return batch.plan_expires_at is not None and bool(batch.plan_expires_at <= now)
 
 
 def require_files(batch: Batch) -> None:

@@ -15,9 +15,10 @@ from contextlib import contextmanager
 from dataclasses import dataclass, fields
 from pathlib import Path
 
-from batch_pipeline.batches.model import Batch, Starter, Stats
+from batch_pipeline.batches.model import Batch, Starter
 from batch_pipeline.batches.organizations import create_organization
 from batch_pipeline.batches.states import FINAL
+from batch_pipeline.batches.stats import Stats
 from batch_pipeline.errors import UnavailableError
 from batch_pipeline.intake.rejected_items import create_from_rejected
 from batch_pipeline.local.announcing import Report

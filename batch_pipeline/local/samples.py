@@ -12,7 +12,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from batch_pipeline.batches.model import Stats
+from batch_pipeline.batches.stats import Stats
 
 BLOCK_ROWS = 250
 _FOLDER = Path(__file__).with_name("sample_files")

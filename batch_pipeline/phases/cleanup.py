@@ -9,8 +9,9 @@ from dataclasses import asdict
 from psycopg import sql
 
 from batch_pipeline.batches.locks import Turn, claim_version, newer_writers
-from batch_pipeline.batches.model import Action, PhaseName, Stats
+from batch_pipeline.batches.model import Action, PhaseName
 from batch_pipeline.batches.states import BatchStatus
+from batch_pipeline.batches.stats import Stats
 from batch_pipeline.database import borrowed
 from batch_pipeline.errors import UnavailableError
 from batch_pipeline.loading.chunks import chunk_ranges, count_chunks, done_outcome, store_chunks

@@ -5,7 +5,8 @@ from datetime import timedelta
 from psycopg.rows import dict_row
 
 from batch_pipeline.batches.locks import Turn
-from batch_pipeline.batches.model import Batch, PhaseName, Stats
+from batch_pipeline.batches.model import Batch, PhaseName
+from batch_pipeline.batches.stats import Stats
 from batch_pipeline.batches.undoable import expired_error
 from batch_pipeline.database import Connection, borrowed
 from batch_pipeline.loading.bulk_copy import fetch_table

@@ -21,8 +21,9 @@ from batch_pipeline.batches.listing import (
     page_statement,
     total_statement,
 )
-from batch_pipeline.batches.model import BatchFacts, Mode, Stats, Via, initial_phases
+from batch_pipeline.batches.model import BatchFacts, Mode, Via, initial_phases
 from batch_pipeline.batches.states import BatchStatus, Reason
+from batch_pipeline.batches.stats import Stats
 from batch_pipeline.database import create_engine
 
 VALUES: dict[str, tuple[str, ...]] = {

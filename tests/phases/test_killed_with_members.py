@@ -8,7 +8,8 @@ from dagster import DagsterInstance
 from killing import KillPoint, end_state, kill, retry
 from worlds import World
 
-from batch_pipeline.batches.model import Action, Batch, Stats
+from batch_pipeline.batches.model import Action, Batch
+from batch_pipeline.batches.stats import Stats
 from batch_pipeline.orchestration.execute import execute_batch
 from batch_pipeline.system import System
 
