@@ -115,5 +115,5 @@ def _settled(demo: DemoSystem, batch: Batch) -> Batch:
                 f"Batch {batch.id} is {found.status} after {_PATIENCE_SECONDS:.0f} s. "
                 f"See the logs in {demo.local.log_folder}.",
             )
-        time.sleep(_POLL_SECONDS)
+        time.sleep(_POLL_SECONDS)  # other processes run the batch, and only the ledger shows how far
     return found

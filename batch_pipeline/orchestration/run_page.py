@@ -220,6 +220,7 @@ _HEADER_MESSAGES = {
 }
 _NEXT_STEPS = {
     "plan_changed": "Look at the new plan of the batch and at the difference. Then apply it, or cancel the batch.",
+    "changes_expired": "Nothing: the log no longer has what the batch changed, so it can't be undone.",
     "gave_way": "Nothing: Dagster starts another run of the batch.",
     "superseded": "Nothing: a newer run has the batch, or the batch has ended.",
     "disk_full": "Make room on the disk that the reason names. Then re-execute this run from failure.",

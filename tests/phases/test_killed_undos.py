@@ -2,7 +2,7 @@
 
 import json
 from dataclasses import asdict
-from typing import Any
+from typing import Any, LiteralString
 
 import psycopg
 import pytest
@@ -99,8 +99,8 @@ def end_state(system: System, undo: Batch) -> dict[str, Any]:
     organization_id = str(undo.organization_id)
     with psycopg.connect(system.database_url, row_factory=dict_row) as connection:
 
-        def rows(query: str) -> list[dict[str, Any]]:
-            return connection.execute(query, {"o": organization_id, "u": undo.id}).fetchall()  # type: ignore[arg-type]
+        def rows(query: LiteralString) -> list[dict[str, Any]]:
+            return connection.execute(query, {"o": organization_id, "u": undo.id}).fetchall()
 
         names = {
             row["id"]: row["external_id"]
