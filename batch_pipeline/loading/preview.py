@@ -130,16 +130,11 @@ LIMIT {most}"""
 
 @dataclass(frozen=True)
 class Preview:
-    """The preview of one batch, on the caller's connection and in its transaction.
-
-    Attributes:
-        items: items of the upload, unreadable and equal ones included.
-    """
+    """The preview of one batch, on the caller's connection and in its transaction."""
 
     connection: Connection
     staging: Staging
     organization_id: str
-    items: int
 
     def make(self, query: sql.Composed) -> None:
         """Replaces the preview by the query's lines: row, outcome, id, external_id, changes (see `Staging`)."""

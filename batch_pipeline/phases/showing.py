@@ -130,7 +130,7 @@ def _store(attempt: Attempt, shown: dict[str, Any]) -> None:
 
 
 def _preview(connection: Connection, attempt: Attempt) -> Preview:
-    return Preview(connection, Staging(attempt.batch.id), attempt.organization_id, attempt.batch.facts.items)
+    return Preview(connection, Staging(attempt.batch.id), attempt.organization_id)
 
 
 def _make_preview(connection: Connection, attempt: Attempt, facts: BatchFacts) -> None:
