@@ -14,10 +14,11 @@ from sqlalchemy.dialects.postgresql import insert
 
 from batch_pipeline.batches.model import Action, Batch, BatchFacts, Mode, Starter, Via, initial_phases
 from batch_pipeline.batches.options import BatchOptions
-from batch_pipeline.batches.rows import batch_from_row, change, get_row, record, take_place
+from batch_pipeline.batches.rows import batch_from_row, change, get_row, take_place
 from batch_pipeline.batches.states import FINAL, LIVE, BatchStatus, Reason
 from batch_pipeline.batches.stats import Stats
 from batch_pipeline.batches.tables import batches, idempotency_keys
+from batch_pipeline.batches.transition import change_status, record_transition
 from batch_pipeline.batches.undoable import require_undoable
 from batch_pipeline.database import translating_outages
 from batch_pipeline.errors import BusyError, StateError
@@ -147,9 +148,7 @@ def accept(
         row = new.to_row()
         if payload is not None:
             row |= {"upload_key": payload.key, "has_upload_file": payload.saved}
-        if refused is not None:
-            row |= {"status": BatchStatus.failed.value, "reason": asdict(refused)}
-        elif payload is not None:
+        if refused is None and payload is not None:
             place = take_place(connection, new)
             if only_if_turn_is_free and _is_any_live(connection, new.organization_id, new.resource):
                 raise BusyError("resource_busy", "Other batches of the same records are being processed.")
@@ -162,10 +161,11 @@ def accept(
         if made is None:
             earlier = sa.select(batches).where(batches.c.source_version == new.source_version)
             return Accepted(batch_from_row(connection.execute(earlier).one()), is_new=False)
-        record(connection, new.id, None, BatchStatus.requested)
+        record_transition(connection, new.id, None, BatchStatus.requested)
+        batch = batch_from_row(made)
         if refused is not None:
-            record(connection, new.id, BatchStatus.requested, BatchStatus.failed, reason=refused)
-        return Accepted(batch_from_row(made), is_new=True)
+            batch = change_status(connection, batch, BatchStatus.failed, reason=refused)
+        return Accepted(batch, is_new=True)
 
 
 def _arrival(payload: ArrivedPayload | UndoRequest, place: int) -> dict[str, Any]:

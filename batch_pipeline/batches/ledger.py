@@ -1,7 +1,7 @@
 """The ledger: the state and the history of every batch, in PostgreSQL.
 
-Every change of a batch's status goes through `accept` or this module. It is checked against the state machine and
-recorded with its time and run. An attempt (a Dagster run) may change a batch only while the batch is live and the
+Every change of a batch's status goes through `transition.change_status`, which checks it against the state machine and
+records it with its time and run. An attempt (a Dagster run) may change a batch only while the batch is live and the
 attempt is its newest. Otherwise SupersededError is raised, and the attempt must write nothing more.
 """
 
@@ -23,7 +23,6 @@ from batch_pipeline.batches.rows import (
     get_row,
     is_plan_expired,
     processed_items,
-    record,
     require_files,
     restarted,
     shown_plan,
@@ -40,6 +39,7 @@ from batch_pipeline.batches.states import (
     check_transition,
 )
 from batch_pipeline.batches.tables import attempts, batches, transitions, turns
+from batch_pipeline.batches.transition import change_status
 from batch_pipeline.database import translating_outages
 from batch_pipeline.errors import NotFoundError, StateError
 
@@ -139,12 +139,12 @@ class Ledger:
                     f"Batch {batch_id} has no payload that can be read: upload the file again to the right folder.",
                 )
             require_files(batch)
-            values = _reopen(connection, batch) | {
+            request = {
                 "awaits_run": starter.value,
                 "arrival": take_place(connection, batch),
                 "launch_claimed_until": None if claim_seconds is None else seconds_from_now(claim_seconds),
             }
-            return batch_from_row(change(connection, batch_id, values | changes))
+            return _reopen(connection, batch, request | changes)
 
     def request_apply(
         self,
@@ -172,17 +172,15 @@ class Ledger:
                     "plan_changed",
                     f"Batch {batch_id} shows another plan by now: look at it, then apply it with its digest.",
                 )
-            record(connection, batch_id, batch.status, BatchStatus.queued)
             place = take_place(connection, batch)
-            values = {
-                "status": BatchStatus.queued.value,
+            request = {
                 "if_changed": if_changed.value,
                 "awaits_run": starter.value,
                 "arrival": place,
                 "first_arrival": place,
                 "launch_claimed_until": None if claim_seconds is None else seconds_from_now(claim_seconds),
             }
-            return batch_from_row(change(connection, batch_id, values | changes))
+            return change_status(connection, batch, BatchStatus.queued, request | changes)
 
     def begin_attempt(self, batch_id: str, run_id: str) -> Batch:
         """Records the run as the batch's newest attempt, unless it is recorded already.
@@ -208,11 +206,11 @@ class Ledger:
             number = batch.attempts + 1
             connection.execute(sa.insert(attempts).values(run_id=run_id, batch_id=batch_id, number=number))
             changes: dict[str, Any] = {"run_id": run_id, "attempts": number, "awaits_run": None}
-            if batch.status is not BatchStatus.completed:
-                changes |= _reopen(connection, batch, run_id=run_id)
             if is_rerun_of_dagster:
                 changes["arrival"] = take_place(connection, batch)
-            return batch_from_row(change(connection, batch_id, changes))
+            if batch.status is BatchStatus.completed:
+                return batch_from_row(change(connection, batch_id, changes))
+            return _reopen(connection, batch, changes)
 
     def attempts_at(self, batch_id: str) -> list[str]:
         """The ids of the runs that were attempts at the batch, in order."""
@@ -273,16 +271,13 @@ class Ledger:
         """
         with translating_outages(), self.engine.begin() as connection:
             batch = batch_from_row(get_row(connection, batch_id, lock=True))
-            before = batch.status
             if batch.run_id != run_id:
                 raise superseded(batch)
-            if before is not after:
-                check_transition(batch_id, before, after)
-                if before in AT_REST:
-                    raise superseded(batch)
-                record(connection, batch_id, before, after, run_id=run_id)
+            if batch.status is not after and batch.status in AT_REST:
+                check_transition(batch_id, batch.status, after)
+                raise superseded(batch)
             at_rest = {"awaits_run": None} if after in AT_REST else {}
-            return batch_from_row(change(connection, batch_id, {"status": after.value, **at_rest, **changes}))
+            return change_status(connection, batch, after, at_rest | changes, run_id=run_id)
 
     def yield_slot(self, batch_id: str, run_id: str) -> None:
         """Requests another run for a queued batch, so that this run can end. The place in the order stays."""
@@ -336,22 +331,20 @@ class Ledger:
                 change(connection, batch_id, {"reason": asdict(reason)})
 
 
-def _reopen(connection: sa.Connection, batch: Batch, run_id: str | None = None) -> dict[str, Any]:
-    """Column values for a batch that will run (again): its unfinished phases become pending.
+def _reopen(connection: sa.Connection, batch: Batch, changes: dict[str, Any]) -> Batch:
+    """Stores columns of a batch that will run (again); its unfinished phases become pending.
 
-    Records the transition to `queued` if the batch is validated and may write, else to `requested`.
+    The batch becomes `queued` if it is validated and may write, else `requested`, unless it is queued or processing.
     """
-    values: dict[str, Any] = {"phases": [restarted(phase).to_row() for phase in batch.phases]}
+    changes = {"phases": [restarted(phase).to_row() for phase in batch.phases], **changes}
     is_validated = batch.phase(PhaseName.validation).status is PhaseStatus.completed
     may_write = is_validated and not batch.awaits_decision
     status = BatchStatus.queued if may_write else BatchStatus.requested
     # A `requested` batch is validated if its attempt died just before it set `queued`.
     reopens = batch.status in RERUNNABLE or batch.status in (BatchStatus.requested, BatchStatus.planned)
-    if batch.status is not status and reopens:
-        check_transition(batch.id, batch.status, status)
-        record(connection, batch.id, batch.status, status, run_id=run_id)
-        values |= {"status": status.value, "reason": None, "has_errors_file": False}
-    return values
+    if batch.status is status or not reopens:
+        return batch_from_row(change(connection, batch.id, changes))
+    return change_status(connection, batch, status, changes | {"has_errors_file": False}, run_id=changes.get("run_id"))
 
 
 def _end(
@@ -370,20 +363,13 @@ def _end(
     connection.execute(sa.update(turns).where(turns.c.holder == batch.id).values(fence=turns.c.fence + 1, holder=None))
     done, failed = processed_items(connection, batch.id)
     reason = reason(done + failed) if callable(reason) else reason
-    record(connection, batch.id, batch.status, status, run_id=batch.run_id, reason=reason)
     now = connection.execute(sa.select(sa.func.extract("epoch", sa.func.clock_timestamp()))).scalar_one()
     phases = [
         ended_phase(phase, reason.message, float(now), done, failed) if phase.status is PhaseStatus.running else phase
         for phase in batch.phases
     ]
-    values = {
-        "status": status.value,
-        "reason": asdict(reason),
-        "phases": [phase.to_row() for phase in phases],
-        "awaits_run": None,
-        **changes,
-    }
-    return batch_from_row(change(connection, batch.id, values))
+    values = {"phases": [phase.to_row() for phase in phases], "awaits_run": None, **changes}
+    return change_status(connection, batch, status, values, run_id=batch.run_id, reason=reason)
 
 
 def _run_state(batch: Batch) -> tuple[int | None, int, Starter | None]:

@@ -1,6 +1,6 @@
-"""Reads, locks and changes rows of the ledger's tables, and records transitions. For `accept` and `ledger`."""
+"""Reads, locks and changes rows of the ledger's tables. For `accept`, `transition` and `ledger`."""
 
-from dataclasses import asdict, replace
+from dataclasses import replace
 from typing import Any, Protocol
 
 import sqlalchemy as sa
@@ -20,7 +20,7 @@ from batch_pipeline.batches.model import (
 )
 from batch_pipeline.batches.states import FINAL, BatchStatus, Reason
 from batch_pipeline.batches.stats import Stats
-from batch_pipeline.batches.tables import arrivals, batches, chunks, transitions
+from batch_pipeline.batches.tables import arrivals, batches, chunks
 from batch_pipeline.errors import NotFoundError, StateError, SupersededError
 
 
@@ -109,27 +109,6 @@ def change(connection: sa.Connection, batch_id: str, values: dict[str, Any]) -> 
     """Changes columns of the batch and returns the changed row."""
     statement = sa.update(batches).where(batches.c.id == batch_id)
     return connection.execute(statement.values(updated_at=sa.func.clock_timestamp(), **values).returning(batches)).one()
-
-
-def record(
-    connection: sa.Connection,
-    batch_id: str,
-    before: BatchStatus | None,
-    after: BatchStatus,
-    *,
-    run_id: str | None = None,
-    reason: Reason | None = None,
-) -> None:
-    """Records a transition; `before` is None for a new batch."""
-    connection.execute(
-        sa.insert(transitions).values(
-            batch_id=batch_id,
-            before=None if before is None else before.value,
-            after=after.value,
-            run_id=run_id,
-            reason=None if reason is None else asdict(reason),
-        )
-    )
 
 
 def batch_from_row(row: sa.Row[Any]) -> Batch:

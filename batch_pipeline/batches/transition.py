@@ -1,0 +1,58 @@
+"""The one function that changes a batch's status. `accept` gives a new batch its first status, `requested`."""
+
+from collections.abc import Mapping
+from dataclasses import asdict
+from types import MappingProxyType
+from typing import Any
+
+import sqlalchemy as sa
+
+from batch_pipeline.batches.model import Batch
+from batch_pipeline.batches.rows import batch_from_row, change
+from batch_pipeline.batches.states import BatchStatus, Reason, check_transition
+from batch_pipeline.batches.tables import transitions
+
+
+def change_status(
+    connection: sa.Connection,
+    batch: Batch,
+    after: BatchStatus,
+    changes: Mapping[str, Any] = MappingProxyType({}),
+    *,
+    run_id: str | None = None,
+    reason: Reason | None = None,
+) -> Batch:
+    """Changes the batch's status, its reason and other columns, in the caller's transaction; returns the batch.
+
+    The caller has locked the batch's row. `reason` replaces the batch's reason. If the batch has the status already,
+    only `changes` are stored. Records a transition with its run.
+
+    Raises StateError (`illegal_transition`) unless the state machine has the transition.
+    """
+    if batch.status is after:
+        return batch_from_row(change(connection, batch.id, dict(changes)))
+    check_transition(batch.id, batch.status, after)
+    why = None if reason is None else asdict(reason)
+    record_transition(connection, batch.id, batch.status, after, run_id=run_id, reason=why)
+    return batch_from_row(change(connection, batch.id, {"status": after.value, "reason": why, **changes}))
+
+
+def record_transition(
+    connection: sa.Connection,
+    batch_id: str,
+    before: BatchStatus | None,
+    after: BatchStatus,
+    *,
+    run_id: str | None = None,
+    reason: dict[str, Any] | None = None,
+) -> None:
+    """Records a transition; `before` is None for a new batch."""
+    connection.execute(
+        sa.insert(transitions).values(
+            batch_id=batch_id,
+            before=None if before is None else before.value,
+            after=after.value,
+            run_id=run_id,
+            reason=reason,
+        )
+    )
