@@ -18,6 +18,7 @@ Order: a transaction or process that needs several locks acquires them from top 
 5. `LINE` + records: a transaction assigns a place in the order of arrival. Transaction lock, `take_place`.
 6. `CHUNKS` + batch: shared by chunks (`check_fence`), exclusive for the end of the batch (`ledger`). Transaction lock.
 7. the row of `turns`: shared by chunks; changed by the next holder, a final plan and the end of a batch.
+8. `STAGED` + batch: a transaction replaces staged rows of the batch. Transaction lock, `lock_staged`.
 
 `PARTITIONS`: a transaction makes or drops partitions of the change log. It holds no other lock of this list and doesn't
 wait for this one: `loading.change_partitions`.
@@ -47,6 +48,7 @@ LINE = "batch_pipeline.line:"
 OWNER = "batch_pipeline.batch:"
 TURN = "batch_pipeline.turn:"
 CHUNKS = "batch_pipeline.chunks:"
+STAGED = "batch_pipeline.staged:"
 PARTITIONS = "batch_pipeline.partitions"
 
 
@@ -59,6 +61,14 @@ class Turn:
     batch_id: str
     fence: int
     version: int
+
+
+def lock_staged(connection: Connection, batch_id: str) -> None:
+    """Waits until no other transaction replaces rows that the batch has in shared staging tables.
+
+    A run that was presumed dead may be in such a transaction: its successor must see the rows to remove them.
+    """
+    connection.execute("SELECT pg_advisory_xact_lock(hashtextextended(%s, 0))", (STAGED + batch_id,))
 
 
 def planned_version(connection: Connection, batch: Batch, referred: Iterable[str] = ()) -> int | None:

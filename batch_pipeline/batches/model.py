@@ -202,6 +202,7 @@ class BatchFacts:
         rejected: items rejected by the last plan made before a chunk was written, unreadable ones included.
         to_delete: number of records that an overwrite's cleanup or an undo is to delete.
         unidentified: overwrite: rejected items without a readable key; if there are any, nothing is deleted.
+        shares_staging: whether the batch's staged rows are in tables that small batches share.
         artifacts: writing of artifacts by the newest attempt that wrote them, in the order in which it began.
     """
 
@@ -220,6 +221,7 @@ class BatchFacts:
     rejected: int = 0
     to_delete: int = 0
     unidentified: int = 0
+    shares_staging: bool = False
     artifacts: tuple[ArtifactProgress, ...] = ()
 
     def to_row(self) -> dict[str, Any]:

@@ -46,7 +46,7 @@ def list_records_to_delete(statements: Statements, matching: Matching, counts: P
     """
     unidentified = statements.count(_COUNT_UNIDENTIFIED)
     query = to_delete_query(statements, matching, has_rejected=counts.rejected > 0, is_allowed=unidentified == 0)
-    statements.staging.replace_to_delete(statements.connection, query, statements.parameters)
+    statements.replace("to_delete", ("number", "id", "external_id"), query)
     to_delete = statements.count("SELECT count(*) FROM {to_delete}", to_delete=statements.staging.to_delete)
     return replace(counts, to_delete=to_delete, unidentified=unidentified)
 

@@ -159,10 +159,10 @@ class Planner(BatchPlanner):
 
         Returns whether several records have the natural key of an item.
         """
-        rows = self._staging.replace_plan(
-            self._statements.connection,
+        rows = self._statements.replace(
+            "plan",
+            ("row", "verdict", "record_id", "kind", "matches", "target"),
             matched_query(self._statements, self._matching),
-            self._statements.parameters,
         )
         has_ambiguous = rows > self._statements.count("SELECT count(*) FROM {items}")
         if has_ambiguous:

@@ -138,7 +138,8 @@ class Preview:
 
     def make(self, query: sql.Composed) -> None:
         """Replaces the preview by the query's lines: row, outcome, id, external_id, changes (see `Staging`)."""
-        self.staging.replace_preview(self.connection, query, {"organization": self.organization_id})
+        columns = ("row", "outcome", "id", "external_id", "changes")
+        self.staging.replace(self.connection, "preview", columns, query, {"organization": self.organization_id})
 
     def counts(self) -> dict[str, int]:
         """Lines by outcome; of an overwrite also the records that it deletes (`overwrite`)."""

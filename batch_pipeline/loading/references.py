@@ -162,4 +162,4 @@ class Resolver:
     def _keep(self) -> None:
         """Replaces `Staging.members` by the resolved references of open items; chunks that are done need none."""
         query = self._statements.compose(_MEMBERS, remove=sql.Literal(REMOVE), mark=sql.Literal(MARK))
-        self._statements.staging.replace_members(self._statements.connection, query, self._statements.parameters)
+        self._statements.replace("members", ("row", "role", "target", "is_elsewhere"), query)

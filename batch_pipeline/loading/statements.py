@@ -9,7 +9,7 @@ from typing import Any
 from psycopg import sql
 
 from batch_pipeline.database import Connection
-from batch_pipeline.loading.staging import STEP_PLAN, Staging
+from batch_pipeline.loading.staging import STEP_PLAN, Part, Staging
 from batch_pipeline.records.resource import Resource
 
 COMMA = sql.SQL(",\n    ")
@@ -75,6 +75,10 @@ class Statements(Composer):
     def execute(self, template: str, **holes: sql.Composable) -> int:
         """Executes the statement; returns the number of rows that it made or changed."""
         return self.connection.execute(self.compose(template, **holes), self.parameters).rowcount
+
+    def replace(self, part: Part, columns: tuple[str, ...], query: sql.Composed) -> int:
+        """Replaces a part of the staged rows by the query's result; see `Staging.replace`."""
+        return self.staging.replace(self.connection, part, columns, query, self.parameters)
 
     def count(self, template: str, **holes: sql.Composable) -> int:
         """The number that the query returns in its only row."""

@@ -16,9 +16,13 @@ from batch_pipeline.database import Connection
 from batch_pipeline.loading.bulk_copy import copy_table
 from batch_pipeline.loading.record_ids import record_ids
 from batch_pipeline.loading.statements import COMMA, NOTHING
+from batch_pipeline.loading.undo_links import LINK_COLUMNS
 from batch_pipeline.loading.undo_statements import UndoStatements, stored_fields
 
 BLOCK_ROWS = 500_000  # ids that are computed at once
+
+# Of `Staging.plan`, for an undo.
+PLAN_COLUMNS = ("row", "verdict", "record_id", "op", "number", "seen", "by_batch", "by_record")
 
 _CREATED_RANGES = """\
 SELECT lower(r)::bigint, upper(r)::bigint
@@ -69,16 +73,17 @@ def stage_lines(statements: UndoStatements, *, undone_arrived_at: datetime | Non
 
     `undone_arrived_at`: when the undone batch's payload arrived; ids of created records depend on it.
     """
-    connection, staging = statements.connection, statements.staging
-    staging.create_for_undo(connection)
+    statements.staging.create_for_undo(statements.connection)
     _stage_created(statements, undone_arrived_at)
     link_lines = statements.compose(_LINK_LINES) if statements.linked is not None else NOTHING
-    lines = staging.replace_plan(connection, statements.compose(_LINES, link_lines=link_lines), statements.parameters)
+    lines = statements.replace("plan", PLAN_COLUMNS, statements.compose(_LINES, link_lines=link_lines))
     names = [*(field.name for field in stored_fields(statements.resource)), "created_at", "updated_at"]
     columns = COMMA.join(sql.Identifier("c", name) for name in names)
-    staging.replace_items(connection, statements.compose(_BEFORE, columns=columns), statements.parameters)
+    statements.replace(
+        "items", ("row", "number", "at", "changed", *names), statements.compose(_BEFORE, columns=columns)
+    )
     if statements.linked is not None:
-        staging.replace_links(connection, statements.compose(_LINKS), statements.parameters)
+        statements.replace("links", LINK_COLUMNS, statements.compose(_LINKS))
     return lines
 
 

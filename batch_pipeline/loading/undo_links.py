@@ -10,6 +10,9 @@ from psycopg import sql
 
 from batch_pipeline.loading.undo_statements import UndoStatements
 
+# Of `Staging.links`.
+LINK_COLUMNS = ("row", "other", "number", "before", "after", "verdict", "by_batch")
+
 _LATER = """\
 CREATE TEMPORARY TABLE later_links ON COMMIT DROP AS
 SELECT k.row, k.other, k.number AS own, c.number, c.undoes, c.batch_id
@@ -39,7 +42,7 @@ WITH RECURSIVE walk AS (
 SELECT row, other, batch_id FROM steps WHERE coalesce(undoes, 0) <= own"""
 
 _DECIDE = """\
-SELECT * FROM {links} WHERE row <@ %(done)s::int8multirange
+SELECT row, other, number, before, after, verdict, by_batch FROM {links} WHERE row <@ %(done)s::int8multirange
 UNION ALL
 SELECT k.row, k.other, k.number, k.before, k.after,
        (CASE WHEN w.row IS NOT NULL OR {state} <> k.after THEN 'k'
@@ -215,7 +218,7 @@ class UndoLinks:
             statements.connection.execute("CREATE INDEX ON later_links (row, other, number)")
             statements.connection.execute("ANALYZE later_links")
         statements.execute(_WALK)
-        statements.staging.replace_links(statements.connection, statements.compose(_DECIDE), statements.parameters)
+        statements.replace("links", LINK_COLUMNS, statements.compose(_DECIDE))
 
     def verdict_holes(self) -> dict[str, sql.Composable]:
         """What links add to the verdicts of lines."""

@@ -10,6 +10,7 @@ from psycopg import sql
 from batch_pipeline.loading.identity import Matching
 from batch_pipeline.loading.plan import PlanCounts
 from batch_pipeline.loading.statements import COMMA, NOTHING
+from batch_pipeline.loading.undo_lines import PLAN_COLUMNS
 from batch_pipeline.loading.undo_links import UndoLinks
 from batch_pipeline.loading.undo_statements import UndoStatements, stored_fields
 
@@ -135,7 +136,8 @@ WHERE f.op = 'u' AND f.is_there AND (s.changed >> {bit}) & 1 = 1
 _FORGET_KEPT = "DELETE FROM {kept} WHERE NOT row <@ %(done)s::int8multirange"
 
 _VERDICTS = """\
-SELECT * FROM {plan} WHERE row <@ %(done)s::int8multirange
+SELECT row, verdict, record_id, op, number, seen, by_batch, by_record FROM {plan}
+WHERE row <@ %(done)s::int8multirange
 UNION ALL
 SELECT f.row,
        (CASE WHEN f.op = 'd' THEN
@@ -211,7 +213,7 @@ class UndoPlanner:
         statements.execute(_KEEP_TAKEN_EXTERNAL_IDS, bit=sql.Literal(statements.resource.change_bits["external_id"]))
         if self._links is not None:
             self._links.decide()
-        statements.staging.replace_plan(statements.connection, self._verdicts(), statements.parameters)
+        statements.replace("plan", PLAN_COLUMNS, self._verdicts())
         lines = statements.count("SELECT count(*) FROM {plan}")
         whole = {**statements.parameters, "first": 1, "last": max(lines, 1)}
         if self._links is not None:

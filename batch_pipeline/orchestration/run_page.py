@@ -30,7 +30,8 @@ from batch_pipeline.batches.model import Batch, PhaseName
 from batch_pipeline.batches.states import Reason
 from batch_pipeline.database import borrowed
 from batch_pipeline.errors import BatchError, NotFoundError, UnavailableError
-from batch_pipeline.loading.staging import Staging
+from batch_pipeline.loading.staging import STAGED_BATCH
+from batch_pipeline.loading.staging_choice import staging_of
 from batch_pipeline.orchestration import tags
 from batch_pipeline.phases.attempt import Progress
 from batch_pipeline.records.registry import RESOURCES
@@ -109,11 +110,11 @@ def phase_metadata(batch: Batch, name: PhaseName) -> Metadata:
 
 
 def failure_metadata(system: System, batch: Batch) -> Metadata:
-    """Counts of errors by code, and the first failures. Empty without errors, or if the staging tables are dropped."""
+    """Counts of errors by code, and the first failures. Empty without errors, or if the staged rows are removed."""
     if not any(phase.error for phase in batch.phases):
         return {}
-    staging = Staging(batch.id)
-    with borrowed(system.engine) as connection:
+    staging = staging_of(batch)
+    with borrowed(system.engine, **{STAGED_BATCH: batch.id}) as connection:
         if not staging.exists(connection):
             return {}
         counts = connection.execute(

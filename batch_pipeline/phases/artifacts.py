@@ -7,9 +7,8 @@ import pyarrow.compute as pc
 from psycopg import sql
 
 from batch_pipeline.batches.model import Action, PhaseName
-from batch_pipeline.database import Connection, borrowed
+from batch_pipeline.database import Connection
 from batch_pipeline.loading.bulk_copy import fetch_table
-from batch_pipeline.loading.staging import Staging
 from batch_pipeline.payloads.artifacts import (
     RESULT_SCHEMA,
     ErrorsWriter,
@@ -33,7 +32,7 @@ def write_errors(attempt: Attempt, phase: PhaseName) -> None:
     columns = list(batch.facts.columns)
     with (
         attempt.writing(phase, "errors.csv, errors.json", total=batch.facts.items) as advance,
-        borrowed(attempt.system.engine) as connection,
+        attempt.borrow_untimed() as connection,
     ):
         if not is_flat(batch.facts.format):
             rejected = (chunk.items for chunk, _ in _rejected(attempt, connection))
@@ -76,7 +75,7 @@ def _rejected(attempt: Attempt, connection: Connection) -> Iterator[Rejected]:
     query = sql.SQL(
         "SELECT row, code, field, message, value FROM {} WHERE row BETWEEN %(first)s AND %(last)s"
         " ORDER BY row, step, number"
-    ).format(Staging(attempt.batch.id).errors)
+    ).format(attempt.staging.errors)
     for chunk, first, last in _chunks(attempt):
         found = fetch_table(connection, query, {"first": first, "last": last}, ERRORS_SCHEMA)
         if found.num_rows:
@@ -91,7 +90,7 @@ def write_result(attempt: Attempt) -> None:
     path = attempt.scratch / "result.json"
     step = attempt.system.settings.chunk_rows
     with attempt.writing(PhaseName.cleanup, "result.json", total=items + to_delete) as advance:
-        with borrowed(attempt.system.engine) as connection, path.open("wb") as file, ResultWriter(file) as writer:
+        with attempt.borrow_untimed() as connection, path.open("wb") as file, ResultWriter(file) as writer:
             for first in range(1, items + 1, step):
                 last = min(first + step - 1, items)
                 parameters = {"first": first, "last": last, "organization": attempt.organization_id}
@@ -105,7 +104,7 @@ def write_result(attempt: Attempt) -> None:
 
 
 def _result_query(attempt: Attempt) -> sql.Composed:
-    staging = Staging(attempt.batch.id)
+    staging = attempt.staging
     deletes = attempt.action is Action.delete
     staged_external_id = "s.external_id" if "external_id" in attempt.batch.facts.fields else "NULL::text"
     staged_items = "LEFT JOIN {items} s ON s.row = n.row AND s.row BETWEEN %(first)s AND %(last)s"
@@ -143,4 +142,4 @@ def _overwritten_query(attempt: Attempt) -> sql.Composed:
     return sql.SQL(
         "SELECT NULL::bigint, 'overwritten', id, external_id FROM {}"
         " WHERE number BETWEEN %(first)s AND %(last)s ORDER BY number"
-    ).format(Staging(attempt.batch.id).to_delete)
+    ).format(attempt.staging.to_delete)

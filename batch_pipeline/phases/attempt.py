@@ -13,6 +13,8 @@ from batch_pipeline.batches.states import BatchStatus
 from batch_pipeline.database import Connection, borrowed, set_in_session
 from batch_pipeline.errors import BatchError
 from batch_pipeline.loading.log_support import can_log
+from batch_pipeline.loading.staging import STAGED_BATCH, Staging
+from batch_pipeline.loading.staging_choice import staging_of
 from batch_pipeline.system import System
 
 if TYPE_CHECKING:
@@ -112,6 +114,11 @@ class Attempt:
         return self.system.settings.changes and can_log(connection)
 
     @property
+    def staging(self) -> Staging:
+        """The batch's staged rows, for the connections of `borrow` and `borrow_untimed`."""
+        return staging_of(self.batch)
+
+    @property
     def timeout_seconds(self) -> int:
         """Maximum running time of one attempt."""
         return self.options.timeout_seconds or self.system.settings.timeout_seconds
@@ -127,11 +134,24 @@ class Attempt:
         Call `limit_transactions` before each further transaction. A transaction that times out, even while it waits for
         a lock, raises psycopg's TransactionTimeout (SQLSTATE 25P04) and closes its connection.
         """
-        return borrowed(self.system.engine, transaction_timeout=self._milliseconds_left(), **settings)
+        return self.borrow_untimed(transaction_timeout=self._milliseconds_left(), **settings)
+
+    def borrow_untimed(self, **settings: str) -> AbstractContextManager[Connection]:
+        """Borrows a connection from the pool, for statements that must end even after the attempt's time-out."""
+        return borrowed(self.system.engine, **{STAGED_BATCH: self.batch.id}, **settings)
 
     def limit_transactions(self, connection: Connection) -> None:
         """Sets the time-out of the connection's next transactions to the attempt's remaining time."""
         set_in_session(connection, {"transaction_timeout": self._milliseconds_left()})
+
+    @property
+    def writer_settings(self) -> dict[str, str]:
+        """PostgreSQL settings of a session that writes chunks.
+
+        A crash of the server may lose the last chunks with their marks: a retry writes them. The ledger's commit at the
+        end of the phase waits until the server has stored that of every chunk.
+        """
+        return {"synchronous_commit": "off", STAGED_BATCH: self.batch.id}
 
     def _milliseconds_left(self) -> str:
         return str(max(int(self.remaining_seconds * 1000), 1))
@@ -243,9 +263,9 @@ class Attempt:
         self._phase = self._progress = None
         self._store(phase, **changes)
 
-    def skip(self, name: PhaseName, reason: str) -> None:
-        """Marks a phase that has nothing to do as skipped."""
-        self._store(replace(self.batch.phase(name), status=PhaseStatus.skipped, reason=reason))
+    def skip(self, name: PhaseName, reason: str, **changes: Any) -> None:
+        """Marks a phase that has nothing to do as skipped and changes other columns of the batch."""
+        self._store(replace(self.batch.phase(name), status=PhaseStatus.skipped, reason=reason), **changes)
 
     def is_done(self, name: PhaseName) -> bool:
         """Whether the phase is completed or skipped."""

@@ -12,11 +12,9 @@ from batch_pipeline.batches.locks import Turn, claim_version, newer_writers
 from batch_pipeline.batches.model import Action, PhaseName
 from batch_pipeline.batches.states import BatchStatus
 from batch_pipeline.batches.stats import Stats
-from batch_pipeline.database import borrowed
 from batch_pipeline.errors import UnavailableError
 from batch_pipeline.loading.chunks import chunk_ranges, count_chunks, done_outcome, store_chunks
 from batch_pipeline.loading.deleting import CleanupWriter
-from batch_pipeline.loading.staging import Staging
 from batch_pipeline.phases.artifacts import write_errors, write_result
 from batch_pipeline.phases.attempt import Attempt
 from batch_pipeline.phases.items import restore_items
@@ -57,7 +55,7 @@ def _nothing_to_do(attempt: Attempt) -> str | None:
 def _delete_others(attempt: Attempt, turn: Turn) -> None:
     """Deletes the records that the plan lists, except those that a later-arrived batch has written since."""
     to_delete = attempt.batch.facts.to_delete
-    with borrowed(attempt.system.engine) as connection:
+    with attempt.borrow_untimed() as connection:
         newer = newer_writers(connection, attempt.batch)
         if count_chunks(connection, attempt.batch.id, PhaseName.cleanup) == 0:
             chunks = chunk_ranges(to_delete, attempt.system.settings.chunk_rows)
@@ -70,7 +68,7 @@ def _delete_others(attempt: Attempt, turn: Turn) -> None:
         lambda connection: CleanupWriter(
             connection,
             attempt.resource,
-            Staging(attempt.batch.id),
+            attempt.staging,
             turn,
             newer=newer,
             logs=attempt.logs_changes(connection),
@@ -107,16 +105,14 @@ def _final_stats(attempt: Attempt) -> Stats:
     if attempt.action is Action.undo:
         return undo_stats(attempt)
     facts = attempt.batch.facts
-    with borrowed(attempt.system.engine) as connection:
+    with attempt.borrow_untimed() as connection:
         done = done_outcome(connection, attempt.batch.id, PhaseName.processing)
         overwritten = 0
         if attempt.action is Action.overwrite:
             overwritten = done_outcome(connection, attempt.batch.id, PhaseName.cleanup).deleted
         verdicts: dict[str, int] = dict(
             connection.execute(
-                sql.SQL("SELECT verdict::text, count(*) FROM {} GROUP BY verdict").format(
-                    Staging(attempt.batch.id).plan
-                )
+                sql.SQL("SELECT verdict::text, count(*) FROM {} GROUP BY verdict").format(attempt.staging.plan)
             ).fetchall()
         )
     return Stats(

@@ -12,10 +12,9 @@ from psycopg import sql
 
 from batch_pipeline.batches.model import Action
 from batch_pipeline.database import Connection
-from batch_pipeline.loading.bulk_copy import copy_table
 from batch_pipeline.loading.identity import UNDECIDED, deciding_keys
 from batch_pipeline.loading.record_ids import record_ids
-from batch_pipeline.loading.staging import STEP_RULES, Staging
+from batch_pipeline.loading.staging import STEP_RULES, Part, Staging
 from batch_pipeline.payloads.equality import RowReader, without_rows
 from batch_pipeline.payloads.formats import is_flat
 from batch_pipeline.payloads.model import RawChunk
@@ -36,41 +35,39 @@ class Staged:
     """What was staged.
 
     Attributes:
-        tables: the filled tables.
+        parts: those of `Staging` that were filled.
         clears: whether any item clears a field.
         kinds: the kinds of deciding keys that items have, `UNDECIDED` among them if an item has none.
     """
 
-    tables: tuple[sql.Identifier, ...]
+    parts: tuple[Part, ...]
     clears: bool
     kinds: tuple[int, ...]
 
 
 def stage_items(attempt: Attempt, connection: Connection, fields: tuple[str, ...]) -> Staged:
-    """Creates the staging tables and fills them with all items and their errors, in the connection's transaction.
+    """Makes the staged rows of all items and their errors, in the connection's transaction.
 
     `fields` are those of `staged_fields`.
     """
-    staging = Staging(attempt.batch.id)
     if attempt.action is Action.delete:
-        staging.create_for_delete(connection, keep_changes=attempt.options.save_result)
-        target, make_rows = staging.plan, _listed_ids
-    else:
-        staging.create(connection, attempt.resource, fields, keep_changes=attempt.options.save_result)
-        target, make_rows = staging.items, partial(_staged_items, fields=fields)
-    return _stage(attempt, connection, target, make_rows, errors_to=staging.errors)
+        attempt.staging.create_for_delete(connection, keep_changes=attempt.options.save_result)
+        return _stage(attempt, connection, "plan", _listed_ids)
+    attempt.staging.create(connection, attempt.resource, fields, keep_changes=attempt.options.save_result)
+    return _stage(attempt, connection, "items", partial(_staged_items, fields=fields))
 
 
 def restore_items(attempt: Attempt) -> None:
     """Stages the items again if a crash of the database server has emptied their table."""
-    facts = attempt.batch.facts
-    if attempt.action in (Action.delete, Action.undo) or facts.items == facts.unreadable + facts.equal:
+    facts, staging = attempt.batch.facts, attempt.staging
+    has_logged_items = facts.shares_staging or attempt.action in (Action.delete, Action.undo)
+    if has_logged_items or facts.items == facts.unreadable + facts.equal:
         return
-    staging = Staging(attempt.batch.id)
     with attempt.borrow() as connection:
         if not staging.has_items(connection):
             connection.execute(sql.SQL("TRUNCATE {}").format(staging.items))  # COPY can write frozen rows then
-            _stage(attempt, connection, staging.items, partial(_staged_items, fields=facts.fields), errors_to=None)
+            make_rows = partial(_staged_items, fields=facts.fields)
+            _stage(attempt, connection, "items", make_rows, stages_errors=False)
         connection.commit()
 
 
@@ -108,12 +105,12 @@ def parsed_chunks(attempt: Attempt) -> Iterator[RawChunk]:
 def _stage(
     attempt: Attempt,
     connection: Connection,
-    target: sql.Identifier,
+    target: Part,
     make_rows: MakeRows,
     *,
-    errors_to: sql.Identifier | None,
+    stages_errors: bool = True,
 ) -> Staged:
-    """Checks every item, and COPYs the rows that `make_rows` returns to `target`, and the errors to `errors_to`.
+    """Checks every item, and COPYs the rows that `make_rows` returns to the part `target`, and the errors to theirs.
 
     A thread copies a chunk while the next one is checked. Reports progress of the phase unless the errors are known.
     """
@@ -139,25 +136,25 @@ def _stage(
             items = make_rows(attempt, checked, rules)
             if "kind" in items.column_names:
                 kinds |= set(pc.unique(pc.fill_null(items["kind"], UNDECIDED)).to_pylist())
-            rows = [(target, items)]
-            if errors_to is not None:
-                rows.append((errors_to, _error_table(chunk, checked)))
+            rows: list[tuple[Part, pa.Table]] = [(target, items)]
+            if stages_errors:
+                rows.append(("errors", _error_table(chunk, checked)))
             if copied is not None:
                 copied.result()
-                if errors_to is not None:
+                if stages_errors:
                     attempt.advance(success=valid, error=invalid, chunk=number - 1, chunks=attempt.batch.facts.chunks)
-            copied = copying.submit(_copy, connection, *rows)
+            copied = copying.submit(_copy, attempt.staging, connection, *rows)
             wrong = int(np.count_nonzero(checked.invalid))
             valid, invalid = valid + len(checked.rows) - wrong, invalid + wrong
         if copied is not None:
             copied.result()
-    tables = (target,) if errors_to is None else (target, errors_to)
-    return Staged(tables, clears, tuple(sorted(kinds)))
+    parts: tuple[Part, ...] = (target, "errors") if stages_errors else (target,)
+    return Staged(parts, clears, tuple(sorted(kinds)))
 
 
-def _copy(connection: Connection, *tables: tuple[sql.Identifier, pa.Table]) -> None:
-    for target, table in tables:
-        copy_table(connection, target, table)
+def _copy(staging: Staging, connection: Connection, *parts: tuple[Part, pa.Table]) -> None:
+    for part, rows in parts:
+        staging.copy(connection, part, rows)
 
 
 def _listed_ids(attempt: Attempt, checked: CheckedChunk, rules: RowRules) -> pa.Table:

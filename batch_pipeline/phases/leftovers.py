@@ -1,4 +1,4 @@
-"""Deletes files and staging tables of completed and old batches, and finds orphaned batch folders."""
+"""Deletes files and staged rows of completed and old batches, and finds orphaned batch folders."""
 
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -9,7 +9,9 @@ from batch_pipeline.batches.ids import is_batch_id, made_at
 from batch_pipeline.batches.model import Batch
 from batch_pipeline.batches.retention import known_batches
 from batch_pipeline.database import borrowed
-from batch_pipeline.loading.staging import Staging
+from batch_pipeline.loading.own_staging import OwnStaging
+from batch_pipeline.loading.shared_staging import remove_shared_rows
+from batch_pipeline.loading.staging_choice import staging_of
 from batch_pipeline.storage import keys
 from batch_pipeline.system import System
 
@@ -34,7 +36,7 @@ def files_of(system: System, batch_id: str) -> Files:
 
 
 def remove_files(system: System, batch_id: str) -> Files:
-    """Deletes the batch's files in storage and its staging tables; returns the deleted files."""
+    """Deletes the batch's files in storage and its staged rows; returns the deleted files."""
     found = system.store.list(f"{keys.batch_folder(batch_id)}/")
     system.store.delete(*(item.key for item in found))
     drop_staged_rows(system, batch_id)
@@ -55,13 +57,15 @@ def find_orphans(system: System, *, made_before: datetime) -> Iterator[str]:
 
 
 def drop_leftovers(system: System, batch: Batch) -> None:
-    """Deletes a completed batch's staging tables, and its upload unless `save_upload` keeps it. Idempotent."""
+    """Deletes a completed batch's staged rows, and its upload unless `save_upload` keeps it. Idempotent."""
     if not batch.options["save_upload"] and batch.upload_key is not None:
         system.store.delete(batch.upload_key)
-    drop_staged_rows(system, batch.id)
+    with borrowed(system.engine) as connection:
+        staging_of(batch).drop(connection)
 
 
 def drop_staged_rows(system: System, batch_id: str) -> None:
-    """Drops the batch's staging tables. Idempotent."""
+    """Removes the batch's staged rows, wherever they are. Idempotent."""
     with borrowed(system.engine) as connection:
-        Staging(batch_id).drop(connection)
+        remove_shared_rows(connection, batch_id)
+        OwnStaging(batch_id).drop(connection)

@@ -8,11 +8,13 @@ from pathlib import PurePosixPath
 
 from batch_pipeline.batches.model import Action, DuplicateHandling, PhaseName
 from batch_pipeline.errors import RefusedError
+from batch_pipeline.loading.staging_choice import SHARED_ITEMS
 from batch_pipeline.payloads.equality import EqualItems, write_rows
 from batch_pipeline.payloads.model import Payload, ReadLimits
 from batch_pipeline.payloads.parsed import to_table
 from batch_pipeline.payloads.reader import open_payload
 from batch_pipeline.phases.attempt import Attempt
+from batch_pipeline.phases.undo import count_written
 from batch_pipeline.settings import MIB
 from batch_pipeline.storage import keys
 
@@ -25,7 +27,9 @@ def parse(attempt: Attempt) -> None:
     if attempt.is_done(PhaseName.parsing):
         return
     if attempt.action is Action.undo:
-        attempt.skip(PhaseName.parsing, "an undo has no payload")
+        shares_staging = count_written(attempt) <= SHARED_ITEMS
+        facts = attempt.batch.facts.with_(shares_staging=shares_staging)
+        attempt.skip(PhaseName.parsing, "an undo has no payload", work=facts.to_row())
         return
     attempt.begin(PhaseName.parsing)
     store, batch = attempt.system.store, attempt.batch
@@ -78,6 +82,7 @@ def _read(attempt: Attempt, payload: Payload, checksum: str) -> None:
         unreadable=unreadable,
         equal=equal,
         chunks=number,
+        shares_staging=read + unreadable <= SHARED_ITEMS,
     )
     attempt.complete(
         success=read - equal,

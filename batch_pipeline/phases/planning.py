@@ -12,7 +12,6 @@ from batch_pipeline.loading.limits import check_delete_limit, has_limit, reject_
 from batch_pipeline.loading.plan import BatchPlanner, PlanCounts, count_records
 from batch_pipeline.loading.planner import Planner
 from batch_pipeline.loading.reference_fields import referred_resources
-from batch_pipeline.loading.staging import Staging
 from batch_pipeline.loading.undo_planner import UndoPlanner
 from batch_pipeline.phases.artifacts import write_errors
 from batch_pipeline.phases.attempt import MANY_ITEMS, Attempt
@@ -74,7 +73,7 @@ def make_plan(connection: Connection, attempt: Attempt, facts: BatchFacts, phase
 def _planner(connection: Connection, attempt: Attempt, facts: BatchFacts) -> BatchPlanner | UndoPlanner:
     if attempt.action is Action.undo:
         return undo_planner(attempt, connection)
-    staging, handling = Staging(attempt.batch.id), attempt.options.duplicate_handling
+    staging, handling = attempt.staging, attempt.options.duplicate_handling
     newer = newer_writers(connection, attempt.batch, referred_resources(attempt.resource, facts.fields))
     if attempt.action is Action.delete:
         return DeletePlanner(

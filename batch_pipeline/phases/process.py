@@ -14,7 +14,6 @@ from batch_pipeline.loading.chunks import ChunkWriter, done_outcome
 from batch_pipeline.loading.deleting import DeleteWriter
 from batch_pipeline.loading.merging import MergeWriter
 from batch_pipeline.loading.reference_fields import referred_resources
-from batch_pipeline.loading.staging import Staging
 from batch_pipeline.phases.attempt import Attempt
 from batch_pipeline.phases.items import restore_items
 from batch_pipeline.phases.planning import TUNING, make_plan, require_valid_items
@@ -54,7 +53,7 @@ def process(attempt: Attempt) -> None:
 def _writer(attempt: Attempt, connection: Connection, turn: Turn) -> ChunkWriter:
     if attempt.action is Action.undo:
         return undo_writer(attempt, connection, turn)
-    staging, logs = Staging(attempt.batch.id), attempt.logs_changes(connection)
+    staging, logs = attempt.staging, attempt.logs_changes(connection)
     if attempt.action is Action.delete:
         return DeleteWriter(
             connection, attempt.resource, staging, turn, keep_changes=attempt.options.save_result, logs=logs

@@ -8,13 +8,12 @@ from psycopg import sql
 from batch_pipeline.batches.locks import planned_version
 from batch_pipeline.batches.model import Action, BatchFacts, PhaseName
 from batch_pipeline.batches.states import BatchStatus
-from batch_pipeline.database import Connection, borrowed
+from batch_pipeline.database import Connection
 from batch_pipeline.loading.bulk_copy import fetch_table
 from batch_pipeline.loading.plan import count_records
 from batch_pipeline.loading.plan_warnings import plan_warnings
 from batch_pipeline.loading.preview import Preview, preview_query
 from batch_pipeline.loading.reference_fields import referred_resources
-from batch_pipeline.loading.staging import Staging
 from batch_pipeline.loading.undo_preview import undo_preview_query
 from batch_pipeline.payloads.artifacts import PLAN_SCHEMA, PlanWriter
 from batch_pipeline.phases.attempt import Attempt
@@ -98,7 +97,7 @@ def compare_plan(connection: Connection, attempt: Attempt, facts: BatchFacts) ->
 
     In the transaction of the plan.
     """
-    staging = Staging(attempt.batch.id)
+    staging = attempt.staging
     preview = _preview(connection, attempt)
     before = (attempt.batch.plan or {}).get("digest")
     # Only the preview that was shown is compared. A run that died after it had made another plan left that one.
@@ -120,8 +119,8 @@ def show_changed_plan(attempt: Attempt, shown: dict[str, Any]) -> None:
     """Shows the plan that `compare_plan` returned, with its artifacts, instead of the one before. Status `planned`."""
     write_changed_plan(attempt)
     _store(attempt, shown)
-    with borrowed(attempt.system.engine) as connection:
-        Staging(attempt.batch.id).drop_shown(connection)
+    with attempt.borrow_untimed() as connection:
+        attempt.staging.drop_shown(connection)
 
 
 def _store(attempt: Attempt, shown: dict[str, Any]) -> None:
@@ -130,7 +129,7 @@ def _store(attempt: Attempt, shown: dict[str, Any]) -> None:
 
 
 def _preview(connection: Connection, attempt: Attempt) -> Preview:
-    return Preview(connection, Staging(attempt.batch.id), attempt.organization_id)
+    return Preview(connection, attempt.staging, attempt.organization_id)
 
 
 def _make_preview(connection: Connection, attempt: Attempt, facts: BatchFacts) -> None:
@@ -140,7 +139,7 @@ def _make_preview(connection: Connection, attempt: Attempt, facts: BatchFacts) -
     else:
         query = preview_query(
             attempt.resource,
-            Staging(attempt.batch.id),
+            attempt.staging,
             attempt.action,
             fields=facts.fields,
             clears=facts.clears,
@@ -175,7 +174,7 @@ def _shown_plan(connection: Connection, attempt: Attempt, *, digest: str) -> dic
 
 def _write_plan(attempt: Attempt, *, is_compared: bool) -> None:
     """Writes plan.csv and plan.json. `is_compared`: lines that differ from the shown plan have what was shown."""
-    staging, store, batch = Staging(attempt.batch.id), attempt.system.store, attempt.batch
+    staging, store, batch = attempt.staging, attempt.system.store, attempt.batch
     joined = sql.SQL(_JOIN_SHOWN).format(shown=staging.shown) if is_compared else sql.SQL("")
     lines = sql.SQL(_LINES).format(
         preview=staging.preview,
@@ -191,7 +190,7 @@ def _write_plan(attempt: Attempt, *, is_compared: bool) -> None:
     total = items + batch.facts.to_delete
     with attempt.writing(PhaseName.validation, "plan.csv, plan.json", total=total) as advance:
         with (
-            borrowed(attempt.system.engine) as connection,
+            attempt.borrow_untimed() as connection,
             csv_path.open("wb") as csv_file,
             json_path.open("wb") as json_file,
             PlanWriter(csv_file, json_file) as writer,

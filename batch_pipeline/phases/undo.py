@@ -8,10 +8,9 @@ from batch_pipeline.batches.locks import Turn
 from batch_pipeline.batches.model import Batch, PhaseName
 from batch_pipeline.batches.stats import Stats
 from batch_pipeline.batches.undoable import expired_error
-from batch_pipeline.database import Connection, borrowed
+from batch_pipeline.database import Connection
 from batch_pipeline.loading.bulk_copy import fetch_table
 from batch_pipeline.loading.chunks import done_rows
-from batch_pipeline.loading.staging import Staging
 from batch_pipeline.loading.undo_lines import stage_lines
 from batch_pipeline.loading.undo_outcome import counts_query, lines_query
 from batch_pipeline.loading.undo_planner import UndoPlanner
@@ -41,6 +40,16 @@ def stage_undo(attempt: Attempt, connection: Connection) -> int:
     return stage_lines(undo_statements(attempt, connection), undone_arrived_at=_undone(attempt).arrived_at)
 
 
+def count_written(attempt: Attempt) -> int:
+    """The number of records that the undone batch wrote: the undo has at most as many lines."""
+    with attempt.borrow_untimed() as connection:
+        row = connection.execute(
+            "SELECT coalesce(sum(created + updated + deleted), 0) FROM batch_chunks WHERE batch_id = %s",
+            (str(attempt.batch.undo_of),),
+        ).fetchone()
+    return 0 if row is None else int(row[0])
+
+
 def undo_planner(attempt: Attempt, connection: Connection) -> UndoPlanner:
     """The planner, for the connection's transaction."""
     return UndoPlanner(undo_statements(attempt, connection))
@@ -49,12 +58,12 @@ def undo_planner(attempt: Attempt, connection: Connection) -> UndoPlanner:
 def undo_writer(attempt: Attempt, connection: Connection, turn: Turn) -> UndoWriter:
     """The writer, for one connection."""
     parameters = undo_statements(attempt, connection).parameters
-    return UndoWriter(connection, attempt.resource, Staging(attempt.batch.id), turn, parameters)
+    return UndoWriter(connection, attempt.resource, attempt.staging, turn, parameters)
 
 
 def undo_stats(attempt: Attempt) -> Stats:
     """The counts of records by outcome."""
-    with borrowed(attempt.system.engine) as connection, connection.cursor(row_factory=dict_row) as cursor:
+    with attempt.borrow_untimed() as connection, connection.cursor(row_factory=dict_row) as cursor:
         query = counts_query(undo_statements(attempt, connection))
         return Stats(**(cursor.execute(query).fetchone() or {}))
 
@@ -65,7 +74,7 @@ def write_undo_result(attempt: Attempt) -> None:
     path = attempt.scratch / "result.json"
     with attempt.writing(PhaseName.cleanup, "result.json", total=lines) as advance:
         with (
-            borrowed(attempt.system.engine) as connection,
+            attempt.borrow_untimed() as connection,
             path.open("wb") as file,
             ResultWriter(file, UNDO_RESULT_SCHEMA) as writer,
         ):
@@ -85,7 +94,7 @@ def undo_statements(attempt: Attempt, connection: Connection) -> UndoStatements:
     return UndoStatements(
         connection,
         attempt.resource,
-        Staging(attempt.batch.id),
+        attempt.staging,
         {
             "organization": attempt.organization_id,
             "batch": attempt.batch.id,

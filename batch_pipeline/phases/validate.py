@@ -7,8 +7,8 @@ from batch_pipeline.batches.model import Action, PhaseName
 from batch_pipeline.batches.states import BatchStatus
 from batch_pipeline.errors import RefusedError
 from batch_pipeline.loading.chunks import chunk_ranges, store_chunks
+from batch_pipeline.loading.own_staging import FEW_ROWS
 from batch_pipeline.loading.reference_fields import referred_resources
-from batch_pipeline.loading.staging import FEW_ROWS, Staging
 from batch_pipeline.phases.attempt import Attempt
 from batch_pipeline.phases.copies import write_small_copies
 from batch_pipeline.phases.items import stage_items, staged_fields
@@ -61,7 +61,6 @@ def _plan_items(attempt: Attempt) -> tuple[Plan, int | None]:
             "If that is what you want, set allow_empty (and delete_limit).",
         )
     attempt.begin(PhaseName.validation, total=facts.items - facts.unreadable - facts.equal)
-    staging = Staging(attempt.batch.id)
     fields = () if attempt.action is Action.delete else staged_fields(attempt.resource, attempt)
     with attempt.borrow(**TUNING) as connection:
         staged = stage_items(attempt, connection, fields)
@@ -69,7 +68,7 @@ def _plan_items(attempt: Attempt) -> tuple[Plan, int | None]:
         with ThreadPoolExecutor(1) as copying:
             copied = copying.submit(write_small_copies, attempt.system, attempt.batch)
             if facts.items > FEW_ROWS:
-                staging.index(connection, *staged.tables)
+                attempt.staging.index(connection, *staged.parts)
             connection.commit()
             version = planned_version(connection, attempt.batch, referred_resources(attempt.resource, fields))
             chunks = chunk_ranges(facts.items, _chunk_rows(attempt, facts.items))

@@ -10,7 +10,7 @@ from contextlib import contextmanager
 from batch_pipeline.batches.locks import TURN_POLL_SECONDS, Turn, take_turn
 from batch_pipeline.batches.model import PhaseName
 from batch_pipeline.batches.states import BatchStatus
-from batch_pipeline.database import Connection, borrowed, connect
+from batch_pipeline.database import Connection, borrowed, connect, set_in_session
 from batch_pipeline.loading.chunks import Chunk, ChunkOutcome, ChunkWriter, count_chunks, done_outcome, open_chunks
 from batch_pipeline.phases.attempt import Attempt
 
@@ -107,9 +107,7 @@ class _ChunkWriters:
     def _write(self) -> None:
         # Autocommit, because each chunk opens its own transaction.
         with connect(self._attempt.system.database_url, autocommit=True) as connection:
-            # A crash of the server may lose the last chunks with their marks: a retry writes them. The ledger's commit
-            # at the end of the phase waits until the server has stored that of every chunk.
-            connection.execute("SET synchronous_commit = off")
+            set_in_session(connection, self._attempt.writer_settings)
             self._connections.append(connection)
             writer = self._make_writer(connection)
             while not self._stop.is_set():

@@ -25,7 +25,8 @@ from batch_pipeline.loading.identity import BY_EXTERNAL_ID, BY_ID
 from batch_pipeline.loading.merging import MergeWriter
 from batch_pipeline.loading.planner import Planner
 from batch_pipeline.loading.record_ids import record_ids
-from batch_pipeline.loading.staging import Staging
+from batch_pipeline.loading.shared_staging import SharedStaging
+from batch_pipeline.loading.staging import STAGED_BATCH, Staging
 from batch_pipeline.loading.undo_lines import stage_lines
 from batch_pipeline.loading.undo_outcome import counts_query, lines_query
 from batch_pipeline.loading.undo_planner import UndoPlanner
@@ -152,7 +153,8 @@ class Engine:
             (self.organization_id, batch_id),
         ).fetchone()
         assert row is not None
-        return Staging(batch_id), Turn(self.organization_id, "contact", batch_id, row[0], row[1])
+        self.connection.execute("SELECT set_config(%s, %s, false)", (STAGED_BATCH, batch_id))
+        return SharedStaging(batch_id, "contact"), Turn(self.organization_id, "contact", batch_id, row[0], row[1])
 
     def _stage(self, staging: Staging, items: list[Row]) -> None:
         with self.connection.transaction():

@@ -1,0 +1,132 @@
+"""The staging tables of one large batch, named after it. They are made and dropped with the batch.
+
+A table that is filled in the transaction that made it is written frozen, and with `wal_level` minimal without a log.
+The items are the largest part and can be made again from the parsed chunks, so their table is unlogged: a crash of the
+server empties it. The other tables are logged: a retry repeats the plan exactly.
+"""
+
+from typing import TYPE_CHECKING, Any
+
+import pyarrow as pa
+from psycopg import sql
+
+from batch_pipeline.database import Connection
+from batch_pipeline.loading.bulk_copy import copy_table
+from batch_pipeline.loading.staging import PARTS, Part, Staging
+
+if TYPE_CHECKING:
+    from batch_pipeline.records.resource import Resource
+
+# A table with at most this many rows needs no index, and no statistics for a good query plan.
+FEW_ROWS = 200
+
+# Columns of the items table before the resource's fields. A column that the action does not need is null.
+FIXED_COLUMNS = {
+    "row": "bigint",
+    "kind": "smallint",
+    "cleared": "bigint",
+    "invalid": "bigint",
+    "new_id": "text",
+    "identified": "boolean",
+}
+
+
+class OwnStaging(Staging):
+    """Tables that no other batch uses."""
+
+    def _name(self, part: str) -> sql.Identifier:
+        return sql.Identifier("staging", self._table(part))
+
+    def _table(self, part: str) -> str:
+        return f"{part}_{self.batch_id}"
+
+    def create(
+        self, connection: Connection, resource: "Resource", fields: tuple[str, ...], *, keep_changes: bool = False
+    ) -> None:
+        """Makes the tables of a merge or overwrite."""
+        kinds = FIXED_COLUMNS | {name: resource.field(name).sql_type for name in fields}
+        columns = [sql.SQL("{} {}").format(sql.Identifier(name), sql.SQL(kind)) for name, kind in kinds.items()]
+        self.create_for_delete(connection, keep_changes=keep_changes)
+        connection.execute(sql.SQL("CREATE UNLOGGED TABLE {} ({})").format(self.items, sql.SQL(", ").join(columns)))
+
+    def create_for_delete(self, connection: Connection, *, keep_changes: bool = False) -> None:
+        """Makes the tables of a delete."""
+        self.drop(connection)
+        statements = [
+            sql.SQL('CREATE TABLE {} (row bigint, verdict "char", record_id text COLLATE "C")').format(self.plan),
+            sql.SQL(
+                "CREATE TABLE {} (number bigint GENERATED ALWAYS AS IDENTITY, row bigint NOT NULL,"
+                " step smallint NOT NULL, code text NOT NULL, field text, message text NOT NULL, value text)"
+            ).format(self.errors),
+        ]
+        if keep_changes:
+            statements.append(
+                sql.SQL("CREATE TABLE {} (row bigint PRIMARY KEY, external_id text)").format(self.changes)
+            )
+        connection.execute(sql.SQL("; ").join(statements))  # in one round trip
+
+    def create_for_undo(self, connection: Connection) -> None:
+        """Makes the tables of an undo that `replace` does not make."""
+        self.create_for_delete(connection)
+        connection.execute(
+            sql.SQL(
+                "CREATE TABLE {} (row bigint NOT NULL, bit smallint, key text, number bigint,"
+                ' by_batch text COLLATE "C", by_record text COLLATE "C")'
+            ).format(self.kept)
+        )
+        self.index(connection, "kept")
+
+    def copy(self, connection: Connection, part: Part, rows: pa.Table) -> None:
+        """COPYs the rows frozen: the first reader need not mark each page."""
+        copy_table(connection, self._name(part), rows)
+
+    def index(self, connection: Connection, *parts: Part) -> None:
+        """Makes an index on `row` of each table, and its statistics."""
+        for part in parts:
+            self._index(connection, part, "row")
+
+    def _index(self, connection: Connection, part: Part, column: str) -> None:
+        """Makes a BRIN index: a thousandth of a B-tree's size and cost, and as good for rows that are in order."""
+        connection.execute(
+            sql.SQL("CREATE INDEX ON {} USING brin ({}) WITH (pages_per_range = 16)").format(
+                self._name(part), sql.Identifier(column)
+            )
+        )
+        connection.execute(sql.SQL("ANALYZE {}").format(self._name(part)))
+
+    def replace(
+        self, connection: Connection, part: Part, columns: tuple[str, ...], query: sql.Composed, parameters: Any
+    ) -> int:
+        """Makes a new table, indexed if it has many rows, and drops the old one."""
+        named = sql.SQL(", ").join(map(sql.Identifier, columns))
+        rows = connection.execute(
+            sql.SQL("CREATE TABLE {} ({}) AS {}").format(self._name("draft"), named, query), parameters
+        ).rowcount
+        self._move(connection, "draft", part)
+        if rows > FEW_ROWS:
+            self._index(connection, part, columns[0])
+        return rows
+
+    def keep_shown(self, connection: Connection) -> None:
+        """Renames the preview's table."""
+        self._move(connection, "preview", "shown")
+
+    def _move(self, connection: Connection, part: str, to: str) -> None:
+        connection.execute(sql.SQL("DROP TABLE IF EXISTS {}").format(self._name(to)))
+        connection.execute(
+            sql.SQL("ALTER TABLE {} RENAME TO {}").format(self._name(part), sql.Identifier(self._table(to)))
+        )
+
+    def drop_shown(self, connection: Connection) -> None:
+        """Drops the table."""
+        connection.execute(sql.SQL("DROP TABLE IF EXISTS {}").format(self.shown))
+
+    def drop(self, connection: Connection) -> None:
+        """Drops those of the tables that exist."""
+        tables = sql.SQL(", ").join(map(self._name, PARTS))
+        connection.execute(sql.SQL("DROP TABLE IF EXISTS {}").format(tables))
+
+    def exists(self, connection: Connection) -> bool:
+        """Whether the batch has tables."""
+        row = connection.execute("SELECT to_regclass(%s) IS NOT NULL", (self.plan.as_string(connection),)).fetchone()
+        return row is not None and bool(row[0])
