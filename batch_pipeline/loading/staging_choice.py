@@ -1,12 +1,9 @@
-"""Which batches share staging tables."""
+"""Where a batch's staged rows are. Parsing decides, and records it as the fact `shares_staging`."""
 
 from batch_pipeline.batches.model import Batch
 from batch_pipeline.loading.own_staging import OwnStaging
 from batch_pipeline.loading.shared_staging import SharedStaging
 from batch_pipeline.loading.staging import Staging
-
-# Up to this many items, shared tables are faster than tables of the batch's own: see decision 15.
-SHARED_ITEMS = 2_000
 
 
 def staging_of(batch: Batch) -> Staging:

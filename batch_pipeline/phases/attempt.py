@@ -118,6 +118,10 @@ class Attempt:
         """The batch's staged rows, for the connections of `borrow` and `borrow_untimed`."""
         return staging_of(self.batch)
 
+    def shares_staging(self, items: int) -> bool:
+        """Whether a batch of this many items (of an undo: lines) shares staging tables."""
+        return items <= self.system.settings.shared_staging_items
+
     @property
     def timeout_seconds(self) -> int:
         """Maximum running time of one attempt."""

@@ -8,7 +8,6 @@ from pathlib import PurePosixPath
 
 from batch_pipeline.batches.model import Action, DuplicateHandling, PhaseName
 from batch_pipeline.errors import RefusedError
-from batch_pipeline.loading.staging_choice import SHARED_ITEMS
 from batch_pipeline.payloads.equality import EqualItems, write_rows
 from batch_pipeline.payloads.model import Payload, ReadLimits
 from batch_pipeline.payloads.parsed import to_table
@@ -27,8 +26,7 @@ def parse(attempt: Attempt) -> None:
     if attempt.is_done(PhaseName.parsing):
         return
     if attempt.action is Action.undo:
-        shares_staging = count_written(attempt) <= SHARED_ITEMS
-        facts = attempt.batch.facts.with_(shares_staging=shares_staging)
+        facts = attempt.batch.facts.with_(shares_staging=attempt.shares_staging(count_written(attempt)))
         attempt.skip(PhaseName.parsing, "an undo has no payload", work=facts.to_row())
         return
     attempt.begin(PhaseName.parsing)
@@ -82,7 +80,7 @@ def _read(attempt: Attempt, payload: Payload, checksum: str) -> None:
         unreadable=unreadable,
         equal=equal,
         chunks=number,
-        shares_staging=read + unreadable <= SHARED_ITEMS,
+        shares_staging=attempt.shares_staging(read + unreadable),
     )
     attempt.complete(
         success=read - equal,

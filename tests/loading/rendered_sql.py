@@ -16,9 +16,9 @@ from batch_pipeline.loading.identity import Matching
 from batch_pipeline.loading.link_statements import CREATE_LINK_CHANGES, link_removals, link_statements
 from batch_pipeline.loading.merging import insert_statement, update_statement
 from batch_pipeline.loading.overwriting import to_delete_query
+from batch_pipeline.loading.own_staging import OwnStaging
 from batch_pipeline.loading.planner import matched_query
 from batch_pipeline.loading.reference_fields import references_of
-from batch_pipeline.loading.staging import Staging
 from batch_pipeline.loading.statements import Composer
 from batch_pipeline.loading.undo_links import UndoLinks
 from batch_pipeline.loading.undo_statements import UndoStatements
@@ -32,7 +32,7 @@ if TYPE_CHECKING:
 
 FOLDER = Path(__file__).parent / "sql"
 COMMAND = "python tests/loading/rendered_sql.py"
-STAGING = Staging("batch_1")
+STAGING = OwnStaging("batch_1")
 
 Part = tuple[str, sql.Composed | None]
 

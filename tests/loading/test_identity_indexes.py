@@ -10,7 +10,7 @@ from psycopg import sql
 
 from batch_pipeline.database import Connection, connect
 from batch_pipeline.loading.identity import BY_EXTERNAL_ID, BY_ID, BY_NATURAL_KEY, Matching
-from batch_pipeline.loading.staging import Staging
+from batch_pipeline.loading.own_staging import OwnStaging
 from batch_pipeline.records.contact import CONTACT
 
 RECORDS = 20_000
@@ -35,9 +35,9 @@ def connection(module_database_url: str) -> Iterator[Connection]:
         yield connection
 
 
-def staged(connection: Connection, kind: int, column: str, value: sql.SQL) -> Staging:
+def staged(connection: Connection, kind: int, column: str, value: sql.SQL) -> OwnStaging:
     """Ten items that mean the records 100, 200, … by one key."""
-    staging = Staging(f"batch_{secrets.token_hex(11)}")
+    staging = OwnStaging(f"batch_{secrets.token_hex(11)}")
     staging.create(connection, CONTACT, FIELDS)
     connection.execute(
         sql.SQL(

@@ -5,7 +5,7 @@ from psycopg import sql
 
 from batch_pipeline.database import Connection, connect
 from batch_pipeline.loading.identity import Matching
-from batch_pipeline.loading.staging import Staging
+from batch_pipeline.loading.own_staging import OwnStaging
 from batch_pipeline.records.descriptions import all_resources
 from batch_pipeline.records.resource import NaturalKey, Resource
 
@@ -29,7 +29,7 @@ def test_a_look_up_by_a_natural_key_uses_an_index_of_all_its_columns(
 
 
 def _plan(connection: Connection, resource: Resource, place: int, key: NaturalKey) -> list[str]:
-    staging = Staging("batch_" + "1" * 22)
+    staging = OwnStaging("batch_" + "1" * 22)
     staging.create(connection, resource, key.columns)
     columns = sql.SQL(", ").join(map(sql.Identifier, key.columns))
     connection.execute(

@@ -12,7 +12,7 @@ from psycopg import sql
 
 from batch_pipeline.database import Connection, connect
 from batch_pipeline.loading.bulk_copy import copy_table, fetch_table
-from batch_pipeline.loading.staging import FIXED_COLUMNS, Staging
+from batch_pipeline.loading.own_staging import FIXED_COLUMNS, OwnStaging
 from batch_pipeline.records.contact import CONTACT
 
 # PostgreSQL has no NUL in a text; the row rules let none through.
@@ -86,7 +86,7 @@ def test_an_empty_result_has_the_schema(connection: Connection) -> None:
 
 
 def test_staging_tables_hold_the_fixed_columns_and_the_staged_fields(connection: Connection) -> None:
-    staging = Staging(f"batch_{secrets.token_hex(11)}")
+    staging = OwnStaging(f"batch_{secrets.token_hex(11)}")
     assert not staging.exists(connection)
 
     staging.create(connection, CONTACT, ("id", "name", "is_primary", "metadata"))
@@ -98,7 +98,7 @@ def test_staging_tables_hold_the_fixed_columns_and_the_staged_fields(connection:
         (f"items_{staging.batch_id}",),
     ).fetchall()
     assert columns == [
-        *FIXED_COLUMNS,
+        *FIXED_COLUMNS.items(),
         ("id", "text"),
         ("name", "text"),
         ("is_primary", "boolean"),
@@ -107,7 +107,7 @@ def test_staging_tables_hold_the_fixed_columns_and_the_staged_fields(connection:
 
 
 def test_creating_staging_again_starts_empty_and_dropping_twice_is_fine(connection: Connection) -> None:
-    staging = Staging(f"batch_{secrets.token_hex(11)}")
+    staging = OwnStaging(f"batch_{secrets.token_hex(11)}")
     with connection.transaction():
         staging.create(connection, CONTACT, ("name",))
         copy_table(connection, staging.items, pa.table({"row": pa.array([1], pa.int64()), "name": ["Ann"]}))
@@ -121,7 +121,7 @@ def test_creating_staging_again_starts_empty_and_dropping_twice_is_fine(connecti
 
 
 def test_each_batch_has_its_own_staging_tables(connection: Connection) -> None:
-    one, other = (Staging(f"batch_{secrets.token_hex(11)}") for _ in range(2))
+    one, other = (OwnStaging(f"batch_{secrets.token_hex(11)}") for _ in range(2))
     one.create(connection, CONTACT, ("name",))
     other.create(connection, CONTACT, ("name",))
 

@@ -109,10 +109,9 @@ def _hold_to_the_model(system: System, database: Database, upload_format: Format
 def run_upload(
     system: System, organization_id: str, upload: Upload, chunk_rows: int, *, plan_only: bool = False
 ) -> product.Batch:
-    """The upload as a batch, run to its end or to its plan."""
-    small = dataclasses.replace(
-        system, settings=system.settings.model_copy(update={"chunk_rows": chunk_rows, "database_writers": 2})
-    )
+    """The upload as a batch, run to its end or to its plan. A large one has staging tables of its own."""
+    sizes = {"chunk_rows": chunk_rows, "shared_staging_items": chunk_rows + 1, "database_writers": 2}
+    small = dataclasses.replace(system, settings=system.settings.model_copy(update=sizes))
     batch = arrived(
         small,
         organization_id,

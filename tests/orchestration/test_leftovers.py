@@ -1,10 +1,10 @@
 """What a run killed just after its batch was completed leaves behind is dropped when it is executed again."""
 
-import psycopg
 import pytest
 from batch_runs import arrived, new_organization
 from dagster import DagsterInstance, DagsterRunStatus, ReexecutionOptions, RunsFilter, execute_job, reconstructable
 from launches import batch_job
+from staged_rows import staged_rows
 
 from batch_pipeline.orchestration.execute import execute_batch
 from batch_pipeline.orchestration.reconciling import reconcile
@@ -14,13 +14,6 @@ from batch_pipeline.system import System
 
 class CrashError(Exception):
     """Work ends here."""
-
-
-def _staging_tables(system: System) -> int:
-    with psycopg.connect(system.database_url) as connection:
-        row = connection.execute("SELECT count(*) FROM pg_tables WHERE schemaname = 'staging'").fetchone()
-    assert row is not None
-    return int(row[0])
 
 
 @pytest.mark.parametrize("save_upload", [False, True])
@@ -36,12 +29,12 @@ def test_re_executing_a_completed_run_deletes_its_leftovers(
         patch.setattr(cleanup, "drop_leftovers", dies)
         completed = execute_batch(system, instance, batch)
     assert completed.status == "completed"
-    assert _staging_tables(system) > 0
+    assert staged_rows(system.database_url, batch.id)
     assert system.store.exists(str(batch.upload_key))
     options = ReexecutionOptions(str(completed.run_id))
     assert execute_job(reconstructable(batch_job), instance, reexecution_options=options).success
     assert system.ledger.get(batch.id).stats == completed.stats
-    assert _staging_tables(system) == 0
+    assert staged_rows(system.database_url) == {}
     assert system.store.exists(str(batch.upload_key)) is save_upload
     assert reconcile(system, instance) == []
     assert instance.get_runs(RunsFilter(statuses=[DagsterRunStatus.STARTED])) == []

@@ -9,6 +9,7 @@ import pytest
 from batch_runs import Runner, accepted, arrived, new_organization
 from dagster import DagsterInstance, ReexecutionOptions, build_sensor_context, execute_job, job, op, reconstructable
 from launches import batch_job
+from staged_rows import staged_rows
 
 from batch_pipeline.batches import ids
 from batch_pipeline.batches.model import Batch, Starter
@@ -35,13 +36,6 @@ def _files(system: System, batch: Batch) -> list[str]:
     return [item.key for item in system.store.list(f"{keys.batch_folder(batch.id)}/")]
 
 
-def _staging_tables(system: System) -> int:
-    with psycopg.connect(system.database_url) as connection:
-        row = connection.execute("SELECT count(*) FROM pg_tables WHERE schemaname = 'staging'").fetchone()
-    assert row is not None
-    return int(row[0])
-
-
 def _events(system: System) -> int:
     with psycopg.connect(system.database_url) as connection:
         row = connection.execute(
@@ -64,7 +58,7 @@ def test_all_files_runs_and_events_of_old_batches_are_deleted_and_the_ledger_sta
     completed = runner.csv({"name": "Ada"}, {"name": "Bob", "email": "x"}, save_result=True)
     failed = _failed(runner)
     waiting = arrived(system, runner.organization_id, b"name\nEve\n", starter=Starter.launcher)
-    assert _staging_tables(system) > 0
+    assert staged_rows(system.database_url)
     assert _events(system) > 0
     count = sum(len(_files(system, batch)) for batch in (completed, failed))
 
@@ -78,7 +72,7 @@ def test_all_files_runs_and_events_of_old_batches_are_deleted_and_the_ledger_sta
         assert (pruned.status, pruned.stats, pruned.reason) == (batch.status, batch.stats, batch.reason)
         assert (pruned.has_upload_file, pruned.has_errors_file, pruned.has_result_file) == (False, False, False)
         assert _files(system, batch) == []
-    assert (_staging_tables(system), _events(system)) == (0, 0)
+    assert (staged_rows(system.database_url), _events(system)) == ({}, 0)
     assert len(_files(system, waiting)) == 1
     assert execute_batch(system, runner.instance, waiting).status == "completed"
     again = prune(system, runner.instance, now=FAR)

@@ -7,6 +7,7 @@ import psycopg
 import pytest
 from batch_runs import Runner, arrived, as_csv, contacts, insert_contacts, new_organization
 from dagster import DagsterInstance
+from staged_rows import staged_rows
 
 from batch_pipeline.batches.locks import take_turn
 from batch_pipeline.batches.model import Batch
@@ -80,13 +81,9 @@ def test_the_upload_is_kept_only_if_asked_for(run: Runner, saved: bool) -> None:
     assert run.system.store.exists(str(batch.upload_key)) is saved
 
 
-def test_a_completed_batch_leaves_no_staging_tables(run: Runner) -> None:
+def test_a_completed_batch_leaves_no_staged_rows(run: Runner) -> None:
     batch = run.csv({"name": "Ada"})
-    with psycopg.connect(run.system.database_url) as connection:
-        left = connection.execute(
-            "SELECT tablename FROM pg_tables WHERE schemaname = 'staging' AND tablename LIKE %s", (f"%{batch.id}",)
-        ).fetchall()
-    assert left == []
+    assert staged_rows(run.system.database_url, batch.id) == {}
 
 
 # ---- partial updates -------------------------------------------------------------------------------------------

@@ -9,6 +9,7 @@ import psycopg
 import pytest
 from batch_runs import Row, Runner, insert_contacts, new_organization
 from dagster import DagsterInstance
+from staged_rows import staged_rows
 from worlds import World, record_id
 
 from batch_pipeline.batches.model import Action, Batch, IfChanged, Starter
@@ -225,11 +226,7 @@ def test_a_plan_expires_and_its_staged_rows_go(runner: Runner) -> None:
     assert ended.status == BatchStatus.expired
     assert ended.reason is not None
     assert ended.reason.code == "plan_expired"
-    with psycopg.connect(runner.system.database_url) as connection:
-        (left,) = connection.execute(
-            "SELECT count(*) FROM pg_tables WHERE schemaname = 'staging' AND tablename LIKE %s", (f"%{batch.id}",)
-        ).fetchone() or (None,)
-    assert left == 0
+    assert staged_rows(runner.system.database_url, batch.id) == {}
     assert runner.contacts() == []
 
 

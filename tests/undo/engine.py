@@ -23,6 +23,7 @@ from batch_pipeline.loading.delete_planner import DeletePlanner
 from batch_pipeline.loading.deleting import CleanupWriter, DeleteWriter
 from batch_pipeline.loading.identity import BY_EXTERNAL_ID, BY_ID
 from batch_pipeline.loading.merging import MergeWriter
+from batch_pipeline.loading.own_staging import OwnStaging
 from batch_pipeline.loading.planner import Planner
 from batch_pipeline.loading.record_ids import record_ids
 from batch_pipeline.loading.shared_staging import SharedStaging
@@ -56,6 +57,7 @@ class Engine:
     chunk_rows: int = 2
     organization_id: str = field(default_factory=lambda: f"org-{secrets.token_hex(6)}")
     _arrivals: dict[str, datetime] = field(default_factory=dict)
+    _batches: Any = field(default_factory=lambda: itertools.count(1))
     _moments: Any = field(default_factory=lambda: itertools.count(1))
 
     def contacts(self) -> dict[str, Row]:
@@ -154,7 +156,9 @@ class Engine:
         ).fetchone()
         assert row is not None
         self.connection.execute("SELECT set_config(%s, %s, false)", (STAGED_BATCH, batch_id))
-        return SharedStaging(batch_id, "contact"), Turn(self.organization_id, "contact", batch_id, row[0], row[1])
+        is_large = next(self._batches) % 5 == 0
+        staging = OwnStaging(batch_id) if is_large else SharedStaging(batch_id, "contact")
+        return staging, Turn(self.organization_id, "contact", batch_id, row[0], row[1])
 
     def _stage(self, staging: Staging, items: list[Row]) -> None:
         with self.connection.transaction():
