@@ -18,9 +18,7 @@ from batch_pipeline.records.descriptions import get_resource
 from batch_pipeline.system import System
 
 
-def run_attempt(
-    system: System, batch: Batch, *, region: str = "US", once_validated: Callable[[], None] = lambda: None
-) -> Batch:
+def run_attempt(system: System, batch: Batch, *, once_validated: Callable[[], None] = lambda: None) -> Batch:
     """One attempt at the batch, to its end; `once_validated` is called before it takes its turn."""
     run_id = str(uuid.uuid4())
     attempt_batch = system.ledger.begin_attempt(batch.id, run_id)
@@ -31,7 +29,6 @@ def run_attempt(
             run_id=run_id,
             resource=get_resource(str(batch.resource)),
             options=BatchOptions.model_validate(batch.options),
-            region=region,
             scratch=Path(scratch),
             report=lambda progress: None,
         )

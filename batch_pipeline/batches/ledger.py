@@ -241,22 +241,28 @@ class Ledger:
 
     # ---- progress, by the newest attempt ----------------------------------------------------------------------
 
-    def update_phase(self, batch_id: str, run_id: str, phase: Phase, **changes: Any) -> Batch:
-        """Stores a phase's progress (and other columns with it); returns the batch. Raises SupersededError."""
+    def update_phase(self, batch_id: str, run_id: str, phase: Phase, *, durably: bool = True, **changes: Any) -> Batch:
+        """Stores a phase's progress (and other columns with it), as `update` does; returns the batch."""
         path = [str(_PHASE_ORDER.index(phase.name))]
         changes["phases"] = sa.func.jsonb_set(
             batches.c.phases, sa.cast(path, sa.ARRAY(sa.Text)), sa.cast(phase.to_row(), batches.c.phases.type)
         )
-        return self.update(batch_id, run_id, **changes)
+        return self.update(batch_id, run_id, durably=durably, **changes)
 
-    def update(self, batch_id: str, run_id: str, **changes: Any) -> Batch:
-        """Stores columns of a live batch; returns it. Raises SupersededError unless the run is its newest attempt."""
+    def update(self, batch_id: str, run_id: str, *, durably: bool = True, **changes: Any) -> Batch:
+        """Stores columns of a live batch; returns it. Raises SupersededError unless the run is its newest attempt.
+
+        With `durably` false the commit does not wait for the server's disk: a crash of the server within the next
+        second may lose the change. It is for progress, which a retry makes again.
+        """
         statement = (
             sa.update(batches)
             .where(batches.c.id == batch_id, batches.c.run_id == run_id, batches.c.status.in_(LIVE))
             .values(updated_at=sa.func.clock_timestamp(), **changes)
             .returning(batches)
         )
+        if not durably:  # set while the statement runs, for its own transaction
+            statement = statement.where(sa.func.set_config("synchronous_commit", "off", True) == "off")
         with translating_outages(), self._single.connect() as connection:
             row = connection.execute(statement).one_or_none()
             if row is None:

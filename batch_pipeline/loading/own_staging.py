@@ -7,14 +7,14 @@ server empties it. The other tables are logged: a retry repeats the plan exactly
 
 from typing import TYPE_CHECKING, Any
 
-import pyarrow as pa
 from psycopg import sql
 
 from batch_pipeline.database import Connection
-from batch_pipeline.loading.bulk_copy import copy_table
 from batch_pipeline.loading.staging import PARTS, Part, Staging
 
 if TYPE_CHECKING:
+    import pyarrow as pa
+
     from batch_pipeline.records.resource import Resource
 
 # A table with at most this many rows needs no index, and no statistics for a good query plan.
@@ -76,8 +76,10 @@ class OwnStaging(Staging):
         )
         self.index(connection, "kept")
 
-    def copy(self, connection: Connection, part: Part, rows: pa.Table) -> None:
+    def copy(self, connection: Connection, part: Part, rows: "pa.Table") -> None:
         """COPYs the rows frozen: the first reader need not mark each page."""
+        from batch_pipeline.loading.bulk_copy import copy_table  # imports pyarrow, which few processes need
+
         copy_table(connection, self._name(part), rows)
 
     def index(self, connection: Connection, *parts: Part) -> None:

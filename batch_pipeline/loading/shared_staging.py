@@ -9,16 +9,16 @@ Migration 0018 made the tables and views.
 
 from typing import TYPE_CHECKING, Any
 
-import pyarrow as pa
 from psycopg import sql
 
 from batch_pipeline.batches.locks import lock_staged
 from batch_pipeline.database import Connection
-from batch_pipeline.loading.bulk_copy import copy_table
 from batch_pipeline.loading.staging import PARTS, Part, Staging
 from batch_pipeline.records.registry import RESOURCES
 
 if TYPE_CHECKING:
+    import pyarrow as pa
+
     from batch_pipeline.records.resource import Resource
 
 _REPLACE = """\
@@ -60,8 +60,10 @@ class SharedStaging(Staging):
         """Removes the rows of an earlier attempt."""
         self.drop(connection)
 
-    def copy(self, connection: Connection, part: Part, rows: pa.Table) -> None:
+    def copy(self, connection: Connection, part: Part, rows: "pa.Table") -> None:
         """COPYs the rows into the table: a view takes no COPY."""
+        from batch_pipeline.loading.bulk_copy import copy_table  # imports pyarrow, which few processes need
+
         copy_table(connection, _table(self._view(part)), rows, is_new=False)
 
     def index(self, connection: Connection, *parts: Part) -> None:

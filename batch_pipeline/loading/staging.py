@@ -7,12 +7,13 @@ names from here, so each is written once. `staging_choice` decides.
 from abc import ABC, abstractmethod
 from typing import TYPE_CHECKING, Any, Literal
 
-import pyarrow as pa
 from psycopg import sql
 
 from batch_pipeline.database import Connection
 
 if TYPE_CHECKING:
+    import pyarrow as pa
+
     from batch_pipeline.records.resource import Resource
 
 Part = Literal["items", "plan", "errors", "changes", "members", "to_delete", "preview", "shown", "kept", "links"]
@@ -97,7 +98,7 @@ class Staging(ABC):
         """Makes those parts of an undo that `replace` does not; removes those of an earlier attempt."""
 
     @abstractmethod
-    def copy(self, connection: Connection, part: Part, rows: pa.Table) -> None:
+    def copy(self, connection: Connection, part: Part, rows: "pa.Table") -> None:
         """COPYs rows into a part that was made in this transaction."""
 
     @abstractmethod

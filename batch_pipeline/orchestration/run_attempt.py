@@ -10,7 +10,6 @@ from sqlalchemy.exc import DBAPIError
 
 from batch_pipeline.batches.model import Batch
 from batch_pipeline.batches.options import BatchOptions
-from batch_pipeline.batches.organizations import get_organization
 from batch_pipeline.batches.states import BatchStatus, Reason
 from batch_pipeline.errors import (
     BatchError,
@@ -124,7 +123,6 @@ def _attempt(context: OpExecutionContext, system: System, batch: Batch, scratch:
         run_id=context.run_id,
         resource=get_resource(batch.address.resource),
         options=BatchOptions.model_validate(batch.options),
-        region=get_organization(system.engine, batch.address.organization_id).region,
         scratch=scratch,
         report=ProgressEvents(context).report,
         used_seconds=system.ledger.attempt_seconds(context.run_id),

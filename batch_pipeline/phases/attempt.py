@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from batch_pipeline.batches.model import Action, ArtifactProgress, Batch, BlankCells, Phase, PhaseName, PhaseStatus
 from batch_pipeline.batches.options import BatchOptions
+from batch_pipeline.batches.organizations import get_organization
 from batch_pipeline.batches.states import BatchStatus
 from batch_pipeline.database import Connection, borrowed, set_in_session
 from batch_pipeline.errors import BatchError
@@ -84,7 +85,6 @@ class Attempt:
     run_id: str
     resource: "Resource"
     options: BatchOptions
-    region: str
     scratch: Path
     report: Callable[[Progress], None]
     used_seconds: float = 0.0
@@ -101,6 +101,11 @@ class Attempt:
     @property
     def organization_id(self) -> str:
         return self.batch.address.organization_id
+
+    @property
+    def region(self) -> str:
+        """The organization's region, for national phone numbers. Asks the ledger."""
+        return get_organization(self.system.engine, self.organization_id).region
 
     @property
     def blank_clears(self) -> bool:
@@ -142,18 +147,18 @@ class Attempt:
 
     def borrow_untimed(self, **settings: str) -> AbstractContextManager[Connection]:
         """Borrows a connection from the pool, for statements that must end even after the attempt's time-out."""
-        return borrowed(self.system.engine, **{STAGED_BATCH: self.batch.id}, **settings)
+        return borrowed(self.system.engine, **self.session_settings, **settings)
 
     def limit_transactions(self, connection: Connection) -> None:
         """Sets the time-out of the connection's next transactions to the attempt's remaining time."""
         set_in_session(connection, {"transaction_timeout": self._milliseconds_left()})
 
     @property
-    def writer_settings(self) -> dict[str, str]:
-        """PostgreSQL settings of a session that writes chunks.
+    def session_settings(self) -> dict[str, str]:
+        """PostgreSQL settings of the attempt's sessions.
 
-        A crash of the server may lose the last chunks with their marks: a retry writes them. The ledger's commit at the
-        end of the phase waits until the server has stored that of every chunk.
+        A crash of the server may lose their last commits, never an earlier one: a retry makes the lost plan or chunks
+        again. The ledger's commit at the end of a phase waits until the server has stored all of them.
         """
         return {"synchronous_commit": "off", STAGED_BATCH: self.batch.id}
 
@@ -229,7 +234,7 @@ class Attempt:
 
     def _store_artifact(self, artifact: ArtifactProgress) -> None:
         facts = self.batch.facts.with_artifact(artifact)
-        self.batch = self.system.ledger.update(self.batch.id, self.run_id, work=facts.to_row())
+        self.batch = self.system.ledger.update(self.batch.id, self.run_id, durably=False, work=facts.to_row())
 
     def begin(self, name: PhaseName, total: int | None = None, *, already: int = 0) -> None:
         """Marks the phase as running; earlier attempts processed `already` items. Raises as `check` does."""
@@ -243,13 +248,13 @@ class Attempt:
             already=already,
         )
         self._phase, self._progress = phase, None
-        self._store(phase)
+        self._store(phase, durably=False)
 
     def advance(self, *, success: int, error: int, chunk: int, chunks: int | None = None) -> None:
         """Stores and reports the running phase's counts since its start. Raises as `check` does."""
         self._require_time()
         phase = self._phase = replace(self._running, success=success, error=error)
-        self._store(phase)
+        self._store(phase, durably=False)
         self._progress = Progress(phase.name, done=phase.processed, total=phase.total, chunk=chunk, chunks=chunks)
         self._report()
 
@@ -291,5 +296,5 @@ class Attempt:
         if self.remaining_seconds <= 0:
             raise self.out_of_time()
 
-    def _store(self, phase: Phase, **changes: Any) -> None:
-        self.batch = self.system.ledger.update_phase(self.batch.id, self.run_id, phase, **changes)
+    def _store(self, phase: Phase, *, durably: bool = True, **changes: Any) -> None:
+        self.batch = self.system.ledger.update_phase(self.batch.id, self.run_id, phase, durably=durably, **changes)

@@ -107,7 +107,7 @@ class _ChunkWriters:
     def _write(self) -> None:
         # Autocommit, because each chunk opens its own transaction.
         with connect(self._attempt.system.database_url, autocommit=True) as connection:
-            set_in_session(connection, self._attempt.writer_settings)
+            set_in_session(connection, self._attempt.session_settings)
             self._connections.append(connection)
             writer = self._make_writer(connection)
             while not self._stop.is_set():

@@ -62,7 +62,6 @@ def attempt(system: System, batch: Batch, tmp_path: Path) -> Attempt:
         run_id="the run",
         resource=get_resource("contact"),
         options=BatchOptions(timeout_seconds=1),
-        region="US",
         scratch=tmp_path,
         report=lambda progress: None,
         used_seconds=system.ledger.attempt_seconds("the run"),
