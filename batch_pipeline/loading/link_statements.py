@@ -59,7 +59,7 @@ CREATE TEMPORARY TABLE IF NOT EXISTS link_changes (
 _WRITTEN_ITEMS = """\
 {items} s
     JOIN {plan} p ON p.row = s.row
-    WHERE s.row BETWEEN %(first)s AND %(last)s
+    WHERE {items_in_range}
       AND p.row BETWEEN %(first)s AND %(last)s
       AND p.verdict = 'a'"""
 
@@ -203,7 +203,9 @@ def link_statements(resource: Resource, staging: Staging, fields: tuple[str, ...
         resource,
         staging,
         fields,
-        sql.SQL(_WRITTEN_ITEMS).format(items=staging.items, plan=staging.plan),
+        sql.SQL(_WRITTEN_ITEMS).format(
+            items=staging.items, items_in_range=staging.joined_range("s"), plan=staging.plan
+        ),
         own=sql.SQL('coalesce(p.record_id, s.new_id) COLLATE "C"'),
         within=sql.SQL("w.row BETWEEN %(first)s AND %(last)s"),
     )

@@ -15,7 +15,6 @@ from batch_pipeline.loading.statements import AND, COMMA, NOTHING, OR, further_c
 from batch_pipeline.records.fields import Field
 from batch_pipeline.records.resource import Resource
 
-# In both statements `items` and `plan` have their own range of rows, so that each is read by its index.
 _INSERT = """\
 INSERT INTO {records} (
     {columns}
@@ -24,7 +23,7 @@ SELECT
     {values}
 FROM {items} s
 JOIN {plan} p ON p.row = s.row
-WHERE s.row BETWEEN %(first)s AND %(last)s
+WHERE {items_in_range}
   AND p.row BETWEEN %(first)s AND %(last)s
   AND p.verdict = 'a'
   AND p.record_id IS NULL"""
@@ -34,7 +33,7 @@ UPDATE {records} r
 SET {assignments}
 FROM {items} s
 JOIN {plan} p ON p.row = s.row{changed_links}
-WHERE s.row BETWEEN %(first)s AND %(last)s
+WHERE {items_in_range}
   AND p.row BETWEEN %(first)s AND %(last)s
   AND p.verdict = 'a'
   AND r.organization_id = %(organization)s
@@ -128,6 +127,7 @@ def insert_statement(resource: Resource, staging: Staging, fields: tuple[str, ..
         ),
         values=COMMA.join([sql.SQL("%(organization)s, s.new_id, %(batch)s"), *map(_inserted_value, staged)]),
         items=staging.items,
+        items_in_range=staging.joined_range("s"),
         plan=staging.plan,
     )
 
@@ -156,6 +156,7 @@ def update_statement(
         records=records_table(resource),
         assignments=COMMA.join([*assignments, sql.SQL("updated_at = now()"), sql.SQL("batch_id = %(batch)s")]),
         items=staging.items,
+        items_in_range=staging.joined_range("s"),
         plan=staging.plan,
         changed_links=changed_links,
         if_it_differs=if_it_differs,

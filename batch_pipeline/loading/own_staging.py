@@ -128,6 +128,10 @@ class OwnStaging(Staging):
         tables = sql.SQL(", ").join(map(self._name, PARTS))
         connection.execute(sql.SQL("DROP TABLE IF EXISTS {}").format(tables))
 
+    def joined_range(self, alias: str) -> sql.Composable:
+        """The range: a BRIN index finds ranges of rows only."""
+        return sql.SQL("{}.row BETWEEN %(first)s AND %(last)s").format(sql.SQL(alias))
+
     def exists(self, connection: Connection) -> bool:
         """Whether the batch has tables."""
         row = connection.execute("SELECT to_regclass(%s) IS NOT NULL", (self.plan.as_string(connection),)).fetchone()

@@ -21,6 +21,8 @@ if TYPE_CHECKING:
 
     from batch_pipeline.records.resource import Resource
 
+TRUE = sql.SQL("true")
+
 _REPLACE = """\
 WITH dropped AS (DELETE FROM {part})
 INSERT INTO {part} ({columns})
@@ -92,6 +94,10 @@ class SharedStaging(Staging):
     def drop(self, connection: Connection) -> None:
         """Deletes the batch's rows of all parts. The session need not be the batch's."""
         _remove(connection, self.batch_id, tuple(map(self._view, PARTS)))
+
+    def joined_range(self, alias: str) -> sql.Composable:
+        """True: the index finds single rows. With two ranges, PostgreSQL may scan one for each row of the other."""
+        return TRUE
 
     def exists(self, connection: Connection) -> bool:
         """The tables are always there."""

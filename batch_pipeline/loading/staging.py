@@ -130,6 +130,13 @@ class Staging(ABC):
     def exists(self, connection: Connection) -> bool:
         """Whether the parts can be read."""
 
+    @abstractmethod
+    def joined_range(self, alias: str) -> sql.Composable:
+        """Condition for rows that are joined by `row` with the rows `first` to `last` of another part.
+
+        It repeats the range where that helps to find the rows.
+        """
+
     def has_items(self, connection: Connection) -> bool:
         """Whether there is any item."""
         row = connection.execute(sql.SQL("SELECT EXISTS (SELECT FROM {})").format(self.items)).fetchone()

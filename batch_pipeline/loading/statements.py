@@ -25,8 +25,9 @@ NOTHING = sql.SQL("")
 class Composer:
     """Composes the statements on the tables of one batch.
 
-    Each template may have the holes `items`, `plan` and `errors` (staging tables), `records` (the resource's table) and
-    `step` (of errors that planning finds), and others that the caller fills.
+    Each template may have the holes `items`, `plan` and `errors` (staging tables), `items_in_range` (a condition for
+    items `s`, see `Staging.joined_range`), `records` (the resource's table) and `step` (of errors that planning finds),
+    and others that the caller fills.
 
     Attributes:
         bits: the bit of each field in staged masks.
@@ -43,6 +44,7 @@ class Composer:
             items=self.staging.items,
             plan=self.staging.plan,
             errors=self.staging.errors,
+            items_in_range=self.staging.joined_range("s"),
             records=records_table(self.resource),
             step=sql.Literal(STEP_PLAN),
             **holes,

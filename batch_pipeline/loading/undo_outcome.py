@@ -29,7 +29,7 @@ CROSS JOIN LATERAL (
 ) AS u (bit, key)
 JOIN (VALUES {names}) AS n (bit, place, name) ON n.bit = u.bit
 LEFT JOIN {kept} k ON k.row = p.row AND k.bit = u.bit AND k.key = u.key
-WHERE p.row BETWEEN %(first)s AND %(last)s AND s.row BETWEEN %(first)s AND %(last)s AND p.op = 'u'"""
+WHERE p.row BETWEEN %(first)s AND %(last)s AND {items_in_range} AND p.op = 'u'"""
 
 _LINKS = """\
 SELECT p.row, {place}::bigint, l.other,
@@ -51,7 +51,7 @@ FROM (
     {parts}
 ) AS w
 LEFT JOIN {records} r ON r.organization_id = %(organization)s AND r.id = w.record_id
-LEFT JOIN {items} s ON s.row = w.row AND s.row BETWEEN %(first)s AND %(last)s AND w.outcome = 'conflict'
+LEFT JOIN {items} s ON s.row = w.row AND {items_in_range} AND w.outcome = 'conflict'
 LEFT JOIN {log} d ON d.record_id = w.record_id AND d.batch_id = %(batch)s AND d.op = 'd' AND w.outcome = 'deleted'
 LEFT JOIN {errors} e ON e.row = w.row AND e.row BETWEEN %(first)s AND %(last)s
 ORDER BY w.row, w.place, w.part"""

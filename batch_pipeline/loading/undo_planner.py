@@ -174,7 +174,7 @@ FROM (
     JOIN {items} s ON s.row = l.row
     JOIN {records} r ON r.organization_id = %(organization)s
         AND {conditions}
-    WHERE l.verdict = 'i' AND l.row BETWEEN %(first)s AND %(last)s AND s.row BETWEEN %(first)s AND %(last)s
+    WHERE l.verdict = 'i' AND l.row BETWEEN %(first)s AND %(last)s AND {items_in_range}
       AND NOT l.row <@ %(done)s::int8multirange
     GROUP BY s.row
 ) AS t

@@ -64,7 +64,7 @@ WITH done AS (
     FROM {plan} p
     JOIN {items} s ON s.row = p.row
     WHERE p.row BETWEEN %(first)s AND %(last)s
-      AND s.row BETWEEN %(first)s AND %(last)s
+      AND {items_in_range}
       AND p.verdict = 'i'
     ON CONFLICT DO NOTHING
     RETURNING id
@@ -89,7 +89,7 @@ WITH done AS (
     UPDATE {records} r
     SET {assignments}
     FROM {plan} p
-    LEFT JOIN {items} s ON s.row = p.row AND s.row BETWEEN %(first)s AND %(last)s
+    LEFT JOIN {items} s ON s.row = p.row AND {items_in_range}
     LEFT JOIN (
         {kept_units}
     ) AS k ON k.row = p.row
