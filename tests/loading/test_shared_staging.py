@@ -2,19 +2,23 @@
 
 import threading
 from collections.abc import Iterator
+from decimal import Decimal
 
 import psycopg
 import pyarrow as pa
 import pytest
+from alembic.migration import MigrationContext
+from alembic.operations import Operations
 from psycopg import sql
 from staged_rows import staged_rows
 from tenacity import Retrying, stop_after_delay, wait_fixed
 
 from batch_pipeline.batches.ids import new_batch_id
-from batch_pipeline.database import Connection, connect, set_in_session
+from batch_pipeline.database import Connection, connect, create_engine, set_in_session
 from batch_pipeline.loading.own_staging import FIXED_COLUMNS, OwnStaging
 from batch_pipeline.loading.shared_staging import SharedStaging, remove_shared_rows
 from batch_pipeline.loading.staging import STAGED_BATCH, Staging
+from batch_pipeline.migrations.shared_staging import add_field
 from batch_pipeline.records.contact import CONTACT
 from batch_pipeline.records.descriptions import all_resources
 from batch_pipeline.records.resource import Resource
@@ -93,6 +97,18 @@ def test_the_shared_tables_have_every_field_of_each_resource(connection: Connect
     kinds = FIXED_COLUMNS | {field.name: field.sql_type for field in resource.fields}
     needed = {name: kind.replace("timestamptz", "timestamp with time zone") for name, kind in kinds.items()}
     assert {name: found.get(name) for name in needed} == needed
+
+
+def test_a_migration_adds_a_field_of_a_resource(database_url: str) -> None:
+    engine = create_engine(database_url)
+    with engine.begin() as migrating, Operations.context(MigrationContext.configure(migrating)):
+        add_field("contact", "colour", "numeric(17,2)")
+    engine.dispose()
+    with connect(database_url, autocommit=True) as connection:
+        staging = new_staging(connection, ("Ann",))
+        connection.execute(sql.SQL("UPDATE {} SET colour = 1.5").format(staging.items))
+        rows = connection.execute(sql.SQL("SELECT name, colour FROM {}").format(staging.items)).fetchall()
+        assert rows == [("Ann", Decimal("1.50"))]
 
 
 def test_rows_that_a_dying_predecessor_commits_late_are_removed(

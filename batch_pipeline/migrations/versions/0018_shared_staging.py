@@ -1,10 +1,6 @@
-"""Tables in `staging` that small batches share, each with a view of the rows of the session's batch.
+"""Tables in `staging` that small batches share. `loading/shared_staging.py` uses them."""
 
-A session's batch is its setting `batch_pipeline.batch`. `loading/shared_staging.py` uses the tables.
-"""
-
-from alembic import op
-from psycopg import sql
+from batch_pipeline.migrations.shared_staging import make_batch_id, make_items_table, make_shared_table
 
 revision = "0018"
 down_revision = "0017"
@@ -13,7 +9,7 @@ depends_on = None
 
 ID = 'text COLLATE "C"'
 
-# The fields of each resource with their types as staged. A later field is added to its table and view by a migration.
+# The fields of each resource with their types as staged. Later fields are in later migrations.
 FIELDS: dict[str, dict[str, tuple[str, ...]]] = {
     "contact": {
         "text": (*("id", "external_id", "name", "email", "phone", "address", "address_line2", "id_number", "notes"),),
@@ -55,14 +51,7 @@ FIELDS: dict[str, dict[str, tuple[str, ...]]] = {
     },
 }
 
-# What all items have, then what the undone changes of an undo have.
-ITEMS = {
-    **{"row": "bigint", "kind": "smallint", "cleared": "bigint", "invalid": "bigint", "new_id": "text"},
-    **{"identified": "boolean", "number": "bigint", "at": "timestamptz", "changed": "bigint"},
-    **{"created_at": "timestamptz", "updated_at": "timestamptz"},
-}
-
-# Table -> its columns after `batch_id`. Most queries are by the first one.
+# Part -> its columns.
 TABLES: dict[str, dict[str, str]] = {
     "plan": {
         **{"row": "bigint", "verdict": '"char"', "record_id": ID},
@@ -86,46 +75,12 @@ TABLES: dict[str, dict[str, str]] = {
         **{"row": "bigint", "other": ID, "number": "bigint", "before": '"char"', "after": '"char"'},
         **{"verdict": '"char"', "by_batch": ID},
     },
-    **{
-        f"items_{resource}": ITEMS | {name: kind for kind, names in fields.items() for name in names}
-        for resource, fields in FIELDS.items()
-    },
 }
 
 
-# With room on its page, an update of a verdict touches no index.
-TABLE = """
-CREATE TABLE {table} (
-    batch_id staging.batch_id NOT NULL DEFAULT current_setting('batch_pipeline.batch'),
-    {defined}
-) WITH (fillfactor = 80)
-"""
-
-INDEX = "CREATE INDEX ON {table} (batch_id, {first})"
-
-# Rows of a plan can have equal values; `ctid` distinguishes them.
-VIEW = """
-CREATE VIEW {view} AS
-SELECT {columns}, ctid AS ctid
-FROM {table}
-WHERE batch_id = current_setting('batch_pipeline.batch')::staging.batch_id
-"""
-
-
 def upgrade() -> None:
-    # A session without batch has an empty setting or none. Both are errors: it must not find empty tables.
-    op.execute("CREATE DOMAIN staging.batch_id AS text COLLATE \"C\" CHECK (VALUE <> '')")
-    for name, kinds in TABLES.items():
-        columns = [sql.Identifier(column) for column in kinds]
-        for statement in (TABLE, INDEX, VIEW):
-            composed = sql.SQL(statement).format(
-                table=sql.Identifier("staging", f"shared_{name}"),
-                view=sql.Identifier("staging", name),
-                defined=sql.SQL(", ").join(
-                    sql.SQL("{} {}").format(column, sql.SQL(kind))
-                    for column, kind in zip(columns, kinds.values(), strict=True)
-                ),
-                columns=sql.SQL(", ").join(columns),
-                first=columns[0],
-            )
-            op.execute(composed.as_string(None))
+    make_batch_id()
+    for name, columns in TABLES.items():
+        make_shared_table(name, columns)
+    for resource, fields in FIELDS.items():
+        make_items_table(resource, {name: kind for kind, names in fields.items() for name in names})
