@@ -76,11 +76,11 @@ class OwnStaging(Staging):
         )
         self.index(connection, "kept")
 
-    def copy(self, connection: Connection, part: Part, rows: "pa.Table") -> None:
-        """COPYs the rows frozen: the first reader need not mark each page."""
+    def copy(self, connection: Connection, part: Part, rows: "pa.Table", *, is_new: bool = True) -> None:
+        """COPYs the rows into the table; into a new one frozen, so that the first reader need not mark each page."""
         from batch_pipeline.loading.bulk_copy import copy_table  # imports pyarrow, which few processes need
 
-        copy_table(connection, self._name(part), rows)
+        copy_table(connection, self._name(part), rows, is_new=is_new)
 
     def index(self, connection: Connection, *parts: Part) -> None:
         """Makes an index on `row` of each table, and its statistics."""

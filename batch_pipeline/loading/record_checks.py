@@ -5,7 +5,7 @@ from collections.abc import Iterator
 import pyarrow as pa
 from psycopg import sql
 
-from batch_pipeline.loading.bulk_copy import copy_table, fetch_table
+from batch_pipeline.loading.bulk_copy import fetch_table
 from batch_pipeline.loading.identity import BY_ID
 from batch_pipeline.loading.merging import initial_value, merged_value
 from batch_pipeline.loading.staging import STEP_PLAN
@@ -127,7 +127,7 @@ class RecordChecks:
                     values=found["text"].combine_chunks(),
                 )
                 step = pa.repeat(pa.scalar(STEP_PLAN, pa.int16()), table.num_rows)
-                copy_table(connection, self._statements.staging.errors, table.append_column("step", step), is_new=False)
+                self._statements.staging.copy(connection, "errors", table.append_column("step", step), is_new=False)
             if fetched.num_rows < FETCHED_ROWS:
                 return
             after = fetched["row"][-1].as_py()

@@ -62,7 +62,7 @@ class SharedStaging(Staging):
         """Removes the rows of an earlier attempt."""
         self.drop(connection)
 
-    def copy(self, connection: Connection, part: Part, rows: "pa.Table") -> None:
+    def copy(self, connection: Connection, part: Part, rows: "pa.Table", *, is_new: bool = True) -> None:
         """COPYs the rows into the table: a view takes no COPY."""
         from batch_pipeline.loading.bulk_copy import copy_table  # imports pyarrow, which few processes need
 

@@ -98,8 +98,8 @@ class Staging(ABC):
         """Makes those parts of an undo that `replace` does not; removes those of an earlier attempt."""
 
     @abstractmethod
-    def copy(self, connection: Connection, part: Part, rows: "pa.Table") -> None:
-        """COPYs rows into a part that was made in this transaction."""
+    def copy(self, connection: Connection, part: Part, rows: "pa.Table", *, is_new: bool = True) -> None:
+        """COPYs rows into a part. `is_new`: the part was made in this transaction."""
 
     @abstractmethod
     def index(self, connection: Connection, *parts: Part) -> None:

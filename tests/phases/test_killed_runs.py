@@ -25,7 +25,7 @@ KILL_POINTS = [
     KillPoint("batch_pipeline.storage.store:Store.download", after=True),
     KillPoint("batch_pipeline.storage.store:Store.write_table", 3, after=True),
     KillPoint(f"{P}.attempt:Attempt.complete", 1, after=True),
-    KillPoint(f"{P}.items:copy_table", 4),
+    KillPoint("batch_pipeline.loading.own_staging:OwnStaging.copy", 4),
     KillPoint(f"{P}.validate:store_chunks"),
     KillPoint(f"{P}.attempt:Attempt.complete", 2),
     KillPoint(f"{P}.writing:take_turn"),
