@@ -4,6 +4,7 @@
 """
 
 from functools import lru_cache
+from typing import Literal
 from urllib.parse import urlsplit
 
 from pydantic import Field, SecretStr, ValidationError, field_validator
@@ -86,11 +87,25 @@ class Settings(BaseSettings):
         4, ge=1, description="Batches of one organization that run at once; read by the daemon"
     )
 
+    launcher: Literal["default", "celery"] = Field(
+        "default", description="Who runs batches: the code server (default), or workers on any machines (celery)"
+    )
+    celery_broker_url: SecretStr | None = Field(
+        None, description="Redis that brings runs to the workers: redis://…, rediss://… or redis+socket:///path"
+    )
+
     @field_validator("database_url")
     @classmethod
     def _is_postgresql(cls, value: SecretStr | None) -> SecretStr | None:
         if value is not None and not value.get_secret_value().startswith(("postgresql://", "postgres://")):
             raise ValueError("must begin with postgresql://")
+        return value
+
+    @field_validator("celery_broker_url")
+    @classmethod
+    def _is_redis(cls, value: SecretStr | None) -> SecretStr | None:
+        if value is not None and not value.get_secret_value().startswith(("redis://", "rediss://", "redis+socket://")):
+            raise ValueError("must begin with redis://, rediss:// or redis+socket://")
         return value
 
     @field_validator("dagster_url", "storage_public_endpoint")
@@ -122,6 +137,12 @@ class Settings(BaseSettings):
         if self.storage_url is None:
             raise SettingError("BATCH_STORAGE_URL is not set: give it as s3://bucket/prefix")
         return self.storage_url
+
+    def require_broker_url(self) -> str:
+        """The broker's URL. Raises SettingError if it is not set."""
+        if self.celery_broker_url is None:
+            raise SettingError("BATCH_CELERY_BROKER_URL is not set: give it as redis://:password@host:6379/0")
+        return self.celery_broker_url.get_secret_value()
 
 
 def load_settings() -> Settings:

@@ -12,7 +12,8 @@ Order: a transaction or process that needs several locks acquires them from top 
 
 1. `INBOX` + key: a process takes in an object. Transaction lock, `exclusive_intake`.
 2. `OWNER` + batch: a run works on the batch. Session lock, `Ownership`. With `run_owner`: the run has not resolved its
-   batch yet. With batch + "/copies": a process writes the copies of the batch's upload.
+   batch yet. With `run_task`: a worker executes the run; acquired before the others of this line. With batch +
+   "/copies": a process writes the copies of the batch's upload.
 3. `TURN` + records: a batch writes these records. Session lock, `take_turn`.
 4. the row of `batches`: every change of a batch's status.
 5. `LINE` + records: a transaction assigns a place in the order of arrival. Transaction lock, `take_place`.
@@ -297,3 +298,8 @@ def is_owned(connection: psycopg.Connection[tuple[Any, ...]], batch_id: str) -> 
 def run_owner(run_id: str) -> str:
     """The name that `Ownership` locks for a run that has not resolved its batch yet."""
     return f"run/{run_id}"
+
+
+def run_task(run_id: str) -> str:
+    """The name that `Ownership` locks while a Celery worker executes the run."""
+    return f"task/{run_id}"

@@ -1,4 +1,4 @@
-"""The command `api`: the HTTP service."""
+"""Commands that serve until they are stopped: `api`, the HTTP service, and `worker`, which runs batches."""
 
 from typing import Annotated
 
@@ -10,11 +10,13 @@ from batch_pipeline.cli.interrupts import stopping_in_order
 from batch_pipeline.cli.progress import step
 from batch_pipeline.cli.session import servers
 from batch_pipeline.errors import SettingError
+from batch_pipeline.settings import get_settings
 
 
 def add_to(app: typer.Typer) -> None:
-    """Adds the command."""
+    """Adds the commands."""
     app.command("api")(api)
+    app.command("worker")(worker)
 
 
 def api(
@@ -30,6 +32,34 @@ def api(
 
         say(f"The API listens on http://{host}:{port} (docs at /docs).")
         serve(host=host, port=port)
+
+
+def worker(
+    concurrency: Annotated[
+        int | None, typer.Option(help="Batches that it runs at once. Default: one per CPU.", min=1, max=256)
+    ] = None,
+    name: Annotated[
+        str | None, typer.Option(help="Its name among all workers. Default: process id and host.", show_default=False)
+    ] = None,
+    data_dir: DataDir = DEFAULT_DATA_DIR,
+) -> None:
+    """Run a Celery worker, which runs batches, until interrupted.
+
+    It takes the runs that Dagster launches with BATCH_LAUNCHER=celery from the broker, BATCH_CELERY_BROKER_URL. The
+    first signal lets its running batches end; the second one cancels them.
+    """
+    from batch_pipeline.orchestration.celery_extra import require_celery
+
+    get_settings().require_broker_url()
+    require_celery()
+    with servers(data_dir):
+        with step("loading what batches need"):
+            from batch_pipeline.database import connect
+            from batch_pipeline.orchestration.celery_worker import serve
+
+        connect(get_settings().require_database_url()).close()
+        code = serve(concurrency=concurrency, name=name)
+    raise typer.Exit(code)
 
 
 def _require_free(host: str, port: int) -> None:

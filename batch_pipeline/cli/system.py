@@ -29,17 +29,25 @@ def up(
     port: Annotated[int, typer.Option(help="Port of the Dagster UI.", min=1, max=65535)] = 3000,
     api_port: Annotated[int, typer.Option(help="Port of the API.", min=1, max=65535)] = 8000,
     s3_port: Annotated[int, typer.Option(help="Port of the embedded S3 server.", min=1, max=65535)] = 9000,
+    workers: Annotated[
+        int, typer.Option(help="Celery workers that run the batches, one each at a time.", min=0, max=64)
+    ] = 0,
 ) -> None:
     """Run the local system until interrupted.
 
-    It consists of Dagster, the HTTP API, and the embedded PostgreSQL and S3 servers unless others are configured.
+    It consists of Dagster, the HTTP API, and the embedded PostgreSQL and S3 servers unless others are configured; with
+    --workers also of a Redis server, unless BATCH_CELERY_BROKER_URL is set, and of Celery workers.
     """
     from batch_pipeline.local.supervision import ServiceEndedError
     from batch_pipeline.local.up import run_up
+    from batch_pipeline.orchestration.celery_extra import require_celery
 
     check_data_dir(data_dir)
+    if workers:
+        require_celery()
+    ports = {"port": port, "api_port": api_port, "s3_port": s3_port}
     try:
-        run_up(data_dir, port=port, api_port=api_port, s3_port=s3_port, on_ready=_show_addresses, report=say)
+        run_up(data_dir, **ports, workers=workers, on_ready=_show_addresses, report=say)
     except ServiceEndedError as error:
         say_error(error.message)
         raise typer.Exit(1) from None

@@ -1,41 +1,37 @@
 """The whole local system: the embedded servers and Dagster, as child processes of one command.
 
-To add a service, add it to `_services`.
+`services` defines the services.
 """
 
 import functools
-import http.client
 import os
 import shutil
-import socket
-import sys
 import tempfile
 import threading
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from batch_pipeline.dagster_home import LOCATION_NAME, MODULE_NAME, dagster_environment, has_dagster_tables
+from batch_pipeline.dagster_home import dagster_environment, has_dagster_tables
 from batch_pipeline.errors import SettingError
 from batch_pipeline.local.announcing import Report, announced, silent
 from batch_pipeline.local.api_key import local_key
 from batch_pipeline.local.inbox_folders import make_inbox_folders
 from batch_pipeline.local.postgres_files import SOCKET_PATH_BYTES
-from batch_pipeline.local.private_files import data_folder, private_folder, write_private
+from batch_pipeline.local.private_files import data_folder, private_folder
 from batch_pipeline.local.processes import FileLock
 from batch_pipeline.local.s3 import HOST, require_free_port
 from batch_pipeline.local.servers import LocalServers, embedded_servers, owned_servers
-from batch_pipeline.local.supervision import Service, ServiceEndedError, Supervisor
+from batch_pipeline.local.services import Places, redis_service, services, workers_environment, write_workspace
+from batch_pipeline.local.supervision import ServiceEndedError, Supervisor
 from batch_pipeline.settings import get_settings
 
 __all__ = ["LocalServers", "LocalSystem", "connected", "embedded_servers", "is_up", "local_system"]
 
 UP_LOCK = "up.lock"
 _WATCH_SECONDS = 0.25
-# Time for running batches to end. A chunk takes seconds, and a retry processes the rest.
-_RUNS_STOP_SECONDS = 30.0
 # PostgreSQL releases the locks of a killed process within milliseconds.
 _LOCKS_SECONDS = 5.0
 
@@ -103,10 +99,13 @@ def local_system(
     port: int = 3000,
     api_port: int = 8000,
     s3_port: int | None = 9000,
+    workers: int = 0,
     report: Report = silent,
 ) -> Iterator[LocalSystem]:
     """Starts servers (unless configured), migrates, starts Dagster, and stops all of it in reverse order.
 
+    With ``workers``, that many Celery workers run the batches, one each at a time; their broker is the configured one,
+    else a Redis server of this system's own.
     Only one runs at a time in a data directory. All ports are on 127.0.0.1. For the main thread. ``report`` gets a line
     for each step, and every 2 s while a step takes longer. Raises SettingError if a port or the data directory is in
     use, UnavailableError if a part doesn't start; each is one line.
@@ -126,70 +125,23 @@ def local_system(
                     _make_inbox_folders(servers)
                 api_key = local_key(data_dir)
             dagster_url, api_url = f"http://{HOST}:{port}", f"http://{HOST}:{api_port}"
-            environment = {**os.environ, "BATCH_DAGSTER_URL": dagster_url}
             try:
-                with (
-                    _code_server_socket(data_dir) as code_server,
-                    Supervisor(environment, log_folder, hurry=hurry, report=report) as supervisor,
-                ):
-                    try:
-                        workspace = _workspace_file(code_server)
-                        supervisor.start(*_services(code_server, workspace, data_dir, port=port, api_port=api_port))
-                        lock.path.write_text(f"Dagster UI {dagster_url}, API {api_url}")
-                        yield LocalSystem(dagster_url, api_url, api_key, servers, log_folder, supervisor, hurry)
-                    finally:
-                        report("Stopping …")
+                with _private_sockets(data_dir) as sockets:
+                    places = Places(data_dir, sockets, port, api_port, workers)
+                    added = {"BATCH_DAGSTER_URL": dagster_url, **workers_environment(places)}
+                    with Supervisor({**os.environ, **added}, log_folder, hurry=hurry, report=report) as supervisor:
+                        try:
+                            write_workspace(places)
+                            supervisor.start(*redis_service(places))
+                            supervisor.start(*services(places))
+                            lock.path.write_text(f"Dagster UI {dagster_url}, API {api_url}")
+                            yield LocalSystem(dagster_url, api_url, api_key, servers, log_folder, supervisor, hurry)
+                        finally:
+                            report("Stopping …")
             finally:
                 if servers is not None and servers.ended() is None:
                     with announced(report, "Recording the batches that were killed"):
                         _record_killed_batches()
-
-
-def _workspace_file(code_server: Path) -> Path:
-    """Dagster's workspace.yaml, beside the code server's socket."""
-    path = code_server.with_name("workspace.yaml")
-    location = f"host: localhost\n      socket: {code_server}\n      location_name: {LOCATION_NAME}"
-    write_private(path, f"load_from:\n  - grpc_server:\n      {location}\n")
-    return path
-
-
-def _services(code_server: Path, workspace: Path, data_dir: Path, *, port: int, api_port: int) -> Sequence[Service]:
-    """The services in the order of starting. They stop in reverse order, so that nothing starts runs while runs end."""
-    python = [sys.executable, "-m"]
-    return (
-        # One code server for both others: definitions are imported once. `dagster code-server` would add a proxy
-        # process in between. It listens on a socket, because every user of the machine could use a port.
-        Service(
-            "the code server",
-            [
-                *(*python, "batch_pipeline.orchestration.code_server", "--socket", str(code_server)),
-                *("--module-name", MODULE_NAME, "--location-name", LOCATION_NAME, "--log-level", "warning"),
-            ],
-            is_ready=lambda: _accepts(code_server),
-            stop_seconds=_RUNS_STOP_SECONDS,
-            stop_note=f" once running batches have ended, after {_RUNS_STOP_SECONDS:.0f} s at most (Ctrl-C kills them)",
-        ),
-        Service(
-            "the Dagster webserver",
-            [
-                *python,
-                "dagster_webserver",
-                "--host",
-                HOST,
-                "--port",
-                str(port),
-                "--workspace",
-                str(workspace),
-            ],
-            is_ready=lambda: _answers(port, "/server_info"),
-        ),
-        Service("the Dagster daemon", [*python, "dagster._daemon", "run", "--workspace", str(workspace)]),
-        Service(
-            "the API",
-            [*python, "batch_pipeline", "api", "--port", str(api_port), "--data-dir", str(data_dir)],
-            is_ready=lambda: _answers(api_port, "/readyz"),
-        ),
-    )
 
 
 def is_up(data_dir: Path) -> bool:
@@ -273,30 +225,15 @@ def _alone(data_dir: Path) -> Iterator[FileLock]:
 
 
 @contextmanager
-def _code_server_socket(data_dir: Path) -> Iterator[Path]:
-    # mkdtemp closes it to other users, because a caller of the code server can make it run any code.
+def _private_sockets(data_dir: Path) -> Iterator[Path]:
+    """A folder for sockets."""
+    # mkdtemp closes it to other users, because a caller of the code server or of Redis can make it run any code.
     room = SOCKET_PATH_BYTES - len("/socket-12345678/code-server")
     for leftover in data_dir.glob("socket-*"):
         shutil.rmtree(leftover)
     place = data_dir if len(os.fsencode(data_dir)) <= room else None
     folder = Path(tempfile.mkdtemp(prefix="socket-", dir=place))
     try:
-        yield folder / "code-server"
+        yield folder
     finally:
         shutil.rmtree(folder)
-
-
-def _accepts(path: Path) -> bool:
-    with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as connection:
-        return connection.connect_ex(str(path)) == 0
-
-
-def _answers(port: int, path: str) -> bool:
-    connection = http.client.HTTPConnection(HOST, port, timeout=5)
-    try:
-        connection.request("GET", path)
-        return connection.getresponse().status == http.client.OK
-    except OSError:
-        return False
-    finally:
-        connection.close()

@@ -24,6 +24,7 @@ def run_up(
     port: int = 3000,
     api_port: int = 8000,
     s3_port: int = 9000,
+    workers: int = 0,
     on_ready: Callable[[LocalSystem], None],
     report: Report,
 ) -> None:
@@ -34,7 +35,8 @@ def run_up(
     """
     with _stop_signals() as stopping:
         try:
-            with local_system(data_dir, port=port, api_port=api_port, s3_port=s3_port, report=report) as system:
+            ports = {"port": port, "api_port": api_port, "s3_port": s3_port}
+            with local_system(data_dir, **ports, workers=workers, report=report) as system:
                 stopping.then = system.hurry
                 on_ready(system)
                 try:

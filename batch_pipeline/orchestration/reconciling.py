@@ -45,8 +45,11 @@ OVERLAP = timedelta(minutes=5)
 ENDED_BADLY = [DagsterRunStatus.FAILURE, DagsterRunStatus.CANCELED]
 # Runs that Dagster believes to be running. Queued runs are left to Dagster.
 UNFINISHED = [DagsterRunStatus.STARTING, DagsterRunStatus.STARTED, DagsterRunStatus.CANCELING]
-# Runs whose process has started. Dagster's run monitoring ends runs that stay STARTING, after its own time-out.
+# Runs whose process has started.
 STARTED = [DagsterRunStatus.STARTED, DagsterRunStatus.CANCELING]
+# From Dagster's STARTING to its STARTED by the default launcher, which forks a process. Runs for Celery's workers may
+# wait for as long as the workers are busy.
+START_SECONDS = 120.0
 
 LOST_WORKER = Reason(
     "worker_lost",
@@ -150,15 +153,16 @@ def _end(system: System, seen: Batch, status: BatchStatus, reason: AnyReason) ->
 
 
 def _ended_in_dagster(instance: DagsterInstance, batch: Batch) -> AnyReason | None:
-    """Why the run has ended in Dagster although its worker lives; None if it has not ended.
+    """Why the run has ended in Dagster, or shall end, although its worker lives; None if it goes on.
 
-    Dagster did not stop the worker, for example because the run was marked as canceled without being terminated. Once
-    the ledger has ended the batch, the worker can't write, and it stops at its next check.
+    Dagster did not stop the worker, for example because the run was marked as canceled without being terminated, or
+    terminated before it had its batch. Once the ledger has ended the batch, the worker can't write, and it stops at its
+    next check.
     """
     run = instance.get_run_by_id(batch.run_id) if batch.run_id else None
     if run is None:
         return RUN_DELETED
-    if run.status is DagsterRunStatus.CANCELED:
+    if run.status in (DagsterRunStatus.CANCELED, DagsterRunStatus.CANCELING):
         return cancelled_reason
     return RUN_FAILED if run.status is DagsterRunStatus.FAILURE else None
 
@@ -229,19 +233,22 @@ def _has_succeeded(batch: Batch) -> bool:
 
 
 def _end_stuck_runs(system: System, instance: DagsterInstance, connection: Connection) -> list[Batch]:
-    """Ends runs that Dagster shows as started and whose process died before the first op, and their batches.
+    """Ends runs that Dagster shows as launched and whose process died before the first op, and their batches.
 
     Dagster's code server notices a dead run process. If the code server died as well, only this ends the run.
     """
     ended: list[Batch] = []
-    started = chain.from_iterable(
-        instance.get_run_records(RunsFilter(job_name=name, statuses=STARTED)) for name in tags.JOB_NAMES
+    seconds = dict.fromkeys(STARTED, FIRST_OP_SECONDS)
+    if system.settings.launcher == "default":
+        seconds[DagsterRunStatus.STARTING] = START_SECONDS
+    launched = chain.from_iterable(
+        instance.get_run_records(RunsFilter(job_name=name, statuses=list(seconds))) for name in tags.JOB_NAMES
     )
     now = datetime.now(UTC)
     overdue = [
         record.dagster_run.run_id
-        for record in started
-        if (now - record.update_timestamp.astimezone(UTC)).total_seconds() > FIRST_OP_SECONDS
+        for record in launched
+        if (now - record.update_timestamp.astimezone(UTC)).total_seconds() > seconds[record.dagster_run.status]
     ]
     for run_id in runs_without_attempt(system.engine, overdue):
         run = instance.get_run_by_id(run_id)

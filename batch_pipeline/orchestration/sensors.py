@@ -31,6 +31,7 @@ from batch_pipeline.orchestration.config import run_request_of
 from batch_pipeline.orchestration.ops import apply_job, batch_job
 from batch_pipeline.orchestration.reconciling import reconcile, reconcile_run
 from batch_pipeline.orchestration.retention import prune
+from batch_pipeline.orchestration.run_launcher import load_celery_launcher
 from batch_pipeline.orchestration.run_page import show_refused
 from batch_pipeline.orchestration.run_queue import QUEUED_PER_SLOT
 from batch_pipeline.orchestration.undo_job import undo_job
@@ -93,11 +94,14 @@ def upload_sensor(context: SensorEvaluationContext) -> Iterator[RunRequest | Ski
     description="Fails batches whose worker is lost, and their runs, so that no batch stays stuck.",
 )
 def reconcile_sensor(context: SensorEvaluationContext) -> SkipReason:
-    """Calls `reconcile`; the cursor is the start of the last complete pass."""
+    """Calls `reconcile`; the cursor is the start of the last complete pass. Sends tasks that Celery's broker lost."""
     began = datetime.now(UTC)
     since = None if context.cursor is None else datetime.fromisoformat(context.cursor)
     with shared_system() as system:
         ended = reconcile(system, context.instance, since=since)
+        if system.settings.launcher == "celery":
+            for run_id in load_celery_launcher().of(context.instance).resend_lost_tasks():
+                context.log.warning(f"The broker had lost the task of run {run_id}: it was sent again.")
     context.update_cursor(began.isoformat())
     return _skip_reason(ended)
 
