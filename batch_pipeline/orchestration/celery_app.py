@@ -5,7 +5,8 @@ the ledger and its locks know which run is alive.
 """
 
 import json
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
 from typing import Any
 
 from celery import Celery
@@ -51,41 +52,45 @@ def celery_settings() -> dict[str, Any]:
     }
 
 
-def check_broker(app: Celery) -> None:
-    """Connects once. Raises UnavailableError (service ``broker``) with one line."""
-    try:
-        with app.connection_for_read() as connection:
+@contextmanager
+def _channel(app: Celery) -> Iterator[Any]:
+    """A channel of a new connection. Raises UnavailableError (service ``broker``) with one line, without the URL."""
+    with app.connection_for_read() as connection:
+        try:
             connection.ensure_connection(max_retries=1, interval_start=0, interval_step=0, timeout=CONNECT_SECONDS)
-            connection.default_channel.client.ping()
-    except Exception as error:
-        cause = error.__cause__ or error
-        raise UnavailableError(
-            "broker",
-            f"The broker can't be reached ({' '.join(str(cause).split())}): check BATCH_CELERY_BROKER_URL, and that "
-            "Redis is running.",
-        ) from None
+            yield connection.default_channel
+        except (OperationalError, *connection.connection_errors) as error:
+            cause = " ".join(str(error.__cause__ or error).split()).rstrip(".")
+            raise UnavailableError(
+                "broker",
+                f"The broker can't be reached ({cause}): check BATCH_CELERY_BROKER_URL, and that Redis is running.",
+            ) from None
+
+
+def check_broker(app: Celery) -> None:
+    """Connects once. Raises UnavailableError (service ``broker``)."""
+    with _channel(app) as channel:
+        channel.client.ping()
 
 
 def tasks_in_broker(app: Celery, queues: Iterable[str] = (QUEUE,)) -> set[str]:
-    """Ids of the tasks that wait in Redis, or that a worker has received and not begun. Raises UnavailableError.
+    """Ids of the tasks that wait in Redis, or that a worker has received and not begun.
 
-    A task that a worker takes out at this moment may be missing.
+    A task that a worker takes out at this moment may be missing. Raises UnavailableError (service ``broker``).
     """
-    try:
-        with app.connection_for_read() as connection:
-            connection.ensure_connection(max_retries=1, timeout=CONNECT_SECONDS)
-            channel = connection.default_channel
-            waiting = [json.loads(text) for queue in queues for text in channel.client.lrange(queue, 0, -1)]
-            received = [json.loads(text)[0] for text in channel.client.hvals(channel.unacked_key)]
-    except OperationalError:
-        raise UnavailableError("broker", "The broker can't be reached: check BATCH_CELERY_BROKER_URL.") from None
+    with _channel(app) as channel:
+        waiting = [json.loads(text) for queue in queues for text in channel.client.lrange(queue, 0, -1)]
+        received = [json.loads(text)[0] for text in channel.client.hvals(channel.unacked_key)]
     return {str(message["headers"]["id"]) for message in waiting + received}
 
 
 def is_worker_ready(broker_url: str, name: str) -> bool:
     """Whether the worker of this name answers."""
-    with Celery(broker=broker_url, config_source=celery_settings(), set_as_current=False) as app:
+    with (
+        Celery(broker=broker_url, config_source=celery_settings(), set_as_current=False) as app,
+        app.connection_for_write() as connection,
+    ):
         try:
-            return bool(app.control.ping(destination=[name], timeout=1.0))
-        except OperationalError:  # the broker may not answer yet
+            return bool(app.control.ping(destination=[name], timeout=1.0, connection=connection))
+        except (OperationalError, *connection.connection_errors):  # the broker may not answer yet
             return False

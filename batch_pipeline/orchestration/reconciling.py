@@ -31,6 +31,7 @@ from batch_pipeline.intake.requested_uploads import take_in_upload
 from batch_pipeline.orchestration import tags
 from batch_pipeline.orchestration.config import run_request_key
 from batch_pipeline.orchestration.run_attempt import cancelled_reason
+from batch_pipeline.orchestration.run_launcher import load_celery_launcher
 from batch_pipeline.orchestration.run_page import without_values
 from batch_pipeline.phases.leftovers import drop_staged_rows
 from batch_pipeline.system import System
@@ -317,8 +318,8 @@ def _split(run_ids: Sequence[str], size: int) -> Iterator[Sequence[str]]:
 def cancel_batch(system: System, instance: DagsterInstance, batch_id: str, *, updated_by: str | None = None) -> Batch:
     """Ends the batch as `failed` with reason `cancelled`. Written records stay, and a retry writes the rest.
 
-    Returns when no chunk is running. A run that works on the batch ends itself as CANCELED; a queued run is cancelled
-    here. A file that has arrived at the batch's upload URL is taken in first, so that a retry can use it.
+    Returns when no chunk is running. A run that works on the batch ends itself as CANCELED; a run that waits is
+    cancelled here. A file that has arrived at the batch's upload URL is taken in first, so that a retry can use it.
     Raises NotFoundError, and StateError (`not_cancellable`) if the batch has ended, even during this call.
     """
     batch = system.ledger.get(batch_id)
@@ -332,11 +333,14 @@ def cancel_batch(system: System, instance: DagsterInstance, batch_id: str, *, up
     ended = system.ledger.end(batch_id, BatchStatus.failed, reason, **changes)
     if ended.reason is None or ended.reason.code != "cancelled":
         raise _not_cancellable_error(ended)
-    waiting = RunsFilter(
-        tags={tags.BATCH_ID: batch_id}, statuses=[DagsterRunStatus.QUEUED, DagsterRunStatus.NOT_STARTED]
-    )
-    for run in instance.get_runs(waiting):
-        instance.report_run_canceled(run, message="The batch was cancelled.")
+    statuses = [DagsterRunStatus.QUEUED, DagsterRunStatus.NOT_STARTED]
+    if system.settings.launcher == "celery":
+        statuses.append(DagsterRunStatus.STARTING)
+    for run in instance.get_runs(RunsFilter(tags={tags.BATCH_ID: batch_id}, statuses=statuses)):
+        if run.status is DagsterRunStatus.STARTING:  # it may wait for a worker for long
+            load_celery_launcher().of(instance).terminate(run.run_id)
+        else:
+            instance.report_run_canceled(run, message="The batch was cancelled.")
     return ended
 
 

@@ -1,0 +1,198 @@
+"""Runs on Celery workers: many batches, killed workers, a Redis that restarts or forgets, cancelled runs."""
+
+import os
+import signal
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+import psycopg
+import pytest
+from batch_runs import arrived, as_csv, contacts, new_organization
+from change_logs import logged
+from crew import Crew, Worker, eventually
+from dagster import DagsterInstance, DagsterRun, DagsterRunStatus, RunsFilter
+from dagster._core.launcher import WorkerStatus
+
+from batch_pipeline.batches.locks import TURN
+from batch_pipeline.batches.model import Batch, Starter
+from batch_pipeline.batches.states import FINAL, BatchStatus
+from batch_pipeline.orchestration import tags
+from batch_pipeline.orchestration.celery_app import tasks_in_broker
+from batch_pipeline.orchestration.celery_launcher import CeleryLauncher
+from batch_pipeline.orchestration.instance import open_instance
+from batch_pipeline.orchestration.reconciling import cancel_batch
+from batch_pipeline.system import System
+
+pytestmark = pytest.mark.timeout(900)
+# All 200 take two minutes on two idle cores.
+MANY = int(os.environ.get("BATCH_TEST_MANY", "30"))
+ORGANIZATIONS = 5
+
+
+def sent(system: System, organization: str, number: int = 0, **options: object) -> Batch:
+    """A batch that changes the contact of all batches and creates one of its own."""
+    rows = [{"external_id": "shared", "name": f"Batch {number}"}, {"external_id": f"own-{number}", "name": "Own"}]
+    return arrived(system, organization, as_csv(rows), starter=Starter.launcher, **options)
+
+
+def run_of(instance: DagsterInstance, batch: Batch) -> DagsterRun:
+    run = instance.get_run_by_id(batch.run_id or "")
+    assert run is not None
+    return run
+
+
+@contextmanager
+def turn_held(system: System, organization: str) -> Iterator[None]:
+    """The organization's batches of contacts wait for their turn."""
+    with psycopg.connect(system.database_url, autocommit=True) as connection:
+        name = f"{TURN}{organization}/contact"
+        connection.execute("SELECT pg_advisory_lock(hashtextextended(%s, 0))", (name,))
+        yield
+
+
+def waiting_in_a_worker(crew: Crew, organization: str) -> Batch:
+    batch = sent(crew.system, organization)
+    return eventually(lambda: (now := crew.batch(batch)).status is BatchStatus.queued and now)  # type: ignore[no-any-return]
+
+
+def worker_of(crew: Crew, batch: Batch) -> Worker:
+    return next(worker for worker in crew.workers if worker.is_executing(batch.run_id))
+
+
+def test_many_batches_survive_killed_workers_and_restarts_of_redis_and_the_daemon(crew: Crew) -> None:
+    system = crew.system
+    organizations = [new_organization(system) for _ in range(ORGANIZATIONS)]
+    batches = [sent(system, organizations[number % ORGANIZATIONS], number) for number in range(MANY)]
+    first, _ = crew.have(2)
+
+    def ended() -> int:
+        return sum(crew.batch(batch).status in FINAL for batch in batches)
+
+    eventually(lambda: ended() >= MANY // 6)
+    lost = eventually(lambda: crew.stopped_in_the_middle(first))
+    first.kill()
+    crew.have(2)
+    crew.redis.kill()
+    crew.redis.start()
+    eventually(lambda: ended() >= MANY // 2)
+    crew.restart_daemon()
+
+    eventually(
+        lambda: all((now := crew.batch(batch)).status in FINAL or now.attempts > batch.attempts for batch in lost),
+        seconds=60.0,
+    )
+    eventually(lambda: ended() == MANY, seconds=60.0 + 4.0 * MANY)
+    for batch in (crew.batch(batch) for batch in batches):
+        if batch.status is BatchStatus.failed:
+            assert batch.reason is not None
+            assert batch.reason.code == "worker_lost"
+            system.ledger.request_rerun(batch.id, Starter.launcher)
+    eventually(lambda: all(crew.batch(batch).status is BatchStatus.completed for batch in batches))
+    repeated = {batch.id for batch in batches if crew.batch(batch).attempts > 1}
+    assert repeated <= {batch.id for batch in lost}
+    for organization in organizations:
+        own = [crew.batch(batch) for batch in batches if batch.organization_id == organization]
+        stored = {row["external_id"]: row["id"] for row in contacts(system, organization)}
+        assert set(stored) == {
+            "shared",
+            *(f"own-{batches.index(batch)}" for batch in batches if batch.organization_id == organization),
+        }
+        wrote = [
+            row["batch_id"]
+            for row in logged(system, organization, "contact_changes")
+            if row["record_id"] == stored["shared"]
+        ]
+        assert len(wrote) == len(set(wrote)) >= len(own) - 1
+        in_turn = sorted((batch for batch in own if batch.id not in repeated), key=lambda batch: batch.arrival or 0)
+        undisturbed = [batch_id for batch_id in wrote if batch_id not in repeated]
+        assert undisturbed == [batch.id for batch in in_turn][-len(undisturbed) :]
+
+
+def waits_for_a_worker(instance: DagsterInstance, batch: Batch) -> DagsterRun | None:
+    runs = instance.get_runs(RunsFilter(tags={tags.BATCH_ID: batch.id}, statuses=[DagsterRunStatus.STARTING]))
+    return runs[0] if runs else None
+
+
+def test_a_task_that_redis_could_not_take_or_forgot_is_sent_again(crew: Crew) -> None:
+    crew.stop()
+    crew.redis.kill()
+    batch = sent(crew.system, new_organization(crew.system))
+    with open_instance() as instance:
+        run = eventually(lambda: waits_for_a_worker(instance, batch))
+        waits = "The broker can't be reached"
+        eventually(lambda: any(waits in (event.message or "") for event in instance.all_logs(run.run_id)))
+        crew.redis.start()
+        broker = CeleryLauncher.of(instance).celery
+        eventually(lambda: run.run_id in tasks_in_broker(broker))
+        crew.redis.forget_everything()
+        eventually(lambda: run.run_id in tasks_in_broker(broker))
+    crew.have(1)
+    ended = eventually(lambda: (now := crew.batch(batch)).status in FINAL and now)
+    assert (ended.status, ended.attempts) == (BatchStatus.completed, 1)
+
+
+def test_a_run_is_healthy_for_other_processes_until_its_worker_dies(crew: Crew) -> None:
+    organization = new_organization(crew.system)
+    crew.have(2)
+    with turn_held(crew.system, organization), open_instance() as instance:
+        batch = waiting_in_a_worker(crew, organization)
+        run = run_of(instance, batch)
+        launcher = CeleryLauncher.of(instance)
+        assert launcher.check_run_worker_health(run).status is WorkerStatus.RUNNING
+        worker_of(crew, batch).kill()
+        assert launcher.check_run_worker_health(run).status is WorkerStatus.FAILED
+        ended = eventually(lambda: (now := crew.batch(batch)).status in FINAL and now, seconds=60.0)
+        assert ended.reason.code == "worker_lost"
+
+
+@pytest.mark.parametrize("by", ["UI", "us"])
+def test_a_cancelled_run_ends_in_its_worker_as_canceled(crew: Crew, by: str) -> None:
+    organization = new_organization(crew.system)
+    crew.have(1)
+    with turn_held(crew.system, organization), open_instance() as instance:
+        batch = waiting_in_a_worker(crew, organization)
+        run = run_of(instance, batch)
+        if by == "UI":
+            assert crew.terminate(run.run_id) == "TerminateRunSuccess"
+        else:
+            cancel_batch(crew.system, instance, batch.id)
+        eventually(lambda: run_of(instance, batch).status is DagsterRunStatus.CANCELED, seconds=20.0)
+    ended = crew.batch(batch)
+    assert ended.reason is not None
+    assert (ended.status, ended.reason.code) == (BatchStatus.failed, "cancelled")
+
+
+def test_a_run_that_waits_for_a_worker_is_cancelled_at_once(crew: Crew) -> None:
+    crew.stop()
+    batch = sent(crew.system, new_organization(crew.system))
+    with open_instance() as instance:
+        run = eventually(lambda: waits_for_a_worker(instance, batch))
+        cancel_batch(crew.system, instance, batch.id)
+        ended = instance.get_run_by_id(run.run_id)
+        assert ended is not None
+        assert ended.status is DagsterRunStatus.CANCELED
+        assert crew.batch(batch).status is BatchStatus.failed
+        (worker,) = crew.have(1)
+        eventually(lambda: f"[{run.run_id}] succeeded" in worker.log.read_text())
+        assert crew.batch(batch).attempts == 0
+
+
+def test_a_worker_that_is_stopped_ends_its_batch_first_and_a_second_signal_cancels_it(crew: Crew) -> None:
+    finished, cancelled = (new_organization(crew.system) for _ in range(2))
+    (worker,) = crew.have(1)[:1]
+    with turn_held(crew.system, finished):
+        batch = waiting_in_a_worker(crew, finished)
+        worker_of(crew, batch).process.send_signal(signal.SIGTERM)
+        eventually(lambda: "A second signal cancels them" in worker.log.read_text())
+    assert worker.process.wait(60.0) == 0
+    assert crew.batch(batch).status is BatchStatus.completed
+    (worker,) = crew.have(1)
+    with turn_held(crew.system, cancelled):
+        batch = waiting_in_a_worker(crew, cancelled)
+        for _ in range(2):
+            worker.process.send_signal(signal.SIGTERM)
+            eventually(lambda: "A second signal cancels them" in worker.log.read_text())
+        assert worker.process.wait(60.0) == 0
+    ended = crew.batch(batch)
+    assert ended.reason is not None
+    assert ended.reason.code == "cancelled"
