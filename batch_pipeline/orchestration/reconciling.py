@@ -13,7 +13,7 @@ from typing import Any
 from dagster import DagsterEvent, DagsterEventType, DagsterInstance, DagsterRun, DagsterRunStatus, RunsFilter
 
 from batch_pipeline.batches.ledger import AnyReason
-from batch_pipeline.batches.locks import is_owned, run_owner
+from batch_pipeline.batches.locks import is_owned, run_owner, run_task
 from batch_pipeline.batches.model import Batch, Starter
 from batch_pipeline.batches.queries import (
     awaiting_among,
@@ -253,7 +253,7 @@ def _end_stuck_runs(system: System, instance: DagsterInstance, connection: Conne
     ]
     for run_id in runs_without_attempt(system.engine, overdue):
         run = instance.get_run_by_id(run_id)
-        if run is None or run.is_finished or is_owned(connection, run_owner(run_id)):
+        if run is None or run.is_finished or any(is_owned(connection, name(run_id)) for name in (run_owner, run_task)):
             continue
         batch = _batch_of_tags(system, run)
         if batch is not None and is_owned(connection, batch.id):

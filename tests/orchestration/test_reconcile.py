@@ -11,7 +11,7 @@ from batch_runs import accepted, arrived, as_csv, contacts, new_organization, ru
 from dagster import DagsterInstance, DagsterRun, DagsterRunStatus
 from driving import run_attempt
 
-from batch_pipeline.batches.locks import Ownership, run_owner
+from batch_pipeline.batches.locks import Ownership, run_owner, run_task
 from batch_pipeline.batches.model import Batch, Starter
 from batch_pipeline.batches.queries import running_batches
 from batch_pipeline.batches.states import BatchStatus, Reason
@@ -92,7 +92,12 @@ def test_reconciling_ends_a_batch_without_a_worker_and_its_run(
 
 @pytest.mark.parametrize(
     ("status", "code"),
-    [(DagsterRunStatus.CANCELED, "cancelled"), (DagsterRunStatus.FAILURE, "run_failed"), (None, "run_deleted")],
+    [
+        (DagsterRunStatus.CANCELED, "cancelled"),
+        (DagsterRunStatus.CANCELING, "cancelled"),
+        (DagsterRunStatus.FAILURE, "run_failed"),
+        (None, "run_deleted"),
+    ],
 )
 def test_a_batch_of_a_run_that_ended_only_in_dagster_ends_and_its_worker_can_not_write(
     system: System, instance: DagsterInstance, waiting: Batch, status: DagsterRunStatus | None, code: str
@@ -309,12 +314,12 @@ def test_a_run_presumed_dead_writes_nothing_after_its_successor(
 def _started_a_while_ago(system: System, run: DagsterRun) -> None:
     with psycopg.connect(system.database_url) as connection:
         connection.execute(
-            "UPDATE dagster.runs SET update_timestamp = update_timestamp - interval '1 min' WHERE run_id = %s",
+            "UPDATE dagster.runs SET update_timestamp = update_timestamp - interval '3 min' WHERE run_id = %s",
             (run.run_id,),
         )
 
 
-@pytest.mark.parametrize("status", [DagsterRunStatus.STARTED, DagsterRunStatus.CANCELING])
+@pytest.mark.parametrize("status", [DagsterRunStatus.STARTING, DagsterRunStatus.STARTED, DagsterRunStatus.CANCELING])
 @pytest.mark.parametrize("starter", list(Starter))
 def test_reconciling_ends_a_run_that_died_before_its_first_step_and_its_batch(
     system: System, instance: DagsterInstance, status: DagsterRunStatus, starter: Starter
@@ -337,14 +342,15 @@ def test_reconciling_ends_a_run_that_died_before_its_first_step_and_its_batch(
     assert (done.status, done.attempts) == ("completed", 1)
 
 
-@pytest.mark.parametrize("holder", ["run", "batch"])
+@pytest.mark.parametrize("holder", ["run", "task", "batch"])
 def test_reconciling_ignores_an_owned_run_before_its_first_step(
     system: System, instance: DagsterInstance, waiting: Batch, holder: str
 ) -> None:
     run = run_of(instance, waiting, DagsterRunStatus.STARTED)
     _started_a_while_ago(system, run)
     with Ownership(system.database_url) as ownership:
-        ownership.take(run_owner(run.run_id) if holder == "run" else waiting.id)
+        names = {"run": run_owner(run.run_id), "task": run_task(run.run_id), "batch": waiting.id}
+        ownership.take(names[holder])
         assert reconcile(system, instance) == []
     assert _status(instance, run) is DagsterRunStatus.STARTED
     assert len(reconcile(system, instance)) == 1

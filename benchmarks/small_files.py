@@ -1,0 +1,88 @@
+"""Many small files: how long they take compared with as many empty runs of four ops by the same launcher.
+
+Both ways are the same: a sensor requests runs, Dagster's queue launches them, and Celery workers (or the code server,
+with --workers 0) execute them. The target for 1,000 files of 100 rows on workers is 1.3 times the empty runs. Usage:
+python benchmarks/small_files.py [--files N] [--rows N] [--workers N]
+"""
+
+import argparse
+import os
+import sys
+import tempfile
+import time
+from collections.abc import Callable
+from datetime import datetime
+from pathlib import Path
+from statistics import mean
+from unittest import mock
+
+from dagster import DagsterRunStatus, RunsFilter
+from dagster._core.storage.dagster_run import FINISHED_STATUSES
+
+sys.path.insert(0, str(Path(__file__).parent.parent / "tests"))
+from batch_runs import arrived, new_organization
+
+from batch_pipeline.batches.model import Starter
+from batch_pipeline.local import services
+from batch_pipeline.local.s3 import free_port
+from batch_pipeline.local.system import local_system
+from batch_pipeline.orchestration import tags
+from batch_pipeline.orchestration.instance import open_instance
+from batch_pipeline.system import open_system
+
+ORGANIZATIONS = 5
+
+
+def main() -> None:
+    """Prints the seconds of both, and their ratio."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--files", type=int, default=1000)
+    parser.add_argument("--rows", type=int, default=100, help="of each file")
+    parser.add_argument("--workers", type=int, default=2, help="Celery workers; 0: the default launcher")
+    arguments = parser.parse_args()
+    os.environ |= {"EMPTY_RUNS": str(arguments.files), "PYTHONPATH": str(Path(__file__).parent)}
+    with (
+        tempfile.TemporaryDirectory(dir="/var/tmp", prefix="small-files-") as folder,
+        mock.patch.object(services, "MODULE_NAME", "empty_job"),  # the code location with the empty job as well
+    ):
+        Path(folder).chmod(0o755)
+        ports = {"port": free_port(), "api_port": free_port(), "s3_port": free_port()}
+        with local_system(Path(folder) / "data", **ports, workers=arguments.workers, report=print) as local:
+            empty = measured("empty_job", arguments.files, lambda: None)
+            files = measured(tags.JOB_NAME, arguments.files, lambda: send(arguments.files, arguments.rows))
+            print(
+                f"empty runs {empty[0]:.1f} s ({1000 * empty[1]:.0f} ms each), "
+                f"files {files[0]:.1f} s ({1000 * files[1]:.0f} ms each): "
+                f"{files[0] / empty[0]:.2f} times as long, {files[1] / empty[1]:.2f} times per run"
+            )
+            local.hurry()
+
+
+def send(files: int, rows: int) -> None:
+    """Makes the batches, each with contacts of its own."""
+    with open_system() as system:
+        organizations = [new_organization(system) for _ in range(ORGANIZATIONS)]
+        for number in range(files):
+            lines = (f"{number}-{row},Person {row},p{number}.{row}@example.com" for row in range(rows))
+            payload = "\n".join(["external_id,name,email_address", *lines]).encode()
+            arrived(system, organizations[number % ORGANIZATIONS], payload, starter=Starter.launcher)
+
+
+def measured(job: str, number: int, begin: Callable[[], None]) -> tuple[float, float]:
+    """Seconds from the launch of the job's first run to the end of the last of so many, and the mean of a run."""
+    with open_instance(in_process=True) as instance:
+        begin()
+        (started := Path(os.environ["DAGSTER_HOME"]) / f"{job}.start").touch()
+        while instance.get_runs_count(RunsFilter(job_name=job, statuses=list(FINISHED_STATUSES))) < number:
+            time.sleep(0.5)
+        started.unlink()
+        records = instance.get_run_records(RunsFilter(job_name=job))
+    assert all(record.dagster_run.status is DagsterRunStatus.SUCCESS for record in records)
+    ends = [record.end_time or 0.0 for record in records]
+    created: list[datetime] = [record.create_timestamp for record in records]
+    seconds = max(ends) - min(each.timestamp() for each in created)
+    return seconds, mean(end - (record.start_time or 0.0) for end, record in zip(ends, records, strict=True))
+
+
+if __name__ == "__main__":
+    main()
