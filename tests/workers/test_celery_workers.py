@@ -97,15 +97,15 @@ def test_many_batches_survive_killed_workers_and_restarts_of_redis_and_the_daemo
             "shared",
             *(f"own-{batches.index(batch)}" for batch in batches if batch.organization_id == organization),
         }
-        wrote = [
-            row["batch_id"]
-            for row in logged(system, organization, "contact_changes")
-            if row["record_id"] == stored["shared"]
+        changes = [
+            row for row in logged(system, organization, "contact_changes") if row["record_id"] == stored["shared"]
         ]
-        assert len(wrote) == len(set(wrote)) >= len(own) - 1
-        in_turn = sorted((batch for batch in own if batch.id not in repeated), key=lambda batch: batch.arrival or 0)
+        wrote = [row["batch_id"] for row in changes]
+        assert len(wrote) == len(set(wrote))
+        # The log has no entry for the creation. A re-run leaves what a newer batch has written.
+        in_turn = [batch.id for batch in sorted(own, key=lambda batch: batch.arrival or 0) if batch.id not in repeated]
         undisturbed = [batch_id for batch_id in wrote if batch_id not in repeated]
-        assert undisturbed == [batch.id for batch in in_turn][-len(undisturbed) :]
+        assert undisturbed in (in_turn, in_turn[1:])
 
 
 def waits_for_a_worker(instance: DagsterInstance, batch: Batch) -> DagsterRun | None:
