@@ -318,8 +318,8 @@ def _split(run_ids: Sequence[str], size: int) -> Iterator[Sequence[str]]:
 def cancel_batch(system: System, instance: DagsterInstance, batch_id: str, *, updated_by: str | None = None) -> Batch:
     """Ends the batch as `failed` with reason `cancelled`. Written records stay, and a retry writes the rest.
 
-    Returns when no chunk is running. A run that works on the batch ends itself as CANCELED; a run that waits is
-    cancelled here. A file that has arrived at the batch's upload URL is taken in first, so that a retry can use it.
+    Returns when no chunk is running. A run that works on the batch ends itself as CANCELED; a queued run is cancelled
+    here. A file that has arrived at the batch's upload URL is taken in first, so that a retry can use it.
     Raises NotFoundError, and StateError (`not_cancellable`) if the batch has ended, even during this call.
     """
     batch = system.ledger.get(batch_id)
