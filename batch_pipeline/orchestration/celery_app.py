@@ -5,7 +5,7 @@ the ledger and its locks know which run is alive.
 """
 
 import json
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
 
@@ -73,13 +73,13 @@ def check_broker(app: Celery) -> None:
         channel.client.ping()
 
 
-def tasks_in_broker(app: Celery, queues: Iterable[str] = (QUEUE,)) -> set[str]:
+def tasks_in_broker(app: Celery) -> set[str]:
     """Ids of the tasks that wait in Redis, or that a worker has received and not begun.
 
     A task that a worker takes out at this moment may be missing. Raises UnavailableError (service ``broker``).
     """
     with _channel(app) as channel:
-        waiting = [json.loads(text) for queue in queues for text in channel.client.lrange(queue, 0, -1)]
+        waiting = [json.loads(text) for text in channel.client.lrange(QUEUE, 0, -1)]
         received = [json.loads(text)[0] for text in channel.client.hvals(channel.unacked_key)]
     return {str(message["headers"]["id"]) for message in waiting + received}
 

@@ -15,7 +15,7 @@ from dagster import DagsterInstance, DagsterRun, DagsterRunStatus, RunsFilter
 from dagster._core.launcher import CheckRunHealthResult, LaunchRunContext, WorkerStatus
 from dagster._serdes import ConfigurableClassData
 from dagster_celery.launcher import CeleryRunLauncher
-from dagster_celery.tags import DAGSTER_CELERY_QUEUE_TAG, DAGSTER_CELERY_TASK_ID_TAG
+from dagster_celery.tags import DAGSTER_CELERY_TASK_ID_TAG
 from kombu.exceptions import OperationalError
 
 from batch_pipeline.batches.locks import is_owned, run_task
@@ -51,14 +51,13 @@ class CeleryLauncher(CeleryRunLauncher):
     def _launch_celery_task_run(self, run: DagsterRun, task_signature: Any, routing_key: str) -> None:
         """Sends the task, or leaves that to `resend_lost_tasks` if the broker can't be reached."""
         instance: DagsterInstance = self._instance
-        queue = self._queue_of(run)
         if DAGSTER_CELERY_TASK_ID_TAG not in run.tags:
             instance.add_run_tags(run.run_id, {DAGSTER_CELERY_TASK_ID_TAG: run.run_id})
         try:
             task_signature.apply_async(
                 task_id=run.run_id,
-                queue=queue,
-                routing_key=f"{queue}.{routing_key}",
+                queue=QUEUE,
+                routing_key=f"{QUEUE}.{routing_key}",
                 priority=0,  # Dagster's queue has decided the order
                 retry_policy=_RETRIES,
             )
@@ -66,7 +65,7 @@ class CeleryLauncher(CeleryRunLauncher):
             logger.warning("The broker can't be reached: run %s waits for it.", run.run_id)
             instance.report_engine_event("The broker can't be reached. The run starts when it can.", run)
             return
-        instance.report_engine_event(f"The run waits for a worker in the queue {queue}.", run)
+        instance.report_engine_event("The run waits for a worker.", run)
 
     def terminate(self, run_id: str) -> bool:
         """Cancels the run's batch, or the run if no worker has begun it. Returns False if the run has ended."""
@@ -124,7 +123,7 @@ class CeleryLauncher(CeleryRunLauncher):
         if not waiting:
             return []
         try:
-            known = tasks_in_broker(self.celery, {self._queue_of(run) for run in waiting})
+            known = tasks_in_broker(self.celery)
         except UnavailableError as error:
             logger.warning("%d runs wait: %s", len(waiting), error.message)
             return []
@@ -134,9 +133,6 @@ class CeleryLauncher(CeleryRunLauncher):
             if current is not None and current.status is DagsterRunStatus.STARTING:
                 self.launch_run(LaunchRunContext(dagster_run=current, workspace=None))
         return [run.run_id for run in lost]
-
-    def _queue_of(self, run: DagsterRun) -> str:
-        return str(run.tags.get(DAGSTER_CELERY_QUEUE_TAG, self.default_queue))
 
     @staticmethod
     def _is_executing(run_id: str) -> bool:

@@ -53,7 +53,7 @@ def worker_app(broker_url: str) -> Celery:
 
 
 def serve(*, concurrency: int | None = None, name: str | None = None) -> int:
-    """Runs a worker until SIGTERM or SIGINT; returns its exit code. For the main thread of a process of its own.
+    """Runs a worker until SIGTERM, SIGINT or SIGHUP; returns its exit code. For the main thread of a process of its own.
 
     The first signal lets running batches end, the second one cancels them. `concurrency` is the number of processes,
     by default one per CPU. `name` is unique among workers, by default made of process id and host.
@@ -81,11 +81,11 @@ def serve(*, concurrency: int | None = None, name: str | None = None) -> int:
 
 
 class _Worker(Worker):  # type: ignore[misc] # Celery has no types
-    """Celery's worker with one rule for SIGTERM and SIGINT."""
+    """Celery's worker with one rule for all signals that stop it."""
 
     def install_platform_tweaks(self, worker: Worker) -> None:
         super().install_platform_tweaks(worker)
-        for number in (signal.SIGTERM, signal.SIGINT):
+        for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP):
             signal.signal(number, _stop)
 
 
