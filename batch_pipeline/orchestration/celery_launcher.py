@@ -51,7 +51,7 @@ class CeleryLauncher(CeleryRunLauncher):
     def _launch_celery_task_run(self, run: DagsterRun, task_signature: Any, routing_key: str) -> None:
         """Sends the task, or leaves that to `resend_lost_tasks` if the broker can't be reached."""
         instance: DagsterInstance = self._instance
-        if DAGSTER_CELERY_TASK_ID_TAG not in run.tags:
+        if run.tags.get(DAGSTER_CELERY_TASK_ID_TAG) != run.run_id:  # a re-execution has its parent's tags
             instance.add_run_tags(run.run_id, {DAGSTER_CELERY_TASK_ID_TAG: run.run_id})
         try:
             task_signature.apply_async(
@@ -98,7 +98,7 @@ class CeleryLauncher(CeleryRunLauncher):
 
     def check_run_worker_health(self, run: DagsterRun) -> CheckRunHealthResult:
         """Whether a process executes the run: it holds the run's lock from before Dagster's STARTED to the end."""
-        if DAGSTER_CELERY_TASK_ID_TAG not in run.tags:
+        if run.tags.get(DAGSTER_CELERY_TASK_ID_TAG) != run.run_id:
             return CheckRunHealthResult(WorkerStatus.RUNNING, "Not launched by Celery: reconciling looks after it.")
         if self._is_executing(run.run_id):
             return CheckRunHealthResult(WorkerStatus.RUNNING)

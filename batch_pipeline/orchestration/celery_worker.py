@@ -53,7 +53,7 @@ def worker_app(broker_url: str) -> Celery:
 
 
 def serve(*, concurrency: int | None = None, name: str | None = None) -> int:
-    """Runs a worker until SIGTERM, SIGINT or SIGHUP; returns its exit code. For the main thread of a process of its own.
+    """Runs a worker until SIGTERM, SIGINT or SIGHUP; returns its exit code. For a process of its own.
 
     The first signal lets running batches end, the second one cancels them. `concurrency` is the number of processes,
     by default one per CPU. `name` is unique among workers, by default made of process id and host.
