@@ -3,6 +3,7 @@
 import json
 import os
 import re
+import shutil
 import signal
 import socket
 import stat
@@ -82,11 +83,11 @@ class Up:
 
 
 @contextmanager
-def up(data_dir: Path) -> Iterator[Up]:
+def up(data_dir: Path, *more: str) -> Iterator[Up]:
     flags = [word for name in ("--port", "--api-port", "--s3-port") for word in (name, str(free_port()))]
     hidden = ("BATCH_", "DAGSTER_", "AWS_")
     with subprocess.Popen(
-        [PROGRAM, "up", "--data-dir", str(data_dir), *flags],
+        [PROGRAM, "up", "--data-dir", str(data_dir), *flags, *more],
         stdin=subprocess.DEVNULL,
         stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT,
@@ -115,7 +116,8 @@ def test_the_system_answers_refuses_a_second_one_and_exits_with_0_on_a_signal(
         (line,) = printed.err.splitlines()
         return line
 
-    with up(data_dir) as system:
+    has_redis = shutil.which("redis-server", path=f"{PROGRAM.parent}:{os.environ['PATH']}") is not None
+    with up(data_dir, "--workers", str(int(has_redis))) as system:
         shown = "\n".join(system.lines)
         key = data_dir / "api-key"
         for part in (system.url, system.api_url, key.read_text().strip(), "data/s3/batch/uploads/"):
@@ -124,6 +126,8 @@ def test_the_system_answers_refuses_a_second_one_and_exits_with_0_on_a_signal(
         with urllib.request.urlopen(f"{system.url}/server_info", timeout=120) as answer:  # noqa: S310 -- ours
             assert answer.status == 200
         commands = processes_of(data_dir)
+        for part in ("redis-server", "--name worker-1@") if has_redis else ():
+            assert any(part in command for command in commands), part
         secret = (data_dir / "s3.keys.json").read_text().split('"')[-2]
         assert not any(secret in command for command in commands)
         running = (
