@@ -19,10 +19,11 @@ from dagster_celery.tags import DAGSTER_CELERY_TASK_ID_TAG
 from kombu.exceptions import OperationalError
 
 from batch_pipeline.batches.locks import is_owned, run_task
-from batch_pipeline.batches.states import AT_REST
+from batch_pipeline.batches.states import AT_REST, BatchStatus
 from batch_pipeline.database import connect
-from batch_pipeline.errors import SettingError, StateError, UnavailableError
+from batch_pipeline.errors import SettingError, UnavailableError
 from batch_pipeline.orchestration.celery_app import QUEUE, celery_settings, tasks_in_broker
+from batch_pipeline.orchestration.run_attempt import cancelled_reason
 from batch_pipeline.settings import get_settings
 from batch_pipeline.system import shared_system
 
@@ -69,8 +70,6 @@ class CeleryLauncher(CeleryRunLauncher):
 
     def terminate(self, run_id: str) -> bool:
         """Cancels the run's batch, or the run if no worker has begun it. Returns False if the run has ended."""
-        from batch_pipeline.orchestration.reconciling import cancel_batch
-
         instance: DagsterInstance = self._instance
         run = instance.get_run_by_id(run_id)
         if run is None or run.is_finished:
@@ -85,10 +84,7 @@ class CeleryLauncher(CeleryRunLauncher):
             batch = system.ledger.of_run(run_id)
             # A run that has not resolved its batch yet is left to reconciling.
             if batch is not None and batch.run_id == run_id and batch.status not in AT_REST and not batch.awaits_run:
-                try:
-                    cancel_batch(system, instance, batch.id)
-                except StateError:  # it has just ended by itself
-                    return False
+                system.ledger.end(batch.id, BatchStatus.failed, cancelled_reason)
         return True
 
     @property
