@@ -1,4 +1,4 @@
-"""Helpers that make batches and run them in this process, as `batch-pipeline run` does."""
+"""Helpers that make batches and run them in this process."""
 
 import csv
 import io
@@ -12,6 +12,7 @@ from typing import Any
 import psycopg
 import sqlalchemy as sa
 from dagster import DagsterInstance, DagsterRun, DagsterRunStatus
+from driving import run_attempt
 from psycopg import sql
 from psycopg.rows import dict_row
 
@@ -105,10 +106,12 @@ def awaiting_upload(system: System, organization_id: str, *, seconds: float = 36
 
 @dataclass(frozen=True)
 class Runner:
-    """Runs merge batches of contacts for one organization, each to its end."""
+    """Runs merge batches of contacts for one organization, each to its end: their phases, without a run of Dagster.
+
+    A run takes as long as all phases of a small batch: only tests of orchestration need it (`DagsterRunner`).
+    """
 
     system: System
-    instance: DagsterInstance
     organization_id: str
 
     def csv(self, *rows: Row, **options: Any) -> Batch:
@@ -121,7 +124,11 @@ class Runner:
 
     def bytes(self, payload: bytes, **options: Any) -> Batch:
         """A batch of this file."""
-        return execute_batch(self.system, self.instance, arrived(self.system, self.organization_id, payload, **options))
+        return self.run(arrived(self.system, self.organization_id, payload, **options))
+
+    def run(self, batch: Batch) -> Batch:
+        """The batch, run to its end."""
+        return run_attempt(self.system, batch)
 
     def contacts(self) -> list[Row]:
         """The organization's contacts, by name and id."""
@@ -155,6 +162,17 @@ class Runner:
         assert batch.has_result_file
         found: list[Row] = json.loads(self.system.store.read(keys.result_json(batch.id)))
         return found
+
+
+@dataclass(frozen=True)
+class DagsterRunner(Runner):
+    """As `Runner`, each batch in a run of Dagster, as `batch-pipeline run` does."""
+
+    instance: DagsterInstance
+
+    def run(self, batch: Batch) -> Batch:
+        """The batch, run to its end."""
+        return execute_batch(self.system, self.instance, batch)
 
 
 def contacts(system: System, organization_id: str) -> list[Row]:

@@ -6,18 +6,16 @@ from typing import Any
 import psycopg
 import pytest
 from batch_runs import Row, Runner, arrived, as_csv, insert_contacts, new_organization
-from dagster import DagsterInstance
 
 from batch_pipeline.batches.model import Action, Batch, Starter
 from batch_pipeline.errors import NotFoundError, StateError
 from batch_pipeline.intake.rejected_items import create_from_rejected
-from batch_pipeline.orchestration.execute import execute_batch
 from batch_pipeline.system import System
 
 
 @pytest.fixture
-def run(system: System, instance: DagsterInstance) -> Runner:
-    return Runner(system, instance, new_organization(system))
+def run(system: System) -> Runner:
+    return Runner(system, new_organization(system))
 
 
 def _retry(run: Runner, batch: Batch) -> Batch:
@@ -25,7 +23,7 @@ def _retry(run: Runner, batch: Batch) -> Batch:
     made = create_from_rejected(run.system, batch.id, starter=Starter.caller)
     assert (made.retry_of, made.status, made.awaits_run) == (batch.id, "requested", Starter.caller)
     assert run.system.ledger.get(batch.id) == batch
-    return execute_batch(run.system, run.instance, made)
+    return run.run(made)
 
 
 def _payload(run: Runner, batch: Batch) -> Any:
@@ -100,7 +98,7 @@ def test_json_items_keep_their_original_text(run: Runner, forbid: Any) -> None:
     forbid(None)
     made = create_from_rejected(run.system, first.id, starter=Starter.caller)
     assert _payload(run, made) == json.loads(items, parse_float=str, parse_int=str)[:3]
-    again = execute_batch(run.system, run.instance, made)
+    again = run.run(made)
     assert (again.status, again.stats.updated) == ("completed", 2)
     found = {record["external_id"]: (record["name"], record["email"], record["metadata"]) for record in run.contacts()}
     assert found == {
@@ -151,7 +149,7 @@ def test_rows_rejected_again_can_be_retried_again(run: Runner, forbid: Any) -> N
         {"external_id": "c", "name": "Cy", "phone": "", "notes": "go"},
     )
     second = create_from_rejected(run.system, first.id, starter=Starter.caller)
-    second = execute_batch(run.system, run.instance, second)
+    second = run.run(second)
     assert (second.status, second.stats.rejected) == ("completed", 2)
     forbid(None)
     third = _retry(run, second)
@@ -163,7 +161,7 @@ def test_options_and_name_are_copied_from_the_batch(run: Runner) -> None:
     options = {"properties": {"notes": "from here"}, "column_mapping": {"name": "Full name"}, "save_upload": False}
     payload = as_csv([{"external_id": "a", "Full name": "Ada", "email": "bad"}, {"external_id": "b", "Full name": "B"}])
     batch = arrived(run.system, run.organization_id, payload, name="x" * 127, **options)
-    first = execute_batch(run.system, run.instance, batch)
+    first = run.run(batch)
     made = create_from_rejected(run.system, first.id, starter=Starter.launcher)
     assert {name: made.options[name] for name in options} == options
     assert made.name == "x" * (127 - len(" (rejected items)")) + " (rejected items)"

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from batch_runs import Row, Runner, arrived, as_csv, new_organization
+from batch_runs import DagsterRunner, Row, arrived, as_csv, new_organization
 from dagster import (
     DagsterEventType,
     DagsterInstance,
@@ -39,8 +39,8 @@ def system_settings() -> dict[str, str]:
 
 
 @pytest.fixture
-def runner(module_system: System, module_instance: DagsterInstance) -> Iterator[Runner]:
-    return Runner(module_system, module_instance, new_organization(module_system))
+def runner(module_system: System, module_instance: DagsterInstance) -> Iterator[DagsterRunner]:
+    return DagsterRunner(module_system, new_organization(module_system), module_instance)
 
 
 def batch_job() -> JobDefinition:
@@ -78,7 +78,7 @@ def _materializations(instance: DagsterInstance, *run_ids: str) -> list[dict[str
     return found
 
 
-def test_a_run_without_valid_items_shows_their_errors(runner: Runner) -> None:
+def test_a_run_without_valid_items_shows_their_errors(runner: DagsterRunner) -> None:
     batch = runner.csv({"name": PRIVATE, "email": "nowhere"}, {"name": "Bob", "email": "elsewhere"})
     shown = _shown(runner.instance, batch)
     assert list(shown)[:3] == ["code", "what to do", "what"]
@@ -94,7 +94,7 @@ def test_a_run_without_valid_items_shows_their_errors(runner: Runner) -> None:
     assert PRIVATE not in said
 
 
-def test_the_first_row_of_a_file_without_a_header_is_in_no_event(runner: Runner) -> None:
+def test_the_first_row_of_a_file_without_a_header_is_in_no_event(runner: DagsterRunner) -> None:
     batch = runner.bytes(f"{PRIVATE},ada@example.com\nBob,bob@example.com\n".encode())
     assert batch.reason is not None
     assert (batch.status, batch.reason.code) == ("failed", "unknown_columns")
@@ -106,7 +106,7 @@ def test_the_first_row_of_a_file_without_a_header_is_in_no_event(runner: Runner)
 
 
 def test_an_unexpected_error_is_shown_by_type_and_place_without_its_message(
-    runner: Runner, monkeypatch: pytest.MonkeyPatch
+    runner: DagsterRunner, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def parse_wrongly(*_: object) -> None:
         raise ValueError(PRIVATE)
@@ -121,7 +121,7 @@ def test_an_unexpected_error_is_shown_by_type_and_place_without_its_message(
 
 
 def test_a_batch_materializes_its_asset_once_even_if_its_run_died(
-    runner: Runner, monkeypatch: pytest.MonkeyPatch
+    runner: DagsterRunner, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     class DiedError(Exception):
         pass
@@ -141,7 +141,9 @@ def test_a_batch_materializes_its_asset_once_even_if_its_run_died(
     assert told["created"] == 1
 
 
-def test_the_speed_of_an_attempt_excludes_earlier_attempts(runner: Runner, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_speed_of_an_attempt_excludes_earlier_attempts(
+    runner: DagsterRunner, monkeypatch: pytest.MonkeyPatch
+) -> None:
     write = MergeWriter.apply
     calls = iter(range(1, 100))
 
@@ -179,7 +181,7 @@ def test_the_speed_of_an_attempt_excludes_earlier_attempts(runner: Runner, monke
         ("unknown_columns", "Correct the upload"),
     ],
 )
-def test_the_next_step_depends_on_the_reason_of_the_failure(runner: Runner, code: str, says: str) -> None:
+def test_the_next_step_depends_on_the_reason_of_the_failure(runner: DagsterRunner, code: str, says: str) -> None:
     batch = arrived(runner.system, runner.organization_id, b"name\nAda\n")
     if code not in ("gave_way", "superseded", "pruned"):
         batch = runner.system.ledger.end(

@@ -6,7 +6,7 @@ from datetime import UTC, datetime, timedelta
 
 import psycopg
 import pytest
-from batch_runs import Runner, accepted, arrived, new_organization
+from batch_runs import DagsterRunner, accepted, arrived, new_organization
 from dagster import DagsterInstance, ReexecutionOptions, build_sensor_context, execute_job, job, op, reconstructable
 from launches import batch_job
 from staged_rows import staged_rows
@@ -28,8 +28,8 @@ FAR = datetime.now(UTC) + timedelta(days=40)  # by when everything of today is o
 
 
 @pytest.fixture
-def runner(system: System, instance: DagsterInstance) -> Iterator[Runner]:
-    return Runner(system, instance, new_organization(system))
+def runner(system: System, instance: DagsterInstance) -> Iterator[DagsterRunner]:
+    return DagsterRunner(system, new_organization(system), instance)
 
 
 def _files(system: System, batch: Batch) -> list[str]:
@@ -45,7 +45,7 @@ def _events(system: System) -> int:
     return int(row[0])
 
 
-def _failed(runner: Runner) -> Batch:
+def _failed(runner: DagsterRunner) -> Batch:
     """A batch that failed after validation had staged its items: it can be run again."""
     batch = runner.csv({"name": "", "email": "x"}, {"name": "", "email": "y"})
     assert batch.reason is not None
@@ -53,7 +53,7 @@ def _failed(runner: Runner) -> Batch:
     return batch
 
 
-def test_all_files_runs_and_events_of_old_batches_are_deleted_and_the_ledger_stays(runner: Runner) -> None:
+def test_all_files_runs_and_events_of_old_batches_are_deleted_and_the_ledger_stays(runner: DagsterRunner) -> None:
     system = runner.system
     completed = runner.csv({"name": "Ada"}, {"name": "Bob", "email": "x"}, save_result=True)
     failed = _failed(runner)
@@ -80,7 +80,7 @@ def test_all_files_runs_and_events_of_old_batches_are_deleted_and_the_ledger_sta
     assert [record["name"] for record in runner.contacts()] == ["Ada", "Eve"]
 
 
-def test_batches_that_are_not_old_stay_and_can_run_again(runner: Runner) -> None:
+def test_batches_that_are_not_old_stay_and_can_run_again(runner: DagsterRunner) -> None:
     failed = _failed(runner)
     before = _files(runner.system, failed)
     days = runner.system.settings.retention_days
@@ -98,14 +98,14 @@ def test_batches_that_are_not_old_stay_and_can_run_again(runner: Runner) -> None
     runner.system.ledger.request_rerun(failed.id, Starter.caller)
 
 
-def test_a_batch_that_awaits_its_re_run_keeps_its_files(runner: Runner) -> None:
+def test_a_batch_that_awaits_its_re_run_keeps_its_files(runner: DagsterRunner) -> None:
     failed = _failed(runner)
     runner.system.ledger.request_rerun(failed.id, Starter.launcher)
     assert prune(runner.system, runner.instance, now=FAR).batches == 0
     assert _files(runner.system, failed)
 
 
-def test_a_pruned_batch_can_not_run_again_and_gives_a_reason(runner: Runner) -> None:
+def test_a_pruned_batch_can_not_run_again_and_gives_a_reason(runner: DagsterRunner) -> None:
     failed = _failed(runner)
     prune(runner.system, runner.instance, now=FAR)
     with pytest.raises(StateError, match="too long ago") as refused:
@@ -120,7 +120,9 @@ def test_a_pruned_batch_can_not_run_again_and_gives_a_reason(runner: Runner) -> 
 
 
 @pytest.mark.parametrize("step", ["remove_files", "finish_pruning"])
-def test_the_next_pass_removes_leftovers_of_a_crash(runner: Runner, monkeypatch: pytest.MonkeyPatch, step: str) -> None:
+def test_the_next_pass_removes_leftovers_of_a_crash(
+    runner: DagsterRunner, monkeypatch: pytest.MonkeyPatch, step: str
+) -> None:
     batch = runner.csv({"name": "Ada"})
 
     class CrashError(Exception):
@@ -139,7 +141,7 @@ def test_the_next_pass_removes_leftovers_of_a_crash(runner: Runner, monkeypatch:
     assert prune(runner.system, runner.instance, now=FAR).batches == 0
 
 
-def test_a_pass_stops_in_time_and_the_next_pass_continues(runner: Runner) -> None:
+def test_a_pass_stops_in_time_and_the_next_pass_continues(runner: DagsterRunner) -> None:
     batches = [runner.csv({"name": name}) for name in ("Ada", "Bob")]
     first = prune(runner.system, runner.instance, now=FAR, seconds=0)
     assert (first.batches, first.runs, first.more) == (0, 0, True)
@@ -148,7 +150,7 @@ def test_a_pass_stops_in_time_and_the_next_pass_continues(runner: Runner) -> Non
     assert not any(_files(runner.system, batch) for batch in batches)
 
 
-def test_runs_can_be_deleted_before_files(runner: Runner) -> None:
+def test_runs_can_be_deleted_before_files(runner: DagsterRunner) -> None:
     batch = runner.csv({"name": "Ada"})
     settings = runner.system.settings.model_copy(update={"run_retention_days": 1})
     system = dataclasses.replace(runner.system, settings=settings)
@@ -157,7 +159,7 @@ def test_runs_can_be_deleted_before_files(runner: Runner) -> None:
     assert runner.system.ledger.get(batch.id).has_upload_file
 
 
-def test_the_sensor_prunes_and_reports_the_numbers(runner: Runner) -> None:
+def test_the_sensor_prunes_and_reports_the_numbers(runner: DagsterRunner) -> None:
     batch = runner.csv({"name": "Ada"})
     with build_sensor_context(instance=runner.instance) as tick:
         assert "Nothing is old enough" in str(retention_sensor(tick))
@@ -168,11 +170,11 @@ def test_the_sensor_prunes_and_reports_the_numbers(runner: Runner) -> None:
     assert _files(runner.system, batch) == []
 
 
-def _run_ids(runner: Runner) -> set[str]:
+def _run_ids(runner: DagsterRunner) -> set[str]:
     return {run.run_id for run in runner.instance.get_runs()}
 
 
-def _age_runs(runner: Runner, *run_ids: str | None) -> None:
+def _age_runs(runner: DagsterRunner, *run_ids: str | None) -> None:
     """Makes the runs 31 days older."""
     with psycopg.connect(runner.system.database_url) as connection:
         connection.execute(
@@ -181,17 +183,17 @@ def _age_runs(runner: Runner, *run_ids: str | None) -> None:
         )
 
 
-def _rename_contacts(runner: Runner, before: str, after: str) -> None:
+def _rename_contacts(runner: DagsterRunner, before: str, after: str) -> None:
     with psycopg.connect(runner.system.database_url) as connection:
         connection.execute(f"ALTER TABLE {before} RENAME TO {after}")
 
 
-def _reexecute_from_failure(runner: Runner, batch: Batch) -> bool:
+def _reexecute_from_failure(runner: DagsterRunner, batch: Batch) -> bool:
     options = ReexecutionOptions.from_failure(str(runner.system.ledger.get(batch.id).run_id), runner.instance)
     return execute_job(reconstructable(batch_job), runner.instance, reexecution_options=options).success
 
 
-def test_a_batch_that_keeps_its_files_keeps_its_runs_and_is_re_executed_from_failure(runner: Runner) -> None:
+def test_a_batch_that_keeps_its_files_keeps_its_runs_and_is_re_executed_from_failure(runner: DagsterRunner) -> None:
     _rename_contacts(runner, "contacts", "contacts_away")
     failed = runner.csv({"name": "Ada"})
     assert not _reexecute_from_failure(runner, failed)
@@ -213,7 +215,7 @@ def test_a_batch_that_keeps_its_files_keeps_its_runs_and_is_re_executed_from_fai
     assert _run_ids(runner) == {runner.system.ledger.get(failed.id).run_id}
 
 
-def test_runs_that_made_no_attempt_are_kept_with_their_batch(runner: Runner) -> None:
+def test_runs_that_made_no_attempt_are_kept_with_their_batch(runner: DagsterRunner) -> None:
     failed = _failed(runner)
     with psycopg.connect(runner.system.database_url) as connection:  # its worker died before it could tell the ledger
         connection.execute("DELETE FROM batch_attempts")
@@ -224,7 +226,7 @@ def test_runs_that_made_no_attempt_are_kept_with_their_batch(runner: Runner) -> 
 
 @pytest.mark.parametrize("page", [1, 2, 3])
 def test_kept_runs_do_not_hide_runs_that_can_be_deleted(
-    runner: Runner, monkeypatch: pytest.MonkeyPatch, page: int
+    runner: DagsterRunner, monkeypatch: pytest.MonkeyPatch, page: int
 ) -> None:
     monkeypatch.setattr(retention, "PAGE", page)
     made = [_failed(runner) if kind == "f" else runner.csv({"name": "Ada"}) for kind in "fcffccf"]
@@ -237,7 +239,7 @@ def test_kept_runs_do_not_hide_runs_that_can_be_deleted(
     assert _run_ids(runner) == {batch.run_id for batch in made if batch.status == BatchStatus.failed}
 
 
-def test_runs_of_other_jobs_are_not_deleted(runner: Runner) -> None:
+def test_runs_of_other_jobs_are_not_deleted(runner: DagsterRunner) -> None:
     @op
     def nothing() -> None:
         pass
@@ -253,7 +255,9 @@ def test_runs_of_other_jobs_are_not_deleted(runner: Runner) -> None:
     assert runner.instance.all_logs(others)
 
 
-def test_a_backlog_of_batches_blocks_neither_runs_nor_orphans(runner: Runner, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_backlog_of_batches_blocks_neither_runs_nor_orphans(
+    runner: DagsterRunner, monkeypatch: pytest.MonkeyPatch
+) -> None:
     batches = [runner.csv({"name": name}) for name in ("Ada", "Bob", "Eve", "Joe", "Kim")]
     _orphan(runner, days=31, now=FAR)
     clock = [0.0]
@@ -273,7 +277,7 @@ def test_a_backlog_of_batches_blocks_neither_runs_nor_orphans(runner: Runner, mo
     assert not any(_files(runner.system, batch) for batch in batches)
 
 
-def _orphan(runner: Runner, *, days: float, now: datetime) -> str:
+def _orphan(runner: DagsterRunner, *, days: float, now: datetime) -> str:
     """What a crash leaves between copying a file and telling the ledger; returns the key."""
     with pytest.MonkeyPatch.context() as patch:
         made = int((now - timedelta(days=days)).timestamp() * 1_000_000)
@@ -285,7 +289,7 @@ def _orphan(runner: Runner, *, days: float, now: datetime) -> str:
     return key
 
 
-def test_old_files_without_a_batch_are_deleted(runner: Runner) -> None:
+def test_old_files_without_a_batch_are_deleted(runner: DagsterRunner) -> None:
     now = datetime.now(UTC)
     store = runner.system.store
     old = [_orphan(runner, days=days, now=now) for days in (30.1, 31, 400)]

@@ -6,12 +6,10 @@ from typing import Any
 import psycopg
 import pytest
 from batch_runs import Runner, arrived, as_csv, contacts, insert_contacts, new_organization
-from dagster import DagsterInstance
 from staged_rows import staged_rows
 
 from batch_pipeline.batches.locks import take_turn
 from batch_pipeline.batches.model import Batch
-from batch_pipeline.orchestration.execute import execute_batch
 from batch_pipeline.storage import keys
 from batch_pipeline.system import System
 
@@ -19,8 +17,8 @@ NOBODY = "ctct_" + "2" * 22
 
 
 @pytest.fixture
-def run(module_system: System, module_instance: DagsterInstance) -> Runner:
-    return Runner(module_system, module_instance, new_organization(module_system))
+def run(module_system: System) -> Runner:
+    return Runner(module_system, new_organization(module_system))
 
 
 def _stats(batch: Batch) -> dict[str, int]:
@@ -225,7 +223,7 @@ def test_name_and_phone_find_only_records_without_email(run: Runner) -> None:
 
 
 def test_only_ids_of_this_organization_are_found(run: Runner) -> None:
-    stranger = Runner(run.system, run.instance, new_organization(run.system))
+    stranger = Runner(run.system, new_organization(run.system))
     stranger.csv({"name": "Stranger"})
     batch = run.json(
         {"id": stranger.one()["id"], "name": "x"},
@@ -281,7 +279,7 @@ def test_mapped_columns_are_read_under_their_fields_names(run: Runner) -> None:
 
 
 def test_national_phone_numbers_are_read_by_the_batchs_region_or_the_organizations(run: Runner) -> None:
-    germans = Runner(run.system, run.instance, new_organization(run.system, region="DE"))
+    germans = Runner(run.system, new_organization(run.system, region="DE"))
     germans.csv({"name": "Ada", "phone": "030 901820"})
     assert germans.one()["phone"] == "+4930901820"
     run.csv({"name": "Ada", "phone": "030 901820"}, default_region="DE")
@@ -363,11 +361,11 @@ def test_records_written_since_validation_change_the_plan(run: Runner, monkeypat
     def other_batch_goes_first(*args: Any, **kwargs: Any) -> Any:
         # The second batch has been validated, and now waits for the turn, which is the first one's by arrival.
         monkeypatch.setattr(place, take_turn)
-        assert execute_batch(run.system, run.instance, first).status == "completed"
+        assert run.run(first).status == "completed"
         return take_turn(*args, **kwargs)
 
     monkeypatch.setattr(place, other_batch_goes_first)
-    done = execute_batch(run.system, run.instance, second)
+    done = run.run(second)
     assert _stats(done) == {"updated": 1, "unchanged": 1}
     found = contacts(run.system, run.organization_id)
     assert len(found) == 2

@@ -15,7 +15,6 @@ from worlds import World, record_id
 from batch_pipeline.batches.model import Action, Batch, IfChanged, Starter
 from batch_pipeline.batches.states import BatchStatus
 from batch_pipeline.errors import StateError
-from batch_pipeline.orchestration.execute import execute_batch
 from batch_pipeline.orchestration.reconciling import cancel_batch, reconcile
 from batch_pipeline.storage import keys
 from batch_pipeline.system import System
@@ -27,8 +26,8 @@ def system_settings() -> dict[str, str]:
 
 
 @pytest.fixture
-def runner(module_system: System, module_instance: DagsterInstance) -> Runner:
-    return Runner(module_system, module_instance, new_organization(module_system))
+def runner(module_system: System) -> Runner:
+    return Runner(module_system, new_organization(module_system))
 
 
 def stored(runner: Runner, *rows: Row) -> None:
@@ -42,7 +41,7 @@ def stored(runner: Runner, *rows: Row) -> None:
 
 def apply(runner: Runner, batch: Batch, if_changed: IfChanged = IfChanged.fail) -> Batch:
     requested = runner.system.ledger.request_apply(batch.id, Starter.caller, if_changed=if_changed)
-    return execute_batch(runner.system, runner.instance, requested)
+    return runner.run(requested)
 
 
 def plan_of(batch: Batch) -> dict[str, Any]:
@@ -198,29 +197,31 @@ def test_a_batch_that_changes_other_records_does_not_change_the_plan(runner: Run
     assert plan_of(done)["digest"] == plan_of(batch)["digest"]
 
 
-def test_a_planned_batch_blocks_nobody_and_can_be_cancelled_or_planned_again(runner: Runner) -> None:
+def test_a_planned_batch_blocks_nobody_and_can_be_cancelled_or_planned_again(
+    runner: Runner, module_instance: DagsterInstance
+) -> None:
     batch = runner.csv({"external_id": "a", "name": "Anna"}, plan_only=True)
     assert runner.csv({"external_id": "b", "name": "Bob"}).status == BatchStatus.completed
 
-    cancelled = cancel_batch(runner.system, runner.instance, batch.id)
+    cancelled = cancel_batch(runner.system, module_instance, batch.id)
     assert cancelled.status == BatchStatus.failed
     with pytest.raises(StateError, match="only planned"):
         runner.system.ledger.request_apply(batch.id, Starter.caller)
-    again = execute_batch(runner.system, runner.instance, runner.system.ledger.request_rerun(batch.id, Starter.caller))
+    again = runner.run(runner.system.ledger.request_rerun(batch.id, Starter.caller))
 
     assert again.status == BatchStatus.planned
     assert plan_of(again)["digest"] == plan_of(batch)["digest"]
     assert [row["external_id"] for row in runner.contacts()] == ["b"]
 
 
-def test_a_plan_expires_and_its_staged_rows_go(runner: Runner) -> None:
+def test_a_plan_expires_and_its_staged_rows_go(runner: Runner, module_instance: DagsterInstance) -> None:
     batch = runner.csv({"external_id": "a", "name": "Anna"}, plan_only=True)
     with psycopg.connect(runner.system.database_url) as connection:
         connection.execute("UPDATE batches SET plan_expires_at = now() WHERE id = %s", (batch.id,))
     with pytest.raises(StateError, match="has expired"):
         runner.system.ledger.request_apply(batch.id, Starter.caller)
 
-    reconcile(runner.system, runner.instance)
+    reconcile(runner.system, module_instance)
 
     ended = runner.system.ledger.get(batch.id)
     assert ended.status == BatchStatus.expired
@@ -240,9 +241,9 @@ def test_another_digest_than_the_shown_one_is_refused(runner: Runner) -> None:
     assert runner.system.ledger.get(batch.id).status == BatchStatus.planned
 
 
-def test_members_that_join_and_leave_are_in_the_plan(module_system: System, module_instance: DagsterInstance) -> None:
+def test_members_that_join_and_leave_are_in_the_plan(module_system: System) -> None:
     world = World.new(module_system)
-    runner = Runner(module_system, module_instance, world.organization_id)
+    runner = Runner(module_system, world.organization_id)
     world.insert("contacts", *({"external_id": name, "name": name} for name in ("ann", "bob", "cid")))
     world.insert("groups", {"external_id": "team", "name": "Team"})
     world.join("team", "ann", "bob")

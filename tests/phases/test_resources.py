@@ -8,7 +8,6 @@ from typing import Any
 
 import pytest
 from batch_runs import Row, Runner, new_organization
-from dagster import DagsterInstance
 from hypothesis import HealthCheck, Phase, given, settings
 from hypothesis import strategies as st
 
@@ -28,8 +27,8 @@ ASSET = {"item_id": "item_1", "location_id": "loc_1"}
 
 
 @pytest.fixture
-def run(module_system: System, module_instance: DagsterInstance) -> Runner:
-    return Runner(module_system, module_instance, new_organization(module_system))
+def run(module_system: System) -> Runner:
+    return Runner(module_system, new_organization(module_system))
 
 
 def stats(batch: Batch) -> dict[str, int]:
@@ -323,10 +322,8 @@ VALUES: dict[str, list[Any]] = {
     phases=[Phase.explicit, Phase.generate],
     suppress_health_check=[HealthCheck.function_scoped_fixture],
 )
-def test_every_item_is_counted_and_reported_once(
-    module_system: System, module_instance: DagsterInstance, resource: Resource, seed: int
-) -> None:
-    run = Runner(module_system, module_instance, new_organization(module_system))
+def test_every_item_is_counted_and_reported_once(module_system: System, resource: Resource, seed: int) -> None:
+    run = Runner(module_system, new_organization(module_system))
     known = [name for name in VALUES if resource.knows(name)]
     rng = random.Random(seed)  # noqa: S311 - test data
     handling = rng.choice(["ignore_all", "use_first", "use_last"])
