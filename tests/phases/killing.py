@@ -20,6 +20,7 @@ import psycopg
 from batch_runs import contacts
 from change_logs import logged
 from dagster import DagsterInstance, DagsterRunStatus
+from driving import run_attempt
 
 from batch_pipeline.batches.model import Batch, Starter
 from batch_pipeline.loading.record_ids import record_ids
@@ -110,9 +111,9 @@ def kill(system: System, instance: DagsterInstance, batch: Batch, point: KillPoi
     return ended
 
 
-def retry(system: System, instance: DagsterInstance, batch: Batch) -> Batch:
-    """Runs the killed batch again, to its end."""
-    return execute_batch(system, instance, system.ledger.request_rerun(batch.id, Starter.caller))
+def retry(system: System, batch: Batch) -> Batch:
+    """Runs the killed batch again, to its end: its phases, whose state the kill left behind, and no run of Dagster."""
+    return run_attempt(system, system.ledger.request_rerun(batch.id, Starter.caller))
 
 
 def _reconciled(system: System, instance: DagsterInstance, batch_id: str) -> Batch:

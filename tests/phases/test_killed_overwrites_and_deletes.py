@@ -9,10 +9,10 @@ import psycopg
 import pytest
 from batch_runs import Row, arrived, as_csv, contacts, insert_contacts, new_organization
 from dagster import DagsterInstance
+from driving import run_attempt
 from killing import KillPoint, end_state, kill, retry
 
 from batch_pipeline.batches.model import Action, Batch, UploadAction
-from batch_pipeline.orchestration.execute import execute_batch
 from batch_pipeline.storage import keys
 from batch_pipeline.system import System
 
@@ -109,10 +109,10 @@ def _new_batch(system: System, action: Action) -> Batch:
 
 
 @pytest.fixture(scope="module")
-def undisturbed(stubborn_system: System, module_instance: DagsterInstance) -> dict[Action, dict[str, Any]]:
+def undisturbed(stubborn_system: System) -> dict[Action, dict[str, Any]]:
     found = {}
     for action in (Action.overwrite, Action.delete):
-        batch = execute_batch(stubborn_system, module_instance, _new_batch(stubborn_system, action))
+        batch = run_attempt(stubborn_system, _new_batch(stubborn_system, action))
         found[action] = end_state(stubborn_system, batch)
     return found
 
@@ -139,7 +139,7 @@ def test_a_retry_of_a_killed_run_ends_like_an_undisturbed_run(
 ) -> None:
     batch = kill(stubborn_system, module_instance, _new_batch(stubborn_system, action), point)
     assert (batch.status, batch.attempts) == ("failed", 1)
-    batch = retry(stubborn_system, module_instance, batch)
+    batch = retry(stubborn_system, batch)
     assert batch.attempts == 2
     assert end_state(stubborn_system, batch) == undisturbed[action]
 
@@ -222,13 +222,13 @@ def test_a_late_re_run_does_not_undo_a_batch_that_arrived_later(
     assert len(done_rows) < first.facts.items or point == MID_CLEANUP
 
     second = _batch(system, organization_id, second_action, _second_items())
-    second = execute_batch(system, module_instance, second)
+    second = run_attempt(system, second)
     assert second.status == "completed", second.reason
     between = {record["id"]: record for record in contacts(system, organization_id)}
     seconds = {key: record for key, record in between.items() if record["batch_id"] == second.id}
     assert bool(seconds) == (second_action is not Action.delete)
 
-    first = retry(system, module_instance, first)
+    first = retry(system, first)
     assert (first.status, first.attempts) == ("completed", 2), first.reason
     assert first.stats.items_read == first.facts.items
     after = {record["id"]: record for record in contacts(system, organization_id)}

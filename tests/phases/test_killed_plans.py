@@ -6,12 +6,12 @@ from typing import Any
 import pytest
 from batch_runs import arrived, as_csv, contacts, insert_contacts, new_organization
 from dagster import DagsterInstance
+from driving import run_attempt
 from killing import KillPoint, kill, retry, run_until_killed
 from worlds import record_id
 
 from batch_pipeline.batches.model import Action, Batch, IfChanged, Starter
 from batch_pipeline.batches.states import BatchStatus
-from batch_pipeline.orchestration.execute import execute_batch
 from batch_pipeline.storage import keys
 from batch_pipeline.system import System
 
@@ -90,7 +90,7 @@ def test_a_killed_plan_is_made_again_and_is_the_same(
         assert run_until_killed(batch.id, point)  # the plan is shown, so the batch is not at work
     else:
         kill(module_system, module_instance, batch, point)
-        batch = retry(module_system, module_instance, batch)
+        batch = retry(module_system, batch)
 
     batch = module_system.ledger.get(batch.id)
     assert batch.status == BatchStatus.planned
@@ -98,7 +98,7 @@ def test_a_killed_plan_is_made_again_and_is_the_same(
     assert [line["outcome"] for line in lines(module_system, batch)] == (
         ["create"] * 8 + ["update"] * 4 + ["overwrite"] * 4
     )
-    done = execute_batch(module_system, module_instance, apply(module_system, batch))
+    done = run_attempt(module_system, apply(module_system, batch))
     assert done.status == BatchStatus.completed
     assert sorted(rows(module_system, batch)) == EXPECTED
 
@@ -107,11 +107,11 @@ def test_a_killed_plan_is_made_again_and_is_the_same(
 def test_a_killed_apply_continues_with_the_shown_plan(
     module_system: System, module_instance: DagsterInstance, point: KillPoint
 ) -> None:
-    batch = execute_batch(module_system, module_instance, new_batch(module_system, save_result=True))
+    batch = run_attempt(module_system, new_batch(module_system, save_result=True))
     shown = batch.plan
 
     kill(module_system, module_instance, apply(module_system, batch), point)
-    done = retry(module_system, module_instance, batch)
+    done = retry(module_system, batch)
 
     assert (done.status, done.plan) == (BatchStatus.completed, shown)
     assert (done.stats.created, done.stats.updated, done.stats.overwritten) == (8, 4, 4)
@@ -124,16 +124,16 @@ def test_a_killed_apply_continues_with_the_shown_plan(
 def test_a_killed_apply_of_a_changed_plan_still_shows_the_difference_to_what_was_shown(
     module_system: System, module_instance: DagsterInstance, point: KillPoint
 ) -> None:
-    batch = execute_batch(module_system, module_instance, new_batch(module_system))
+    batch = run_attempt(module_system, new_batch(module_system))
     other = arrived(module_system, str(batch.organization_id), as_csv([{"external_id": "e0", "name": "New 0"}]))
-    assert execute_batch(module_system, module_instance, other).stats.created == 1
+    assert run_attempt(module_system, other).stats.created == 1
     between = rows(module_system, batch)
 
     if point.function.endswith("_store") and point.after:
         assert run_until_killed(apply(module_system, batch).id, point)
     else:
         kill(module_system, module_instance, apply(module_system, batch), point)
-        retry(module_system, module_instance, batch)
+        retry(module_system, batch)
 
     again = module_system.ledger.get(batch.id)
     assert again.status == BatchStatus.planned
@@ -142,20 +142,20 @@ def test_a_killed_apply_of_a_changed_plan_still_shows_the_difference_to_what_was
     ((row, was, now),) = [(each["row"], each["was"], each["now"]) for each in again.plan["difference"]]
     assert (row, was["outcome"], now["outcome"]) == (1, "create", "unchanged")
     assert [line["row"] for line in lines(module_system, again) if "was" in line] == [1]
-    assert execute_batch(module_system, module_instance, apply(module_system, again)).status == BatchStatus.completed
+    assert run_attempt(module_system, apply(module_system, again)).status == BatchStatus.completed
     assert sorted(rows(module_system, batch)) == EXPECTED
 
 
 def test_the_files_of_a_changed_plan_that_is_written_are_its_own_after_a_kill(
     module_system: System, module_instance: DagsterInstance
 ) -> None:
-    batch = execute_batch(module_system, module_instance, new_batch(module_system))
+    batch = run_attempt(module_system, new_batch(module_system))
     other = arrived(module_system, str(batch.organization_id), as_csv([{"external_id": "e0", "name": "New 0"}]))
-    assert execute_batch(module_system, module_instance, other).stats.created == 1
+    assert run_attempt(module_system, other).stats.created == 1
 
     requested = module_system.ledger.request_apply(batch.id, Starter.caller, if_changed=IfChanged.replan)
     kill(module_system, module_instance, requested, KillPoint(f"{PROCESS}:write_chunks"))
-    done = retry(module_system, module_instance, batch)
+    done = retry(module_system, batch)
 
     assert done.status == BatchStatus.completed
     assert done.plan is not None

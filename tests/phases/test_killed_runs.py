@@ -8,10 +8,10 @@ import psycopg
 import pytest
 from batch_runs import Row, arrived, as_csv, contacts, insert_contacts, new_organization
 from dagster import DagsterInstance
+from driving import run_attempt
 from killing import KillPoint, end_state, kill, retry
 
 from batch_pipeline.batches.model import Batch, Starter
-from batch_pipeline.orchestration.execute import execute_batch
 from batch_pipeline.storage import keys
 from batch_pipeline.system import System
 
@@ -102,8 +102,8 @@ def _new_batch(system: System) -> Batch:
 
 
 @pytest.fixture(scope="module")
-def undisturbed(stubborn_system: System, module_instance: DagsterInstance) -> dict[str, Any]:
-    batch = execute_batch(stubborn_system, module_instance, _new_batch(stubborn_system))
+def undisturbed(stubborn_system: System) -> dict[str, Any]:
+    batch = run_attempt(stubborn_system, _new_batch(stubborn_system))
     return end_state(stubborn_system, batch)
 
 
@@ -125,7 +125,7 @@ def test_a_retry_of_a_killed_run_ends_like_an_undisturbed_run(
     if point == AFTER_ALL:
         assert batch.status == "completed"
     else:
-        batch = retry(stubborn_system, module_instance, batch)
+        batch = retry(stubborn_system, batch)
         assert batch.attempts == 2
     assert end_state(stubborn_system, batch) == undisturbed
 
@@ -145,7 +145,7 @@ def test_a_run_killed_twice_at_any_calls_ends_like_an_undisturbed_run(
         if batch.status == "completed":
             break
     else:
-        batch = retry(stubborn_system, module_instance, batch)
+        batch = retry(stubborn_system, batch)
     assert end_state(stubborn_system, batch) == undisturbed
 
 
@@ -164,11 +164,11 @@ def test_the_rest_of_a_killed_run_is_planned_again_after_another_batch(
     before = {record["id"]: record for record in contacts(stubborn_system, organization_id)}
     assert 0 < len(before) - len(STORED) < batch.facts.items  # some, not all, are written
     other = [{"external_id": f"new-{row}", "name": "Other"} for row in range(0, ROWS, KINDS)]
-    done = execute_batch(stubborn_system, module_instance, arrived(stubborn_system, organization_id, as_csv(other)))
+    done = run_attempt(stubborn_system, arrived(stubborn_system, organization_id, as_csv(other)))
     assert done.stats.created > 0
     assert done.stats.updated > 0
 
-    batch = retry(stubborn_system, module_instance, batch)
+    batch = retry(stubborn_system, batch)
     assert (batch.status, batch.attempts, batch.stats.items_read) == ("completed", 2, ROWS)
     after = {record["id"]: record for record in contacts(stubborn_system, organization_id)}
     assert set(before) <= set(after)

@@ -8,13 +8,13 @@ import psycopg
 import pytest
 from batch_runs import arrived, new_organization
 from dagster import DagsterInstance
+from driving import run_attempt
 from killing import KillPoint, kill, retry
 from psycopg.rows import dict_row
 
 from batch_pipeline.batches.model import Action, Batch, Starter
 from batch_pipeline.batches.options import UndoOptions
 from batch_pipeline.intake.undoing import request_undo
-from batch_pipeline.orchestration.execute import execute_batch
 from batch_pipeline.storage import keys
 from batch_pipeline.system import System
 
@@ -73,24 +73,22 @@ def stubborn_system(module_system: System) -> System:
     return module_system
 
 
-def written(system: System, instance: DagsterInstance, organization_id: str, rows: Any, **options: Any) -> Batch:
+def written(system: System, organization_id: str, rows: Any, **options: Any) -> Batch:
     """A completed batch of these rows."""
     payload = json.dumps(rows).encode()
     batch = arrived(system, organization_id, payload, name="rows.json", **options)
-    done = execute_batch(system, instance, batch)
+    done = run_attempt(system, batch)
     assert (done.status, done.stats.rejected) == ("completed", 0), done
     return done
 
 
-def undo_to_be(system: System, instance: DagsterInstance) -> Batch:
+def undo_to_be(system: System) -> Batch:
     """The undo, not run yet, of an overwrite; a later batch has changed one of its records."""
     organization_id = new_organization(system)
-    written(system, instance, organization_id, [{"external_id": n, "name": n} for n in "gh"], resource="group")
-    written(system, instance, organization_id, BEFORE)
-    batch = written(
-        system, instance, organization_id, BATCH, action=Action.overwrite, blank_cells="keep", delete_limit="none"
-    )
-    written(system, instance, organization_id, [{"external_id": "c01", "name": "Later"}])
+    written(system, organization_id, [{"external_id": n, "name": n} for n in "gh"], resource="group")
+    written(system, organization_id, BEFORE)
+    batch = written(system, organization_id, BATCH, action=Action.overwrite, blank_cells="keep", delete_limit="none")
+    written(system, organization_id, [{"external_id": "c01", "name": "Later"}])
     return request_undo(system, batch.id, starter=Starter.caller, options=UndoOptions())
 
 
@@ -146,9 +144,9 @@ def end_state(system: System, undo: Batch) -> dict[str, Any]:
 
 
 @pytest.fixture(scope="module")
-def undisturbed(stubborn_system: System, module_instance: DagsterInstance) -> dict[str, Any]:
+def undisturbed(stubborn_system: System) -> dict[str, Any]:
     """What the undo leaves behind if nothing disturbs it."""
-    undo = execute_batch(stubborn_system, module_instance, undo_to_be(stubborn_system, module_instance))
+    undo = run_attempt(stubborn_system, undo_to_be(stubborn_system))
     state = end_state(stubborn_system, undo)
     assert {name: count for name, count in state["stats"].items() if count} == {
         "reversed": 6,
@@ -164,6 +162,6 @@ def undisturbed(stubborn_system: System, module_instance: DagsterInstance) -> di
 def test_a_killed_and_retried_undo_ends_as_if_undisturbed(
     stubborn_system: System, module_instance: DagsterInstance, undisturbed: dict[str, Any], point: KillPoint
 ) -> None:
-    killed = kill(stubborn_system, module_instance, undo_to_be(stubborn_system, module_instance), point)
-    done = killed if killed.status == "completed" else retry(stubborn_system, module_instance, killed)
+    killed = kill(stubborn_system, module_instance, undo_to_be(stubborn_system), point)
+    done = killed if killed.status == "completed" else retry(stubborn_system, killed)
     assert end_state(stubborn_system, done) == undisturbed

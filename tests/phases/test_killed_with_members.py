@@ -5,12 +5,12 @@ from typing import Any
 
 import pytest
 from dagster import DagsterInstance
+from driving import run_attempt
 from killing import KillPoint, end_state, kill, retry
 from worlds import World
 
 from batch_pipeline.batches.model import Action, Batch
 from batch_pipeline.batches.stats import Stats
-from batch_pipeline.orchestration.execute import execute_batch
 from batch_pipeline.system import System
 
 ROWS = 90
@@ -61,9 +61,9 @@ def _left(world: World, batch: Batch) -> dict[str, Any]:
 
 
 @pytest.fixture(scope="module")
-def undisturbed(module_system: System, module_instance: DagsterInstance) -> dict[str, Any]:
+def undisturbed(module_system: System) -> dict[str, Any]:
     world, batch = _new_batch(module_system)
-    return _left(world, execute_batch(module_system, module_instance, batch))
+    return _left(world, run_attempt(module_system, batch))
 
 
 def test_the_undisturbed_run_covers_all_outcomes(undisturbed: dict[str, Any]) -> None:
@@ -87,6 +87,6 @@ def test_a_killed_run_ends_like_an_undisturbed_run(
     world, batch = _new_batch(module_system)
     batch = kill(module_system, module_instance, batch, point)
     assert batch.status != "completed"
-    batch = retry(module_system, module_instance, batch)
+    batch = retry(module_system, batch)
     assert batch.attempts == 2
     assert _left(world, batch) == undisturbed

@@ -10,7 +10,6 @@ from driving import run_attempt
 from killing import KillPoint, kill, retry
 
 from batch_pipeline.batches.model import Action, Batch, Starter
-from batch_pipeline.orchestration.execute import execute_batch
 from batch_pipeline.storage import keys
 from batch_pipeline.system import System
 
@@ -162,14 +161,14 @@ def test_a_plan_that_applying_makes_again_is_held_to_the_limit(
     """First the changed plan is shown, as a decision is due on it; to apply that one is refused."""
     items = as_csv([{"name": "Ann", "email": "a@example.com"}, {"name": "Bob", "email": "b@example.com"}])
     batch = arrived(module_system, organization_id, items, reject_limit="0", plan_only=True)
-    batch = execute_batch(module_system, module_instance, batch)
+    batch = run_attempt(module_system, batch)
     assert batch.status == "planned"
     doubles = [{"name": name, "external_id": name, "email": "a@example.com"} for name in ("Ada", "Eve")]
     run_attempt(module_system, arrived(module_system, organization_id, as_csv(doubles)))
 
     for code in (("planned", None), ("failed", "reject_limit_exceeded")):
         requested = module_system.ledger.request_apply(batch.id, Starter.caller)
-        batch = execute_batch(module_system, module_instance, requested)
+        batch = run_attempt(module_system, requested)
         assert _code(batch) == code
         assert batch.plan is not None
         assert batch.plan["counts"]["reject"] == 1
@@ -189,7 +188,7 @@ def test_once_a_chunk_is_written_the_rest_is_written_whatever_is_rejected(
     doubles = [{"name": name, "external_id": name, "email": "cy@example.com"} for name in ("Eve", "Flo")]
     assert run_attempt(module_system, arrived(module_system, organization_id, as_csv(doubles))).stats.created == 2
 
-    batch = retry(module_system, module_instance, batch)
+    batch = retry(module_system, batch)
 
     assert (*_code(batch), batch.stats.created, batch.stats.rejected) == ("completed", None, 3, 1)
     assert _rejected_rows(module_system, batch) == [3]

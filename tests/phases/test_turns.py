@@ -9,6 +9,7 @@ import psycopg
 import pytest
 from batch_runs import Row, arrived, as_csv, contacts, insert_contacts, new_organization
 from dagster import DagsterInstance
+from driving import run_attempt
 
 from batch_pipeline.batches import locks
 from batch_pipeline.batches.locks import take_turn
@@ -97,9 +98,9 @@ def _opened(environment: Mapping[str, str]) -> Iterator[tuple[System, DagsterIns
 
 
 def _makes_and_runs_batches(process: int, organization_id: str, environment: Mapping[str, str]) -> None:
-    with _opened(environment) as (system, instance):
+    with _opened(environment) as (system, _):
         for number in range(BATCHES):
-            execute_batch(system, instance, _arrive(system, organization_id, *_batch_of(process, 0, number)))
+            run_attempt(system, _arrive(system, organization_id, *_batch_of(process, 0, number)))
 
 
 def _without_ids(system: System, organization_id: str) -> list[Row]:
@@ -114,7 +115,7 @@ def _without_ids(system: System, organization_id: str) -> list[Row]:
 
 
 @pytest.mark.timeout(240)
-def test_concurrent_batches_have_the_results_of_sequential_ones(system: System, instance: DagsterInstance) -> None:
+def test_concurrent_batches_have_the_results_of_sequential_ones(system: System) -> None:
     together, in_turn = _organization(system, 0), _organization(system, 1)
     children = [
         _CONTEXT.Process(target=_makes_and_runs_batches, args=(process, together, _environment()))
@@ -133,7 +134,7 @@ def test_concurrent_batches_have_the_results_of_sequential_ones(system: System, 
         assert batch.action is not None
         items = _items(system, batch)
         repeated = _arrive(system, in_turn, batch.action, [_moved(item) for item in items])
-        repeated = execute_batch(system, instance, repeated)
+        repeated = run_attempt(system, repeated)
         assert (repeated.status, repeated.stats) == (batch.status, batch.stats)
         assert _outcomes(system, repeated) == _outcomes(system, batch)
         created |= {f"{entry['external_id']}" for entry in _outcomes(system, batch) if entry["outcome"] == "created"}
