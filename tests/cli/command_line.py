@@ -1,7 +1,8 @@
 """The command line as its users start it, in a folder of its own.
 
-A process of its own costs seconds of imports, so only those commands have one that are stopped, that meet other
-settings than the rest, or whose every byte of output counts; the others run in the tests' process.
+A new interpreter costs seconds of imports, so only those commands have one that are stopped or watched (`start`). What
+meets other settings than the rest runs in a process forked from one that has imported all (`process`); the others run
+in the tests' process.
 """
 
 import io
@@ -9,8 +10,9 @@ import os
 import signal
 import subprocess
 import sys
+import tempfile
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, redirect_stderr, redirect_stdout
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -20,6 +22,7 @@ from batch_runs import accepted
 from batch_pipeline.batches.ledger import Ledger
 from batch_pipeline.batches.model import Batch, Starter
 from batch_pipeline.cli.main import main
+from batch_pipeline.orchestration.forking import fork_context
 from batch_pipeline.settings import get_settings
 
 PROGRAM = Path(sys.executable).with_name("batch-pipeline")
@@ -70,13 +73,36 @@ class CommandLine:
 
     def process(self, *arguments: str, **changes: str) -> Finished:
         """Runs the command to its end, in a process of its own."""
-        with self.start(*arguments, **changes) as process:
-            return finished(process)
+        with tempfile.TemporaryDirectory() as folder:
+            outputs = [Path(folder, name) for name in ("out", "err")]
+            process = fork_context().Process(
+                target=_command, args=(arguments, {**self.environment, **changes}, self.folder, outputs)
+            )
+            process.start()
+            process.join(PATIENCE_SECONDS)
+            if process.exitcode is None:
+                process.kill()
+            printed = [path.read_text() for path in outputs]
+        assert process.exitcode is not None, printed
+        return subprocess.CompletedProcess(arguments, process.exitcode, *printed)
 
     def file(self, name: str, text: str) -> str:
         """Writes a file to the folder; returns its name."""
         (self.folder / name).write_text(text)
         return name
+
+
+def _command(arguments: Sequence[str], environment: Mapping[str, str], folder: Path, outputs: Sequence[Path]) -> None:
+    """In a forked process: runs the command as a new interpreter does, and ends the process with its exit code."""
+    os.setsid()
+    for descriptor, path in zip((1, 2), outputs, strict=True):
+        os.dup2(os.open(path, os.O_CREAT | os.O_WRONLY | os.O_APPEND), descriptor)
+    os.chdir(folder)
+    os.environ.clear()
+    os.environ.update(environment)
+    get_settings.cache_clear()
+    sys.argv = [str(PROGRAM), *arguments]
+    main()
 
 
 @contextmanager
