@@ -6,7 +6,7 @@ import shutil
 import signal
 import tempfile
 from collections.abc import Callable, Iterator
-from contextlib import AbstractContextManager, contextmanager
+from contextlib import AbstractContextManager, ExitStack, contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -18,6 +18,7 @@ from psycopg import sql
 
 from batch_pipeline import migrations
 from batch_pipeline.dagster_home import dagster_database_url
+from batch_pipeline.local.postgres import SERVER_SETTINGS
 from batch_pipeline.local.s3 import free_port
 from batch_pipeline.local.system import LocalServers, LocalSystem, embedded_servers, local_system
 from batch_pipeline.settings import get_settings
@@ -65,7 +66,11 @@ def session_folder() -> Iterator[Path]:
 @pytest.fixture(scope="session")
 def servers(session_folder: Path) -> Iterator[LocalServers]:
     """The running servers of this session; `environment` makes the package use them."""
-    with embedded_servers(session_folder / "servers") as running:
+    with ExitStack() as stack:
+        with pytest.MonkeyPatch.context() as patch:
+            # To drop a table, the server looks through all buffers, and tests drop many thousands of small tables.
+            patch.setitem(SERVER_SETTINGS, "shared_buffers", "32MB")
+            running = stack.enter_context(embedded_servers(session_folder / "servers"))
         with psycopg.connect(running.environment["BATCH_DATABASE_URL"], autocommit=True) as connection:
             # Tests kill processes, which loses nothing that was committed; they cut no power, which would.
             connection.execute("ALTER SYSTEM SET fsync = off")
