@@ -14,6 +14,7 @@ import hypothesis
 import psycopg
 import pytest
 from databases import DatabasePool, other_database
+from examples import THOROUGH
 from psycopg import sql
 
 from batch_pipeline import migrations
@@ -33,9 +34,10 @@ for _number, _handler in ((signal.SIGINT, signal.default_int_handler), (signal.S
         signal.signal(_number, _handler)
 
 # On a busy machine a short example takes seconds now and then, and so does making one.
-hypothesis.settings.register_profile(
-    "busy machine", deadline=None, suppress_health_check=[hypothesis.HealthCheck.too_slow]
-)
+for _profile in ("busy machine", THOROUGH):
+    hypothesis.settings.register_profile(
+        _profile, deadline=None, suppress_health_check=[hypothesis.HealthCheck.too_slow]
+    )
 hypothesis.settings.load_profile("busy machine")
 
 NewDatabase = Callable[[], AbstractContextManager[str]]

@@ -7,6 +7,7 @@ import psycopg
 import pytest
 from batch_runs import Row
 from change_logs import changed_fields, logged, restored, state
+from examples import examples
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from worlds import World, record_id, stats
@@ -299,7 +300,7 @@ _STEP = st.tuples(
 
 
 @given(st.lists(_STEP, min_size=1, max_size=5))
-@settings(max_examples=25)
+@settings(max_examples=examples(12, thorough=100))
 def test_the_log_read_backwards_gives_every_earlier_state(
     module_system: System, steps: list[tuple[Action | None, list[Row]]]
 ) -> None:

@@ -4,11 +4,11 @@ The real phases run on the real PostgreSQL and S3, with chunks of two items and 
 """
 
 import dataclasses
-import os
 from collections import Counter
 from typing import Any
 
 import pytest
+from examples import examples
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from members_model import CONTACTS, GROUPS, Expected, Item, MembersModel, Reference, Resource, Upload
@@ -17,8 +17,7 @@ from worlds import World, record_id
 from batch_pipeline.batches.model import Action, Batch
 from batch_pipeline.system import System
 
-# A quarter of a minute on two idle cores; MEMBERS_SEQUENCES=500 is the longer look.
-SEQUENCES = int(os.environ.get("MEMBERS_SEQUENCES", "25"))
+SEQUENCES = examples(12, thorough=500)
 TABLES: dict[Resource, str] = {"contact": "contacts", "group": "groups"}
 
 

@@ -1,6 +1,5 @@
 """Sensors under Dagster's daemon, with crashes, restarts, and sensors that are stopped or reset."""
 
-import os
 from collections.abc import Callable, Iterator
 from typing import Any
 
@@ -8,6 +7,7 @@ import pytest
 from dagster._core.scheduler.instigation import TickStatus
 from dagster._core.test_utils import create_test_daemon_workspace_context
 from dagster._core.workspace.load_target import ModuleTarget
+from examples import examples
 from hypothesis import HealthCheck, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule, run_state_machine_as_test
@@ -208,7 +208,7 @@ def test_any_order_of_events_processes_each_file_once(daemon: Daemon) -> None:
     run_state_machine_as_test(
         machine,
         settings=settings(
-            max_examples=int(os.environ.get("SENSOR_EXAMPLES", "3")),
+            max_examples=examples(3, thorough=50),
             stateful_step_count=8,
             print_blob=True,
             suppress_health_check=list(HealthCheck),
