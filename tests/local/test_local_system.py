@@ -104,9 +104,15 @@ def up(data_dir: Path, *more: str) -> Iterator[Up]:
 
 
 @pytest.mark.timeout(600)
-def test_the_system_answers_refuses_a_second_one_and_exits_with_0_on_a_signal(
-    data_dir: Path, processes_of: Callable[[Path], list[str]], capsys: pytest.CaptureFixture[str]
+def test_the_system_answers_refuses_a_second_one_and_ends_in_order_on_signals_with_its_batch(
+    data_dir: Path,
+    processes_of: Callable[[Path], list[str]],
+    eventually: Callable[..., None],
+    capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
+    """A batch is at work that never ends: the first signal waits for it, the second one kills it."""
+
     def refused(*flags: str) -> str:
         """The one line of a second `up`."""
         with pytest.raises(SystemExit) as ended:
@@ -135,55 +141,64 @@ def test_the_system_answers_refuses_a_second_one_and_exits_with_0_on_a_signal(
         )
         assert re.search(running, refused("--data-dir", str(data_dir)))
         assert "--port" in refused("--data-dir", str(data_dir.with_name("other")), *system.flags)
-        undecodable = os.fsencode(data_dir / "s3/batch/uploads/default/contact/merge") + b"/caf\xe9.csv"
-        Path(os.fsdecode(undecodable)).write_text("name\nAda\n")
-        system.wait_for("renamed default/contact/merge/caf\\xe9.csv to caf_.csv")
-        system.process.send_signal(signal.SIGTERM)
-        system.wait_for("Stopping", seconds=2.0)
+        with blocked_batch(system, eventually) as pids:
+            undecodable = os.fsencode(data_dir / "s3/batch/uploads/default/contact/merge") + b"/caf\xe9.csv"
+            Path(os.fsdecode(undecodable)).write_text("name\nAda\n")
+            system.wait_for("renamed default/contact/merge/caf\\xe9.csv to caf_.csv")
+            system.process.send_signal(signal.SIGTERM)
+            system.wait_for("Stopping", seconds=2.0)
+            system.wait_for("running batches have ended")
+            system.process.send_signal(signal.SIGINT)
         assert system.ended() == 0
     assert any(line.startswith("Starting the code server … (") for line in system.lines)  # takes more than 2 s
     assert processes_of(data_dir) == []
     assert list(data_dir.glob("socket-*")) == []
+    eventually(lambda: not any(map(alive, pids)))
+    assert reason_of_the_batch(data_dir, monkeypatch, reconciles=False) == "worker_lost"
 
 
 @pytest.mark.timeout(600)
-@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGKILL])
-def test_a_batch_killed_with_the_system_is_worker_lost_and_not_cancelled(
+def test_a_batch_killed_with_the_system_is_worker_lost(
     data_dir: Path,
     processes_of: Callable[[Path], list[str]],
     eventually: Callable[..., None],
     monkeypatch: pytest.MonkeyPatch,
-    number: signal.Signals,
 ) -> None:
     with up(data_dir) as system:
-        # Closed, not committed: the server may be gone by then.
-        with closing(psycopg.connect(system.database_url)) as blocking:
-            blocking.execute("LOCK TABLE contacts IN ACCESS EXCLUSIVE MODE")
-            (data_dir / "s3/batch/uploads/default/contact/merge/people.csv").write_text("name\nAda\n")
-            waiting = "SELECT count(*) > 0 FROM pg_locks WHERE NOT granted"
-            with psycopg.connect(system.database_url, autocommit=True) as looking:
-                eventually(lambda: looking.execute(waiting).fetchone() == (True,), seconds=PATIENCE_SECONDS)
-            pids = [child.pid for child in psutil.Process(system.process.pid).children(recursive=True)]
-            system.process.send_signal(number)
-            if number is signal.SIGINT:
-                system.wait_for("Stopping", seconds=2.0)
-                system.wait_for("running batches have ended")
-                system.process.send_signal(number)  # the batch never ends
-        code = system.ended()
-        assert code == (0 if number is signal.SIGINT else -signal.SIGKILL)
+        with blocked_batch(system, eventually) as pids:
+            system.process.send_signal(signal.SIGKILL)
+        assert system.ended() == -signal.SIGKILL
         eventually(lambda: not processes_of(data_dir))
         eventually(lambda: not any(map(alive, pids)))
+    assert reason_of_the_batch(data_dir, monkeypatch, reconciles=True) == "worker_lost"
 
+
+@contextmanager
+def blocked_batch(system: Up, eventually: Callable[..., None]) -> Iterator[list[int]]:
+    """A batch of the system can't write, within. Gives the ids of the system's processes."""
+    # Closed, not committed: the server may be gone by then.
+    with closing(psycopg.connect(system.database_url)) as blocking:
+        blocking.execute("LOCK TABLE contacts IN ACCESS EXCLUSIVE MODE")
+        (system.data_dir / "s3/batch/uploads/default/contact/merge/people.csv").write_text("name\nAda\n")
+        waiting = "SELECT count(*) > 0 FROM pg_locks WHERE NOT granted"
+        with psycopg.connect(system.database_url, autocommit=True) as looking:
+            eventually(lambda: looking.execute(waiting).fetchone() == (True,), seconds=PATIENCE_SECONDS)
+        yield [child.pid for child in psutil.Process(system.process.pid).children(recursive=True)]
+
+
+def reason_of_the_batch(data_dir: Path, monkeypatch: pytest.MonkeyPatch, *, reconciles: bool) -> str:
+    """Why the only batch of people.csv has failed; looks at the files of the ended system as well."""
     for name in ("BATCH_DATABASE_URL", "BATCH_STORAGE_URL"):
         monkeypatch.delenv(name, raising=False)
     with connected(data_dir), open_system() as opened:
-        if number is signal.SIGKILL:
+        if reconciles:
             with open_instance() as instance:
                 reconcile(opened, instance)
-        [batch] = opened.ledger.find()
+        [batch] = [batch for batch in opened.ledger.find() if batch.name == "people.csv"]
     assert batch.reason is not None
-    assert (batch.status, batch.reason.code) == ("failed", "worker_lost")
+    assert batch.status == "failed"
     assert readable_by_others(data_dir) == []
+    return batch.reason.code
 
 
 def readable_by_others(data_dir: Path) -> list[str]:
