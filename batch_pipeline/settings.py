@@ -70,7 +70,7 @@ class Settings(BaseSettings):
     chunk_rows: int = Field(50_000, ge=1, le=1_000_000, description="Items per chunk, read and written at once")
     # Measured: see decision 15.
     shared_staging_items: int = Field(
-        200, ge=0, description="Most items of a batch that shares staging tables with others; 0: no batch does"
+        200, ge=1, description="Most items of a batch that shares staging tables with others"
     )
     database_writers: int = Field(2, ge=1, le=32, description="Connections that one batch writes with")
     inbox_quiet_seconds: float = Field(

@@ -18,7 +18,7 @@ from batch_pipeline.database import Connection, connect, create_engine, set_in_s
 from batch_pipeline.loading.own_staging import FIXED_COLUMNS, OwnStaging
 from batch_pipeline.loading.shared_staging import SharedStaging, remove_shared_rows
 from batch_pipeline.loading.staging import STAGED_BATCH, Staging
-from batch_pipeline.migrations.shared_staging import add_field
+from batch_pipeline.migrations.staging_tables import add_field
 from batch_pipeline.records.contact import CONTACT
 from batch_pipeline.records.descriptions import all_resources
 from batch_pipeline.records.resource import Resource

@@ -45,7 +45,7 @@ KILL_POINTS = [
 
 @pytest.fixture(scope="module")
 def system_settings() -> dict[str, str]:
-    return {"BATCH_CHUNK_ROWS": str(CHUNK_ROWS), "BATCH_SHARED_STAGING_ITEMS": "0"}
+    return {"BATCH_CHUNK_ROWS": str(CHUNK_ROWS), "BATCH_SHARED_STAGING_ITEMS": "1"}
 
 
 def _stored_id(number: int) -> str:

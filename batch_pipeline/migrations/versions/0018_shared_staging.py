@@ -1,6 +1,6 @@
 """Tables in `staging` that small batches share. `loading/shared_staging.py` uses them."""
 
-from batch_pipeline.migrations.shared_staging import make_batch_id, make_items_table, make_shared_table
+from batch_pipeline.migrations.staging_tables import make_batch_id, make_items_table, make_shared_table
 
 revision = "0018"
 down_revision = "0017"
