@@ -18,11 +18,16 @@ _BATCH_ID = re.compile(f"{BATCH_PREFIX}[{ALPHABET}]{{{LENGTH}}}")
 
 
 def new_batch_id() -> str:
-    """A new batch id: time-ordered, unguessable in its last 13 characters (76 bits)."""
+    """A new batch id."""
+    return new_id(BATCH_PREFIX)
+
+
+def new_id(prefix: str) -> str:
+    """A new id with the prefix: time-ordered, unguessable in its last 13 characters (76 bits)."""
     microseconds = time.time_ns() // 1000
     head = encode(microseconds, TIME_CHARACTERS)
     tail = "".join(secrets.choice(ALPHABET) for _ in range(LENGTH - TIME_CHARACTERS))
-    return f"{BATCH_PREFIX}{head}{tail}"
+    return f"{prefix}{head}{tail}"
 
 
 def is_batch_id(text: str) -> bool:

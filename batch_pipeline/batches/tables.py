@@ -73,6 +73,7 @@ transitions = sa.Table(
     sa.Column("at", _Time, nullable=False, server_default=sa.func.now()),
     sa.Column("run_id", _Text),
     sa.Column("reason", JSONB(none_as_null=True)),
+    sa.Column("alerted_at", _Time),
 )
 
 attempts = sa.Table(
@@ -132,4 +133,58 @@ idempotency_keys = sa.Table(
     sa.Column("body_hash", sa.LargeBinary, nullable=False),
     sa.Column("batch_id", _Key, nullable=False),
     sa.Column("created_at", _Time, nullable=False, server_default=sa.func.now()),
+)
+
+webhooks = sa.Table(
+    "webhooks",
+    metadata,
+    sa.Column("id", _Key, primary_key=True),
+    sa.Column("organization_id", _Key, nullable=False),
+    sa.Column("url", _Text, nullable=False),
+    sa.Column("events", sa.ARRAY(_Text), nullable=False),
+    sa.Column("created_at", _Time, nullable=False, server_default=sa.func.now()),
+    sa.Column("disabled_at", _Time),
+)
+
+webhook_secrets = sa.Table(
+    "webhook_secrets",
+    metadata,
+    sa.Column("webhook_id", _Key, primary_key=True),
+    sa.Column("created_at", _Time, primary_key=True, server_default=sa.func.clock_timestamp()),
+    sa.Column("secret", _Text, nullable=False),
+    sa.Column("valid_until", _Time),
+)
+
+webhook_events = sa.Table(
+    "webhook_events",
+    metadata,
+    sa.Column("id", _Key, primary_key=True),
+    sa.Column("organization_id", _Key, nullable=False),
+    sa.Column("batch_id", _Key),
+    sa.Column("type", _Text, nullable=False),
+    sa.Column("body", _Text, nullable=False),
+    sa.Column("created_at", _Time, nullable=False, server_default=sa.func.now()),
+)
+
+webhook_deliveries = sa.Table(
+    "webhook_deliveries",
+    metadata,
+    sa.Column("id", _Key, primary_key=True),
+    sa.Column("webhook_id", _Key, nullable=False),
+    sa.Column("event_id", _Key, nullable=False),
+    sa.Column("status", _Text, nullable=False, server_default="pending"),
+    sa.Column("attempts", sa.Integer, nullable=False, server_default="0"),
+    sa.Column("due_at", _Time, server_default=sa.func.now()),
+    sa.Column("give_up_at", _Time, nullable=False),
+    sa.Column("answer", sa.Integer),
+    sa.Column("error", _Text),
+    sa.Column("attempted_at", _Time),
+    sa.Column("created_at", _Time, nullable=False, server_default=sa.func.now()),
+)
+
+alerts = sa.Table(
+    "alerts",
+    metadata,
+    sa.Column("subject", _Key, primary_key=True),
+    sa.Column("told_at", _Time),
 )

@@ -8,6 +8,7 @@ from typing import Any
 import sqlalchemy as sa
 
 from batch_pipeline.batches.model import Batch
+from batch_pipeline.batches.outbox import write_event
 from batch_pipeline.batches.rows import batch_from_row, change
 from batch_pipeline.batches.states import BatchStatus, Reason, check_transition
 from batch_pipeline.batches.tables import transitions
@@ -25,7 +26,7 @@ def change_status(
     """Changes the batch's status, its reason and other columns, in the caller's transaction; returns the batch.
 
     The caller has locked the batch's row. `reason` replaces the batch's reason. If the batch has the status already,
-    only `changes` are stored. Records a transition with its run.
+    only `changes` are stored. Records a transition with its run, and the event for the organization's webhooks.
 
     Raises StateError (`illegal_transition`) unless the state machine has the transition.
     """
@@ -34,7 +35,9 @@ def change_status(
     check_transition(batch.id, batch.status, after)
     why = None if reason is None else asdict(reason)
     record_transition(connection, batch.id, batch.status, after, run_id=run_id, reason=why)
-    return batch_from_row(change(connection, batch.id, {"status": after.value, "reason": why, **changes}))
+    changed = batch_from_row(change(connection, batch.id, {"status": after.value, "reason": why, **changes}))
+    write_event(connection, changed)
+    return changed
 
 
 def record_transition(

@@ -28,7 +28,7 @@ def prune(
     data_dir: DataDir = DEFAULT_DATA_DIR,
     json: Json = False,
 ) -> None:
-    """Delete files of old batches, Dagster's old runs, and old days of the change log.
+    """Delete files of old batches, Dagster's old runs, old days of the change log, and old events for webhooks.
 
     BATCH_RETENTION_DAYS, BATCH_RUN_RETENTION_DAYS and BATCH_CHANGES_DAYS set the ages. The batches stay in the ledger.
     Runs of a failed or timed-out batch stay as long as its files, because Dagster can re-execute them.
@@ -46,8 +46,9 @@ def prune(
     data_console().print(
         f"{verb}: {pruned.files.number:,} files ({pruned.files.bytes:,} bytes) of {pruned.batches:,} batches that "
         f"ended more than {settings.retention_days:,} days ago and of {pruned.orphans:,} orphaned folders, "
-        f"{pruned.runs:,} Dagster runs older than {settings.run_retention_days:,} days, with their events, and "
-        f"{pruned.change_days:,} days of changes older than {settings.changes_days:,} days.",
+        f"{pruned.runs:,} Dagster runs older than {settings.run_retention_days:,} days, with their events, "
+        f"{pruned.change_days:,} days of changes older than {settings.changes_days:,} days, and "
+        f"{pruned.webhook_events:,} events for webhooks older than {settings.retention_days:,} days.",
         soft_wrap=True,
     )
 

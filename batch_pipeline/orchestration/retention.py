@@ -1,4 +1,4 @@
-"""Retention: deletes the files of old batches, old days of the change log, and old Dagster runs with their events.
+"""Retention: deletes files of old batches, old days of the change log, old Dagster runs, and old events for webhooks.
 
 Never deletes files of live batches, unfinished runs, runs of a batch that can run again, or runs of other jobs. A pass
 can stop anywhere; the next pass continues.
@@ -12,6 +12,7 @@ from functools import partial
 
 from dagster import DagsterInstance, DagsterRunStatus, RunsFilter
 
+from batch_pipeline.batches.deliveries import prune_events
 from batch_pipeline.batches.ids import BATCH_PREFIX
 from batch_pipeline.batches.model import Batch
 from batch_pipeline.batches.retention import begin_pruning, find_needed_runs, find_prunable, finish_pruning
@@ -35,6 +36,7 @@ class Pruned:
         files: files of those batches and folders.
         runs: number of Dagster runs.
         change_days: number of days of the change log.
+        webhook_events: number of events for webhooks, deleted with their deliveries.
         more: whether the time ended before the work.
     """
 
@@ -43,6 +45,7 @@ class Pruned:
     files: Files = field(default_factory=Files)
     runs: int = 0
     change_days: int = 0
+    webhook_events: int = 0
     more: bool = False
 
     def __add__(self, other: "Pruned") -> "Pruned":
@@ -52,6 +55,7 @@ class Pruned:
             self.files + other.files,
             self.runs + other.runs,
             self.change_days + other.change_days,
+            self.webhook_events + other.webhook_events,
             self.more or other.more,
         )
 
@@ -64,6 +68,7 @@ class Pruned:
             "bytes": self.files.bytes,
             "runs": self.runs,
             "change_days": self.change_days,
+            "webhook_events": self.webhook_events,
             "more": self.more,
         }
 
@@ -82,9 +87,9 @@ def prune(
 ) -> Pruned:
     """Deletes what is older than the retention settings, oldest first; with `dry_run` only counts it.
 
-    Batches, runs, orphans and days of the change log share the time of at most `seconds`, so a backlog of one kind does
-    not block the others. Calls `report` with the total so far after each of them. Also makes the partitions of the
-    change log for the next days.
+    Batches, runs, orphans, days of the change log and events share the time of at most `seconds`, so a backlog of one
+    kind does not block the others. Calls `report` with the total so far after each of them. Also makes the partitions
+    of the change log for the next days.
     """
     now = now or datetime.now(UTC)
     until = None if seconds is None else time.monotonic() + seconds
@@ -95,6 +100,7 @@ def prune(
         _Backlog(_run_steps(system, instance, runs_kept_from, kept_from, dry_run=dry_run)),
         _Backlog(_orphan_steps(system, kept_from, dry_run=dry_run)),
         _Backlog(_change_steps(system, now, dry_run=dry_run)),
+        _Backlog(_event_steps(system, kept_from, dry_run=dry_run)),
     ]
     done = Pruned()
     while backlogs:
@@ -236,3 +242,18 @@ def _drop_day(system: System, day: date, *, dry_run: bool) -> Pruned:
         return Pruned(change_days=1)
     with borrowed(system.engine) as connection:
         return Pruned(change_days=int(drop_day(connection, day)))
+
+
+def _event_steps(system: System, created_before: datetime, *, dry_run: bool) -> Iterator[_Step]:
+    if dry_run:
+        yield lambda: Pruned(webhook_events=prune_events(system.engine, created_before, dry_run=True))
+        return
+    deleted = 1
+
+    def delete() -> Pruned:
+        nonlocal deleted
+        deleted = prune_events(system.engine, created_before)
+        return Pruned(webhook_events=deleted)
+
+    while deleted:
+        yield delete

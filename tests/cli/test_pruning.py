@@ -28,7 +28,10 @@ def test_prune_shows_and_removes_only_old_files_and_runs(
         with psycopg.connect(deployment["BATCH_DATABASE_URL"]) as connection:
             connection.execute("UPDATE batches SET updated_at = now() - %s::interval WHERE id = %s", (age, batch.id))
         ids.append(batch.id)
-    expected = {"batches": 1, "orphans": 0, "files": 1, "bytes": 5, "runs": 0, "change_days": 0, "more": False}
+    expected = {
+        **{"batches": 1, "orphans": 0, "files": 1, "bytes": 5, "runs": 0, "change_days": 0, "webhook_events": 0},
+        "more": False,
+    }
 
     shown = cli("prune", "--dry-run", "--json")
     assert json.loads(shown.stdout) == {"dry_run": True, **expected}

@@ -92,6 +92,7 @@ def test_batches_that_are_not_old_stay_and_can_run_again(runner: DagsterRunner) 
         "bytes": 0,
         "runs": 0,
         "change_days": 0,
+        "webhook_events": 0,
         "more": False,
     }
     assert _files(runner.system, failed) == before
