@@ -4,6 +4,7 @@
 """
 
 from functools import lru_cache
+from ipaddress import IPv4Network, IPv6Network, ip_network
 from typing import Literal
 from urllib.parse import urlsplit
 
@@ -93,6 +94,12 @@ class Settings(BaseSettings):
     celery_broker_url: SecretStr | None = Field(
         None, description="Redis that brings runs to the workers: redis://…, rediss://… or redis+socket:///path"
     )
+    webhook_networks: str | None = Field(
+        None, description="Private networks that webhooks may call, also by http: 10.1.0.0/16,192.168.7.20/32"
+    )
+    alert_url: SecretStr | None = Field(
+        None, description="Apprise addresses that are told of failed batches and of a silent daemon"
+    )
 
     @field_validator("database_url")
     @classmethod
@@ -126,6 +133,17 @@ class Settings(BaseSettings):
                 raise ValueError("must have the form s3://bucket or s3://bucket/prefix")
         return value
 
+    @field_validator("webhook_networks")
+    @classmethod
+    def _are_networks(cls, value: str | None) -> str | None:
+        _networks(value)
+        return value
+
+    @property
+    def allowed_webhook_networks(self) -> tuple[IPv4Network | IPv6Network, ...]:
+        """`webhook_networks` as networks."""
+        return _networks(self.webhook_networks)
+
     def require_database_url(self) -> str:
         """The database URL, in libpq's form. Raises SettingError if it is not set."""
         if self.database_url is None:
@@ -143,6 +161,14 @@ class Settings(BaseSettings):
         if self.celery_broker_url is None:
             raise SettingError("BATCH_CELERY_BROKER_URL is not set: give it as redis://:password@host:6379/0")
         return self.celery_broker_url.get_secret_value()
+
+
+def _networks(text: str | None) -> tuple[IPv4Network | IPv6Network, ...]:
+    """The networks of a text. Raises ValueError."""
+    try:
+        return tuple(ip_network(part) for part in (text or "").replace(",", " ").split())
+    except ValueError:
+        raise ValueError("must be networks in CIDR form, separated by commas: 10.1.0.0/16") from None
 
 
 def load_settings() -> Settings:

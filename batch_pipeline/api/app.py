@@ -8,9 +8,10 @@ from typing import Any
 from fastapi import FastAPI
 from fastapi.openapi.utils import get_openapi
 
-from batch_pipeline.api import document, health, history, routes
+from batch_pipeline.api import document, health, history, routes, webhooks
 from batch_pipeline.api.envelope import add_error_answers
 from batch_pipeline.api.limits import RateLimits
+from batch_pipeline.notifications.background import notifying, open_people
 from batch_pipeline.service.context import open_service
 from batch_pipeline.settings import Settings, get_settings
 
@@ -24,14 +25,19 @@ def create_app(settings: Settings | None = None, *, warm_up: bool = True) -> Fas
     """The application of one process; it opens the service at startup and closes it at shutdown.
 
     `warm_up`: starts the processes for mode sync at startup, not with the first call.
+
+    Raises SettingError if BATCH_ALERT_URL is wrong.
     """
     settings = settings or get_settings()
+    people = open_people(settings)
 
     @asynccontextmanager
     async def lifespan(app: FastAPI) -> AsyncIterator[None]:
         async with open_service(settings, warm_up=warm_up) as service:
-            app.state.service = service
-            yield
+            with notifying(service.system, people) as sender:
+                app.state.service = service
+                app.state.sender = sender
+                yield
 
     app = FastAPI(
         title="batch_pipeline",
@@ -45,8 +51,9 @@ def create_app(settings: Settings | None = None, *, warm_up: bool = True) -> Fas
     app.state.limits = RateLimits(settings.api_requests_per_minute)
     app.include_router(routes.router)
     app.include_router(history.router)
+    app.include_router(webhooks.router)
     app.include_router(health.router)
-    app.state.routes = [*routes.router.routes, *history.router.routes, *health.router.routes]
+    app.state.routes = [route for module in (routes, history, webhooks, health) for route in module.router.routes]
     add_error_answers(app)
 
     def openapi() -> dict[str, Any]:
@@ -66,12 +73,12 @@ def create_app(settings: Settings | None = None, *, warm_up: bool = True) -> Fas
     return app
 
 
-def serve(*, host: str, port: int) -> None:
+def serve(app: FastAPI, *, host: str, port: int) -> None:
     """Serves until SIGINT or SIGTERM; running calls then have 10 s to end."""
     import uvicorn
 
     uvicorn.run(
-        create_app(),
+        app,
         host=host,
         port=port,
         log_level="warning",

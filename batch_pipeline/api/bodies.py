@@ -4,14 +4,21 @@ import hashlib
 from dataclasses import dataclass
 from email.message import Message
 from tempfile import SpooledTemporaryFile
+from typing import TypeVar
 
 from fastapi import Request
+from pydantic import BaseModel
 
 from batch_pipeline.api.envelope import MediaTypeError
 from batch_pipeline.errors import TooLargeError
 from batch_pipeline.service.context import Service
 from batch_pipeline.service.payload import MEMORY_BYTES, view_of
+from batch_pipeline.service.request import check_members, read_members
 from batch_pipeline.settings import MIB
+
+_SMALL_BODY_BYTES = 10_000
+
+_Asked = TypeVar("_Asked", bound=BaseModel)
 
 
 @dataclass(frozen=True)
@@ -64,3 +71,26 @@ def require_json(request: Request) -> None:
     is_json = kind == "application/json" or (kind.startswith("application/") and kind.endswith("+json"))
     if not is_json or charset not in ("utf-8", "utf8", "us-ascii"):
         raise MediaTypeError("unsupported_media_type", "Send the body as Content-Type: application/json, in UTF-8.")
+
+
+async def read_optional_body(request: Request, service: Service, model: type[_Asked]) -> _Asked:
+    """The body of a call that needs little, checked; the model's defaults without a body.
+
+    Raises TooLargeError, MediaTypeError, MalformedError and WrongValuesError.
+    """
+    body = await _read_small_body(request, service)
+    return _checked(request, body, model) if body.view else model()
+
+
+async def read_required_body(request: Request, service: Service, model: type[_Asked]) -> _Asked:
+    """As `read_optional_body`, for a call that needs its body."""
+    return _checked(request, await _read_small_body(request, service), model)
+
+
+async def _read_small_body(request: Request, service: Service) -> Body:
+    return await read_body(request, service, limit_bytes=_SMALL_BODY_BYTES, limit_name="this call needs little")
+
+
+def _checked(request: Request, body: Body, model: type[_Asked]) -> _Asked:
+    require_json(request)
+    return check_members(model, read_members(body.view))

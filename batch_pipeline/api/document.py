@@ -2,6 +2,8 @@
 
 from typing import Any
 
+from pydantic import BaseModel
+
 from batch_pipeline.api.models import (
     SYNC_SECONDS,
     ApplyRequest,
@@ -164,6 +166,14 @@ def undo_body() -> dict[str, Any]:
     """The body of a call that undoes a batch."""
     content = {"schema": UndoRequest.model_json_schema(), "examples": {"plan": {"value": {"plan_only": True}}}}
     return {"requestBody": {"required": False, "content": {"application/json": content}}}
+
+
+def body_of(model: type[BaseModel], example: dict[str, Any], *, required: bool) -> dict[str, Any]:
+    """The body that a model describes. Models that it refers to must be in the document by an answer."""
+    schema = model.model_json_schema(ref_template="#/components/schemas/{model}")
+    schema.pop("$defs", None)
+    content = {"schema": schema, "examples": {"example": {"value": example}}}
+    return {"requestBody": {"required": required, "content": {"application/json": content}}}
 
 
 def without_unused(schema: dict[str, Any]) -> dict[str, Any]:

@@ -6,11 +6,12 @@ from typing import Annotated, Any
 
 from fastapi import APIRouter, Depends, Path, Query, Request
 from fastapi.responses import Response
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, Field
 
 from batch_pipeline.api import document
 from batch_pipeline.api.envelope import answer
 from batch_pipeline.api.models import Envelope
+from batch_pipeline.api.paging import PageQuery, paginate
 from batch_pipeline.api.routes import BatchId, Limited, Served, refuse_repeated
 from batch_pipeline.history.model import ChangeKind
 from batch_pipeline.history.reading import batch_changes, record_history
@@ -37,15 +38,6 @@ async def name_record(resource: ResourceName, record_id: RecordId) -> NamedRecor
 
 
 Named = Annotated[NamedRecord, Depends(name_record)]
-
-
-class PageQuery(BaseModel):
-    """The page of a list."""
-
-    model_config = ConfigDict(extra="forbid")
-
-    page: int = Field(1, ge=1, le=1_000_000_000)
-    limit: int = Field(25, ge=1, le=100)
 
 
 class FieldChangeOut(BaseModel):
@@ -102,7 +94,7 @@ async def retrieve_history(
         limit=query.limit,
     )
     data = [entry.to_json() for entry in page.entries]
-    pagination = _pagination(query, has_more=page.has_more, total_count=page.total_count)
+    pagination = paginate(query, has_more=page.has_more, total_count=page.total_count)
     return answer(request, HTTPStatus.OK, "History retrieved successfully.", data=data, pagination=pagination)
 
 
@@ -126,9 +118,5 @@ async def list_changes(
         page=query.page,
         limit=query.limit,
     )
-    pagination = _pagination(query, has_more=page.has_more, total_count=page.total_count)
+    pagination = paginate(query, has_more=page.has_more, total_count=page.total_count)
     return answer(request, HTTPStatus.OK, "Changes retrieved successfully.", data=page.to_json(), pagination=pagination)
-
-
-def _pagination(query: PageQuery, *, has_more: bool, total_count: int) -> dict[str, Any]:
-    return {"page": query.page, "limit": query.limit, "has_more": has_more, "total_count": total_count}

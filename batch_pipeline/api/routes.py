@@ -3,15 +3,14 @@
 import re
 from collections import Counter
 from http import HTTPStatus
-from typing import Annotated, TypeVar
+from typing import Annotated
 
 from fastapi import APIRouter, Depends, Header, Path, Query, Request
 from fastapi.responses import Response
 from fastapi.security import APIKeyHeader
-from pydantic import BaseModel
 
 from batch_pipeline.api import document
-from batch_pipeline.api.bodies import Body, read_body, require_json
+from batch_pipeline.api.bodies import Body, read_body, read_optional_body, require_json
 from batch_pipeline.api.envelope import UnauthorizedError, answer
 from batch_pipeline.api.limits import RateLimits
 from batch_pipeline.api.models import (
@@ -35,7 +34,6 @@ from batch_pipeline.errors import TooLargeError, WrongValuesError
 from batch_pipeline.service import applying, changing, creating
 from batch_pipeline.service.context import Service
 from batch_pipeline.service.creating import Caller
-from batch_pipeline.service.request import check_members, read_members
 from batch_pipeline.service.urls import download_urls, upload_url
 
 router = APIRouter(prefix="/v1/batches", tags=["batches"])
@@ -45,9 +43,6 @@ _KEY_HEADERS = (
     APIKeyHeader(name="PX-API-KEY", scheme_name="key in PX-API-KEY", auto_error=False),
 )
 _IDEMPOTENCY_KEY = re.compile(r"[\x21-\x7e]{1,255}")
-_SMALL_BODY_BYTES = 10_000
-
-_Asked = TypeVar("_Asked", bound=BaseModel)
 
 BatchId = Annotated[
     str, Path(json_schema_extra={"pattern": BATCH_ID_PATTERN}, examples=["batch_2Nq8XW6vCkT1aBcDeFgHiJ"])
@@ -244,7 +239,7 @@ async def cancel(request: Request, service: Served, caller: Limited, batch_id: B
 )
 async def retry(request: Request, service: Served, caller: Limited, batch_id: BatchId) -> Response:
     """Resumes a failed or timed-out batch where it stopped; `failed_rows` creates a batch of its rejected items."""
-    asked = await _read_optional_body(request, service, RetryRequest)
+    asked = await read_optional_body(request, service, RetryRequest)
     do = changing.retry_failed_rows if asked.failed_rows else changing.retry
     batch = await do(service, caller, batch_id)
     message = "A batch of the rejected items was created." if asked.failed_rows else "The batch will run again."
@@ -265,7 +260,7 @@ async def retry(request: Request, service: Served, caller: Limited, batch_id: Ba
 )
 async def apply(request: Request, service: Served, caller: Limited, batch_id: BatchId) -> Response:
     """Writes a planned batch exactly as its plan says. If the plan has changed since, nothing is written."""
-    asked = await _read_optional_body(request, service, ApplyRequest)
+    asked = await read_optional_body(request, service, ApplyRequest)
     batch = await applying.apply(service, caller, batch_id, if_changed=asked.if_changed, digest=asked.digest)
     data = batch.to_json()
     if batch.status is BatchStatus.planned:
@@ -297,15 +292,6 @@ def _refused(request: Request, batch: Batch, what: str) -> Response:
 )
 async def undo(request: Request, service: Served, caller: Limited, batch_id: BatchId) -> Response:
     """Makes a batch that takes back what this one wrote, field by field. Whatever was changed since stays."""
-    options = await _read_optional_body(request, service, UndoRequest)
+    options = await read_optional_body(request, service, UndoRequest)
     batch = await changing.undo(service, caller, batch_id, options)
     return answer(request, HTTPStatus.ACCEPTED, "A batch that undoes it was created.", data=batch.to_json())
-
-
-async def _read_optional_body(request: Request, service: Service, model: type[_Asked]) -> _Asked:
-    """The body, checked; the model's defaults without a body."""
-    body = await read_body(request, service, limit_bytes=_SMALL_BODY_BYTES, limit_name="this call needs little")
-    if not body.view:
-        return model()
-    require_json(request)
-    return check_members(model, read_members(body.view))

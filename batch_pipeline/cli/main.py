@@ -25,6 +25,7 @@ from batch_pipeline.cli import (
     serving,
     submitting,
     system,
+    webhooks,
 )
 from batch_pipeline.cli.console import join_sentences, say_error
 from batch_pipeline.errors import BatchError, UnavailableError
@@ -58,6 +59,7 @@ batches.add_to(app)
 history.add_to(app)
 organizations.add_to(app)
 keys.add_to(app)
+webhooks.add_to(app)
 demo.add_to(app)
 serving.add_to(app)
 pruning.add_to(app)

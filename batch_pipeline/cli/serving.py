@@ -28,10 +28,11 @@ def api(
     with stopping_in_order(), servers(data_dir):
         _require_free(host, port)
         with step("loading the API"):
-            from batch_pipeline.api.app import serve
+            from batch_pipeline.api.app import create_app, serve
 
+            app = create_app()
         say(f"The API listens on http://{host}:{port} (docs at /docs).")
-        serve(host=host, port=port)
+        serve(app, host=host, port=port)
 
 
 def worker(

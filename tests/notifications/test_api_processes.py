@@ -1,0 +1,99 @@
+"""Two processes of the API deliver and alert; both are killed in the middle and one is started again."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import replace
+from pathlib import Path
+
+import httpx
+from batch_runs import accepted
+from receivers import ALLOWED, Received, Verdict, eventually, receiving
+from standardwebhooks import Webhook as Verifier
+
+from batch_pipeline.batches.deliveries import DeliveryStatus, list_deliveries
+from batch_pipeline.batches.ids import new_batch_id
+from batch_pipeline.batches.outbox import write_event
+from batch_pipeline.batches.states import BatchStatus, Reason
+from batch_pipeline.batches.webhooks import create_webhook
+from batch_pipeline.local.s3 import free_port
+from batch_pipeline.system import System
+
+PROGRAM = Path(sys.executable).with_name("batch-pipeline")
+WHY = Reason("test", "The test says so.")
+EVENTS = 60
+
+
+@contextmanager
+def api_processes(number: int, **variables: str) -> Iterator[None]:
+    """Processes of the API that are ready; killed at the end, as if their machine had vanished."""
+    ports = [free_port() for _ in range(number)]
+    environment = {**os.environ, "BATCH_SYNC_WORKERS": "1", **variables}
+    processes = [
+        subprocess.Popen([str(PROGRAM), "api", "--port", str(port)], env=environment, start_new_session=True)
+        for port in ports
+    ]
+
+    def is_ready(port: int) -> bool:
+        try:
+            return httpx.get(f"http://127.0.0.1:{port}/healthz").is_success
+        except httpx.TransportError:
+            return False
+
+    try:
+        for port in ports:
+            eventually(lambda port=port: is_ready(port))  # type: ignore[misc] # mypy knows no defaults of lambdas
+        yield
+    finally:
+        for process in processes:
+            os.killpg(process.pid, signal.SIGKILL)
+            process.wait()
+
+
+def test_nothing_is_lost_when_the_processes_are_killed_and_an_alert_is_told_once(system: System) -> None:
+    first: set[str] = set()
+
+    def answer(call: Received) -> Verdict:
+        """Slow, and fails an event's first call."""
+        time.sleep(0.05)
+        is_first = call.id not in first
+        first.add(call.id)
+        return 503 if is_first and hash(call.id) % 4 == 0 else 204
+
+    with receiving(answer) as receiver, receiving() as people:
+        settings = {
+            "BATCH_WEBHOOK_NETWORKS": ALLOWED,
+            "BATCH_ALERT_URL": f"json://127.0.0.1:{people.port}/",
+        }
+        batch = replace(accepted(system.engine, "default"), status=BatchStatus.completed)
+        failed = [
+            system.ledger.end(accepted(system.engine, "default", key="k").id, BatchStatus.failed, WHY).id
+            for _ in range(3)
+        ]
+        webhook = create_webhook(system.engine, "default", receiver.url, allows_private=True)
+        ids = {new_batch_id() for _ in range(EVENTS)}
+        with api_processes(2, **settings):
+            eventually(lambda: people.received)
+            with system.engine.begin() as connection:
+                for batch_id in ids:
+                    write_event(connection, replace(batch, id=batch_id))
+            eventually(lambda: len(receiver.received) > EVENTS / 4)
+        assert len(receiver.accepted) < EVENTS
+        with api_processes(1, **settings):
+            eventually(
+                lambda: (
+                    list_deliveries(system.engine, webhook.webhook.id, status=DeliveryStatus.delivered).total_count
+                    == EVENTS
+                )
+            )
+    assert {json.loads(call.body)["data"]["id"] for call in receiver.accepted} == ids
+    for call in receiver.received:
+        Verifier(webhook.secret).verify(call.body, call.headers)
+    (message,) = [json.loads(call.body) for call in people.received]
+    assert message["title"] == "batch_pipeline: 3 batches failed"
+    assert [line.split(":")[0] for line in message["message"].splitlines()] == failed
