@@ -1,7 +1,7 @@
 """The ledger's tables for SQLAlchemy Core. `migrations/` creates them; a test compares the two."""
 
 import sqlalchemy as sa
-from sqlalchemy.dialects.postgresql import INT8MULTIRANGE, JSONB
+from sqlalchemy.dialects.postgresql import ARRAY, INT8MULTIRANGE, JSONB
 
 metadata = sa.MetaData()
 
@@ -187,4 +187,21 @@ alerts = sa.Table(
     metadata,
     sa.Column("subject", _Key, primary_key=True),
     sa.Column("told_at", _Time),
+)
+
+metric_counts = sa.Table(
+    "metric_counts",
+    metadata,
+    sa.Column("metric", _Text, nullable=False),
+    sa.Column("labels", ARRAY(sa.Text), nullable=False),
+    sa.Column("number", sa.BigInteger, nullable=False),
+    sa.Column("seconds", sa.Numeric, nullable=False, server_default="0"),
+)
+
+inbox_state = sa.Table(
+    "inbox_state",
+    metadata,
+    sa.Column("is_only", sa.Boolean, primary_key=True, server_default=sa.true()),
+    sa.Column("files", sa.BigInteger, nullable=False),
+    sa.Column("oldest_at", _Time),
 )

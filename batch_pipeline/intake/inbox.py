@@ -20,6 +20,7 @@ from typing import Any
 import sqlalchemy as sa
 
 from batch_pipeline.batches.accept import ArrivedPayload, NewBatch, accept, release_source
+from batch_pipeline.batches.counts import record_inbox
 from batch_pipeline.batches.ids import new_batch_id
 from batch_pipeline.batches.locks import INBOX
 from batch_pipeline.batches.model import Action, Batch, Starter, UploadAction
@@ -90,18 +91,29 @@ def take_in(
 ) -> list[Batch]:
     """Takes in at most `limit` files, round-robin over organizations, oldest first in each. Returns the batches.
 
-    Stops after `seconds`, but takes in at least one file. A file that fails does not block the others. Errors and
-    raising: see `process_independently`.
+    Stops after `seconds`, but takes in at least one file. A file that fails does not block the others. Records how many
+    files still wait, for monitoring. Errors and raising: see `process_independently`.
     """
     organizations = {organization.id for organization in list_organizations(system.engine)}
-    return process_independently(
-        _find_waiting(system, organizations),
-        lambda found: take_in_one(system, found, organizations, starter=starter),
-        name_of=lambda found: found.key,
-        check_storage=system.store.check,
-        limit=limit,
-        seconds=seconds,
-    )
+    waiting = {found.key: found for found in _list_files(system)}
+
+    def take_in_listed(found: StoredObject) -> Batch | None:
+        batch = take_in_one(system, found, organizations, starter=starter)
+        if batch is not None:
+            del waiting[found.key]
+        return batch
+
+    try:
+        return process_independently(
+            _in_turns(system, list(waiting.values()), organizations),
+            take_in_listed,
+            name_of=lambda found: found.key,
+            check_storage=system.store.check,
+            limit=limit,
+            seconds=seconds,
+        )
+    finally:
+        record_inbox(system.engine, [found.modified_at for found in waiting.values()])
 
 
 def take_in_one(
@@ -185,15 +197,19 @@ def _take_in(
     return batch
 
 
-def _find_waiting(system: System, organizations: set[str]) -> Iterator[StoredObject]:
-    """Inbox files that have not changed for `inbox_quiet_seconds`, round-robin over organizations.
+def _list_files(system: System) -> list[StoredObject]:
+    return [found for found in system.store.list(keys.INBOX + "/") if keys.is_batch_file(found.key)]
+
+
+def _in_turns(system: System, files: list[StoredObject], organizations: set[str]) -> Iterator[StoredObject]:
+    """The files that have not changed for `inbox_quiet_seconds`, round-robin over organizations.
 
     The organization whose newest batch is oldest comes first.
     """
     quiet_since = datetime.now(UTC) - timedelta(seconds=system.settings.inbox_quiet_seconds)
     queues: dict[str | None, list[StoredObject]] = defaultdict(list)
-    for found in system.store.list(keys.INBOX + "/"):
-        if keys.is_batch_file(found.key) and found.modified_at <= quiet_since:
+    for found in files:
+        if found.modified_at <= quiet_since:
             queues[read_address(found.key, organizations).organization_id].append(found)
     for queue in queues.values():
         queue.sort(key=lambda item: (item.modified_at, item.key))

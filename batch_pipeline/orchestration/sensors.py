@@ -22,6 +22,7 @@ from dagster import (
 )
 
 from batch_pipeline.batches.accept import forget_old_keys
+from batch_pipeline.batches.counts import fold_counts
 from batch_pipeline.batches.model import Batch
 from batch_pipeline.batches.queries import awaiting_launch, has_upload_urls
 from batch_pipeline.intake.inbox import take_in
@@ -161,12 +162,13 @@ def requested_sensor(context: SensorEvaluationContext) -> SkipReason:
     name="upkeep_sensor",
     minimum_interval_seconds=UPKEEP_SECONDS,
     default_status=DefaultSensorStatus.RUNNING,
-    description="Deletes idempotency keys after a day, and takes in uploads that arrived late.",
+    description="Deletes idempotency keys after a day, folds the counts for monitoring, takes in late uploads.",
 )
 def upkeep_sensor(context: SensorEvaluationContext) -> SkipReason:
-    """Deletes expired idempotency keys, and takes in uploads that arrived late."""
+    """Deletes expired idempotency keys, folds the counts for monitoring, and takes in uploads that arrived late."""
     with shared_system() as system:
         deleted = forget_old_keys(system.engine)
+        fold_counts(system.engine)
         _process_uploads(context, system)  # last, because it may fail and then the tick fails
     return SkipReason(f"{deleted} idempotency keys deleted.")
 

@@ -5,7 +5,9 @@ from dataclasses import replace
 
 import pytest
 
+from batch_pipeline.batches.counts import read_figures
 from batch_pipeline.batches.model import Batch
+from batch_pipeline.database import borrowed
 from batch_pipeline.errors import UnavailableError
 from batch_pipeline.intake.inbox import take_in
 from batch_pipeline.intake.independent import REFUSED_AT_FIRST
@@ -215,3 +217,20 @@ def test_an_error_that_concerns_all_files_ends_intake_at_once(
     with pytest.raises(type(error)):
         take_in(system, limit=10)
     assert tried == names[:2]
+
+
+def test_files_that_wait_are_recorded_for_monitoring(system: System, monkeypatch: pytest.MonkeyPatch) -> None:
+    def waiting() -> tuple[int, bool]:
+        with borrowed(system.engine) as connection:
+            found = read_figures(connection)
+        return found.inbox_files, found.inbox_oldest_seconds > 0
+
+    for name in ("a.csv", "b.csv", "c.csv", "c.csv.options.json"):
+        system.store.write(f"{FOLDER}/{name}", b"name\nAnn\n")
+    _refusing(monkeypatch, f"{FOLDER}/a.csv")
+
+    assert len(take_in(system, limit=1)) == 1
+    assert waiting() == (2, True)
+    monkeypatch.undo()
+    assert len(take_in(system, limit=10)) == 2
+    assert waiting() == (0, False)
