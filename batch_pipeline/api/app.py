@@ -5,12 +5,15 @@ from contextlib import asynccontextmanager
 from importlib.metadata import version
 from typing import Any
 
+from anyio import CapacityLimiter
 from fastapi import FastAPI
 from fastapi.openapi.utils import get_openapi
 
-from batch_pipeline.api import document, health, history, routes, webhooks
+from batch_pipeline.api import document, health, history, metrics, routes, webhooks
 from batch_pipeline.api.envelope import add_error_answers
 from batch_pipeline.api.limits import RateLimits
+from batch_pipeline.metrics.calls import call_seconds
+from batch_pipeline.metrics.scraping import Scraper
 from batch_pipeline.notifications.background import notifying, open_people
 from batch_pipeline.service.context import open_service
 from batch_pipeline.settings import Settings, get_settings
@@ -30,6 +33,7 @@ def create_app(settings: Settings | None = None, *, warm_up: bool = True) -> Fas
     """
     settings = settings or get_settings()
     people = open_people(settings)
+    seconds = call_seconds()
 
     @asynccontextmanager
     async def lifespan(app: FastAPI) -> AsyncIterator[None]:
@@ -37,7 +41,12 @@ def create_app(settings: Settings | None = None, *, warm_up: bool = True) -> Fas
             with notifying(service.system, people) as sender:
                 app.state.service = service
                 app.state.sender = sender
-                yield
+                app.state.scraper = scraper = Scraper(service.system.engine, seconds)
+                app.state.scrape_limiter = CapacityLimiter(1)
+                try:
+                    yield
+                finally:
+                    scraper.close()
 
     app = FastAPI(
         title="batch_pipeline",
@@ -49,11 +58,14 @@ def create_app(settings: Settings | None = None, *, warm_up: bool = True) -> Fas
         redoc_url=None,
     )
     app.state.limits = RateLimits(settings.api_requests_per_minute)
-    app.include_router(routes.router)
-    app.include_router(history.router)
-    app.include_router(webhooks.router)
-    app.include_router(health.router)
-    app.state.routes = [route for module in (routes, history, webhooks, health) for route in module.router.routes]
+    routers = [
+        *(module.router for module in (routes, history, webhooks, health)),
+        *([metrics.router] if settings.metrics else []),
+    ]
+    for router in routers:
+        app.include_router(router)
+    app.state.routes = [route for router in routers for route in router.routes]
+    app.add_middleware(metrics.TimedCalls, seconds=seconds)
     add_error_answers(app)
 
     def openapi() -> dict[str, Any]:

@@ -17,6 +17,7 @@ from batch_pipeline.cli import (
     demo,
     history,
     keys,
+    metrics,
     organizations,
     plans,
     pruning,
@@ -63,6 +64,7 @@ webhooks.add_to(app)
 demo.add_to(app)
 serving.add_to(app)
 pruning.add_to(app)
+metrics.add_to(app)
 system.add_to(app)
 
 

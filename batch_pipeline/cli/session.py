@@ -111,6 +111,24 @@ def open_for_retention(data_dir: Path) -> "Iterator[tuple[System, DagsterInstanc
 
 
 @contextmanager
+def open_for_metrics(data_dir: Path) -> "Iterator[sa.Engine]":
+    """The ledger's engine, with Dagster's tables present. Does not migrate a configured database."""
+    with servers(data_dir) as local:
+        with step("loading Dagster"):
+            from batch_pipeline.dagster_home import has_dagster_tables
+            from batch_pipeline.database import create_engine
+            from batch_pipeline.orchestration.instance import upgrade_dagster
+
+            if local is not None and not has_dagster_tables():
+                upgrade_dagster()
+        engine = create_engine(get_settings().require_database_url())
+        try:
+            yield engine
+        finally:
+            engine.dispose()
+
+
+@contextmanager
 def _system() -> "Iterator[System]":
     """The system, with its storage checked. Raises UnavailableError."""
     with ExitStack() as stack:

@@ -78,10 +78,11 @@ def open_instance(*, in_process: bool = False) -> Iterator[DagsterInstance]:
 
 
 @contextmanager
-def open_migrated_instance() -> Iterator[DagsterInstance]:
+def open_migrated_instance(*, statement_seconds: float = 0) -> Iterator[DagsterInstance]:
     """As `open_instance`, with pooled connections, but never creates Dagster's tables.
 
-    Raises SettingError if the tables are missing or belong to another version of Dagster.
+    `statement_seconds`: maximum time of a statement; 0: no maximum. Raises SettingError if the tables are missing or
+    belong to another version of Dagster.
     """
     _check_database()
     url = os.environ.get("DAGSTER_POSTGRES_URL")
@@ -91,19 +92,25 @@ def open_migrated_instance() -> Iterator[DagsterInstance]:
             if connection.scalar(sa.select(sa.func.to_regclass("runs"))) is None:
                 raise SettingError(_WRONG_TABLES_MESSAGE)
     with open_instance() as instance:
-        keep_connections(instance)
+        keep_connections(instance, statement_seconds=statement_seconds)
         version = instance.run_storage.alembic_version()
         if version is not None and version[0] != version[1]:
             raise SettingError(_WRONG_TABLES_MESSAGE)
         yield instance
 
 
-def keep_connections(instance: DagsterInstance) -> None:
-    """Makes Dagster's PostgreSQL storage pool its connections, as its webserver does. Else each statement connects."""
+def keep_connections(instance: DagsterInstance, *, statement_seconds: float = 0) -> None:
+    """Makes Dagster's PostgreSQL storage pool its connections, as its webserver does. Else each statement connects.
+
+    `statement_seconds`: maximum time of a statement; 0: no maximum.
+    """
+    milliseconds = int(statement_seconds * 1000)
     for storage in (instance.run_storage, instance.event_log_storage, instance.schedule_storage):
         if not isinstance(storage, PostgresRunStorage | PostgresEventLogStorage | PostgresScheduleStorage):
             continue  # the user's own dagster.yaml has another storage
-        storage.optimize_for_webserver(statement_timeout=0, pool_recycle=_POOL_RECYCLE_SECONDS, max_overflow=-1)
+        storage.optimize_for_webserver(
+            statement_timeout=milliseconds, pool_recycle=_POOL_RECYCLE_SECONDS, max_overflow=-1
+        )
         connect = storage.index_connection if isinstance(storage, PostgresEventLogStorage) else storage.connect
         with connect() as connection:
             replace_lost_connections(connection.engine, _ping)
