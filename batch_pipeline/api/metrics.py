@@ -9,18 +9,18 @@ from fastapi.responses import Response
 from prometheus_client import Histogram
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from batch_pipeline.metrics.scraping import Scraper
+from batch_pipeline.metrics.scraping import MEDIA_TYPE, Scraper
 
 router = APIRouter(include_in_schema=False)  # for operators, not for callers
 
 
 @router.get("/metrics")
 async def metrics(request: Request) -> Response:
-    """All metrics in the format that Prometheus asks for. A scrape waits for the one before it."""
+    """All metrics. A scrape waits for the one before it."""
     scraper: Scraper = request.app.state.scraper
     limiter: CapacityLimiter = request.app.state.scrape_limiter  # of one thread, none of those that calls need
-    text, media_type = await to_thread.run_sync(scraper.render, request.headers.get("Accept", ""), limiter=limiter)
-    return Response(text, headers={"Content-Type": media_type})
+    text = await to_thread.run_sync(scraper.render, limiter=limiter)
+    return Response(text, headers={"Content-Type": MEDIA_TYPE})
 
 
 class TimedCalls:

@@ -26,7 +26,7 @@ def metrics(data_dir: DataDir = DEFAULT_DATA_DIR) -> None:
 
         scraper = Scraper(engine, call_seconds())
         try:
-            text, _ = scraper.render()
+            text = scraper.render()
         finally:
             scraper.close()
     sys.stdout.write(text.decode())

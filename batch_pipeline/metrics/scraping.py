@@ -9,9 +9,8 @@ from typing import TYPE_CHECKING
 
 import psycopg
 import sqlalchemy as sa
-from prometheus_client import Histogram
+from prometheus_client import CONTENT_TYPE_PLAIN_0_0_4, Histogram, generate_latest
 from prometheus_client.core import Metric
-from prometheus_client.exposition import choose_encoder
 from prometheus_client.registry import Collector
 
 from batch_pipeline.batches.counts import LedgerFigures, read_figures
@@ -24,6 +23,8 @@ from batch_pipeline.orchestration.instance import open_migrated_instance
 if TYPE_CHECKING:
     from dagster import DagsterInstance
 
+# Not OpenMetrics: there a counter and a gauge can't be named `batch_batches_total` and `batch_batches`.
+MEDIA_TYPE = CONTENT_TYPE_PLAIN_0_0_4
 CACHE_SECONDS = 5.0  # a scrape within this time gets the same figures, or the same error
 STATEMENT_SECONDS = 5.0  # Prometheus gives a scrape 10 s by default
 
@@ -55,14 +56,13 @@ class Scraper:
         self._result: Figures | BatchError | None = None
         self._read_at = 0.0
 
-    def render(self, accept: str = "") -> tuple[bytes, str]:
-        """The metrics in the format that the header `Accept` asks for, and its media type.
+    def render(self) -> bytes:
+        """The metrics in Prometheus' text format, of `MEDIA_TYPE`.
 
         Raises UnavailableError if a database can't be reached or takes longer than `STATEMENT_SECONDS`, and
         SettingError if its tables are missing.
         """
-        encode, media_type = choose_encoder(accept)
-        return encode(self._figures()), media_type
+        return generate_latest(self._figures())
 
     def close(self) -> None:
         """Closes the connections to Dagster's database."""

@@ -102,8 +102,9 @@ STATEMENTS = (
     """,
     """
     INSERT INTO metric_counts (metric, labels, number)
-    SELECT 'left', ARRAY[before], count(*)
-    FROM batch_transitions JOIN batches ON id = batch_id WHERE before IS NOT NULL GROUP BY 2
+    SELECT 'left', ARRAY[status], coalesce(reached, 0) - coalesce(present, 0)
+    FROM (SELECT labels[3] AS status, sum(number) AS reached FROM metric_counts GROUP BY 1) AS moved
+    FULL JOIN (SELECT status, count(*) AS present FROM batches GROUP BY 1) AS found USING (status)
     """,
     """
     INSERT INTO metric_counts (metric, labels, number)

@@ -1,0 +1,222 @@
+"""The figures of a running system: complete, the same in every process, right after all of them ended."""
+
+import json
+import os
+import re
+import shutil
+import signal
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import httpx
+import promql_parser
+import psutil
+import pytest
+import yaml
+from monitoring_files import ALERTS, ROOT, expressions, names_in, promtool, rules
+from process_table import command_of
+from prometheus_client.parser import text_string_to_metric_families
+
+from batch_pipeline.local.s3 import free_port
+from batch_pipeline.local.system import LocalSystem, local_system
+from batch_pipeline.orchestration.instance import open_instance
+from batch_pipeline.settings import get_settings
+
+PATIENCE_SECONDS = 150.0
+pytestmark = pytest.mark.timeout(600)
+
+Samples = dict[tuple[str, tuple[tuple[str, str], ...]], float]
+
+
+@pytest.fixture
+def data_dir(monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
+    """A data directory for embedded servers of the test's own."""
+    for name in [name for name in os.environ if name.startswith(("BATCH_", "AWS_", "DAGSTER_"))]:
+        monkeypatch.delenv(name)
+    get_settings.cache_clear()
+    folder = Path(tempfile.mkdtemp(prefix="batch-pipeline-tests-", dir="/var/tmp"))
+    folder.chmod(0o755)
+    yield folder / "data"
+    shutil.rmtree(folder)
+    get_settings.cache_clear()
+
+
+class Monitored:
+    """A running system and scrapes of it."""
+
+    def __init__(self, system: LocalSystem) -> None:
+        self.system = system
+        self.http = httpx.Client(base_url=system.api_url, timeout=PATIENCE_SECONDS)
+
+    def text(self) -> str:
+        answer = self.http.get("/metrics")
+        assert answer.status_code == 200, answer.text
+        return answer.text
+
+    def until(self, condition: Callable[[Samples], bool]) -> Samples:
+        """The samples, once the condition holds."""
+        deadline = time.monotonic() + PATIENCE_SECONDS
+        while not condition(found := samples(self.text())):
+            assert time.monotonic() < deadline, found
+            time.sleep(0.5)
+        return found
+
+    def create(self, body: dict[str, Any]) -> dict[str, Any]:
+        answer = self.http.post("/v1/batches", json=body, headers={"X-API-Key": self.system.api_key})
+        found: dict[str, Any] = answer.json()["data"]
+        return found
+
+
+@contextmanager
+def monitored(data_dir: Path) -> Iterator[Monitored]:
+    with local_system(data_dir, port=free_port(), api_port=free_port(), s3_port=free_port()) as system:
+        try:
+            yield Monitored(system)
+        finally:
+            system.hurry()  # every process is killed
+
+
+def samples(text: str) -> Samples:
+    return {
+        (sample.name, tuple(sorted(sample.labels.items()))): sample.value
+        for family in text_string_to_metric_families(text)
+        for sample in family.samples
+    }
+
+
+def of(found: Samples, name: str) -> dict[str, float]:
+    """The samples with this name, by their only label's value."""
+    return {labels[0][1]: value for (each, labels), value in found.items() if each == name}
+
+
+def counters(found: Samples) -> Samples:
+    """All that counts up in the ledger."""
+    names = ("batch_batches_total", "batch_rows_total", "batch_phase_seconds", "batch_turn_wait_seconds")
+    return {key: value for key, value in found.items() if key[0].startswith(names)}
+
+
+def documented() -> dict[str, set[str]]:
+    """The metrics of docs/monitoring.md with their labels."""
+    page = (ROOT / "docs" / "monitoring.md").read_text(encoding="utf-8")
+    lines = re.findall(r"^\| `(batch_\w+)(?:\{([\w,]+)\})?` \|", page, re.MULTILINE)
+    return {name: set(labels.split(",")) if labels else set() for name, labels in lines}
+
+
+def is_healthy(found: Samples) -> bool:
+    """Every daemon and every sensor has done something lately."""
+    ages = [
+        *of(found, "batch_daemon_heartbeat_age_seconds").values(),
+        *of(found, "batch_sensor_tick_age_seconds").values(),
+    ]
+    return max(ages) < 60
+
+
+def silent_daemons(found: Samples) -> set[str]:
+    """The daemons for which the rule's expression holds."""
+    (rule,) = (rule for rule in rules() if rule.get("alert") == "BatchDaemonSilent")
+    comparison = promql_parser.parse(rule["expr"])
+    assert isinstance(comparison, promql_parser.BinaryExpr)
+    assert (str(comparison.op), names_in(rule["expr"])) == (">", {"batch_daemon_heartbeat_age_seconds"})
+    ages = of(found, "batch_daemon_heartbeat_age_seconds")
+    return {daemon for daemon, age in ages.items() if age > comparison.rhs.val}
+
+
+def raised_by_prometheus(found: Samples, folder: Path) -> set[str]:
+    """The alerts that Prometheus raises if the figures stay like this for ten minutes."""
+    series = [
+        {
+            "series": name + "{" + ",".join(f"{key}={json.dumps(value)}" for key, value in labels) + "}",
+            "values": f"{value}x40",
+        }
+        for (name, labels), value in found.items()
+        if value != float("inf")
+    ]
+    test = folder / "scraped.test.yaml"
+    names = [rule["alert"] for rule in rules() if "alert" in rule]
+    expected = [{"eval_time": "10m", "alertname": name, "exp_alerts": []} for name in names]
+    test.write_text(
+        yaml.safe_dump(
+            {
+                "rule_files": [str(ALERTS)],
+                "evaluation_interval": "15s",
+                "tests": [{"interval": "15s", "input_series": series, "alert_rule_test": expected}],
+            }
+        )
+    )
+    done = promtool("test", "rules", str(test))
+    return set(re.findall(r"alertname: (\w+), time", done.stderr + done.stdout))
+
+
+def test_a_killed_daemon_is_seen_and_the_counts_outlive_every_process(data_dir: Path) -> None:
+    with monitored(data_dir) as each:
+        done = each.create({"resource": "contact", "action": "merge", "mode": "sync", "data": [{"name": "Ada"}]})
+        assert done["status"] == "completed"
+        refused = each.create({"resource": "contact", "action": "merge", "data": [{"colour": "red"}]})
+        assert refused["status"] == "failed"
+        healthy = each.until(is_healthy)
+        assert silent_daemons(healthy) == set()
+        _is_complete(each.text())
+        _command_prints_the_same(data_dir, healthy)
+
+        (daemon,) = (
+            child for child in psutil.Process().children(recursive=True) if "dagster._daemon" in command_of(child)
+        )
+        daemon.send_signal(signal.SIGKILL)
+        daemon.wait(PATIENCE_SECONDS)
+        first = of(each.until(lambda _: True), "batch_daemon_heartbeat_age_seconds")
+        each.until(
+            lambda found: all(
+                age > first[daemon] + 5 for daemon, age in of(found, "batch_daemon_heartbeat_age_seconds").items()
+            )
+        )
+        _let_heartbeats_age(seconds=200)
+        before = each.until(lambda found: silent_daemons(found) == set(first))
+        assert "BatchDaemonSilent" in raised_by_prometheus(before, data_dir.parent)
+
+    with monitored(data_dir) as each:
+        after = samples(each.text())
+        assert counters(after) == counters(before)
+        assert of(after, "batch_batches") == of(before, "batch_batches")
+        again = each.until(is_healthy)
+        assert silent_daemons(again) == set()
+        assert raised_by_prometheus(again, data_dir.parent) == set()
+
+
+def _is_complete(text: str) -> None:
+    """Every documented metric has a series with its labels, and every series that a rule or panel reads exists."""
+    families = list(text_string_to_metric_families(text))
+    exposed = {
+        f"{family.name}_total" if family.type == "counter" else family.name: {
+            label for sample in family.samples for label in sample.labels if label != "le"
+        }
+        for family in families
+    }
+    assert exposed == documented()
+    series = {sample.name for family in families for sample in family.samples}
+    recorded = {rule["record"] for rule in rules() if "record" in rule}
+    assert set().union(*map(names_in, expressions())) - recorded <= series
+
+
+def _command_prints_the_same(data_dir: Path, scraped: Samples) -> None:
+    command = [sys.executable, "-m", "batch_pipeline", "metrics", "--data-dir", str(data_dir)]
+    hidden = ("BATCH_", "DAGSTER_", "AWS_")
+    environment = {name: value for name, value in os.environ.items() if not name.startswith(hidden)}
+    done = subprocess.run(command, capture_output=True, text=True, check=False, env=environment)
+    assert done.returncode == 0, done.stderr
+    printed = samples(done.stdout)
+    assert counters(printed) == counters(scraped)
+    assert is_healthy(printed)
+    assert set(printed) == {key for key in scraped if not key[0].startswith("batch_api_request_seconds")}
+
+
+def _let_heartbeats_age(*, seconds: float) -> None:
+    """As if this time had passed since the daemon was killed."""
+    with open_instance(in_process=True) as instance:
+        for heartbeat in instance.get_daemon_heartbeats().values():
+            instance.add_daemon_heartbeat(heartbeat._replace(timestamp=heartbeat.timestamp - seconds))
