@@ -65,6 +65,7 @@ class Settings(BaseSettings):
     api_requests_per_minute: int = Field(
         6000, gt=0, description="API calls of one organization per API process; also the size of a burst"
     )
+    log_format: Literal["text", "json"] = Field("text", description="Format of the logs of all processes: text or json")
     metrics: bool = Field(True, description="The API answers GET /metrics, which needs no key (on or off)")
     dagster_url: str | None = Field(
         None, description="Address of the Dagster webserver, with which the API launches runs at once"

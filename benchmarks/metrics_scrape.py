@@ -1,6 +1,6 @@
 """What a scrape of /metrics costs with a million batches in the ledger, and what the counts cost each change.
 
-The ledger is filled as in `list_batches.py`, before the migration that adds the counts, so its backfill is measured too.
+The ledger is filled as in `list_batches.py`, before the migration that adds the counts, to measure its backfill too.
 Usage: python benchmarks/metrics_scrape.py [--batches N] [--rounds N]
 """
 

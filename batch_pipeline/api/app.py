@@ -1,5 +1,6 @@
 """The FastAPI application: routes, error answers and the OpenAPI document, around one open service."""
 
+import copy
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from importlib.metadata import version
@@ -12,6 +13,7 @@ from fastapi.openapi.utils import get_openapi
 from batch_pipeline.api import document, health, history, metrics, routes, webhooks
 from batch_pipeline.api.envelope import add_error_answers
 from batch_pipeline.api.limits import RateLimits
+from batch_pipeline.logs import configure_logs, is_json, json_formatter
 from batch_pipeline.metrics.calls import call_seconds
 from batch_pipeline.metrics.scraping import Scraper
 from batch_pipeline.notifications.background import notifying, open_people
@@ -89,8 +91,13 @@ def serve(app: FastAPI, *, host: str, port: int) -> None:
     """Serves until SIGINT or SIGTERM; running calls then have 10 s to end."""
     import uvicorn
 
+    configure_logs()
+    log_config = copy.deepcopy(uvicorn.config.LOGGING_CONFIG)
+    if is_json():
+        log_config["formatters"] = {name: {"()": json_formatter} for name in log_config["formatters"]}
     uvicorn.run(
         app,
+        log_config=log_config,
         host=host,
         port=port,
         log_level="warning",

@@ -31,6 +31,7 @@ from batch_pipeline.batches.listing import Filters, list_page
 from batch_pipeline.batches.model import Batch, Mode
 from batch_pipeline.batches.states import BatchStatus
 from batch_pipeline.errors import TooLargeError, WrongValuesError
+from batch_pipeline.logs import bind
 from batch_pipeline.service import applying, changing, creating
 from batch_pipeline.service.context import Service
 from batch_pipeline.service.creating import Caller
@@ -59,17 +60,21 @@ Served = Annotated[Service, Depends(get_service)]
 
 
 async def authenticate(
+    request: Request,
     service: Served,
     key: Annotated[str | None, Depends(_KEY_HEADERS[0])],
     other_key: Annotated[str | None, Depends(_KEY_HEADERS[1])],
 ) -> Caller:
-    """The caller of the key. Raises UnauthorizedError."""
+    """The caller of the key; log records of the call name its organization and batch. Raises UnauthorizedError."""
     sent = key or other_key
     if not sent:
         raise UnauthorizedError("unauthorized", "Send a key in the header X-API-Key.")
     found = await service.in_thread(find_key, service.system.engine, sent)
     if found is None:
         raise UnauthorizedError("unauthorized", "The key in the header X-API-Key is unknown or revoked.")
+    named = str(request.path_params.get("batch_id", ""))
+    batch_id = named if re.fullmatch(BATCH_ID_PATTERN, named) else None  # never just any text of the caller's
+    bind(organization=found.organization_id, batch=batch_id)
     return Caller(found.organization_id, found.id)
 
 

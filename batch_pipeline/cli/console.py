@@ -1,6 +1,7 @@
 """Output of commands: data on stdout, messages on stderr. Control characters are escaped."""
 
 import json
+import logging
 import os
 import re
 import sys
@@ -12,6 +13,11 @@ from typing import Any, TextIO
 
 from rich.console import Console
 from rich.text import Text
+
+from batch_pipeline.logs import is_json
+
+logger = logging.getLogger(__name__)
+logger.setLevel(logging.INFO)
 
 # The width of output that is not a terminal: wide enough for all ids and numbers.
 _FILE_COLUMNS = 200
@@ -70,12 +76,12 @@ def print_json(data: Any) -> None:
 
 def say(line: str) -> None:
     """Prints a message to stderr, on one line."""
-    _print(Text(one_line(line)))
+    _print(Text(one_line(line)), logging.INFO)
 
 
 def say_error(message: str) -> None:
     """Prints a failure to stderr, on one line."""
-    _print(Text.assemble(("error: ", "bold red"), one_line(message)))
+    _print(Text.assemble(("error: ", "bold red"), one_line(message)), logging.ERROR)
 
 
 def seconds_since_message() -> float:
@@ -98,6 +104,9 @@ def printable(text: str) -> str:
     return _UNPRINTABLE.sub(lambda found: found[0].encode("unicode_escape", "surrogatepass").decode(), text)
 
 
-def _print(text: Text) -> None:
-    message_console().print(text, soft_wrap=True)
+def _print(text: Text, level: int) -> None:
+    if is_json():
+        logger.log(level, text.plain)
+    else:
+        message_console().print(text, soft_wrap=True)
     _messages.last_at = time.monotonic()

@@ -30,6 +30,7 @@ from batch_pipeline.cli import (
 )
 from batch_pipeline.cli.console import join_sentences, say_error
 from batch_pipeline.errors import BatchError, UnavailableError
+from batch_pipeline.logs import configure_logs, is_json
 
 ENDED_OTHERWISE = 1
 WRONG_USE = 2
@@ -91,6 +92,8 @@ def main(arguments: Sequence[str] | None = None) -> None:
     """
     # Libraries log their retries and errors; the errors are printed below, in one line.
     logging.getLogger().addHandler(logging.NullHandler())
+    if is_json():
+        configure_logs()
     if not sys.warnoptions:
         warnings.filterwarnings("ignore", module=r"dagster(\.|_|$)")  # about its own beta features
     sys.exit(_run(arguments))

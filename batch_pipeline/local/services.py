@@ -17,6 +17,7 @@ from batch_pipeline.local import redis
 from batch_pipeline.local.private_files import write_private
 from batch_pipeline.local.s3 import HOST
 from batch_pipeline.local.supervision import Service
+from batch_pipeline.logs import is_json
 from batch_pipeline.settings import get_settings
 
 # Time for running batches to end. A chunk takes seconds, and a retry processes the rest.
@@ -82,6 +83,7 @@ def redis_service(places: Places) -> Sequence[Service]:
 
 def services(places: Places) -> Sequence[Service]:
     """The services in the order of starting. They stop in reverse order, so that nothing starts runs while runs end."""
+    dagster = [*_PYTHON, "batch_pipeline.orchestration.logged"] if is_json() else _PYTHON
     return (
         # One code server for both others: definitions are imported once. `dagster code-server` would add a proxy
         # process in between.
@@ -99,12 +101,12 @@ def services(places: Places) -> Sequence[Service]:
         Service(
             "the Dagster webserver",
             [
-                *(*_PYTHON, "dagster_webserver", "--host", HOST, "--port", str(places.port)),
+                *(*dagster, "dagster_webserver", "--host", HOST, "--port", str(places.port)),
                 *("--workspace", str(places.workspace)),
             ],
             is_ready=lambda: _answers(places.port, "/server_info"),
         ),
-        Service("the Dagster daemon", [*_PYTHON, "dagster._daemon", "run", "--workspace", str(places.workspace)]),
+        Service("the Dagster daemon", [*dagster, "dagster._daemon", "run", "--workspace", str(places.workspace)]),
         Service(
             "the API",
             [

@@ -13,6 +13,7 @@ from dagster._cli.api import api_cli
 from dagster._grpc import server
 
 from batch_pipeline.orchestration.forking import fork_context
+from batch_pipeline.orchestration.logged import log_as_configured, log_flags
 
 
 class ForkingApiServer(server.DagsterApiServer):
@@ -26,8 +27,9 @@ class ForkingApiServer(server.DagsterApiServer):
 
 def main() -> None:
     """Runs the code server until it is interrupted."""
+    log_as_configured()
     server.DagsterApiServer = ForkingApiServer  # type: ignore[misc] # the command has no setting for it
-    api_cli(["grpc", *sys.argv[1:]])
+    api_cli(["grpc", *sys.argv[1:], *log_flags()])
 
 
 if __name__ == "__main__":

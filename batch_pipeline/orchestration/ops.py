@@ -30,6 +30,7 @@ from batch_pipeline.batches.states import BatchStatus
 from batch_pipeline.errors import BatchError
 from batch_pipeline.orchestration import run_page, tags
 from batch_pipeline.orchestration.config import ApplyConfig, BatchConfig
+from batch_pipeline.orchestration.console import LOGGERS
 from batch_pipeline.orchestration.plan_page import plan_metadata
 from batch_pipeline.orchestration.resolve import batch_of_run, batch_to_write, resolve_apply, resolve_batch
 from batch_pipeline.orchestration.resources import Workplace
@@ -157,6 +158,7 @@ def _metadata(batch: Batch, name: PhaseName) -> run_page.Metadata:
 @job(
     name=tags.JOB_NAME,
     executor_def=in_process_executor,
+    logger_defs=LOGGERS,
     description="One batch: a file of items becomes correct rows in PostgreSQL, or an errors file.",
 )
 def batch_job() -> None:
@@ -172,6 +174,7 @@ def batch_job() -> None:
 @job(
     name=tags.APPLY_JOB_NAME,
     executor_def=in_process_executor,
+    logger_defs=LOGGERS,
     description="Writes the plan of a planned batch, exactly as it was shown.",
 )
 def apply_job() -> None:

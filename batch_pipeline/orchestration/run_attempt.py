@@ -20,6 +20,7 @@ from batch_pipeline.errors import (
     YieldedSlotError,
     is_disk_full,
 )
+from batch_pipeline.logs import bound
 from batch_pipeline.orchestration import tags
 from batch_pipeline.orchestration.resources import Workplace
 from batch_pipeline.orchestration.run_page import CANCELLED, ProgressEvents, failure_of, unexpected_failure
@@ -42,37 +43,39 @@ def running_attempt(
 
     If the work fails, ends the batch in the ledger with a reason, then fails the op.
     """
+    named = bound(batch=found.id, organization=found.organization_id, run=context.run_id)
     system, batch_id = workplace.system, found.id
     attempt: Attempt | None = None
-    try:
-        batch = _begin(context, workplace, found)
-        if batch.status == BatchStatus.completed:
-            context.log.info(f"Batch {batch_id} is completed: nothing to do.")
-            drop_leftovers(system, batch)
-            yield batch, None
-            return
-        with scratch_folder() as scratch:
-            attempt = _attempt(context, system, batch, scratch)
-            yield batch, attempt
-    except DagsterExecutionInterruptedError:
-        _end(context, system, batch_id, BatchStatus.failed, cancelled_reason)
-        raise
-    except PlanChangedError as error:  # the batch is planned again
-        raise failure_of(error, system, batch_id) from None
-    except YieldedSlotError as error:
-        system.ledger.yield_slot(batch_id, context.run_id)
-        raise failure_of(error, system, batch_id) from None
-    except SupersededError as error:
-        batch = system.ledger.get(batch_id)
-        if batch.run_id == context.run_id:
-            follow_cancelling(context, batch)
-        raise failure_of(error, system, batch_id) from None
-    except Exception as error:
-        status, reason = _status_and_reason(error, attempt)
-        _end(context, system, batch_id, status, reason)
-        if _is_unexpected(error):
-            raise unexpected_failure(error, batch_id) from None
-        raise failure_of(BatchError(reason.code, reason.message), system, batch_id) from None
+    with named:
+        try:
+            batch = _begin(context, workplace, found)
+            if batch.status == BatchStatus.completed:
+                context.log.info(f"Batch {batch_id} is completed: nothing to do.")
+                drop_leftovers(system, batch)
+                yield batch, None
+                return
+            with scratch_folder() as scratch:
+                attempt = _attempt(context, system, batch, scratch)
+                yield batch, attempt
+        except DagsterExecutionInterruptedError:
+            _end(context, system, batch_id, BatchStatus.failed, cancelled_reason)
+            raise
+        except PlanChangedError as error:  # the batch is planned again
+            raise failure_of(error, system, batch_id) from None
+        except YieldedSlotError as error:
+            system.ledger.yield_slot(batch_id, context.run_id)
+            raise failure_of(error, system, batch_id) from None
+        except SupersededError as error:
+            batch = system.ledger.get(batch_id)
+            if batch.run_id == context.run_id:
+                follow_cancelling(context, batch)
+            raise failure_of(error, system, batch_id) from None
+        except Exception as error:
+            status, reason = _status_and_reason(error, attempt)
+            _end(context, system, batch_id, status, reason)
+            if _is_unexpected(error):
+                raise unexpected_failure(error, batch_id) from None
+            raise failure_of(BatchError(reason.code, reason.message), system, batch_id) from None
 
 
 def _status_and_reason(error: Exception, attempt: Attempt | None) -> tuple[BatchStatus, Reason]:

@@ -24,6 +24,7 @@ from batch_pipeline.errors import BatchError
 from batch_pipeline.intake.undoing import request_undo
 from batch_pipeline.orchestration import tags
 from batch_pipeline.orchestration.config import run_tags_of
+from batch_pipeline.orchestration.console import LOGGERS
 from batch_pipeline.orchestration.ops import batch_job, cleanup, process, run_phase, validate
 from batch_pipeline.orchestration.resolve import requested_batch
 from batch_pipeline.orchestration.resources import Workplace
@@ -77,6 +78,7 @@ def resolve_undo(context: OpExecutionContext, config: UndoConfig, system: System
 @job(
     name=tags.UNDO_JOB_NAME,
     executor_def=in_process_executor,
+    logger_defs=LOGGERS,
     description="Takes back what a batch wrote, field by field, except what was changed since.",
 )
 def undo_job() -> None:

@@ -11,6 +11,7 @@ import tempfile
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from datetime import datetime
 from pathlib import Path
 from typing import Any
 
@@ -30,6 +31,9 @@ from batch_pipeline.settings import get_settings
 
 PATIENCE_SECONDS = 150.0
 pytestmark = pytest.mark.timeout(600)
+
+CUSTOMERS_VALUE = "value-of-a-customer"
+SERVERS = ("postgres.log", "s3.log")
 
 Samples = dict[tuple[str, tuple[tuple[str, str], ...]], float]
 
@@ -66,6 +70,16 @@ class Monitored:
             assert time.monotonic() < deadline, found
             time.sleep(0.5)
         return found
+
+    def until_ended(self, batch: dict[str, Any]) -> dict[str, Any]:
+        """The batch, once it is completed or failed."""
+        deadline = time.monotonic() + PATIENCE_SECONDS
+        while batch["status"] not in ("completed", "failed"):
+            assert time.monotonic() < deadline, batch
+            time.sleep(0.2)
+            answer = self.http.get(f"/v1/batches/{batch['id']}", headers={"X-API-Key": self.system.api_key})
+            batch = answer.json()["data"]
+        return batch
 
     def create(self, body: dict[str, Any]) -> dict[str, Any]:
         answer = self.http.post("/v1/batches", json=body, headers={"X-API-Key": self.system.api_key})
@@ -153,7 +167,9 @@ def raised_by_prometheus(found: Samples, folder: Path) -> set[str]:
     return set(re.findall(r"alertname: (\w+), time", done.stderr + done.stdout))
 
 
-def test_a_killed_daemon_is_seen_and_the_counts_outlive_every_process(data_dir: Path) -> None:
+def test_a_killed_daemon_is_seen_the_counts_outlive_every_process_and_all_log_json(
+    data_dir: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     with monitored(data_dir) as each:
         done = each.create({"resource": "contact", "action": "merge", "mode": "sync", "data": [{"name": "Ada"}]})
         assert done["status"] == "completed"
@@ -164,11 +180,11 @@ def test_a_killed_daemon_is_seen_and_the_counts_outlive_every_process(data_dir: 
         _is_complete(each.text())
         _command_prints_the_same(data_dir, healthy)
 
-        (daemon,) = (
-            child for child in psutil.Process().children(recursive=True) if "dagster._daemon" in command_of(child)
-        )
-        daemon.send_signal(signal.SIGKILL)
-        daemon.wait(PATIENCE_SECONDS)
+        _kill("dagster_webserver")
+        late = each.create({"resource": "contact", "action": "merge", "data": [{"name": "Bo"}]})
+        assert f"did not launch batch {late['id']}" in (each.system.log_folder / "api.log").read_text()
+        each.until_ended(late)
+        _kill("dagster._daemon")
         first = of(each.until(lambda _: True), "batch_daemon_heartbeat_age_seconds")
         each.until(
             lambda found: all(
@@ -179,6 +195,7 @@ def test_a_killed_daemon_is_seen_and_the_counts_outlive_every_process(data_dir: 
         before = each.until(lambda found: silent_daemons(found) == set(first))
         assert "BatchDaemonSilent" in raised_by_prometheus(before, data_dir.parent)
 
+    monkeypatch.setenv("BATCH_LOG_FORMAT", "json")
     with monitored(data_dir) as each:
         after = samples(each.text())
         assert counters(after) == counters(before)
@@ -186,6 +203,39 @@ def test_a_killed_daemon_is_seen_and_the_counts_outlive_every_process(data_dir: 
         again = each.until(is_healthy)
         assert silent_daemons(again) == set()
         assert raised_by_prometheus(again, data_dir.parent) == set()
+
+        batch = each.create(
+            {"resource": "contact", "action": "merge", "data": [{"name": CUSTOMERS_VALUE, "email": CUSTOMERS_VALUE}]}
+        )
+        each.until_ended(batch)
+        _kill("dagster_webserver")
+        late = each.create({"resource": "contact", "action": "merge", "data": [{"name": CUSTOMERS_VALUE}]})
+        run_id = each.until_ended(batch)["run_id"]
+        logged = {log.stem: _records(log) for log in each.system.log_folder.glob("*.log") if log.name not in SERVERS}
+    assert logged.keys() == {"api", "code-server", "dagster-daemon", "dagster-webserver"}
+    of_run = [record for record in logged["code-server"] if record.get("run") == run_id]
+    assert {(record["batch"], record["organization"]) for record in of_run} == {(batch["id"], "default")}
+    assert any("RUN_SUCCESS" in record["message"] for record in of_run)
+    (warned,) = (record for record in logged["api"] if "did not launch" in record["message"])
+    assert (warned["level"], warned["organization"], late["id"] in warned["message"]) == ("warning", "default", True)
+    assert any(record["logger"].startswith("dagster.daemon") for record in logged["dagster-daemon"])
+
+
+def _kill(part: str) -> None:
+    (process,) = (child for child in psutil.Process().children(recursive=True) if part in command_of(child))
+    process.send_signal(signal.SIGKILL)
+    process.wait(PATIENCE_SECONDS)
+
+
+def _records(log: Path) -> list[dict[str, str]]:
+    """The records of a log, each of which is JSON, tells when, how bad and what, and has nothing of a customer."""
+    text = log.read_text()
+    assert CUSTOMERS_VALUE not in text
+    records: list[dict[str, str]] = [json.loads(line) for line in text.splitlines()]
+    for record in records:
+        assert list(record)[:4] == ["time", "level", "message", "logger"]
+        assert datetime.fromisoformat(record["time"]).tzinfo is not None
+    return records
 
 
 def _is_complete(text: str) -> None:
