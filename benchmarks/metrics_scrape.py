@@ -23,7 +23,7 @@ from batch_pipeline.metrics import scraping
 from batch_pipeline.metrics.calls import call_seconds
 from batch_pipeline.orchestration.instance import upgrade_dagster
 
-BEFORE = "0017"
+BEFORE = "0018"
 TRANSITIONS = """
 INSERT INTO batch_transitions (batch_id, before, after)
 SELECT id, before, after FROM batches, LATERAL (VALUES (NULL, 'requested'), ('requested', status)) AS t (before, after)

@@ -27,6 +27,7 @@ from dagster_celery.make_app import make_app
 
 from batch_pipeline.batches.locks import Ownership, run_task
 from batch_pipeline.errors import StateError, UnavailableError
+from batch_pipeline.logs import configure_logs, is_json
 from batch_pipeline.garbage import collect_as_usual
 from batch_pipeline.orchestration.celery_app import QUEUE, celery_settings, check_broker
 from batch_pipeline.orchestration.instance import open_instance
@@ -61,6 +62,8 @@ def serve(*, concurrency: int | None = None, name: str | None = None) -> int:
     """
     app = worker_app(get_settings().require_broker_url())
     check_broker(app)
+    if is_json():
+        signals.setup_logging.connect(_log_json, weak=False)  # Celery then leaves logging as it is
     from batch_pipeline.orchestration import preload  # noqa: F401 - forked processes need what it imports
 
     gc.collect()
@@ -87,6 +90,12 @@ class _Worker(Worker):  # type: ignore[misc] # Celery has no types
         super().install_platform_tweaks(worker)
         for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP):
             signal.signal(number, _stop)
+
+
+def _log_json(**_: Any) -> None:
+    """Makes Celery's records JSON as well."""
+    configure_logs()
+    logging.getLogger().setLevel(logging.INFO)
 
 
 def _stop(_number: int, _frame: object) -> None:
