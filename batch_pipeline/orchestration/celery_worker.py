@@ -27,8 +27,8 @@ from dagster_celery.make_app import make_app
 
 from batch_pipeline.batches.locks import Ownership, run_task
 from batch_pipeline.errors import StateError, UnavailableError
-from batch_pipeline.logs import configure_logs, is_json
 from batch_pipeline.garbage import collect_as_usual
+from batch_pipeline.logs import configure_logs, is_json
 from batch_pipeline.orchestration.celery_app import QUEUE, celery_settings, check_broker
 from batch_pipeline.orchestration.instance import open_instance
 from batch_pipeline.settings import get_settings
