@@ -80,14 +80,14 @@ def _given(**values: str | None) -> dict[str, str]:
 class _RootHandler(logging.StreamHandler[TextIO]):
     """The root logger's handler."""
 
-    def filter(self, record: logging.LogRecord) -> bool | logging.LogRecord:
+    def filter(self, record: logging.LogRecord) -> bool:
         """Refuses records that a handler of a logger below the root has had."""
         logger: logging.Logger | None = logging.getLogger(record.name)
         while logger is not None and logger is not logging.root:
             if any(not isinstance(each, logging.NullHandler) for each in logger.handlers):
                 return False
             logger = logger.parent
-        return super().filter(record)
+        return bool(super().filter(record))
 
 
 class _TextFormatter(logging.Formatter):

@@ -30,11 +30,11 @@ from batch_pipeline.batches.states import BatchStatus
 from batch_pipeline.errors import BatchError
 from batch_pipeline.orchestration import run_page, tags
 from batch_pipeline.orchestration.config import ApplyConfig, BatchConfig
-from batch_pipeline.orchestration.console import LOGGERS
 from batch_pipeline.orchestration.plan_page import plan_metadata
 from batch_pipeline.orchestration.resolve import batch_of_run, batch_to_write, resolve_apply, resolve_batch
 from batch_pipeline.orchestration.resources import Workplace
 from batch_pipeline.orchestration.run_attempt import running_attempt
+from batch_pipeline.orchestration.run_logger import LOGGERS
 from batch_pipeline.phases.attempt import Attempt
 from batch_pipeline.system import System
 

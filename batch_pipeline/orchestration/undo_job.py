@@ -24,10 +24,10 @@ from batch_pipeline.errors import BatchError
 from batch_pipeline.intake.undoing import request_undo
 from batch_pipeline.orchestration import tags
 from batch_pipeline.orchestration.config import run_tags_of
-from batch_pipeline.orchestration.console import LOGGERS
 from batch_pipeline.orchestration.ops import batch_job, cleanup, process, run_phase, validate
 from batch_pipeline.orchestration.resolve import requested_batch
 from batch_pipeline.orchestration.resources import Workplace
+from batch_pipeline.orchestration.run_logger import LOGGERS
 from batch_pipeline.system import System
 
 
