@@ -83,7 +83,7 @@ def redis_service(places: Places) -> Sequence[Service]:
 
 def services(places: Places) -> Sequence[Service]:
     """The services in the order of starting. They stop in reverse order, so that nothing starts runs while runs end."""
-    dagster = [*_PYTHON, "batch_pipeline.orchestration.logged"] if is_json() else _PYTHON
+    dagster = [*_PYTHON, "batch_pipeline.orchestration.dagster_command"] if is_json() else _PYTHON
     return (
         # One code server for both others: definitions are imported once. `dagster code-server` would add a proxy
         # process in between.

@@ -12,8 +12,8 @@ from typing import Any
 from dagster._cli.api import api_cli
 from dagster._grpc import server
 
+from batch_pipeline.orchestration.dagster_command import log_as_configured, log_flags
 from batch_pipeline.orchestration.forking import fork_context
-from batch_pipeline.orchestration.logged import log_as_configured, log_flags
 
 
 class ForkingApiServer(server.DagsterApiServer):

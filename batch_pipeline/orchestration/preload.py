@@ -6,6 +6,7 @@ It opens no connection and starts no thread of Python: a forked process would sh
 import importlib
 
 from batch_pipeline.logs import configure_logs, is_json
+from batch_pipeline.orchestration.run_logger import log_runs_as_configured
 from batch_pipeline.records.descriptions import all_resources
 
 for _module in (
@@ -29,4 +30,6 @@ for _module in (
     importlib.import_module(_module)
 all_resources()
 if is_json():
-    configure_logs()  # forked processes inherit it
+    # Forked processes inherit both.
+    configure_logs()
+    log_runs_as_configured()

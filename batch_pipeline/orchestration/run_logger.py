@@ -3,7 +3,8 @@
 import logging
 import sys
 
-from dagster import InitLoggerContext, LoggerDefinition
+from dagster import DagsterInstance, InitLoggerContext, LoggerDefinition
+from dagster._core.execution import context_creation_job
 from dagster._loggers import colored_console_logger
 
 from batch_pipeline.logs import is_json, json_formatter
@@ -25,3 +26,18 @@ console_logger = LoggerDefinition(
     _make_logger, config_schema=colored_console_logger.config_schema, description="Logs of runs, by BATCH_LOG_FORMAT."
 )
 LOGGERS = {"console": console_logger}
+
+
+def log_runs_as_configured() -> None:
+    """Makes runs in this process use `console_logger` if `BATCH_LOG_FORMAT` is json.
+
+    A run whose config names no logger uses Dagster's default one, whatever loggers its job has. Dagster has no setting
+    for it, so its function is replaced.
+    """
+    if is_json():
+        context_creation_job.default_system_loggers = _default_loggers
+
+
+def _default_loggers(instance: DagsterInstance | None) -> list[tuple[LoggerDefinition, dict[str, object]]]:
+    level = instance.python_log_level if instance is not None else None
+    return [(console_logger, {"name": "dagster", "log_level": level or "DEBUG"})]
