@@ -1,7 +1,7 @@
 """Dagster's own commands with the log format of `BATCH_LOG_FORMAT`.
 
-``python -m batch_pipeline.orchestration.dagster_command dagster._daemon run …`` runs a module of Dagster with its flags. Put
-here what makes Dagster's processes log as ours do. Formats belong to `logs`.
+``python -m batch_pipeline.orchestration.dagster_command dagster._daemon run …`` runs a module of Dagster with flags.
+Put here what makes Dagster's processes log as ours do. Formats belong to `logs`.
 """
 
 import runpy
