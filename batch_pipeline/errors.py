@@ -26,6 +26,17 @@ class RefusedError(BatchError):
     """The payload or request is refused as a whole. Permanent: the sender must correct it."""
 
 
+class UnknownColumnsError(RefusedError):
+    """The header has columns that the resource does not have.
+
+    `suggested_mapping`: a `column_mapping` (field -> header) for those whose field is certain; None: there is none.
+    """
+
+    def __init__(self, message: str, suggested_mapping: dict[str, str] | None = None) -> None:
+        super().__init__("unknown_columns", message)
+        self.suggested_mapping = suggested_mapping
+
+
 class WrongValuesError(RefusedError):
     """A request has wrong values; `errors` has one "field: error" for each."""
 

@@ -49,6 +49,7 @@ class Settings(BaseSettings):
     plan_hours: int = Field(24, gt=0, le=24 * 365, description="Hours that a plan can be applied after it was made")
     changes: bool = Field(True, description="Batches log what they change (on or off); needs PostgreSQL 18")
     changes_days: int = Field(30, gt=0, description="Days that the log of changes is kept")
+    mapping_days: int = Field(400, gt=0, description="Days that a column mapping is remembered after its last use")
     run_retention_days: int = Field(30, gt=0, description="Days that Dagster's finished runs and their events are kept")
 
     timeout_seconds: int = Field(3600, gt=0, description="Running time of one attempt, waiting not counted")

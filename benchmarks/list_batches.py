@@ -83,7 +83,8 @@ def fill(url: str, number: int) -> None:
     """Writes so many batches, and lets PostgreSQL gather its statistics as autovacuum would."""
     import json
 
-    from batch_pipeline.batches.model import BatchFacts, Mode, Via, initial_phases
+    from batch_pipeline.batches.facts import BatchFacts
+    from batch_pipeline.batches.model import Mode, Via, initial_phases
     from batch_pipeline.batches.stats import Stats
 
     values = {

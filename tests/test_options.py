@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given as given_any
 from hypothesis import strategies as st
 
-from batch_pipeline.batches.model import BlankCells, DuplicateHandling
+from batch_pipeline.batches.model import BlankCells, DuplicateHandling, UnknownColumns
 from batch_pipeline.batches.options import OPTION_NAMES, BatchOptions, label_from_file_name, parse_options
 from batch_pipeline.errors import RefusedError
 
@@ -32,6 +32,7 @@ def test_no_options_are_the_defaults_of_the_specification() -> None:
         "allow_empty",
         "timeout_seconds",
         "plan_only",
+        "unknown_columns",
     }
     assert options.duplicate_handling is DuplicateHandling.ignore_all
     assert options.save_upload
@@ -52,6 +53,8 @@ def test_no_options_are_the_defaults_of_the_specification() -> None:
         ("duplicate_handling", "use_last", DuplicateHandling.use_last),
         ("properties", {"notes": "x"}, {"notes": "x"}),
         ("column_mapping", {"name": "Full name", "email": "E-Mail"}, {"name": "Full name", "email": "E-Mail"}),
+        ("column_mapping", "remembered", "remembered"),
+        ("unknown_columns", "ignore", UnknownColumns.ignore),
         ("blank_cells", "clear", BlankCells.clear),
         ("default_region", "DE", "DE"),
         ("save_upload", False, False),
@@ -91,6 +94,9 @@ def test_a_valid_option_is_read(name: str, given: Any, value: Any) -> None:
         ("properties", ["notes"]),
         ("column_mapping", {"name": "a", "email": "a"}),
         ("column_mapping", {"name": 5}),
+        ("column_mapping", "name=a"),
+        ("column_mapping", ["remembered"]),
+        ("unknown_columns", "drop"),
         ("blank_cells", "drop"),
         ("default_region", "de"),
         ("default_region", "XX"),

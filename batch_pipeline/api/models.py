@@ -5,9 +5,19 @@ from typing import Annotated, Any, Generic, Literal, TypeVar
 from phonenumbers import SUPPORTED_REGIONS
 from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, WithJsonSchema
 
+from batch_pipeline.api.error_models import ErrorSummaryOut
 from batch_pipeline.batches.ids import ALPHABET
-from batch_pipeline.batches.model import Action, DuplicateHandling, IfChanged, Mode, PhaseName, PhaseStatus, Via
-from batch_pipeline.batches.options import NAME_MAX, NAME_MIN, UndoOptions
+from batch_pipeline.batches.model import (
+    REMEMBERED,
+    Action,
+    DuplicateHandling,
+    IfChanged,
+    Mode,
+    PhaseName,
+    PhaseStatus,
+    Via,
+)
+from batch_pipeline.batches.options import NAME_MAX, NAME_MIN, ColumnMapping, UndoOptions
 from batch_pipeline.batches.states import BatchStatus
 from batch_pipeline.records.registry import RESOURCES
 from batch_pipeline.service.request import BatchRequest, check_resource
@@ -105,9 +115,9 @@ class DeletionOut(BaseModel):
 
 
 class WarningOut(BaseModel):
-    """What a valid but wrong file looks like."""
+    """What a valid but wrong file looks like, or what was done with its columns."""
 
-    code: str = Field(description="Stable, snake_case", examples=["column_shifted"])
+    code: str = Field(description="Stable, snake_case", examples=["column_shifted", "unknown_columns_ignored"])
     message: str
 
 
@@ -169,6 +179,15 @@ class BatchOut(BaseModel):
     phases: list[PhaseOut] = Field(min_length=4, max_length=4)
     stats: StatsOut
     plan: PlanOut | None = Field(description="Only of batches with plan_only, once they are validated")
+    column_mapping: dict[str, str] = Field(
+        description="What applies: record field -> header; of `remembered` the mapping that was found"
+    )
+    suggested_mapping: dict[str, str] | None = Field(
+        description="A column_mapping with which to send a file again that was refused for unknown columns; null if "
+        "there is none, or the batch was not refused for them"
+    )
+    warnings: list[WarningOut] = Field(description="About the upload; they stop nothing")
+    error_summary: ErrorSummaryOut | None = Field(description="Only of ended batches with an errors file")
     checksum: str | None = Field(description="SHA-256 of the payload, in hex")
     save_upload: bool
     save_result: bool
@@ -269,17 +288,26 @@ class CreateBatch(BatchRequest):
         default_factory=dict, description=BatchRequest.model_fields["properties"].description
     )
     column_mapping: Annotated[
-        dict[str, str],
+        ColumnMapping,
         WithJsonSchema(
             {
-                "type": "object",
-                "additionalProperties": {"type": "string", "pattern": _NO_NUL},
-                "propertyNames": {"pattern": _NO_NUL},
+                "anyOf": [
+                    {
+                        "type": "object",
+                        "additionalProperties": {"type": "string", "pattern": _NO_NUL},
+                        "propertyNames": {"pattern": _NO_NUL},
+                    },
+                    {"const": REMEMBERED},
+                ],
                 "default": {},
                 "examples": [{"name": "Full name"}],
             }
         ),
-    ] = Field(default_factory=dict, description="Record field -> header in the file; each header once")
+    ] = Field(
+        default_factory=dict,
+        description="Record field -> header in the file; each header once. `remembered`: the mapping with which a "
+        "batch of the same resource and header completed",
+    )
     default_region: Annotated[
         str | None, WithJsonSchema({"anyOf": [{"enum": sorted(SUPPORTED_REGIONS)}, {"type": "null"}]})
     ] = Field(None, description=BatchRequest.model_fields["default_region"].description)

@@ -12,7 +12,8 @@ from typing import Any, NamedTuple
 import sqlalchemy as sa
 from sqlalchemy.dialects.postgresql import insert
 
-from batch_pipeline.batches.model import Action, Batch, BatchFacts, Mode, Starter, Via, initial_phases
+from batch_pipeline.batches.facts import BatchFacts
+from batch_pipeline.batches.model import Action, Batch, Mode, Starter, Via, initial_phases
 from batch_pipeline.batches.options import BatchOptions
 from batch_pipeline.batches.rows import batch_from_row, change, get_row, take_place
 from batch_pipeline.batches.states import FINAL, LIVE, BatchStatus, Reason

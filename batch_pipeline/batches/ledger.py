@@ -6,7 +6,7 @@ attempt is its newest. Otherwise SupersededError is raised, and the attempt must
 """
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import asdict, replace
+from dataclasses import replace
 from datetime import datetime
 from types import MappingProxyType
 from typing import Any
@@ -15,6 +15,7 @@ import sqlalchemy as sa
 
 from batch_pipeline.batches.accept import seconds_from_now
 from batch_pipeline.batches.locks import CHUNKS
+from batch_pipeline.batches.mappings import remember_mapping
 from batch_pipeline.batches.model import Action, Batch, IfChanged, Phase, PhaseName, PhaseStatus, Starter
 from batch_pipeline.batches.rows import (
     batch_from_row,
@@ -282,6 +283,8 @@ class Ledger:
             if batch.status is not after and batch.status in AT_REST:
                 check_transition(batch_id, batch.status, after)
                 raise superseded(batch)
+            if after is BatchStatus.completed:
+                remember_mapping(connection, batch)
             at_rest = {"awaits_run": None} if after in AT_REST else {}
             return change_status(connection, batch, after, at_rest | changes, run_id=run_id)
 
@@ -334,7 +337,7 @@ class Ledger:
             batch = batch_from_row(get_row(connection, batch_id, lock=True))
             if batch.reason is not None and sentence not in batch.reason.message:
                 reason = replace(batch.reason, message=f"{batch.reason.message} {sentence}")
-                change(connection, batch_id, {"reason": asdict(reason)})
+                change(connection, batch_id, {"reason": reason.to_row()})
 
 
 def _reopen(connection: sa.Connection, batch: Batch, changes: dict[str, Any]) -> Batch:
@@ -350,7 +353,8 @@ def _reopen(connection: sa.Connection, batch: Batch, changes: dict[str, Any]) ->
     reopens = batch.status in RERUNNABLE or batch.status in (BatchStatus.requested, BatchStatus.planned)
     if batch.status is status or not reopens:
         return batch_from_row(change(connection, batch.id, changes))
-    return change_status(connection, batch, status, changes | {"has_errors_file": False}, run_id=changes.get("run_id"))
+    changes |= {"has_errors_file": False, "error_summary": None}
+    return change_status(connection, batch, status, changes, run_id=changes.get("run_id"))
 
 
 def _end(

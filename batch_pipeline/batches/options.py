@@ -2,11 +2,21 @@
 
 import re
 from collections import Counter
-from typing import Any, TypeVar
+from typing import Annotated, Any, Literal, TypeVar
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, ValidationInfo, field_validator
+from pydantic import (
+    BaseModel,
+    ConfigDict,
+    Field,
+    GetPydanticSchema,
+    ValidationError,
+    ValidationInfo,
+    ValidatorFunctionWrapHandler,
+    field_validator,
+)
+from pydantic_core import PydanticCustomError, core_schema
 
-from batch_pipeline.batches.model import BlankCells, DuplicateHandling
+from batch_pipeline.batches.model import REMEMBERED, BlankCells, DuplicateHandling, UnknownColumns
 from batch_pipeline.errors import RefusedError
 
 NAME_MIN = 3
@@ -21,6 +31,28 @@ _LIMIT = re.compile(r"none|\d{1,12}|\d{1,3}(\.\d+)?%")
 
 
 _Options = TypeVar("_Options", bound=BaseModel)
+
+
+def _mapping_or_remembered(value: Any, read_mapping: ValidatorFunctionWrapHandler) -> Any:
+    if value == REMEMBERED:
+        return value
+    if not isinstance(value, dict):
+        message = "must be an object of fields and their headers, or {word}"
+        raise PydanticCustomError("mapping", message, {"word": REMEMBERED})
+    return read_mapping(value)
+
+
+# Not pydantic's schema of a union: its errors would name the union's members.
+ColumnMapping = Annotated[
+    dict[str, str] | Literal["remembered"],
+    GetPydanticSchema(
+        lambda _, handler: core_schema.no_info_wrap_validator_function(
+            _mapping_or_remembered,
+            handler.generate_schema(dict[str, str]),
+            serialization=core_schema.plain_serializer_function_ser_schema(lambda value: value),
+        )
+    ),
+]
 
 
 class BatchOptions(BaseModel):
@@ -39,7 +71,11 @@ class BatchOptions(BaseModel):
         default_factory=dict,
         description="Default values for fields that an item does not define or leaves blank",
     )
-    column_mapping: dict[str, str] = Field(default_factory=dict, description="Record field -> header in the file")
+    column_mapping: ColumnMapping = Field(
+        default_factory=dict,
+        description="Record field -> header in the file; or remembered: the mapping with which a batch of the same "
+        "header completed",
+    )
     blank_cells: BlankCells | None = Field(
         None,
         description="What an empty cell means for an existing record; default: keep for merge, clear for overwrite",
@@ -64,6 +100,10 @@ class BatchOptions(BaseModel):
     timeout_seconds: int | None = Field(
         None, gt=0, le=7 * 24 * 3600, description="Running time of one attempt; default: the deployment's"
     )
+    unknown_columns: UnknownColumns = Field(
+        UnknownColumns.refuse,
+        description="Columns that the resource does not have: refuse the file (JSON: the items), or ignore them",
+    )
 
     @field_validator("name", "properties", "column_mapping")
     @classmethod
@@ -80,7 +120,9 @@ class BatchOptions(BaseModel):
 
     @field_validator("column_mapping")
     @classmethod
-    def _headers_are_unique(cls, value: dict[str, str]) -> dict[str, str]:
+    def _headers_are_unique(cls, value: dict[str, str] | str) -> dict[str, str] | str:
+        if isinstance(value, str):
+            return value
         repeated = sorted(header for header, count in Counter(value.values()).items() if count > 1)
         if repeated:
             raise ValueError(f"maps the header {repeated[0]!r} to more than one field")

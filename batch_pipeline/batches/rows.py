@@ -5,11 +5,11 @@ from typing import Any, Protocol
 
 import sqlalchemy as sa
 
+from batch_pipeline.batches.facts import BatchFacts
 from batch_pipeline.batches.locks import LINE
 from batch_pipeline.batches.model import (
     Action,
     Batch,
-    BatchFacts,
     IfChanged,
     Mode,
     Phase,
@@ -125,7 +125,7 @@ def batch_from_row(row: sa.Row[Any]) -> Batch:
             "via": Via(data["via"]),
             "if_changed": None if data["if_changed"] is None else IfChanged(data["if_changed"]),
             "awaits_run": None if data["awaits_run"] is None else Starter(data["awaits_run"]),
-            "reason": None if data["reason"] is None else Reason(**data["reason"]),
+            "reason": None if data["reason"] is None else Reason.from_row(data["reason"]),
             "phases": tuple(Phase.from_row(phase) for phase in data["phases"]),
             "stats": Stats.from_json(data["stats"]),
             "facts": facts,

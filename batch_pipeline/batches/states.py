@@ -1,10 +1,10 @@
 """The state machine of a batch: its statuses, the transitions between them, and the reasons of a failure."""
 
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass, fields
 from enum import StrEnum
-from typing import Self
+from typing import Any, Self
 
-from batch_pipeline.errors import BatchError, RefusedError, StateError
+from batch_pipeline.errors import BatchError, RefusedError, StateError, UnknownColumnsError
 
 
 class BatchStatus(StrEnum):
@@ -60,16 +60,29 @@ class Reason:
     """Why a batch failed, timed out or expired: a stable snake_case code, and a sentence that a user can act on.
 
     `is_refusal`: the payload was refused as a whole, so every retry fails until the sender corrects it.
+    `suggested_mapping`: a `column_mapping` for a refused header; None if there is no suggestion.
     """
 
     code: str
     message: str
     is_refusal: bool = False
+    suggested_mapping: dict[str, str] | None = None
 
     @classmethod
     def of(cls, error: BatchError) -> Self:
         """The reason of a batch that failed with this error."""
-        return cls(error.code, error.message, isinstance(error, RefusedError))
+        suggested = error.suggested_mapping if isinstance(error, UnknownColumnsError) else None
+        return cls(error.code, error.message, isinstance(error, RefusedError), suggested)
+
+    def to_row(self) -> dict[str, Any]:
+        """The reason as stored, without a mapping that there is not."""
+        return {name: value for name, value in asdict(self).items() if value is not None}
+
+    @classmethod
+    def from_row(cls, data: dict[str, Any]) -> Self:
+        """The inverse of `to_row`."""
+        known = {item.name for item in fields(cls)}
+        return cls(**{name: value for name, value in data.items() if name in known})
 
     def to_json(self) -> dict[str, str]:
         """The reason in the batch object of the specification."""

@@ -57,6 +57,7 @@ batches = sa.Table(
     sa.Column("created_at", _Time, nullable=False, server_default=sa.func.now()),
     sa.Column("updated_at", _Time, nullable=False, server_default=sa.func.now()),
     sa.Column("updated_by", _Text, nullable=False, server_default="system"),
+    sa.Column("error_summary", JSONB(none_as_null=True)),
     sa.Column("pruned_at", _Time),
     sa.Column("is_pruned", sa.Boolean, nullable=False, server_default=sa.false()),
 )
@@ -123,6 +124,17 @@ api_keys = sa.Table(
     sa.Column("secret_hash", sa.LargeBinary, nullable=False),
     sa.Column("created_at", _Time, nullable=False, server_default=sa.func.now()),
     sa.Column("revoked_at", _Time),
+)
+
+column_mappings = sa.Table(
+    "column_mappings",
+    metadata,
+    sa.Column("organization_id", _Key, primary_key=True),
+    sa.Column("resource", _Text, primary_key=True),
+    sa.Column("header_hash", sa.LargeBinary, primary_key=True),
+    sa.Column("mapping", JSONB, nullable=False),
+    sa.Column("batch_id", _Key, nullable=False),
+    sa.Column("used_at", _Time, nullable=False, server_default=sa.func.now()),
 )
 
 idempotency_keys = sa.Table(

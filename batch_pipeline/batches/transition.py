@@ -1,7 +1,6 @@
 """The one function that changes a batch's status. `accept` gives a new batch its first status, `requested`."""
 
 from collections.abc import Mapping
-from dataclasses import asdict
 from types import MappingProxyType
 from typing import Any
 
@@ -33,7 +32,7 @@ def change_status(
     if batch.status is after:
         return batch_from_row(change(connection, batch.id, dict(changes)))
     check_transition(batch.id, batch.status, after)
-    why = None if reason is None else asdict(reason)
+    why = None if reason is None else reason.to_row()
     record_transition(connection, batch.id, batch.status, after, run_id=run_id, reason=why)
     changed = batch_from_row(change(connection, batch.id, {"status": after.value, "reason": why, **changes}))
     write_event(connection, changed)

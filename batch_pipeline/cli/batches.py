@@ -9,7 +9,7 @@ import typer
 
 from batch_pipeline.batches.model import Action
 from batch_pipeline.batches.states import BatchStatus
-from batch_pipeline.cli.console import data_console, print_json, say
+from batch_pipeline.cli.console import data_console, message_console, print_json, say
 from batch_pipeline.cli.flags import (
     DEFAULT_DATA_DIR,
     DEFAULT_ORGANIZATION,
@@ -29,6 +29,9 @@ if TYPE_CHECKING:
     from batch_pipeline.batches.ledger import Ledger
     from batch_pipeline.batches.model import Batch
     from batch_pipeline.storage.store import Store
+
+
+GROUPS_SHOWN = 5
 
 
 class ErrorsFormat(StrEnum):
@@ -58,7 +61,7 @@ def show(
     if json:
         print_json(batch.to_json())
         return
-    from batch_pipeline.cli.tables import batch_view
+    from batch_pipeline.cli.tables import batch_view, error_groups_table
 
     console = data_console()
     console.print(batch_view(batch))
@@ -68,6 +71,8 @@ def show(
 
         print_plan(batch, flags)
     arguments = f"{batch.id}{flags}"
+    if batch.error_summary is not None:
+        console.print(error_groups_table(batch.error_summary, most=GROUPS_SHOWN))
     if batch.has_errors_file:
         console.print(f"Rejected items: batch-pipeline errors {arguments}", soft_wrap=True)
     if batch.has_result_file:
@@ -129,7 +134,7 @@ def errors(
 ) -> None:
     """Print a batch's rejected items with their errors.
 
-    You can correct the CSV and upload it again.
+    You can correct the CSV and upload it again. The errors by field and code are printed first, on stderr.
     """
     with open_storage_too(data_dir) as system:
         from batch_pipeline.storage import keys
@@ -137,6 +142,11 @@ def errors(
         batch = find_batch(system.ledger, batch_id, organization)
         if not batch.has_errors_file:
             raise NotFoundError("no_errors_file", _no_file(batch, "errors file", "no item was rejected"))
+        if batch.error_summary is not None:
+            from batch_pipeline.cli.tables import error_groups_table
+
+            groups = len(batch.error_summary["groups"])
+            message_console().print(error_groups_table(batch.error_summary, most=groups))
         key = keys.errors_csv(batch.id) if form is ErrorsFormat.csv else keys.errors_json(batch.id)
         _write(system.store, key, output)
 

@@ -21,6 +21,7 @@ logger.setLevel(logging.INFO)
 
 # The width of output that is not a terminal: wide enough for all ids and numbers.
 _FILE_COLUMNS = 200
+_LINE_BREAK = re.compile(r"\s*[\t\n\v\f\r\x85\u2028\u2029]\s*")  # blanks stay: a message may quote a header
 _UNPRINTABLE = re.compile("[\x00-\x1f\x7f-\x9f\u200e\u200f\u2028-\u202e\u2066-\u2069\ud800-\udfff]")
 
 
@@ -96,7 +97,7 @@ def join_sentences(first: str, second: str) -> str:
 
 def one_line(text: str) -> str:
     """The text on one line, printable."""
-    return printable(" ".join(text.split()))
+    return printable(_LINE_BREAK.sub(" ", text.strip()))
 
 
 def printable(text: str) -> str:

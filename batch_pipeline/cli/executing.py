@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from batch_pipeline.system import System
 
 REJECTIONS_SHOWN = 10
+GROUPS_SHOWN = 5
 
 
 def execute(
@@ -69,13 +70,15 @@ def _captured_stderr() -> Iterator[None]:
 
 
 def _print_batch(system: "System", batch: "Batch", flags: str) -> None:
-    from batch_pipeline.cli.tables import batch_view, read_rejections, rejections_table
+    from batch_pipeline.cli.tables import batch_view, error_groups_table, read_rejections, rejections_table
     from batch_pipeline.storage import keys
 
     console = data_console()
     console.print(batch_view(batch, with_reason=False))
     if batch.status == "planned":
         print_plan(batch, flags)
+    if batch.error_summary is not None and len(batch.error_summary["groups"]) > 1:
+        console.print(error_groups_table(batch.error_summary, most=GROUPS_SHOWN))
     if batch.has_errors_file:
         first = read_rejections(system.store.stream(keys.errors_json(batch.id)), REJECTIONS_SHOWN)
         console.print(rejections_table(first, "First rejected items"))

@@ -10,7 +10,7 @@ from typing import Annotated, Any, get_args
 
 import typer
 
-from batch_pipeline.batches.model import UploadAction
+from batch_pipeline.batches.model import REMEMBERED, UploadAction
 from batch_pipeline.batches.options import BatchOptions, parse_options
 from batch_pipeline.cli.help import ACTIONS, FORMATS, RESOURCES
 from batch_pipeline.cli.moments import parse_moment
@@ -52,7 +52,11 @@ Since = Annotated[
 # Options that are a table of names and values: a flag for each pair.
 _PAIR_FLAGS = {
     "properties": ("--property", "FIELD=VALUE", "A default value for items without the field (may be repeated)"),
-    "column_mapping": ("--map", "FIELD=HEADER", "A field's header in the file (may be repeated)"),
+    "column_mapping": (
+        "--map",
+        "FIELD=HEADER",
+        "A field's header in the file (may be repeated), or the word remembered",
+    ),
 }
 
 
@@ -104,6 +108,10 @@ def _flag(name: str) -> inspect.Parameter:
 
 def _option_value(name: str, value: Any) -> Any:
     """The flag's value as `parse_options` takes it."""
+    if name == "column_mapping" and list(value) == [REMEMBERED]:
+        return REMEMBERED
+    if name == "column_mapping" and REMEMBERED in value:
+        raise RefusedError("invalid_options", f"--map {REMEMBERED} stands alone: give it without other --map flags.")
     if name in _PAIR_FLAGS:
         return _pairs(_PAIR_FLAGS[name][0], value)
     return value.value if isinstance(value, Enum) else value

@@ -49,6 +49,7 @@ def batch_view(batch: Batch, *, with_reason: bool = True) -> RenderableType:
     parts: list[RenderableType] = [_heading(batch)]
     if with_reason and batch.reason is not None:
         parts.append(Text(f"{batch.reason.code}: {one_line(batch.reason.message)}", style="red"))
+    parts += [Text(f"{each['code']}: {one_line(each['message'])}", style="yellow") for each in batch.facts.warnings]
     return Group(*parts, "", _stats_table(batch), _phases_table(batch))
 
 
@@ -124,6 +125,23 @@ def rejections_table(rejections: Sequence[Rejection], title: str) -> Table:
         if len(message) > _CELL_CHARACTERS:
             message = f"{message[: _CELL_CHARACTERS - 1]}…"
         table.add_row(f"{each.row:,}", Text(printable(each.field or "")), each.code, Text(message))
+    return table
+
+
+def error_groups_table(summary: dict[str, Any], *, most: int) -> Table:
+    """The errors of a batch by field and code, the largest groups first, and how many errors are in further ones."""
+    table = Table(title=f"Errors by field and code: {summary['errors']:,}", title_justify="left")
+    table.add_column("errors", justify="right", no_wrap=True)
+    for name in ("field", "code", "first rows", "suggestion"):
+        table.add_column(name, overflow="fold")
+    for group in summary["groups"][:most]:
+        rows = ", ".join(f"{row:,}" for row in group["rows"])
+        more = ", …" if group["count"] > len(group["rows"]) else ""
+        cells = [printable(group["field"] or ""), group["code"], f"{rows}{more}", printable(group["suggestion"] or "")]
+        table.add_row(f"{group['count']:,}", *map(Text, cells))
+    left = summary["errors"] - sum(group["count"] for group in summary["groups"][:most])
+    if left:
+        table.add_row(f"{left:,}", "others", "", "", "")
     return table
 
 

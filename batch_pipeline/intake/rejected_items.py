@@ -47,7 +47,7 @@ def create_from_rejected(
             "again, or retry the whole batch.",
         )
     options = BatchOptions.model_validate(original.options).model_copy(
-        update={"reject_limit": "none", "plan_only": False}
+        update={"reject_limit": "none", "plan_only": False, "column_mapping": original.column_mapping}
     )
     action = original.action
     if action is Action.overwrite:

@@ -9,7 +9,7 @@ from typing import Any
 from dagster import Config, RunRequest
 from pydantic import Field
 
-from batch_pipeline.batches.model import Batch, BlankCells, DuplicateHandling, IfChanged, UploadAction
+from batch_pipeline.batches.model import Batch, BlankCells, DuplicateHandling, IfChanged, UnknownColumns, UploadAction
 from batch_pipeline.batches.options import BatchOptions, UndoOptions, parse_options
 from batch_pipeline.batches.organizations import DEFAULT_ORGANIZATION
 from batch_pipeline.orchestration import tags
@@ -35,7 +35,8 @@ class BatchConfig(Config):
         DuplicateHandling.ignore_all, description=_description("duplicate_handling")
     )
     properties: dict[str, str] = Field(default_factory=dict, description=_description("properties"))
-    column_mapping: dict[str, str] = Field(default_factory=dict, description=_description("column_mapping"))
+    # Dagster has no type for a map or a word.
+    column_mapping: Any = Field(default_factory=dict, description=_description("column_mapping"))
     blank_cells: BlankCells | None = Field(None, description=_description("blank_cells"))
     default_region: str | None = Field(None, description=_description("default_region"))
     save_upload: bool = Field(True, description=_description("save_upload"))
@@ -45,6 +46,7 @@ class BatchConfig(Config):
     allow_empty: bool = Field(False, description=_description("allow_empty"))
     plan_only: bool = Field(False, description=_description("plan_only"))
     timeout_seconds: int | None = Field(None, description=_description("timeout_seconds"))
+    unknown_columns: UnknownColumns = Field(UnknownColumns.refuse, description=_description("unknown_columns"))
 
     def options(self) -> BatchOptions:
         """The options, their values checked. Raises RefusedError (`invalid_options`)."""

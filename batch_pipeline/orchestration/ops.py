@@ -30,6 +30,7 @@ from batch_pipeline.batches.states import BatchStatus
 from batch_pipeline.errors import BatchError
 from batch_pipeline.orchestration import run_page, tags
 from batch_pipeline.orchestration.config import ApplyConfig, BatchConfig
+from batch_pipeline.orchestration.error_page import summary_metadata
 from batch_pipeline.orchestration.plan_page import plan_metadata
 from batch_pipeline.orchestration.resolve import batch_of_run, batch_to_write, resolve_apply, resolve_batch
 from batch_pipeline.orchestration.resources import Workplace
@@ -74,6 +75,7 @@ def validate(context: OpExecutionContext, system: ResourceParam[Workplace]) -> I
     shown = {
         **plan_metadata(system.system, batch),
         **run_page.failure_metadata(system.system, batch),
+        **summary_metadata(batch),
         **_metadata(batch, PhaseName.validation),
     }
     yield Output(None, "plan" if batch.status is BatchStatus.planned else "valid", metadata=shown)
@@ -125,6 +127,7 @@ def cleanup(context: OpExecutionContext, system: ResourceParam[Workplace]) -> No
             **run_page.stats_metadata(done),
             **run_page.artifact_metadata(system.system, done),
             **shown,
+            **summary_metadata(done),
         }
     )
 

@@ -33,6 +33,7 @@ from batch_pipeline.errors import BatchError, NotFoundError, UnavailableError
 from batch_pipeline.loading.staging import STAGED_BATCH
 from batch_pipeline.loading.staging_choice import staging_of
 from batch_pipeline.orchestration import tags
+from batch_pipeline.orchestration.error_page import groups_metadata, summary_metadata
 from batch_pipeline.phases.attempt import Progress
 from batch_pipeline.records.registry import RESOURCES
 from batch_pipeline.storage import keys
@@ -110,15 +111,17 @@ def phase_metadata(batch: Batch, name: PhaseName) -> Metadata:
 
 
 def failure_metadata(system: System, batch: Batch) -> Metadata:
-    """Counts of errors by code, and the first failures. Empty without errors, or if the staged rows are removed."""
+    """The largest groups of errors, and the first failures. Empty without errors, or if the staged rows are removed."""
     if not any(phase.error for phase in batch.phases):
         return {}
     staging = staging_of(batch)
     with borrowed(system.engine, **{STAGED_BATCH: batch.id}) as connection:
         if not staging.exists(connection):
             return {}
-        counts = connection.execute(
-            sql.SQL("SELECT code, count(*) FROM {} GROUP BY code ORDER BY 2 DESC, 1").format(staging.errors)
+        groups = connection.execute(
+            sql.SQL(
+                "SELECT field, code, count(*), min(row) FROM {} GROUP BY field, code ORDER BY 3 DESC, 4, 2 LIMIT {}"
+            ).format(staging.errors, sql.Literal(FIRST_FAILURES))
         ).fetchall()
         first = connection.execute(
             sql.SQL("SELECT row, field, code FROM {} ORDER BY row, step, number LIMIT {}").format(
@@ -126,10 +129,7 @@ def failure_metadata(system: System, batch: Batch) -> Metadata:
             )
         ).fetchall()
     return {
-        "errors by code": MetadataValue.table(
-            [TableRecord({"code": str(code), "errors": int(count)}) for code, count in counts],
-            schema=TableSchema([TableColumn("code", "string"), TableColumn("errors", "int")]),
-        ),
+        **groups_metadata({"field": name, "code": code, "count": n, "rows": [row]} for name, code, n, row in groups),
         f"first {FIRST_FAILURES} failures": MetadataValue.table(
             [TableRecord({"row": int(row), "field": field or "", "code": str(code)}) for row, field, code in first],
             schema=_FAILURE_COLUMNS,
@@ -215,7 +215,6 @@ CANCELLED = "cancelled"  # the reason's code
 
 # Messages with these codes quote the header. In a file without a header, that is a row of customers' values.
 _HEADER_MESSAGES = {
-    "unknown_columns": "The header has columns that are unknown",
     "missing_columns": "The header lacks columns",
     "duplicate_headers": "The header names a column more than once",
 }
@@ -242,7 +241,7 @@ def failure_of(error: BatchError, system: System, batch_id: str) -> Failure:
         begun = [phase.name for phase in batch.phases if phase.started_at is not None]
         if begun:
             shown |= phase_metadata(batch, begun[-1])
-        shown |= {**failure_metadata(system, batch), **artifact_metadata(system, batch)}
+        shown |= {**failure_metadata(system, batch), **summary_metadata(batch), **artifact_metadata(system, batch)}
         shown.pop("reason", None)  # the phase's reason is the batch's, which may quote values
     except (UnavailableError, NotFoundError, psycopg.Error, DBAPIError):
         shown["incomplete"] = MetadataValue.text("The ledger can't be reached, so the batch is not shown.")

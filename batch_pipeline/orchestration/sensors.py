@@ -23,6 +23,7 @@ from dagster import (
 
 from batch_pipeline.batches.accept import forget_old_keys
 from batch_pipeline.batches.counts import fold_counts
+from batch_pipeline.batches.mappings import forget_old_mappings
 from batch_pipeline.batches.model import Batch
 from batch_pipeline.batches.queries import awaiting_launch, has_upload_urls
 from batch_pipeline.intake.inbox import take_in
@@ -162,15 +163,17 @@ def requested_sensor(context: SensorEvaluationContext) -> SkipReason:
     name="upkeep_sensor",
     minimum_interval_seconds=UPKEEP_SECONDS,
     default_status=DefaultSensorStatus.RUNNING,
-    description="Deletes idempotency keys after a day, folds the counts for monitoring, takes in late uploads.",
+    description="Deletes idempotency keys after a day and unused column mappings (BATCH_MAPPING_DAYS), folds the counts "
+    "for monitoring, and takes in uploads that arrived late.",
 )
 def upkeep_sensor(context: SensorEvaluationContext) -> SkipReason:
-    """Deletes expired idempotency keys, folds the counts for monitoring, and takes in uploads that arrived late."""
+    """Deletes expired idempotency keys and mappings, folds the counts for monitoring, and takes in late uploads."""
     with shared_system() as system:
         deleted = forget_old_keys(system.engine)
+        mappings = forget_old_mappings(system.engine, days=system.settings.mapping_days)
         fold_counts(system.engine)
         _process_uploads(context, system)  # last, because it may fail and then the tick fails
-    return SkipReason(f"{deleted} idempotency keys deleted.")
+    return SkipReason(f"{deleted} idempotency keys and {mappings} column mappings deleted.")
 
 
 def _process_uploads(context: SensorEvaluationContext, system: System) -> SkipReason:

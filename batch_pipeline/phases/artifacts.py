@@ -2,6 +2,7 @@
 
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
+from typing import Any
 
 import pyarrow.compute as pc
 from psycopg import sql
@@ -20,14 +21,19 @@ from batch_pipeline.payloads.formats import is_flat
 from batch_pipeline.payloads.model import RawChunk
 from batch_pipeline.payloads.parsed import from_table, select
 from batch_pipeline.phases.attempt import Attempt
+from batch_pipeline.phases.error_summary import ErrorSummary
 from batch_pipeline.records.errors import ERRORS_SCHEMA
 from batch_pipeline.storage import keys
 
 Rejected = tuple[RejectedChunk, int]  # and the last upload row of the parsed chunk that it comes from
 
 
-def write_errors(attempt: Attempt, phase: PhaseName) -> None:
-    """Writes errors.csv and errors.json from the parsed items and the staged errors; reports progress for the phase."""
+def write_errors(attempt: Attempt, phase: PhaseName) -> dict[str, Any]:
+    """Writes errors.csv and errors.json from the parsed items and the staged errors; reports progress for the phase.
+
+    Returns the summary of the errors (`ErrorSummary.to_json`).
+    """
+    summary = ErrorSummary(attempt.resource, attempt.rule_context)
     batch, store = attempt.batch, attempt.system.store
     columns = list(batch.facts.columns)
     with (
@@ -45,9 +51,11 @@ def write_errors(attempt: Attempt, phase: PhaseName) -> None:
         ):
             for chunk, last_row in _prefetched(_rejected(attempt, connection)):
                 writer.write(chunk)
+                summary.add(chunk)
                 advance(last_row)
         store.upload(csv_path, keys.errors_csv(batch.id))
         store.upload(json_path, keys.errors_json(batch.id))
+    return summary.to_json()
 
 
 def _prefetched(chunks: Iterator[Rejected]) -> Iterator[Rejected]:

@@ -7,7 +7,8 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from batch_pipeline.batches.model import Action, ArtifactProgress, Batch, BlankCells, Phase, PhaseName, PhaseStatus
+from batch_pipeline.batches.facts import ArtifactProgress
+from batch_pipeline.batches.model import Action, Batch, BlankCells, Phase, PhaseName, PhaseStatus
 from batch_pipeline.batches.options import BatchOptions
 from batch_pipeline.batches.organizations import get_organization
 from batch_pipeline.batches.states import BatchStatus
@@ -19,6 +20,7 @@ from batch_pipeline.loading.staging_choice import staging_of
 from batch_pipeline.system import System
 
 if TYPE_CHECKING:
+    from batch_pipeline.records.fields import RuleContext
     from batch_pipeline.records.resource import Resource
 
 MANY_ITEMS = 100_000  # a step over all of them takes about a second, so it is announced
@@ -106,6 +108,13 @@ class Attempt:
     def region(self) -> str:
         """The organization's region, for national phone numbers. Asks the ledger."""
         return get_organization(self.system.engine, self.organization_id).region
+
+    @property
+    def rule_context(self) -> "RuleContext":
+        """What rules need to know beside a value."""
+        from batch_pipeline.records.fields import RuleContext
+
+        return RuleContext(region=self.options.default_region or self.region)
 
     @property
     def blank_clears(self) -> bool:

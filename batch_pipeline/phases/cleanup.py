@@ -80,8 +80,7 @@ def _delete_others(attempt: Attempt, turn: Turn) -> None:
 def _finish(attempt: Attempt) -> None:
     """Writes the artifacts, counts the outcomes, completes the batch and drops its work data."""
     stats = _final_stats(attempt)
-    if stats.rejected:
-        write_errors(attempt, PhaseName.cleanup)
+    summary = write_errors(attempt, PhaseName.cleanup) if stats.rejected else None
     if attempt.action is Action.undo:
         write_undo_result(attempt)
     elif attempt.options.save_result:
@@ -91,6 +90,7 @@ def _finish(attempt: Attempt) -> None:
         BatchStatus.completed,
         stats=asdict(stats),
         has_errors_file=stats.rejected > 0,
+        error_summary=summary,
         has_result_file=attempt.options.save_result,
     )
     try:

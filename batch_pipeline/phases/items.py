@@ -10,7 +10,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 from psycopg import sql
 
-from batch_pipeline.batches.model import Action
+from batch_pipeline.batches.model import Action, UnknownColumns
 from batch_pipeline.database import Connection
 from batch_pipeline.loading.identity import UNDECIDED, deciding_keys
 from batch_pipeline.loading.record_ids import record_ids
@@ -23,7 +23,6 @@ from batch_pipeline.phases.attempt import Attempt
 from batch_pipeline.records import errors
 from batch_pipeline.records.cells import ReadingOptions
 from batch_pipeline.records.check import CheckedChunk, RowRules
-from batch_pipeline.records.fields import RuleContext
 from batch_pipeline.records.resource import Resource
 from batch_pipeline.storage import keys
 
@@ -73,7 +72,7 @@ def restore_items(attempt: Attempt) -> None:
 
 def staged_fields(resource: Resource, attempt: Attempt) -> tuple[str, ...]:
     """The fields that items of a merge or overwrite can have, in the resource's order."""
-    mapped = {header: name for name, header in attempt.options.column_mapping.items()}
+    mapped = {header: name for name, header in attempt.batch.column_mapping.items()}
     names = {mapped.get(column, column) for column in attempt.batch.facts.columns} | set(attempt.options.properties)
     names |= {resource.file_headers[name] for name in names & set(resource.file_headers)}
     return tuple(
@@ -118,11 +117,12 @@ def _stage(
     rules = RowRules(
         attempt.resource,
         ReadingOptions(
-            mapping={header: name for name, header in options.column_mapping.items()},
+            mapping={header: name for name, header in attempt.batch.column_mapping.items()},
             properties=options.properties,
             blank_clears=attempt.blank_clears or not is_flat(attempt.batch.facts.format),
+            ignores_unknown=options.unknown_columns is UnknownColumns.ignore,
         ),
-        RuleContext(region=options.default_region or attempt.region),
+        attempt.rule_context,
         only_ids=attempt.action is Action.delete,
     )
     clears = False

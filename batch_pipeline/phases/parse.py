@@ -1,6 +1,5 @@
 """Parsing: reads the payload in a stream, finds equal items, and stores the items chunk by chunk as uploaded."""
 
-from collections import Counter
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import closing
 from functools import partial
@@ -13,11 +12,11 @@ from batch_pipeline.payloads.model import Payload, ReadLimits
 from batch_pipeline.payloads.parsed import to_table
 from batch_pipeline.payloads.reader import open_payload
 from batch_pipeline.phases.attempt import Attempt
+from batch_pipeline.phases.columns import Columns, check_columns
 from batch_pipeline.phases.undo import count_written
 from batch_pipeline.settings import MIB
 from batch_pipeline.storage import keys
 
-SHOWN_COLUMNS = 10  # of unknown ones, in a message
 LARGE_UPLOAD = 256 * MIB  # its download takes seconds, so it is announced
 
 
@@ -36,12 +35,14 @@ def parse(attempt: Attempt) -> None:
     file_name = PurePosixPath(batch.source_key or batch.payload.key).name
     limits = ReadLimits.from_settings(attempt.system.settings)
     payload = open_payload(spool, name=file_name, limits=limits, check=attempt.check_seldom)
-    _check_columns(attempt, payload)
-    _read(attempt, payload, checksum)
+    _read(attempt, payload, check_columns(attempt, payload), checksum)
 
 
-def _read(attempt: Attempt, payload: Payload, checksum: str) -> None:
-    """Reads and stores all chunks; threads store and compare a chunk while the next one is read."""
+def _read(attempt: Attempt, payload: Payload, uses: Columns, checksum: str) -> None:
+    """Reads and stores all chunks; threads store and compare a chunk while the next one is read.
+
+    Ignored columns are stored, because the errors file has them, but items that differ only in them are equal.
+    """
     store, batch = attempt.system.store, attempt.batch
     fields_vary = not payload.is_flat
     columns: dict[str, None] = dict.fromkeys(payload.columns)
@@ -59,7 +60,7 @@ def _read(attempt: Attempt, payload: Payload, checksum: str) -> None:
                 attempt.advance(success=read, error=unreadable, chunk=number - 1)
             begun = [
                 working.submit(store.write_table, keys.parsed_chunk(batch.id, number), to_table(chunk)),
-                working.submit(equal_items.add, chunk),
+                working.submit(equal_items.add, uses.use(chunk)),
             ]
             columns |= dict.fromkeys(chunk.columns)
             read += len(chunk.rows)
@@ -81,6 +82,8 @@ def _read(attempt: Attempt, payload: Payload, checksum: str) -> None:
         equal=equal,
         chunks=number,
         shares_staging=attempt.shares_staging(read + unreadable),
+        remembered=uses.remembered,
+        warnings=uses.all_warnings(tuple(columns)),
     )
     attempt.complete(
         success=read - equal,
@@ -100,51 +103,3 @@ def _check_size(attempt: Attempt, size: int) -> None:
         )
     if size > LARGE_UPLOAD:
         attempt.announce(PhaseName.parsing, f"fetching the upload, {size:,} bytes")
-
-
-def _check_columns(attempt: Attempt, payload: Payload) -> None:
-    """Raises RefusedError if headers, column mapping, properties and resource don't match."""
-    resource, mapping = attempt.resource, attempt.options.column_mapping
-    for option, fields in (("column_mapping", mapping), ("properties", attempt.options.properties)):
-        for name in fields:
-            if not resource.knows(name) or (option == "properties" and not resource.takes_default(name)):
-                raise RefusedError(
-                    "invalid_options",
-                    f"{option} can't take {name!r} of {resource.name}. Fields are: {resource.header_help()}.",
-                )
-    if payload.is_errors_file and attempt.action is Action.overwrite:
-        raise RefusedError(
-            "errors_file_in_overwrite",
-            "The file is an errors file (it has a _row column), so it does not have all records: "
-            "upload it for merge, or remove its columns that begin with _.",
-        )
-    if not payload.is_flat:
-        return  # fields of JSON items are each item's own
-    mapped_id = mapping.get("id", "id")
-    if attempt.action is Action.delete and mapped_id not in payload.columns:
-        raise RefusedError(
-            "missing_columns", f"A delete needs the column {mapped_id}; the file has: {', '.join(payload.columns)}."
-        )
-    absent = [header for header in mapping.values() if header not in payload.columns]
-    if absent:
-        raise RefusedError(
-            "missing_columns",
-            f"column_mapping names headers that the file does not have: {', '.join(absent)}. "
-            f"It has: {', '.join(payload.columns)}.",
-        )
-    mapped = {header: name for name, header in mapping.items()}
-    names = [mapped.get(header, header) for header in payload.columns]
-    repeated = [name for name, count in Counter(names).items() if count > 1]
-    if repeated:
-        raise RefusedError(
-            "duplicate_headers",
-            f"The file gives {', '.join(repeated)} in more than one column: rename or unmap one of them.",
-        )
-    unknown = [header for header in payload.columns if not resource.knows(mapped.get(header, header))]
-    if unknown:
-        more = f" and {len(unknown) - SHOWN_COLUMNS} more" if len(unknown) > SHOWN_COLUMNS else ""
-        raise RefusedError(
-            "unknown_columns",
-            f"The header has columns that {resource.name} does not have: {', '.join(unknown[:SHOWN_COLUMNS])}{more}. "
-            f"Remove, rename or map them (column_mapping). Known are: {resource.header_help()}.",
-        )

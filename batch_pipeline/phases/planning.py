@@ -2,8 +2,9 @@
 
 from dataclasses import dataclass, replace
 
+from batch_pipeline.batches.facts import BatchFacts
 from batch_pipeline.batches.locks import newer_writers
-from batch_pipeline.batches.model import Action, BatchFacts, PhaseName
+from batch_pipeline.batches.model import Action, PhaseName
 from batch_pipeline.database import Connection
 from batch_pipeline.errors import RefusedError
 from batch_pipeline.loading.chunks import ChunkOutcome, done_outcome
@@ -112,8 +113,8 @@ def require_valid_items(attempt: Attempt, facts: BatchFacts) -> None:
     refusal = _refusal_for_items(attempt, facts)
     if refusal is None:
         return
-    write_errors(attempt, PhaseName.validation)
-    attempt.system.ledger.update(attempt.batch.id, attempt.run_id, has_errors_file=True)
+    summary = write_errors(attempt, PhaseName.validation)
+    attempt.system.ledger.update(attempt.batch.id, attempt.run_id, has_errors_file=True, error_summary=summary)
     raise refusal
 
 

@@ -5,8 +5,9 @@ from typing import Any
 
 from psycopg import sql
 
+from batch_pipeline.batches.facts import BatchFacts
 from batch_pipeline.batches.locks import planned_version
-from batch_pipeline.batches.model import Action, BatchFacts, PhaseName
+from batch_pipeline.batches.model import Action, PhaseName
 from batch_pipeline.batches.states import BatchStatus
 from batch_pipeline.database import Connection
 from batch_pipeline.loading.bulk_copy import fetch_table

@@ -58,11 +58,13 @@ class ReadingOptions:
         mapping: upload column -> field name, for mapped columns only.
         properties: field name -> default text.
         blank_clears: an empty text clears the field; otherwise the field keeps its value.
+        ignores_unknown: columns that the resource does not know are dropped.
     """
 
     mapping: Mapping[str, str]
     properties: Mapping[str, str]
     blank_clears: bool
+    ignores_unknown: bool = False
 
     def field_of(self, column: str) -> str:
         """The field name of an upload's column."""
@@ -85,6 +87,16 @@ def read_cells(chunk: RawChunk, options: ReadingOptions, add_errors: AddErrors) 
             read = either(cells[name], read)
         cells[name] = read
     return cells
+
+
+def known_columns(chunk: RawChunk, knows: Callable[[str], bool], mapping: Mapping[str, str]) -> RawChunk:
+    """The chunk with only the columns that the resource knows by their own or their mapped name.
+
+    `mapping`: upload column -> field name.
+    """
+    columns = {name: column for name, column in chunk.columns.items() if knows(mapping.get(name, name))}
+    kinds = {name: column for name, column in chunk.kinds.items() if name in columns}
+    return RawChunk(chunk.rows, columns, kinds, chunk.unreadable)
 
 
 def apply_properties(cells: dict[str, Cells], options: ReadingOptions, count: int) -> None:

@@ -12,7 +12,7 @@ import pyarrow.compute as pc
 
 from batch_pipeline.payloads.model import RawChunk
 from batch_pipeline.records import errors
-from batch_pipeline.records.cells import Cells, ReadingOptions, apply_properties, constant, read_cells
+from batch_pipeline.records.cells import Cells, ReadingOptions, apply_properties, constant, known_columns, read_cells
 from batch_pipeline.records.fields import RuleContext, Text
 from batch_pipeline.records.nested import Nested
 from batch_pipeline.records.resource import WHOLE_ITEM_BIT, Resource
@@ -61,6 +61,8 @@ class RowRules:
 
     def check(self, chunk: RawChunk) -> CheckedChunk:
         """Applies all rules to all items; finds every error of every item."""
+        if self.options.ignores_unknown:
+            chunk = known_columns(chunk, self.resource.knows, self.options.mapping)
         found = _Findings(chunk.rows, self.bits)
         cells = read_cells(chunk, self.options, found.add)
         self._reject_unknown(cells, found)

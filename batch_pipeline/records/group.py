@@ -24,5 +24,12 @@ GROUP = Resource(
         MarkedMembers("primary", CONTACTS_OF_GROUP, MEMBERS_OF_GROUP, of="children"),
     ),
     natural_keys=(NaturalKey(("name", "resource", "location_id")),),
-    file_headers={},
+    synonyms={
+        "external_id": ("external ref", "foreign id"),
+        "name": ("group name", "title", "gruppe", "gruppenname"),
+        "resource": ("resource type", "kind", "member type"),
+        "location_id": ("location", "site", "site id", "standort"),
+        "children": ("members", "group members", "contacts", "mitglieder"),
+        "primary": ("primary members", "primary contacts", "main contacts"),
+    },
 )

@@ -63,6 +63,8 @@ class Resource:
         derive: replaces the cells of these headers by cells of fields, in the given dict.
         record_rules: rules between fields that the database checks.
         arrow_rules: rules between fields that a Python function checks.
+        synonyms: header that an upload may have -> other names that people use for it, in lower case. They are only
+            suggested, never applied.
     """
 
     name: str
@@ -73,6 +75,7 @@ class Resource:
     derive: Derivation | None = None
     record_rules: tuple[RecordRule, ...] = ()
     arrow_rules: tuple[ArrowRule, ...] = ()
+    synonyms: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         if len(self.fields) > WHOLE_ITEM_BIT:

@@ -3,7 +3,7 @@
 from batch_pipeline.records.fields import Choice, ForeignId, Text
 from batch_pipeline.records.lists import ScalarList
 from batch_pipeline.records.resource import NaturalKey, Resource
-from batch_pipeline.records.transport import STATUSES, check_digit_of_carrier
+from batch_pipeline.records.transport import STATUSES, SYNONYMS_OF_TRACKING_NUMBER, check_digit_of_carrier
 from batch_pipeline.records.typed_fields import Moment, TrackingNumber, Url
 
 _TAGS = (
@@ -36,4 +36,21 @@ TRACKER = Resource(
     ),
     natural_keys=(NaturalKey(("tracking_number", "provider_id")),),
     arrow_rules=(check_digit_of_carrier("provider_id", sandbox=True),),
+    synonyms={
+        "external_id": ("external ref", "foreign id", "order id", "order number"),
+        "tracking_number": SYNONYMS_OF_TRACKING_NUMBER,
+        "provider_id": ("provider", "carrier", "carrier id", "carrier code", "courier"),
+        "type": ("direction", "tracker type", "richtung"),
+        "tags": ("labels", "handling", "special handling"),
+        "status": ("state", "tracking status", "delivery status"),
+        "estimated_delivery_at": (
+            "eta",
+            "estimated delivery",
+            "estimated delivery date",
+            "expected delivery",
+            "delivery date",
+        ),
+        "tracking_url": ("tracking link", "track url", "link"),
+        "location_id": ("location", "site", "site id", "standort"),
+    },
 )

@@ -32,6 +32,20 @@ STATUSES = (
 )
 
 
+SYNONYMS_OF_TRACKING_NUMBER = (
+    "tracking",
+    "tracking no",
+    "tracking code",
+    "waybill",
+    "waybill number",
+    "awb",
+    "awb number",
+    "consignment number",
+    "parcel number",
+    "sendungsnummer",
+)
+
+
 def check_digit_of_carrier(carrier: str, *, sandbox: bool) -> ArrowRule:
     """The rule on `tracking_number` for a resource whose field ``carrier`` has the carrier.
 

@@ -48,6 +48,22 @@ def test_a_payload_that_is_refused_answers_the_failed_batch(client: Client, data
     assert every_batch(client) == [answer["data"]["id"]]
 
 
+def test_a_refused_header_is_answered_with_a_mapping_that_completes(client: Client) -> None:
+    data = data_url(b"E-Mail,Full name,colour\nada@example.com,Ada,red\nnowhere,Bob,red\n")
+    refused = client.create(data, mode="sync")
+    assert (refused["status"], refused["code"]) == (422, "unknown_columns")
+    suggested = refused["data"]["suggested_mapping"]
+    assert suggested == {"email": "E-Mail", "name": "Full name"}
+    options = {"mode": "sync", "unknown_columns": "ignore"}
+    done = client.create(data, column_mapping=suggested, **options)["data"]
+    assert (done["status"], done["column_mapping"], done["suggested_mapping"]) == ("completed", suggested, None)
+    assert [warning["code"] for warning in done["warnings"]] == ["unknown_columns_ignored"]
+    (group,) = done["error_summary"]["groups"]
+    assert (group["field"], group["code"], group["count"], group["rows"]) == ("email", "invalid_format", 1, [2])
+    again = client.create(data, column_mapping="remembered", **options)["data"]
+    assert (again["status"], again["column_mapping"], again["stats"]["unchanged"]) == ("completed", suggested, 1)
+
+
 @pytest.mark.parametrize("limit", [0, "49.9%"])
 def test_a_payload_with_too_many_rejected_items_answers_the_failed_batch(client: Client, limit: int | str) -> None:
     code = "reject_limit_exceeded"

@@ -36,6 +36,13 @@ from batch_pipeline.system import System
             {"resource": "contact", "action": "merge", "column_mapping": {"name": "a", "email": "a"}},
             ["column_mapping: maps the header 'a' to more than one field"],
         ),
+        (
+            {"resource": "contact", "action": "merge", "column_mapping": "remember", "unknown_columns": "drop"},
+            [
+                "column_mapping: must be an object of fields and their headers, or remembered",
+                "unknown_columns: should be 'refuse' or 'ignore'",
+            ],
+        ),
     ],
 )
 def test_wrong_values_are_named_and_create_nothing(

@@ -12,6 +12,7 @@ import sqlalchemy as sa
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from batch_pipeline.batches.facts import BatchFacts
 from batch_pipeline.batches.ledger import Ledger
 from batch_pipeline.batches.listing import (
     KIND,
@@ -21,7 +22,7 @@ from batch_pipeline.batches.listing import (
     page_statement,
     total_statement,
 )
-from batch_pipeline.batches.model import BatchFacts, Mode, Via, initial_phases
+from batch_pipeline.batches.model import Mode, Via, initial_phases
 from batch_pipeline.batches.states import BatchStatus, Reason
 from batch_pipeline.batches.stats import Stats
 from batch_pipeline.database import create_engine

@@ -146,7 +146,7 @@ def test_a_batch_is_launched_followed_and_inspected_in_the_ui(
     browser.sees("Success")
 
     browser.page.get_by_placeholder("Filter").fill("step:validate")
-    browser.sees("errors by code")
+    browser.sees("errors by field and code")
     browser.sees("invalid_format")
     browser.picture("validate")
     browser.page.get_by_placeholder("Filter").fill("step:cleanup")

@@ -13,8 +13,8 @@ import pytest
 from batch_runs import accepted
 from command_line import MERGE, PEOPLE, PROGRAM, CommandLine
 
+from batch_pipeline.batches.facts import ArtifactProgress
 from batch_pipeline.batches.ledger import Ledger
-from batch_pipeline.batches.model import ArtifactProgress
 from batch_pipeline.batches.states import BatchStatus, Reason
 from batch_pipeline.cli import progress
 from batch_pipeline.cli.interrupts import stopping_in_order

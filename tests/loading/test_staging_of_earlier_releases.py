@@ -9,7 +9,8 @@ from psycopg import sql
 from staged_rows import staged_rows
 
 from batch_pipeline import migrations
-from batch_pipeline.batches.model import BatchFacts, Mode, Via, initial_phases
+from batch_pipeline.batches.facts import BatchFacts
+from batch_pipeline.batches.model import Mode, Via, initial_phases
 from batch_pipeline.database import connect, create_engine
 from batch_pipeline.loading.own_staging import OwnStaging
 

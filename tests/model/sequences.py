@@ -6,6 +6,7 @@ The real phases run on the real PostgreSQL and S3, with chunks of a few items an
 import dataclasses
 import json
 import secrets
+from collections import defaultdict
 from typing import Any
 
 import psycopg
@@ -140,7 +141,8 @@ def check_batch(system: System, batch: product.Batch, upload: Upload, expected: 
         entries = json.loads(system.store.read(keys.errors_json(batch.id)))
         found = {entry["row"]: sorted(error["code"] for error in entry["errors"]) for entry in entries}
         assert found == expected.errors
-    assert batch.has_errors_file == expected.has_errors_file
+        check_summary(batch, entries)
+    assert batch.has_errors_file == expected.has_errors_file == (batch.error_summary is not None)
     if batch.status == "failed":
         assert not batch.has_result_file
         return {}
@@ -149,6 +151,21 @@ def check_batch(system: System, batch: product.Batch, upload: Upload, expected: 
     assert cleanup.success == len(expected.overwritten)
     result = json.loads(system.store.read(keys.result_json(batch.id)))
     return _check_result(result, expected)
+
+
+def check_summary(batch: product.Batch, entries: list[dict[str, Any]]) -> None:
+    """Holds the summary of errors to the errors file: its errors by field and code."""
+    assert batch.error_summary is not None
+    grouped: dict[tuple[str | None, str], list[int]] = defaultdict(list)
+    for entry in entries:
+        for error in entry["errors"]:
+            grouped[error["field"], error["code"]].append(entry["row"])
+    groups = batch.error_summary["groups"]
+    assert {(each["field"], each["code"]): (each["count"], each["rows"]) for each in groups} == {
+        key: (len(rows), list(dict.fromkeys(rows))[:5]) for key, rows in grouped.items()
+    }
+    assert [each["count"] for each in groups] == sorted((each["count"] for each in groups), reverse=True)
+    assert (batch.error_summary["errors"], batch.error_summary["others"]) == (sum(map(len, grouped.values())), 0)
 
 
 def _check_result(result: list[dict[str, Any]], expected: Outcome) -> dict[int, str]:

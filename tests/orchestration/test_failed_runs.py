@@ -84,7 +84,7 @@ def test_a_run_without_valid_items_shows_their_errors(runner: DagsterRunner) -> 
     assert list(shown)[:3] == ["code", "what to do", "what"]
     assert shown["code"] == "no_valid_items"
     assert f"batch-pipeline errors {batch.id}" in shown["what to do"]
-    assert {entry["code"]: entry["errors"] for entry in shown["errors by code"]} == {"invalid_format": 2}
+    assert {entry["code"]: entry["errors"] for entry in shown["errors by field and code"]} == {"invalid_format": 2}
     assert [entry["row"] for entry in shown["first 50 failures"]] == [1, 2]
     assert str(shown["errors.csv"]).endswith(f"{batch.id}/errors.csv")
     assert (shown["phase"], shown["error"]) == ("validation completed", 2)
@@ -94,13 +94,44 @@ def test_a_run_without_valid_items_shows_their_errors(runner: DagsterRunner) -> 
     assert PRIVATE not in said
 
 
+def test_a_refused_header_names_its_unknown_columns_on_the_run_page(runner: DagsterRunner) -> None:
+    batch = runner.csv({"name": PRIVATE, "E-Mail": "ada@example.com", "colour": "secret"})
+    assert batch.reason is not None
+    assert batch.reason.code == "unknown_columns"
+    said = _said(runner.instance, batch)
+    assert "does not have: E-Mail, colour. Map them (column_mapping): --map email=E-Mail." in said
+    assert not any(value in said for value in (PRIVATE, "ada@example.com", "secret"))
+
+
+def test_the_errors_of_a_completed_batch_are_on_its_page_by_field_and_code_without_values(
+    runner: DagsterRunner,
+) -> None:
+    rows = [{"name": f"{PRIVATE} {n}", "phone": "030 12", "colour": "hidden", "email": "nowhere"} for n in range(7)]
+    batch = runner.csv({"name": "Ada", "colour": "hidden"}, *rows, unknown_columns="ignore")
+    assert batch.status == "completed"
+    (event,) = runner.instance.get_records_for_run(
+        str(batch.run_id), of_type=DagsterEventType.STEP_OUTPUT, limit=1, ascending=False
+    ).records
+    assert event.event_log_entry.dagster_event is not None
+    metadata = event.event_log_entry.dagster_event.step_output_data.metadata
+    groups = [record.data for record in metadata["errors by field and code"].records]
+    assert [(each["field"], each["code"], each["errors"], each["first rows"]) for each in groups] == [
+        ("email", "invalid_format", 7, "2, 3, 4, 5, 6"),
+        ("phone", "invalid_format", 7, "2, 3, 4, 5, 6"),
+    ]
+    assert "set default_region" in groups[1]["suggestion"]
+    assert "colour (8 with a value)" in metadata["warnings"].value
+    said = _said(runner.instance, batch)
+    assert not any(value in said for value in (PRIVATE, "030 12", "nowhere", "hidden"))
+
+
 def test_the_first_row_of_a_file_without_a_header_is_in_no_event(runner: DagsterRunner) -> None:
     batch = runner.bytes(f"{PRIVATE},ada@example.com\nBob,bob@example.com\n".encode())
     assert batch.reason is not None
     assert (batch.status, batch.reason.code) == ("failed", "unknown_columns")
-    assert PRIVATE in batch.reason.message
+    assert PRIVATE not in batch.reason.message
     said = _said(runner.instance, batch)
-    assert "The header has columns that are unknown" in said
+    assert "it seems to be data: add a header row" in said
     assert PRIVATE not in said
     assert "ada@example.com" not in said
 

@@ -74,6 +74,16 @@ def test_the_launchpad_takes_a_reject_limit(system: System, instance: DagsterIns
     assert (done.status, done.stats.created, done.stats.rejected) == ("completed", 1, 1)
 
 
+def test_the_launchpad_takes_mappings_and_ignores_columns(system: System, instance: DagsterInstance) -> None:
+    system.store.write("elsewhere/people.csv", b"Wer,colour\nAda,red\n")
+    config = {"file": "elsewhere/people.csv", "unknown_columns": "ignore"}
+    assert launchpad(instance, **config, column_mapping={"name": "Wer"}).success
+    assert launchpad(instance, **config, column_mapping="remembered").success
+    assert failure_code(launchpad(instance, **config)) == "unknown_columns"
+    assert [batch.column_mapping for batch in all_batches(system)] == [{"name": "Wer"}, {"name": "Wer"}, {}]
+    assert failure_code(launchpad(instance, **config, column_mapping="remember")) == "invalid_options"
+
+
 def test_a_run_tagged_with_a_batch_that_awaits_no_run_is_refused(system: System, instance: DagsterInstance) -> None:
     done = execute_batch(system, instance, arrived(system, "default", b"name\nAda\n"))
     result = launchpad(instance, file="x", run_tags={tags.BATCH_ID: done.id})
