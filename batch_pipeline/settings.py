@@ -3,15 +3,20 @@
 `Settings` defines their names, defaults and units. The README's table repeats them; a test compares the two.
 """
 
+import json
+import re
 from functools import lru_cache
 from ipaddress import IPv4Network, IPv6Network, ip_network
-from typing import Literal
+from typing import Annotated, Literal
 from urllib.parse import urlsplit
 
 from pydantic import Field, SecretStr, ValidationError, field_validator
-from pydantic_settings import BaseSettings, SettingsConfigDict
+from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
 
 from batch_pipeline.errors import SettingError
+
+_RECORDS_OF = re.compile(r"[a-z0-9][a-z0-9_-]{0,62}/[a-z]+")
+_OWNER = re.compile(r"team:[A-Za-z0-9_-]+|[^@\s]+@[^@\s]+\.[^@\s.]+")
 
 KIB = 1024
 MIB = 1024 * KIB
@@ -71,6 +76,14 @@ class Settings(BaseSettings):
     dagster_url: str | None = Field(
         None, description="Address of the Dagster webserver, with which the API launches runs at once"
     )
+    api_url: str | None = Field(None, description="Address of the API for people; run pages link to errors files there")
+    rejected_share: float = Field(
+        0.1, ge=0, le=1, allow_inf_nan=False, description="Share of rejected items above which `rejected_rows` warns"
+    )
+    fresh_hours: Annotated[dict[str, Annotated[float, Field(gt=0, allow_inf_nan=False)]], NoDecode] = Field(
+        {}, description='Most hours between two files of an organization: {"acme/contact": 24}'
+    )
+    asset_owner: str = Field("team:operations", description="Owner of the assets in Dagster: team:name, or an address")
     chunk_rows: int = Field(50_000, ge=1, le=1_000_000, description="Items per chunk, read and written at once")
     # Measured: see decision 15.
     shared_staging_items: int = Field(
@@ -118,7 +131,30 @@ class Settings(BaseSettings):
             raise ValueError("must begin with redis://, rediss:// or redis+socket://")
         return value
 
-    @field_validator("dagster_url", "storage_public_endpoint")
+    @field_validator("fresh_hours", mode="before")
+    @classmethod
+    def _is_json(cls, value: object) -> object:
+        try:
+            return json.loads(value) if isinstance(value, str) else value
+        except ValueError:
+            raise ValueError('must be a JSON object: {"acme/contact": 24}') from None
+
+    @field_validator("fresh_hours")
+    @classmethod
+    def _names_records(cls, value: dict[str, float]) -> dict[str, float]:
+        wrong = [name for name in value if not _RECORDS_OF.fullmatch(name)]
+        if wrong:
+            raise ValueError('keys must have the form "organization/resource"')
+        return value
+
+    @field_validator("asset_owner")
+    @classmethod
+    def _is_owner(cls, value: str) -> str:
+        if not _OWNER.fullmatch(value):
+            raise ValueError("must have the form team:name or name@example.com")
+        return value
+
+    @field_validator("api_url", "dagster_url", "storage_public_endpoint")
     @classmethod
     def _is_http(cls, value: str | None) -> str | None:
         if value is not None:

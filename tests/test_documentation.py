@@ -9,7 +9,7 @@ import pytest
 
 from batch_pipeline.batches.options import OPTION_NAMES
 from batch_pipeline.cli.main import app
-from batch_pipeline.records import describe
+from batch_pipeline.records import describe, table_columns
 from batch_pipeline.settings import Settings
 
 ROOT = Path(__file__).parent.parent
@@ -58,6 +58,11 @@ def test_the_index_of_decisions_has_each_record_with_its_title_and_its_parts() -
         lines = (folder / name).read_text(encoding="utf-8").splitlines()
         headings = [line for line in lines if line.startswith("#")]
         assert headings == [f"# {title}", "## Context", "## Decision", "## Consequences", "## Evidence"], name
+
+
+def test_the_columns_that_dagster_shows_are_those_of_the_resources() -> None:
+    text = table_columns.FILE.read_text(encoding="utf-8")
+    assert text == table_columns.columns_text(), "run `python -m batch_pipeline.records.table_columns`"
 
 
 def test_the_page_of_each_resource_is_what_its_schema_gives() -> None:

@@ -70,7 +70,29 @@ def test_a_malformed_number_is_one_line_that_names_it(name: str, text: str, monk
     assert f"BATCH_{name.upper()}: " in _refusal()
 
 
-@pytest.mark.parametrize("name", [name for name in NUMBERS if name != "inbox_quiet_seconds"])
+MAY_BE_ZERO = ("inbox_quiet_seconds", "rejected_share", "shared_staging_items")
+
+
+@pytest.mark.parametrize(
+    ("name", "text"),
+    [
+        ("FRESH_HOURS", ""),
+        ("FRESH_HOURS", "24"),
+        ("FRESH_HOURS", '{"contact": 24}'),
+        ("FRESH_HOURS", '{"acme/contact": 0}'),
+        ("FRESH_HOURS", '{"acme/contact": "soon"}'),
+        ("ASSET_OWNER", "nobody"),
+        ("API_URL", "ftp://api.example.com"),
+        ("REJECTED_SHARE", "1.5"),
+    ],
+)
+def test_a_malformed_setting_of_dagsters_pages_is_named(name: str, text: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv(f"BATCH_{name}", text)
+
+    assert f"BATCH_{name}" in _refusal()
+
+
+@pytest.mark.parametrize("name", [name for name in NUMBERS if name not in MAY_BE_ZERO])
 def test_limits_are_positive(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv(f"BATCH_{name.upper()}", "0")
 

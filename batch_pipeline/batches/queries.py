@@ -6,7 +6,7 @@ from datetime import datetime
 import sqlalchemy as sa
 
 from batch_pipeline.batches.accept import seconds_from_now
-from batch_pipeline.batches.model import Batch, Starter
+from batch_pipeline.batches.model import Action, Batch, Starter
 from batch_pipeline.batches.rows import batch_from_row
 from batch_pipeline.batches.states import LIVE, BatchStatus
 from batch_pipeline.batches.tables import attempts, batches, organizations, transitions
@@ -49,6 +49,42 @@ def newest_by_organization(engine: sa.Engine) -> dict[str, datetime]:
     with translating_outages(), engine.connect() as connection:
         rows = connection.execute(sa.select(organizations.c.id, newest.label("at")))
         return {row.id: row.at for row in rows if row.at is not None}
+
+
+def newest_completed_arrival(engine: sa.Engine, organization_id: str, resource: str) -> datetime | None:
+    """The arrival of the newest upload whose batch completed; None if there is none."""
+    statement = (
+        sa.select(batches.c.arrived_at)
+        .where(
+            batches.c.organization_id == organization_id,
+            batches.c.resource == resource,
+            batches.c.status == BatchStatus.completed.value,
+            batches.c.undo_of.is_(None),
+            batches.c.first_arrival.is_not(None),
+        )
+        .order_by(batches.c.first_arrival.desc())
+        .limit(1)
+    )
+    with translating_outages(), engine.connect() as connection:
+        arrived_at: datetime | None = connection.execute(statement).scalar_one_or_none()
+    return arrived_at
+
+
+def newest_ended(engine: sa.Engine, resource: str, *, only_deleting: bool) -> Batch | None:
+    """The newest batch of the resource that completed or failed, in any organization; None if there is none.
+
+    `only_deleting`: of those that completed and may have deleted records.
+    """
+    statement = sa.select(batches).where(batches.c.resource == resource)
+    if only_deleting:
+        deleting = [action.value for action in Action if action is not Action.merge]
+        statement = statement.where(batches.c.status == BatchStatus.completed.value, batches.c.action.in_(deleting))
+    else:
+        ended = (BatchStatus.completed.value, BatchStatus.failed.value, BatchStatus.timed_out.value)
+        statement = statement.where(batches.c.status.in_(ended), batches.c.undo_of.is_(None))
+    with translating_outages(), engine.connect() as connection:
+        row = connection.execute(statement.order_by(batches.c.id.desc()).limit(1)).one_or_none()
+    return None if row is None else batch_from_row(row)
 
 
 def awaiting_since(engine: sa.Engine, seconds: float, starter: Starter) -> list[Batch]:

@@ -1,6 +1,7 @@
 """The sample uploads of the demonstration: files in ``sample_files``, and ``expected.json``, which lists them.
 
-``expected.json`` has the inbox folder of each file and the expected numbers of its batch. People and numbers in the
+``expected.json`` has the inbox folder of each file and the expected numbers of its batch. ``launchpad.csv`` is no part
+of the demonstration. People and numbers in the
 files are invented: mailboxes at example domains, telephone numbers reserved for fiction.
 """
 
@@ -96,6 +97,11 @@ def load_samples(rows: int = 100_000) -> list[Sample]:
         raise ValueError(f"the large file is made of blocks of {BLOCK_ROWS} rows")
     listed = json.loads((_FOLDER / "expected.json").read_text(encoding="utf-8"))
     return [_sample(entry, rows // BLOCK_ROWS) for entry in listed]
+
+
+def launchpad_sample() -> bytes:
+    """The small CSV of contacts that the Launchpad's first config names; two of its ten rows are wrong."""
+    return (_FOLDER / "launchpad.csv").read_bytes()
 
 
 def csv_text(header: Sequence[str], lines: Iterable[Sequence[str]]) -> str:

@@ -23,10 +23,13 @@ from batch_pipeline.local.postgres_files import SOCKET_PATH_BYTES
 from batch_pipeline.local.private_files import data_folder, private_folder
 from batch_pipeline.local.processes import FileLock
 from batch_pipeline.local.s3 import HOST, require_free_port
+from batch_pipeline.local.samples import launchpad_sample
 from batch_pipeline.local.servers import LocalServers, embedded_servers, owned_servers
 from batch_pipeline.local.services import Places, redis_service, services, workers_environment, write_workspace
 from batch_pipeline.local.supervision import ServiceEndedError, Supervisor
 from batch_pipeline.settings import get_settings
+from batch_pipeline.storage.keys import SAMPLE
+from batch_pipeline.storage.store import Store
 
 __all__ = ["LocalServers", "LocalSystem", "connected", "embedded_servers", "is_up", "local_system"]
 
@@ -123,12 +126,17 @@ def local_system(
                 _migrate()
                 if servers is not None:
                     _make_inbox_folders(servers)
+                _put_sample()
                 api_key = local_key(data_dir)
             dagster_url, api_url = f"http://{HOST}:{port}", f"http://{HOST}:{api_port}"
             try:
                 with _private_sockets(data_dir) as sockets:
                     places = Places(data_dir, sockets, port, api_port, workers)
-                    added = {"BATCH_DAGSTER_URL": dagster_url, **workers_environment(places)}
+                    added = {
+                        "BATCH_DAGSTER_URL": dagster_url,
+                        "BATCH_API_URL": get_settings().api_url or api_url,
+                        **workers_environment(places),
+                    }
                     with Supervisor({**os.environ, **added}, log_folder, hurry=hurry, report=report) as supervisor:
                         try:
                             write_workspace(places)
@@ -163,6 +171,13 @@ def _migrate() -> None:
         from batch_pipeline.orchestration.instance import upgrade_dagster
 
         upgrade_dagster()
+
+
+def _put_sample() -> None:
+    """Puts the file that the Launchpad's first config names into the bucket."""
+    store = Store(get_settings().require_storage_url())
+    store.write(SAMPLE, launchpad_sample())
+    store.close()
 
 
 def _make_inbox_folders(servers: LocalServers) -> None:

@@ -14,9 +14,26 @@ from batch_pipeline.batches.options import BatchOptions, UndoOptions, parse_opti
 from batch_pipeline.batches.organizations import DEFAULT_ORGANIZATION
 from batch_pipeline.orchestration import tags
 from batch_pipeline.records.registry import RESOURCES
+from batch_pipeline.storage import keys
 
 # The Launchpad takes the NAME of an enum's member, so names equal values. mypy wants the members as literals.
 ResourceName = Enum("ResourceName", {name: name for name in RESOURCES})  # type: ignore[misc]
+
+
+# What the Launchpads are filled in with. `up` puts the sample into the bucket.
+SAMPLE_BATCH = "batch_PUT_THE_ID_HERE"
+SAMPLE_CONFIG: dict[str, Any] = {
+    "ops": {
+        tags.PARSE: {
+            "config": {
+                "organization": DEFAULT_ORGANIZATION,
+                "resource": "contact",
+                "action": "merge",
+                "file": keys.SAMPLE,
+            }
+        }
+    }
+}
 
 
 def _description(name: str) -> str:
@@ -107,6 +124,7 @@ def run_tags_of(batch: Batch) -> dict[str, str]:
         tags.TURN: f"{batch.address.organization_id}.{batch.address.resource}",
         tags.REQUEST: run_request_key(batch),
         tags.ACTION: batch.address.action.value,
+        tags.NAME: batch.name,
     }
 
 

@@ -29,8 +29,10 @@ from batch_pipeline.batches.model import Batch, PhaseName
 from batch_pipeline.batches.states import BatchStatus
 from batch_pipeline.errors import BatchError
 from batch_pipeline.orchestration import run_page, tags
-from batch_pipeline.orchestration.config import ApplyConfig, BatchConfig
+from batch_pipeline.orchestration.asset_events import completing_events, log_events, stats_metadata
+from batch_pipeline.orchestration.config import SAMPLE_BATCH, SAMPLE_CONFIG, ApplyConfig, BatchConfig
 from batch_pipeline.orchestration.error_page import summary_metadata
+from batch_pipeline.orchestration.outcomes import tag_outcome
 from batch_pipeline.orchestration.plan_page import plan_metadata
 from batch_pipeline.orchestration.resolve import batch_of_run, batch_to_write, resolve_apply, resolve_batch
 from batch_pipeline.orchestration.resources import Workplace
@@ -72,11 +74,14 @@ def validate(context: OpExecutionContext, system: ResourceParam[Workplace]) -> I
     from batch_pipeline.phases.validate import validate as validate_items
 
     batch = _attempt(context, system, batch_of_run(context, system.system), validate_items)
+    if batch.status is BatchStatus.planned:
+        tag_outcome(context.instance, context.run_id, batch)
     shown = {
+        **run_page.batch_metadata(batch),
         **plan_metadata(system.system, batch),
         **run_page.failure_metadata(system.system, batch),
         **summary_metadata(batch),
-        **_metadata(batch, PhaseName.validation),
+        **run_page.phase_metadata(batch, PhaseName.validation),
     }
     yield Output(None, "plan" if batch.status is BatchStatus.planned else "valid", metadata=shown)
 
@@ -108,7 +113,7 @@ def process(context: OpExecutionContext, system: ResourceParam[Workplace]) -> No
     description="Deletes what an overwrite did not find, writes the artifacts and completes the batch.",
 )
 def cleanup(context: OpExecutionContext, system: ResourceParam[Workplace]) -> None:
-    """Runs phase cleanup, which completes the batch, and logs the asset's materialization once per batch."""
+    """Runs phase cleanup, which completes the batch, and logs the asset's events once per batch."""
     from batch_pipeline.phases.cleanup import cleanup as clean_up
 
     shown: run_page.Metadata = {}
@@ -118,14 +123,14 @@ def cleanup(context: OpExecutionContext, system: ResourceParam[Workplace]) -> No
             clean_up(attempt)
     done = found if attempt is None else attempt.batch
     if attempt is not None or not _is_materialized(context, system.system, done):
-        context.log_event(run_page.materialization(system.system, done))
+        log_events(context, completing_events(system.system, done))
+    tag_outcome(context.instance, context.run_id, done)
     context.add_output_metadata(
         {
-            **run_page.outcome_metadata(done),
             **run_page.batch_metadata(done),
-            **run_page.phase_metadata(done, PhaseName.cleanup),
-            **run_page.stats_metadata(done),
             **run_page.artifact_metadata(system.system, done),
+            **run_page.phase_metadata(done, PhaseName.cleanup),
+            **stats_metadata(done),
             **shown,
             **summary_metadata(done),
         }
@@ -155,13 +160,14 @@ def _attempt(context: OpExecutionContext, workplace: Workplace, batch: Batch, ph
 
 
 def _metadata(batch: Batch, name: PhaseName) -> run_page.Metadata:
-    return {**run_page.phase_metadata(batch, name), **run_page.batch_metadata(batch)}
+    return {**run_page.batch_metadata(batch), **run_page.phase_metadata(batch, name)}
 
 
 @job(
     name=tags.JOB_NAME,
     executor_def=in_process_executor,
     logger_defs=LOGGERS,
+    config=SAMPLE_CONFIG,
     description="One batch: a file of items becomes correct rows in PostgreSQL, or an errors file.",
 )
 def batch_job() -> None:
@@ -178,6 +184,7 @@ def batch_job() -> None:
     name=tags.APPLY_JOB_NAME,
     executor_def=in_process_executor,
     logger_defs=LOGGERS,
+    config={"ops": {tags.APPLY: {"config": {"batch": SAMPLE_BATCH}}}},
     description="Writes the plan of a planned batch, exactly as it was shown.",
 )
 def apply_job() -> None:

@@ -8,6 +8,7 @@ from dagster import MetadataValue, TableColumn, TableRecord, TableSchema
 from batch_pipeline.batches.model import Batch
 from batch_pipeline.batches.states import BatchStatus
 from batch_pipeline.orchestration import tags
+from batch_pipeline.orchestration.page_links import next_links
 from batch_pipeline.orchestration.run_page import Metadata
 from batch_pipeline.storage import keys
 from batch_pipeline.system import System
@@ -32,6 +33,7 @@ def plan_metadata(system: System, batch: Batch) -> Metadata:
         "to apply": MetadataValue.text(
             f"Launch {tags.APPLY_JOB_NAME} with batch: {batch.id}, or run `batch-pipeline apply {batch.id}`."
         ),
+        **next_links(batch),
     }
     for number, warning in enumerate(plan["warnings"], start=1):
         values[f"warning {number}"] = MetadataValue.text(f"{warning['code']}: {warning['message']}")

@@ -30,6 +30,7 @@ from batch_pipeline.errors import NotFoundError, StateError
 from batch_pipeline.intake.requested_uploads import take_in_upload
 from batch_pipeline.orchestration import tags
 from batch_pipeline.orchestration.config import run_request_key
+from batch_pipeline.orchestration.outcomes import tag_outcome
 from batch_pipeline.orchestration.run_attempt import cancelled_reason
 from batch_pipeline.orchestration.run_launcher import load_celery_launcher
 from batch_pipeline.orchestration.run_page import without_values
@@ -132,6 +133,13 @@ def _end_if_work_ended(
     system: System, instance: DagsterInstance, connection: Connection, batch: Batch
 ) -> Sequence[Batch]:
     """Ends a running batch if no worker holds its lock, its run has ended in Dagster, or it is overdue."""
+    ended = _end_running(system, instance, connection, batch)
+    if ended and batch.run_id is not None and instance.has_run(batch.run_id):
+        tag_outcome(instance, batch.run_id, ended[0])
+    return ended
+
+
+def _end_running(system: System, instance: DagsterInstance, connection: Connection, batch: Batch) -> Sequence[Batch]:
     if not is_owned(connection, batch.id):
         return _end_abandoned(system, instance, batch)
     if (reason := _ended_in_dagster(instance, batch)) is not None:

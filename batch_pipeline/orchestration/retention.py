@@ -19,6 +19,7 @@ from batch_pipeline.batches.retention import begin_pruning, find_needed_runs, fi
 from batch_pipeline.database import borrowed
 from batch_pipeline.loading.change_partitions import drop_day, find_old_days, make_partitions_ahead
 from batch_pipeline.orchestration import tags
+from batch_pipeline.orchestration.checks import delete_evaluations
 from batch_pipeline.phases.leftovers import Files, files_of, find_orphans, remove_files
 from batch_pipeline.system import System
 
@@ -202,6 +203,7 @@ def _delete_run(instance: DagsterInstance, run_id: str, *, dry_run: bool) -> Pru
     """Deletes the run's events first and the run last, so that after a crash the next pass finds the run."""
     if not dry_run:
         instance.compute_log_manager.delete_logs(prefix=[run_id])
+        delete_evaluations(instance, run_id)
         instance.event_log_storage.delete_events(run_id)
         instance.delete_run(run_id)
     return Pruned(runs=1)

@@ -10,7 +10,7 @@ from sqlalchemy.exc import DBAPIError
 
 from batch_pipeline.batches.model import Batch
 from batch_pipeline.batches.options import BatchOptions
-from batch_pipeline.batches.states import BatchStatus, Reason
+from batch_pipeline.batches.states import FINAL, BatchStatus, Reason
 from batch_pipeline.errors import (
     BatchError,
     DiskFullError,
@@ -22,6 +22,8 @@ from batch_pipeline.errors import (
 )
 from batch_pipeline.logs import bound
 from batch_pipeline.orchestration import tags
+from batch_pipeline.orchestration.asset_events import ending_events, log_events
+from batch_pipeline.orchestration.outcomes import tag_outcome
 from batch_pipeline.orchestration.resources import Workplace
 from batch_pipeline.orchestration.run_page import CANCELLED, ProgressEvents, failure_of, unexpected_failure
 from batch_pipeline.orchestration.scratch import scratch_folder
@@ -61,6 +63,7 @@ def running_attempt(
             _end(context, system, batch_id, BatchStatus.failed, cancelled_reason)
             raise
         except PlanChangedError as error:  # the batch is planned again
+            tag_outcome(context.instance, context.run_id, system.ledger.get(batch_id))
             raise failure_of(error, system, batch_id) from None
         except YieldedSlotError as error:
             system.ledger.yield_slot(batch_id, context.run_id)
@@ -69,6 +72,7 @@ def running_attempt(
             batch = system.ledger.get(batch_id)
             if batch.run_id == context.run_id:
                 follow_cancelling(context, batch)
+                tag_outcome(context.instance, context.run_id, batch)
             raise failure_of(error, system, batch_id) from None
         except Exception as error:
             status, reason = _status_and_reason(error, attempt)
@@ -116,7 +120,10 @@ def _begin(context: OpExecutionContext, workplace: Workplace, batch: Batch) -> B
     workplace.ownership.take(batch.id, wait_seconds=0.0 if batch.awaits_run is None else HANDOVER_SECONDS)
     if batch.run_id == context.run_id:  # an earlier op began the attempt
         return batch
-    return workplace.system.ledger.begin_attempt(batch.id, context.run_id)
+    begun = workplace.system.ledger.begin_attempt(batch.id, context.run_id)
+    if tags.OUTCOME in context.run.tags:  # a re-executed run has the tags of its parent
+        tag_outcome(context.instance, context.run_id, begun)
+    return begun
 
 
 def _attempt(context: OpExecutionContext, system: System, batch: Batch, scratch: Path) -> Attempt:
@@ -166,8 +173,14 @@ def _end(
     status: BatchStatus,
     reason: Reason | Callable[[int], Reason],
 ) -> None:
+    """Ends the batch in the ledger, and shows that in the list of runs and on the resource's page."""
     try:
-        system.ledger.end_attempt(batch_id, context.run_id, status, reason)
+        batch = system.ledger.end_attempt(batch_id, context.run_id, status, reason)
     except UnavailableError as error:
         # The op fails regardless. Reconciling ends the batch once the database is back.
         context.log.warning(f"The end of the batch could not be recorded in the ledger: {error.message}")
+        return
+    if batch.run_id != context.run_id or batch.status not in FINAL:
+        return
+    tag_outcome(context.instance, context.run_id, batch)
+    log_events(context, ending_events(system, batch))

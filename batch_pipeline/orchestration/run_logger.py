@@ -35,7 +35,7 @@ def log_runs_as_configured() -> None:
     for it, so its function is replaced.
     """
     if is_json():
-        context_creation_job.default_system_loggers = _default_loggers
+        context_creation_job.default_system_loggers = _default_loggers  # type: ignore[attr-defined] # not exported
 
 
 def _default_loggers(instance: DagsterInstance | None) -> list[tuple[LoggerDefinition, dict[str, object]]]:

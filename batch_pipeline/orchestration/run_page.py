@@ -7,12 +7,10 @@ may quote the upload; a run's events are for the operators of the system.
 import time
 import traceback
 from collections.abc import Mapping
-from dataclasses import asdict
 from uuid import uuid4
 
 import psycopg
 from dagster import (
-    AssetMaterialization,
     DagsterInstance,
     DagsterRun,
     Failure,
@@ -27,15 +25,16 @@ from psycopg import sql
 from sqlalchemy.exc import DBAPIError
 
 from batch_pipeline.batches.model import Batch, PhaseName
-from batch_pipeline.batches.states import Reason
+from batch_pipeline.batches.states import AT_REST, Reason
 from batch_pipeline.database import borrowed
 from batch_pipeline.errors import BatchError, NotFoundError, UnavailableError
 from batch_pipeline.loading.staging import STAGED_BATCH
 from batch_pipeline.loading.staging_choice import staging_of
 from batch_pipeline.orchestration import tags
 from batch_pipeline.orchestration.error_page import groups_metadata, summary_metadata
+from batch_pipeline.orchestration.outcomes import outcome_text
+from batch_pipeline.orchestration.page_links import errors_links, next_links
 from batch_pipeline.phases.attempt import Progress
-from batch_pipeline.records.registry import RESOURCES
 from batch_pipeline.storage import keys
 from batch_pipeline.system import System
 
@@ -58,19 +57,14 @@ def batch_text(batch: Batch) -> str:
 
 
 def batch_metadata(batch: Batch) -> Metadata:
-    """The batch, its id and its status."""
+    """The outcome of a batch that is not live, then the batch, its id and its status."""
+    outcome = {"outcome": MetadataValue.text(outcome_text(batch))} if batch.status in AT_REST else {}
     return {
+        **outcome,
         "what": MetadataValue.text(batch_text(batch)),
         "batch": MetadataValue.text(batch.id),
         "status": MetadataValue.text(f"{batch.status}, attempt {batch.attempts}"),
     }
-
-
-def outcome_metadata(batch: Batch) -> Metadata:
-    """The counts of a completed batch that are not zero, on one line."""
-    counts = {name: count for name, count in asdict(batch.stats).items() if count}
-    counts_text = ", ".join(f"{count:,} {name}" for name, count in counts.items()) or "nothing to do"
-    return {"outcome": MetadataValue.text(f"{batch.items:,} items: {counts_text}")}
 
 
 def progress_metadata(progress: Progress) -> Metadata:
@@ -138,7 +132,10 @@ def failure_metadata(system: System, batch: Batch) -> Metadata:
 
 
 def artifact_metadata(system: System, batch: Batch) -> Metadata:
-    """The addresses of the batch's files, and the time to write the artifacts, which is part of no phase's time."""
+    """Links for the rejected items, the addresses of the batch's files, and the time to write the artifacts.
+
+    That time is part of no phase's time.
+    """
     files: Mapping[str, tuple[bool, str]] = {
         "upload": (batch.has_upload_file, batch.upload_key or ""),
         "errors.csv": (batch.has_errors_file, keys.errors_csv(batch.id)),
@@ -146,40 +143,13 @@ def artifact_metadata(system: System, batch: Batch) -> Metadata:
         "result.json": (batch.has_result_file, keys.result_json(batch.id)),
     }
     values: Metadata = {
-        name: MetadataValue.path(system.store.uri(key)) for name, (exists, key) in files.items() if exists
+        **errors_links(system.settings, batch),
+        **{name: MetadataValue.path(system.store.uri(key)) for name, (exists, key) in files.items() if exists},
     }
     seconds = [artifact.seconds for artifact in batch.facts.artifacts if artifact.seconds is not None]
     if seconds:
         values["artifact seconds"] = MetadataValue.float(round(sum(seconds), 3))
     return values
-
-
-def stats_metadata(batch: Batch) -> Metadata:
-    """The statistics and the duration of all phases as numbers. The UI plots them over the batches of a resource."""
-    values = {"items": batch.items, **batch.counts}
-    seconds = sum(phase.seconds or 0.0 for phase in batch.phases)
-    metadata: Metadata = {name: MetadataValue.int(value) for name, value in values.items()}
-    if any(phase.already for phase in batch.phases):
-        return metadata  # the time of earlier attempts is unknown
-    metadata["seconds"] = MetadataValue.float(round(seconds, 3))
-    if seconds > 0:
-        metadata["rows per second"] = MetadataValue.int(int(batch.items / seconds))
-    return metadata
-
-
-def materialization(system: System, batch: Batch) -> AssetMaterialization:
-    """The materialization that a completed batch adds to its resource's asset."""
-    resource = RESOURCES[batch.address.resource]
-    return AssetMaterialization(
-        asset_key=resource.table,
-        description=batch_text(batch),
-        metadata={
-            **outcome_metadata(batch),
-            **batch_metadata(batch),
-            **stats_metadata(batch),
-            **artifact_metadata(system, batch),
-        },
-    )
 
 
 EVENT_SECONDS = 5.0  # minimum between two events, because each is a row in Dagster's tables
@@ -232,12 +202,20 @@ _NEXT_STEPS = {
 
 
 def failure_of(error: BatchError, system: System, batch_id: str) -> Failure:
-    """The error that fails the op: the code and, if the ledger can be reached, the next step and the batch."""
+    """The error that fails the op: the code and, if the ledger can be reached, the outcome, next step and batch."""
     shown: Metadata = {"code": MetadataValue.text(error.code)}
     message = without_values(error.code, error.message, batch_id)
     try:
         batch = system.ledger.get(batch_id)
-        shown |= {"what to do": MetadataValue.text(what_to_do(batch, error.code)), **batch_metadata(batch)}
+        described = batch_metadata(batch)
+        first = {name: value for name, value in described.items() if name == "outcome"}
+        shown = {
+            **first,
+            **shown,
+            "what to do": MetadataValue.text(what_to_do(batch, error.code)),
+            **described,
+            **next_links(batch),
+        }
         begun = [phase.name for phase in batch.phases if phase.started_at is not None]
         if begun:
             shown |= phase_metadata(batch, begun[-1])
@@ -251,9 +229,16 @@ def failure_of(error: BatchError, system: System, batch_id: str) -> Failure:
 def show_refused(instance: DagsterInstance, batch: Batch) -> DagsterRun:
     """Adds a failed run for a batch that intake refused, so that Dagster's timeline shows the batch.
 
-    Nothing is executed: the run has the batch's tag and one event with the reason.
+    Nothing is executed: the run has the batch's tags and one event with the reason.
     """
-    run = instance.add_run(DagsterRun(tags.JOB_NAME, run_id=str(uuid4()), tags={tags.BATCH_ID: batch.id}))
+    known = {tags.ORGANIZATION: batch.organization_id, tags.RESOURCE: batch.resource, tags.ACTION: batch.action}
+    run_tags = {
+        tags.BATCH_ID: batch.id,
+        **{name: str(value) for name, value in known.items() if value is not None},
+        tags.NAME: batch.name,
+        tags.OUTCOME: outcome_text(batch),
+    }
+    run = instance.add_run(DagsterRun(tags.JOB_NAME, run_id=str(uuid4()), tags=run_tags))
     reason = batch.reason or Reason("internal_error", "The batch was refused.")
     instance.report_run_failed(run, message=without_values(reason.code, reason.message, batch.id))
     return run

@@ -29,10 +29,12 @@ from batch_pipeline.batches.queries import awaiting_launch, has_upload_urls
 from batch_pipeline.intake.inbox import take_in
 from batch_pipeline.intake.requested_uploads import expire_requested, take_in_requested
 from batch_pipeline.orchestration import tags
+from batch_pipeline.orchestration.checks import report_freshness
 from batch_pipeline.orchestration.config import run_request_of
 from batch_pipeline.orchestration.ops import apply_job, batch_job
 from batch_pipeline.orchestration.reconciling import reconcile, reconcile_run
 from batch_pipeline.orchestration.retention import prune
+from batch_pipeline.orchestration.retry_rejected_job import retry_rejected_job
 from batch_pipeline.orchestration.run_launcher import load_celery_launcher
 from batch_pipeline.orchestration.run_page import show_refused
 from batch_pipeline.orchestration.run_queue import QUEUED_PER_SLOT
@@ -111,7 +113,7 @@ def reconcile_sensor(context: SensorEvaluationContext) -> SkipReason:
 @run_status_sensor(
     run_status=DagsterRunStatus.FAILURE,
     name="failure_sensor",
-    monitored_jobs=[batch_job, apply_job, undo_job],
+    monitored_jobs=[batch_job, apply_job, undo_job, retry_rejected_job],
     minimum_interval_seconds=RECONCILE_SECONDS,
     default_status=DefaultSensorStatus.RUNNING,
     description="Ends the batch of a failed run if the run could not.",
@@ -124,7 +126,7 @@ def failure_sensor(context: RunStatusSensorContext) -> SkipReason:
 @run_status_sensor(
     run_status=DagsterRunStatus.CANCELED,
     name="cancel_sensor",
-    monitored_jobs=[batch_job, apply_job, undo_job],
+    monitored_jobs=[batch_job, apply_job, undo_job, retry_rejected_job],
     minimum_interval_seconds=RECONCILE_SECONDS,
     default_status=DefaultSensorStatus.RUNNING,
     description="Ends the batch of a cancelled run if the run could not.",
@@ -163,15 +165,18 @@ def requested_sensor(context: SensorEvaluationContext) -> SkipReason:
     name="upkeep_sensor",
     minimum_interval_seconds=UPKEEP_SECONDS,
     default_status=DefaultSensorStatus.RUNNING,
-    description="Deletes idempotency keys after a day and unused column mappings (BATCH_MAPPING_DAYS), folds the counts "
-    "for monitoring, and takes in uploads that arrived late.",
+    description="Deletes idempotency keys after a day and unused column mappings (BATCH_MAPPING_DAYS), folds the "
+    "counts for monitoring, takes in uploads that arrived late, and notices files that did not come in time "
+    "(BATCH_FRESH_HOURS).",
 )
 def upkeep_sensor(context: SensorEvaluationContext) -> SkipReason:
-    """Deletes expired idempotency keys and mappings, folds the counts for monitoring, and takes in late uploads."""
+    """Deletes expired keys and mappings, folds counts, evaluates the check `fresh`, and takes in late uploads."""
     with shared_system() as system:
         deleted = forget_old_keys(system.engine)
         mappings = forget_old_mappings(system.engine, days=system.settings.mapping_days)
         fold_counts(system.engine)
+        for check in report_freshness(system, context.instance):
+            context.log.info(f"{check.asset_key.to_user_string()}: {check.description}")
         _process_uploads(context, system)  # last, because it may fail and then the tick fails
     return SkipReason(f"{deleted} idempotency keys and {mappings} column mappings deleted.")
 

@@ -23,7 +23,7 @@ from batch_pipeline.batches.options import UndoOptions, parse_undo_options
 from batch_pipeline.errors import BatchError
 from batch_pipeline.intake.undoing import request_undo
 from batch_pipeline.orchestration import tags
-from batch_pipeline.orchestration.config import run_tags_of
+from batch_pipeline.orchestration.config import SAMPLE_BATCH, run_tags_of
 from batch_pipeline.orchestration.ops import batch_job, cleanup, process, run_phase, validate
 from batch_pipeline.orchestration.resolve import requested_batch
 from batch_pipeline.orchestration.resources import Workplace
@@ -79,6 +79,7 @@ def resolve_undo(context: OpExecutionContext, config: UndoConfig, system: System
     name=tags.UNDO_JOB_NAME,
     executor_def=in_process_executor,
     logger_defs=LOGGERS,
+    config={"ops": {tags.UNDO: {"config": {"batch": SAMPLE_BATCH}}}},
     description="Takes back what a batch wrote, field by field, except what was changed since.",
 )
 def undo_job() -> None:

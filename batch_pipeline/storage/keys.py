@@ -7,6 +7,7 @@ from batch_pipeline.batches.ids import is_batch_id
 INBOX = "uploads"
 BATCHES = "batches"
 REQUESTED = "requested"
+SAMPLE = "samples/contacts.csv"  # of the Launchpad
 OPTIONS_SUFFIX = ".options.json"
 UNFINISHED_SUFFIXES = (".tmp", ".part")
 MAX_EXTENSION_CHARACTERS = 16

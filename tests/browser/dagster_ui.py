@@ -25,6 +25,13 @@ class Browser:
         """Waits until the page shows the text."""
         self.page.get_by_text(text, exact=exact).first.wait_for(state="visible")
 
+    def with_password(self, password: str) -> "playwright.Page":
+        """Another page, in which a person answers the browser's question for a password."""
+        browser = self.page.context.browser
+        assert browser is not None
+        context = browser.new_context(http_credentials={"username": "person", "password": password})
+        return context.new_page()
+
     def picture(self, name: str) -> None:
         """Keeps what is to be seen now."""
         self.page.screenshot(path=self._pictures / f"{name}.png")

@@ -2,6 +2,7 @@
 
 import time
 from collections.abc import Callable
+from contextlib import suppress
 from typing import Any
 
 import psycopg
@@ -165,6 +166,74 @@ def test_a_batch_is_launched_followed_and_inspected_in_the_ui(
     browser.picture("asset-plots")
 
 
+def test_rejected_rows_are_seen_in_the_list_on_the_asset_and_in_their_file_and_run_again(
+    running: LocalSystem, module_system: System, browser: Browser
+) -> None:
+    """The Launchpad as it opens: nothing is typed but the key of the API."""
+    system = module_system
+    browser.go(f"/locations/{LOCATION_NAME}/jobs/batch_job/playground")
+    browser.sees("samples/contacts.csv")
+    launch = browser.page.get_by_role("button", name="Launch run")
+    playwright.expect(launch).to_be_enabled()
+    launch.click()
+    browser.page.wait_for_url("**/runs/*")
+    browser.sees("Success")
+
+    def ended(of: Callable[[Batch], bool]) -> Callable[[], Batch | None]:
+        return lambda: next((each for each in system.ledger.find() if of(each) and _ended(system, each)), None)
+
+    batch: Batch = _until(ended(lambda each: each.name == "contacts.csv"))
+    assert (batch.stats.created, batch.stats.rejected) == (8, 2)
+
+    browser.page.get_by_placeholder("Filter").fill("step:cleanup")
+    link = browser.page.get_by_role("link", name=f"{running.api_url}/v1/batches/{batch.id}/errors.csv").first
+    link.wait_for(state="visible")
+    retry = browser.page.locator(f'a[href*="{tags.RETRY_REJECTED_JOB_NAME}/playground/setup"]').first
+    retry_address = str(retry.get_attribute("href"))
+    browser.picture("links")
+    person = browser.with_password(running.api_key)
+    with person.expect_download() as downloading, suppress(playwright.Error):  # a download is no page
+        person.goto(str(link.get_attribute("href")))
+    downloaded = downloading.value.path().read_text(encoding="utf-8")
+    assert downloading.value.suggested_filename == "contacts-errors.csv"
+    assert "no address" in downloaded
+
+    browser.go("/runs/")
+    browser.sees("8 created, 2 rejected")
+    browser.sees("contacts.csv")
+    assert browser.page.get_by_text("batch_turn").count() == browser.page.get_by_text("batch_request").count() == 0
+    browser.picture("run-list")
+
+    browser.go("/assets/contacts?view=checks")
+    browser.sees("rejected_rows")
+    browser.sees("no_unexpected_deletes")
+    browser.page.get_by_text("rejected_rows").first.click()
+    browser.sees("2 of 10 items were rejected (20.0%); the limit is 10.0%.")
+    browser.picture("asset-checks")
+    browser.go("/assets/contacts?view=overview")
+    browser.sees("operations")
+    browser.sees("external_id")
+    browser.sees("inbox")
+    browser.picture("asset-overview")
+
+    browser.go(retry_address)
+    browser.sees(batch.id)
+    playwright.expect(launch).to_be_enabled()
+    browser.picture("retry-rejected-job")
+    launch.click()
+    browser.page.wait_for_url("**/runs/*")
+    again: Batch = _until(ended(lambda each: each.retry_of == batch.id))
+    assert again.reason is not None
+    assert again.reason.code == "no_valid_items"  # nobody has corrected them
+    browser.sees("failed: no_valid_items")
+    browser.go("/assets/contacts?view=overview")
+    browser.page.get_by_text("Plots", exact=True).first.click()
+    plot = browser.page.get_by_text("rejected", exact=True).last
+    plot.wait_for(state="visible")
+    plot.scroll_into_view_if_needed()
+    browser.picture("asset-plots-with-failures")
+
+
 APPLY = """\
 ops:
   apply:
@@ -202,6 +271,7 @@ def test_a_planned_batch_is_looked_at_applied_and_undone_in_the_ui(
     browser.sees("2 update")
     browser.sees("most_records_change")
     browser.sees(f"Launch apply_job with batch: {batch.id}")
+    browser.page.locator(f'a[href*="apply_job/playground/setup"][href*="{batch.id}"]').first.wait_for(state="visible")
     browser.picture("planned-run")
     assert {record["name"][:3] for record in contacts(system, organization_id)} == {"Old"}
 

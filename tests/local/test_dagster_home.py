@@ -115,7 +115,7 @@ def test_dagster_accepts_the_configuration_and_keeps_what_it_promises(
             assert queue is not None
             assert queue.tag_concurrency_limits == [
                 {"key": "batch/organization", "value": {"applyLimitPerUniqueValue": True}, "limit": 4},
-                {"key": "batch/turn", "value": {"applyLimitPerUniqueValue": True}, "limit": 2},
+                {"key": ".dagster/batch_turn", "value": {"applyLimitPerUniqueValue": True}, "limit": 2},
             ]
             assert queue.max_concurrent_runs == 10, "one organization must leave room for others"
             get_settings.cache_clear()

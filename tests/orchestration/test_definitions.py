@@ -3,7 +3,7 @@
 from typing import Any
 
 import pytest
-from dagster import DefaultSensorStatus
+from dagster import DefaultSensorStatus, validate_run_config
 
 from batch_pipeline.batches.options import OPTION_NAMES, BatchOptions
 from batch_pipeline.definitions import defs
@@ -18,6 +18,7 @@ def test_job_sensors_and_assets_have_their_public_names() -> None:
         "batch_job",
         "apply_job",
         "undo_job",
+        "retry_rejected_job",
     }
     assert [node.name for node in defs.resolve_job_def("batch_job").nodes_in_topological_order] == [
         "parse",
@@ -36,8 +37,11 @@ def test_job_sensors_and_assets_have_their_public_names() -> None:
         "upkeep_sensor",
     }
     assert all(sensor.default_status is DefaultSensorStatus.RUNNING for sensor in sensors.values())
-    assert {key.to_user_string() for key in repository.asset_graph.get_all_asset_keys()} == {
-        resource.table for resource in RESOURCES.values()
+    tables = {resource.table for resource in RESOURCES.values()}
+    graph = repository.asset_graph
+    assert {key.to_user_string() for key in graph.get_all_asset_keys()} == tables | {"inbox"}
+    assert {(key.asset_key.to_user_string(), key.name) for key in graph.asset_check_keys} == {
+        (table, name) for table in tables for name in ("rejected_rows", "no_unexpected_deletes")
     }
     assert (tags.BATCH_ID, tags.ORGANIZATION, tags.RESOURCE, tags.ACTION) == (
         "batch/id",
@@ -45,6 +49,16 @@ def test_job_sensors_and_assets_have_their_public_names() -> None:
         "batch/resource",
         "batch/action",
     )
+
+
+def test_every_launchpad_is_filled_in_with_a_config_that_its_job_takes_and_describes_every_field() -> None:
+    for name in tags.JOB_NAMES:
+        job = defs.resolve_job_def(name)
+        assert job.run_config
+        validate_run_config(job, job.run_config)
+        (op_name,) = job.run_config["ops"]
+        schema = job.get_node_named(op_name).definition.config_schema.config_type.fields
+        assert all(field.description for field in schema.values()), name
 
 
 def test_the_launchpad_offers_every_option_with_its_default_and_a_description() -> None:

@@ -24,7 +24,7 @@ from batch_pipeline.batches.model import Batch, PhaseName, Starter
 from batch_pipeline.batches.states import BatchStatus, Reason
 from batch_pipeline.definitions import defs
 from batch_pipeline.loading.merging import MergeWriter
-from batch_pipeline.orchestration import run_page, tags
+from batch_pipeline.orchestration import asset_events, run_page, tags
 from batch_pipeline.orchestration.execute import execute_batch
 from batch_pipeline.orchestration.run_page import what_to_do
 from batch_pipeline.orchestration.scratch import scratch_folder
@@ -81,8 +81,8 @@ def _materializations(instance: DagsterInstance, *run_ids: str) -> list[dict[str
 def test_a_run_without_valid_items_shows_their_errors(runner: DagsterRunner) -> None:
     batch = runner.csv({"name": PRIVATE, "email": "nowhere"}, {"name": "Bob", "email": "elsewhere"})
     shown = _shown(runner.instance, batch)
-    assert list(shown)[:3] == ["code", "what to do", "what"]
-    assert shown["code"] == "no_valid_items"
+    assert list(shown)[:3] == ["outcome", "code", "what to do"]
+    assert (shown["outcome"], shown["code"]) == ("failed: no_valid_items", "no_valid_items")
     assert f"batch-pipeline errors {batch.id}" in shown["what to do"]
     assert {entry["code"]: entry["errors"] for entry in shown["errors by field and code"]} == {"invalid_format": 2}
     assert [entry["row"] for entry in shown["first 50 failures"]] == [1, 2]
@@ -161,7 +161,7 @@ def test_a_batch_materializes_its_asset_once_even_if_its_run_died(
         raise DiedError
 
     with monkeypatch.context() as patch:
-        patch.setattr(run_page, "materialization", dies)
+        patch.setattr(asset_events, "materialization", dies)
         batch = runner.csv({"name": "Bob"})
     assert batch.status == "completed"
     first = str(batch.run_id)
