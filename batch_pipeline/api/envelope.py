@@ -44,7 +44,11 @@ STATUSES: tuple[tuple[type[BatchError], HTTPStatus], ...] = (
 
 
 class UnauthorizedError(BatchError):
-    """No key, or an unknown one."""
+    """No key, or an unknown one. `challenge` is the value of the header WWW-Authenticate."""
+
+    def __init__(self, message: str, challenge: str = "ApiKey") -> None:
+        super().__init__("unauthorized", message)
+        self.challenge = challenge
 
 
 class MediaTypeError(BatchError):
@@ -101,7 +105,7 @@ async def _on_batch_error(request: Request, error: Exception) -> Response:
     errors = [error.message]
     message = error.message
     if isinstance(error, UnauthorizedError):
-        status, headers = HTTPStatus.UNAUTHORIZED, {"WWW-Authenticate": "ApiKey"}
+        status, headers = HTTPStatus.UNAUTHORIZED, {"WWW-Authenticate": error.challenge}
     elif isinstance(error, MediaTypeError):
         status = HTTPStatus.UNSUPPORTED_MEDIA_TYPE
     elif isinstance(error, RateLimitedError):

@@ -39,7 +39,7 @@ from batch_pipeline.service.urls import download_urls, upload_url
 
 router = APIRouter(prefix="/v1/batches", tags=["batches"])
 
-_KEY_HEADERS = (
+KEY_HEADERS = (
     APIKeyHeader(name="X-API-Key", scheme_name="key", auto_error=False),
     APIKeyHeader(name="PX-API-KEY", scheme_name="key in PX-API-KEY", auto_error=False),
 )
@@ -62,20 +62,26 @@ Served = Annotated[Service, Depends(get_service)]
 async def authenticate(
     request: Request,
     service: Served,
-    key: Annotated[str | None, Depends(_KEY_HEADERS[0])],
-    other_key: Annotated[str | None, Depends(_KEY_HEADERS[1])],
+    key: Annotated[str | None, Depends(KEY_HEADERS[0])],
+    other_key: Annotated[str | None, Depends(KEY_HEADERS[1])],
 ) -> Caller:
     """The caller of the key; log records of the call name its organization and batch. Raises UnauthorizedError."""
     sent = key or other_key
     if not sent:
-        raise UnauthorizedError("unauthorized", "Send a key in the header X-API-Key.")
-    found = await service.in_thread(find_key, service.system.engine, sent)
+        raise UnauthorizedError("Send a key in the header X-API-Key.")
+    found = await find_caller(service, sent)
     if found is None:
-        raise UnauthorizedError("unauthorized", "The key in the header X-API-Key is unknown or revoked.")
+        raise UnauthorizedError("The key in the header X-API-Key is unknown or revoked.")
     named = str(request.path_params.get("batch_id", ""))
     batch_id = named if re.fullmatch(BATCH_ID_PATTERN, named) else None  # never just any text of the caller's
     bind(organization=found.organization_id, batch=batch_id)
-    return Caller(found.organization_id, found.id)
+    return found
+
+
+async def find_caller(service: Service, key: str) -> Caller | None:
+    """The caller of the key; None if the key is unknown or revoked."""
+    found = await service.in_thread(find_key, service.system.engine, key)
+    return None if found is None else Caller(found.organization_id, found.id)
 
 
 Authenticated = Annotated[Caller, Depends(authenticate)]

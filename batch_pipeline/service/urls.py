@@ -6,9 +6,12 @@ from typing import Any
 
 from batch_pipeline.batches.model import Batch
 from batch_pipeline.batches.states import BatchStatus
+from batch_pipeline.errors import NotFoundError
 from batch_pipeline.phases.copies import CopyFormat, can_be_copied, find_copy
 from batch_pipeline.service.context import Service
 from batch_pipeline.storage import keys
+
+ERRORS_URL_SECONDS = 60  # a browser follows the redirect at once
 
 # As the query parameters name them: include_… adds _…_url.
 ARTIFACTS = ("upload_csv", "upload_json", "errors_csv", "errors_json", "result_json", "plan_csv", "plan_json")
@@ -30,6 +33,17 @@ def download_urls(service: Service, batch: Batch, wanted: Iterable[str]) -> dict
             None if key is None else service.presigner.get_url(key, seconds=seconds, file_name=name)
         )
     return urls
+
+
+def errors_url(service: Service, batch: Batch) -> str:
+    """A short-lived URL of the batch's rejected items as CSV. Raises NotFoundError (`no_errors_file`)."""
+    key = _key(service, batch, "errors_csv")
+    if key is None or batch.pruned_at is not None:
+        raise NotFoundError(
+            "no_errors_file", "The batch has no errors file: it rejected no item, or the file is deleted."
+        )
+    stem = batch.name.rsplit(".", 1)[0] or batch.id
+    return service.presigner.get_url(key, seconds=ERRORS_URL_SECONDS, file_name=f"{stem}-errors.csv")
 
 
 def upload_url(service: Service, batch: Batch) -> dict[str, Any]:

@@ -7,6 +7,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import httpx
+import psycopg
 import pytest
 from batch_runs import arrived, insert_contacts
 from serving import Client, new_client, served
@@ -51,6 +52,7 @@ def test_every_error_answer_is_described_and_every_call_has_its_key(client: Clie
         ("POST", "/v1/batches/{batch_id}/apply"),
         ("POST", "/v1/batches/{batch_id}/undo"),
         ("GET", "/v1/batches/{batch_id}/changes"),
+        ("GET", "/v1/batches/{batch_id}/errors.csv"),
         ("GET", "/v1/records/{resource}/{record_id}/history"),
         ("POST", "/v1/webhooks"),
         ("GET", "/v1/webhooks"),
@@ -78,7 +80,9 @@ def test_every_error_answer_is_described_and_every_call_has_its_key(client: Clie
     assert statuses == [202, 409, 201]  # mode sync: the items before are still in line
 
 
-def test_no_request_however_made_gets_an_answer_that_is_not_described(client: Client, tmp_path: Path) -> None:
+def test_no_request_however_made_gets_an_answer_that_is_not_described(
+    module_system: System, client: Client, tmp_path: Path
+) -> None:
     """All checks of schemathesis, on requests that the document allows and on ones that it does not."""
     command = [
         *(str(PROGRAM), "run", f"{client.http.base_url}/openapi.json", "--header", f"X-API-Key: {client.key}"),
@@ -96,6 +100,9 @@ def test_no_request_however_made_gets_an_answer_that_is_not_described(client: Cl
     ]
     # Found by its name in the folder where the program runs.
     (tmp_path / "openapi_hooks.py").write_bytes(Path(__file__).with_name("openapi_hooks.py").read_bytes())
+    rejecting = client.create()["data"]["id"]
+    with psycopg.connect(module_system.database_url) as connection:
+        connection.execute("UPDATE batches SET has_errors_file = true WHERE id = %s", (rejecting,))
     # No random id is that of a batch or record.
     (tmp_path / "schemathesis.toml").write_text(
         "".join(
@@ -103,6 +110,8 @@ def test_no_request_however_made_gets_an_answer_that_is_not_described(client: Cl
             f'parameters = {{ batch_id = "{client.create()["data"]["id"]}" }}\n'
             for call in ("apply", "undo")
         )
+        + '[[operations]]\ninclude-name = "GET /v1/batches/{batch_id}/errors.csv"\n'
+        f'parameters = {{ batch_id = "{rejecting}" }}\n'
         + '[[operations]]\ninclude-name = "GET /v1/records/{resource}/{record_id}/history"\n'
         f'parameters = {{ resource = "contact", record_id = "{RECORD}" }}\n'
     )

@@ -5,12 +5,13 @@ import threading
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
+import httpx
 import psycopg
 import pytest
 from batch_runs import arrived
 from calls import ADA, WRONG, data_url, every_batch, padded, sizes, until
 from process_table import forked_processes
-from serving import Client, new_client
+from serving import Client, envelope, new_client
 
 from batch_pipeline.batches.model import Starter
 from batch_pipeline.batches.states import BatchStatus
@@ -62,6 +63,39 @@ def test_a_refused_header_is_answered_with_a_mapping_that_completes(client: Clie
     assert (group["field"], group["code"], group["count"], group["rows"]) == ("email", "invalid_format", 1, [2])
     again = client.create(data, column_mapping="remembered", **options)["data"]
     assert (again["status"], again["column_mapping"], again["stats"]["unchanged"]) == ("completed", suggested, 1)
+
+
+def test_the_link_to_an_errors_file_opens_it_for_whoever_has_the_key(
+    module_system: System, client: Client, http: httpx.Client
+) -> None:
+    batch = client.create([ADA, WRONG], mode="sync", name="My people.csv")["data"]
+    whole = client.create([{"external_id": "crm-2", "name": "Eve"}], mode="sync")["data"]
+    link = f"/v1/batches/{batch['id']}/errors.csv"
+    other = new_client(module_system, http)
+
+    opened = http.get(link, auth=("anyone", client.key))  # as a browser sends what it has asked for
+    assert opened.status_code == http.get(link, headers={"X-API-Key": client.key}).status_code == 307
+    assert (opened.headers["Cache-Control"], opened.headers["Referrer-Policy"]) == ("no-store", "no-referrer")
+    url = httpx.URL(opened.headers["Location"])
+    assert url.path.endswith(f"/batches/{batch['id']}/errors.csv")
+    assert int(url.params["X-Amz-Expires"]) <= 60
+    file = httpx.get(url)
+    assert 'filename="My people-errors.csv"' in file.headers["Content-Disposition"]
+    assert file.text.startswith('"_row"') or "_codes" in file.text.splitlines()[0]
+    assert client.key not in str(url)
+    assert httpx.get(url.copy_with(path=url.path.replace("errors.csv", "errors.json"))).status_code == 403
+
+    for headers in ({}, {"X-API-Key": "wrong"}, {"Authorization": "Basic YTpi"}, {"Authorization": "Basic ???"}):
+        refused = envelope(answer := http.get(link, headers=headers))
+        assert (refused["status"], refused["code"], refused["data"]) == (401, "unauthorized", None)
+        assert answer.headers["WWW-Authenticate"].startswith("Basic")  # browsers ask for the password
+    assert http.get(f"/v1/batches/{batch['id']}", auth=("anyone", client.key)).status_code == 401  # no other call does
+    for caller, path, code in (
+        (other, link, "batch_not_found"),
+        (client, f"/v1/batches/{whole['id']}/errors.csv", "no_errors_file"),
+        (client, "/v1/batches/nothing/errors.csv", "batch_not_found"),
+    ):
+        assert (caller.get(path)["status"], caller.get(path)["code"]) == (404, code)
 
 
 @pytest.mark.parametrize("limit", [0, "49.9%"])
