@@ -7,10 +7,13 @@ from dataclasses import dataclass, field
 from threading import Lock
 
 import sqlalchemy as sa
+from psycopg import sql
 
 from batch_pipeline.batches.ledger import Ledger
-from batch_pipeline.database import create_engine
+from batch_pipeline.batches.tables import metadata
+from batch_pipeline.database import borrowed, create_engine, translating_outages
 from batch_pipeline.garbage import collect_as_usual
+from batch_pipeline.records.registry import CHANGES_TABLES, RESOURCES
 from batch_pipeline.settings import Settings, get_settings
 from batch_pipeline.storage.store import Store
 
@@ -24,6 +27,21 @@ class System:
     engine: sa.Engine
     ledger: Ledger
     store: Store
+
+
+def connect_ahead(system: System, connections: int) -> None:
+    """Opens this many connections to the database, and one to storage, so that later callers find them open.
+
+    Each connection reads no row of every table, because its server process then has the tables' descriptions.
+    Raises UnavailableError.
+    """
+    tables = (*metadata.tables, *(resource.table for resource in RESOURCES.values()), *CHANGES_TABLES)
+    with translating_outages(), ExitStack() as borrowing:
+        for _ in range(connections):  # all at once: a connection that was returned would be lent again
+            connection = borrowing.enter_context(borrowed(system.engine))
+            for table in tables:
+                connection.execute(sql.SQL("SELECT FROM {} WHERE false").format(sql.Identifier(table)))
+    system.store.check()
 
 
 @contextmanager

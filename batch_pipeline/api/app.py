@@ -1,16 +1,17 @@
 """The FastAPI application: routes, error answers and the OpenAPI document, around one open service."""
 
 import copy
-from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager, suppress
 from importlib.metadata import version
+from socket import socket
 from typing import Any
 
 from anyio import CapacityLimiter
 from fastapi import FastAPI
 from fastapi.openapi.utils import get_openapi
 
-from batch_pipeline.api import document, health, history, metrics, routes, webhooks
+from batch_pipeline.api import document, files, health, history, metrics, routes, webhooks
 from batch_pipeline.api.envelope import add_error_answers
 from batch_pipeline.api.limits import RateLimits
 from batch_pipeline.logs import configure_logs, is_json, json_formatter
@@ -19,6 +20,8 @@ from batch_pipeline.metrics.scraping import Scraper
 from batch_pipeline.notifications.background import notifying, open_people
 from batch_pipeline.service.context import open_service
 from batch_pipeline.settings import Settings, get_settings
+
+STARTUP_FAILURE = 3  # exit code: something can't be reached
 
 _DESCRIPTION = """
 Bulk operations on logistics records. A batch has the items of the call, or a file that you send to a presigned URL; it
@@ -29,7 +32,7 @@ is validated, then processed. Send your key in the header `X-API-Key`. Every ans
 def create_app(settings: Settings | None = None, *, warm_up: bool = True) -> FastAPI:
     """The application of one process; it opens the service at startup and closes it at shutdown.
 
-    `warm_up`: starts the processes for mode sync at startup, not with the first call.
+    `warm_up`: the startup ends once the first call is as fast as later ones (`open_service`).
 
     Raises SettingError if BATCH_ALERT_URL is wrong.
     """
@@ -61,7 +64,7 @@ def create_app(settings: Settings | None = None, *, warm_up: bool = True) -> Fas
     )
     app.state.limits = RateLimits(settings.api_requests_per_minute)
     routers = [
-        *(module.router for module in (routes, history, webhooks, health)),
+        *(module.router for module in (routes, files, history, webhooks, health)),
         *([metrics.router] if settings.metrics else []),
     ]
     for router in routers:
@@ -87,15 +90,24 @@ def create_app(settings: Settings | None = None, *, warm_up: bool = True) -> Fas
     return app
 
 
-def serve(app: FastAPI, *, host: str, port: int) -> None:
-    """Serves until SIGINT or SIGTERM; running calls then have 10 s to end."""
+def serve(app: FastAPI, *, host: str, port: int, on_ready: Callable[[], None]) -> None:
+    """Serves until SIGINT or SIGTERM; running calls then have 10 s to end.
+
+    The port opens when the service is warm; `on_ready` is called then. Raises SystemExit if the service can't start.
+    """
     import uvicorn
+
+    class Server(uvicorn.Server):
+        async def startup(self, sockets: list[socket] | None = None) -> None:
+            await super().startup(sockets)
+            if self.started:
+                on_ready()
 
     configure_logs()
     log_config = copy.deepcopy(uvicorn.config.LOGGING_CONFIG)
     if is_json():
         log_config["formatters"] = {name: {"()": json_formatter} for name in log_config["formatters"]}
-    uvicorn.run(
+    config = uvicorn.Config(
         app,
         log_config=log_config,
         host=host,
@@ -104,3 +116,8 @@ def serve(app: FastAPI, *, host: str, port: int) -> None:
         server_header=False,
         timeout_graceful_shutdown=10,
     )
+    server = Server(config)
+    with suppress(KeyboardInterrupt):
+        server.run()
+    if not server.started:
+        raise SystemExit(STARTUP_FAILURE)

@@ -1,5 +1,6 @@
 """Commands that serve until they are stopped: `api`, the HTTP service, and `worker`, which runs batches."""
 
+from contextlib import ExitStack
 from typing import Annotated
 
 import typer
@@ -31,8 +32,14 @@ def api(
             from batch_pipeline.api.app import create_app, serve
 
             app = create_app()
-        say(f"The API listens on http://{host}:{port} (docs at /docs).")
-        serve(app, host=host, port=port)
+        with ExitStack() as starting:
+            starting.enter_context(step("warming up"))
+
+            def say_address() -> None:
+                starting.close()
+                say(f"The API listens on http://{host}:{port} (docs at /docs).")
+
+            serve(app, host=host, port=port, on_ready=say_address)
 
 
 def worker(

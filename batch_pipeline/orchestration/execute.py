@@ -1,5 +1,7 @@
 """Runs a batch's job in this process, for the command line and synchronous calls."""
 
+from typing import Any
+
 from dagster import DagsterExecutionInterruptedError, DagsterInstance, ExecuteInProcessResult
 
 from batch_pipeline.batches.model import Batch
@@ -39,7 +41,7 @@ def execute_until_interrupted(
         parent = instance.get_run_by_id(batch.run_id)
         if parent is not None:
             run_tags |= {PARENT_RUN_TAG: parent.run_id, ROOT_RUN_TAG: parent.root_run_id or parent.run_id}
-    config = {**run_config_of(batch), "loggers": {"console": {"config": {"log_level": log_level}}}}
+    config = {**run_config_of(batch), **quiet(log_level)}
     try:
         result = job_of(batch).execute_in_process(
             run_config=config,
@@ -55,6 +57,11 @@ def execute_until_interrupted(
         _end_if_live(system, system.ledger.get(batch.id), interrupted=False)
         raise
     return _end_if_live(system, system.ledger.get(batch.id), interrupted=interrupted), interrupted
+
+
+def quiet(log_level: str) -> dict[str, Any]:
+    """The run config that limits what a run prints."""
+    return {"loggers": {"console": {"config": {"log_level": log_level}}}}
 
 
 def _end_if_live(system: System, batch: Batch, *, interrupted: bool) -> Batch:

@@ -4,8 +4,7 @@ A process has one run at a time: two Dagster runs in threads of one process can 
 """
 
 import asyncio
-import os
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from concurrent.futures import Future
 from concurrent.futures.process import BrokenProcessPool
 from contextlib import ExitStack, asynccontextmanager
@@ -18,6 +17,8 @@ from batch_pipeline.orchestration.forking import end_processes, forked_executor
 
 if TYPE_CHECKING:
     from dagster import DagsterInstance
+
+    from batch_pipeline.system import System
 
 
 class WorkerLostError(Exception):
@@ -35,9 +36,12 @@ class Worker:
         self._executor = forked_executor()
         self._closed = False
 
-    def warm_up(self) -> None:
-        """Starts the process in the background."""
-        self._executor.submit(os.getpid)
+    def warm_up(self) -> "Future[str | None]":
+        """Starts the process in the background and makes it ready for its first batch (`warming`).
+
+        The result is the message of a database or storage outage, else None.
+        """
+        return self._executor.submit(_warm_up)
 
     async def run(self, batch_id: str, *, at_most_seconds: float) -> None:
         """Runs a batch that awaits its caller. The ledger has its outcome.
@@ -85,10 +89,16 @@ class WorkerPool:
         for worker in self._workers:
             self._free.put_nowait(worker)
 
-    def warm_up(self) -> None:
-        """Starts all processes in the background."""
-        for worker in self._workers:
-            worker.warm_up()
+    async def warm_up(self) -> None:
+        """Returns once every process is ready for its first batch.
+
+        Raises UnavailableError in an outage, and BrokenProcessPool if a process has died. The processes start all the
+        same, and open what they need with their first batch.
+        """
+        warming = [asyncio.wrap_future(worker.warm_up()) for worker in self._workers]
+        for outage in await asyncio.gather(*warming):
+            if outage is not None:
+                raise UnavailableError("database", outage)
 
     @asynccontextmanager
     async def worker(self, *, at_most_seconds: float) -> AsyncIterator[Worker]:
@@ -114,12 +124,28 @@ _opened = ExitStack()
 
 
 def _execute(batch_id: str) -> str | None:
-    """In the worker's process: runs the batch; returns the message of a database outage, else None.
+    """In the worker's process: runs the batch; returns the message of a database outage, else None."""
+    from batch_pipeline.orchestration.execute import execute_batch
 
-    Keeps the connections for the next batch; opens new ones after an error.
+    def run(system: "System", instance: "DagsterInstance") -> None:
+        execute_batch(system, instance, system.ledger.get(batch_id), log_level="CRITICAL")
+
+    return _with_connections(run)
+
+
+def _warm_up() -> str | None:
+    """In the worker's process: as `warming.warm_up`; returns the message of an outage, else None."""
+    from batch_pipeline.orchestration.warming import warm_up
+
+    return _with_connections(warm_up)
+
+
+def _with_connections(work: "Callable[[System, DagsterInstance], None]") -> str | None:
+    """Does the work with the process's connections; returns the message of an outage, else None.
+
+    Keeps the connections for the next work; opens new ones after an error.
     """
     global _instance  # noqa: PLW0603 - a process's own
-    from batch_pipeline.orchestration.execute import execute_batch
     from batch_pipeline.orchestration.instance import open_instance
     from batch_pipeline.system import shared_system
 
@@ -127,7 +153,7 @@ def _execute(batch_id: str) -> str | None:
         with shared_system() as system:
             if _instance is None:
                 _instance = _opened.enter_context(open_instance(in_process=True))
-            execute_batch(system, _instance, system.ledger.get(batch_id), log_level="CRITICAL")
+            work(system, _instance)
     except Exception as error:
         _instance = None
         _opened.close()

@@ -3,21 +3,28 @@
 import asyncio
 import logging
 from collections.abc import AsyncIterator, Callable, Coroutine
+from concurrent.futures.process import BrokenProcessPool
 from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass, field
 from functools import partial
 from typing import Any, ParamSpec, TypeVar
 
+import psycopg
+import sqlalchemy as sa
 from anyio import CapacityLimiter, to_thread
 
+from batch_pipeline.batches.accept import is_turn_free
+from batch_pipeline.batches.api_keys import find_key
+from batch_pipeline.errors import BatchError
 from batch_pipeline.garbage import collect_as_usual
 from batch_pipeline.orchestration.launching import Launcher
 from batch_pipeline.orchestration.workers import WorkerPool
 from batch_pipeline.service.copying import Copier
 from batch_pipeline.service.listener import StatusListener
+from batch_pipeline.service.payload import InlinePayload
 from batch_pipeline.settings import Settings
 from batch_pipeline.storage.presigned import Presigner
-from batch_pipeline.system import System, open_system
+from batch_pipeline.system import System, connect_ahead, open_system
 
 logger = logging.getLogger(__name__)
 
@@ -26,6 +33,9 @@ T = TypeVar("T")
 
 # Fewer than the connections of the engine's pool, so that no thread waits for one.
 THREADS = 16
+WARM_UP_SECONDS = 60.0
+CONNECTIONS = 2  # that one call uses at once
+UNKNOWN_KEY = f"key_{'1' * 16}_{'1' * 43}"
 
 
 @dataclass(frozen=True)
@@ -66,24 +76,44 @@ def _log_failure(task: asyncio.Task[Any]) -> None:
         logger.error("The work of a cancelled call failed.", exc_info=error)
 
 
+async def _warm_up(service: Service) -> None:
+    try:
+        async with asyncio.timeout(WARM_UP_SECONDS):
+            await asyncio.gather(service.workers.warm_up(), service.in_thread(_open_connections, service.system))
+    except BatchError as error:
+        logger.warning("The first calls will be slow, because warming up failed: %s", error.message)
+    except (psycopg.Error, sa.exc.DBAPIError, BrokenProcessPool, RuntimeError, TimeoutError) as error:
+        logger.warning("The first calls will be slow, because warming up failed (%s).", type(error).__name__)
+
+
+def _open_connections(system: System) -> None:
+    """Opens this process's connections, and loads the code that reads keys and payloads."""
+    connect_ahead(system, CONNECTIONS)
+    find_key(system.engine, UNKNOWN_KEY)
+    is_turn_free(system.engine, "", "")
+    InlinePayload(memoryview(b"[{}]"), "items.json").count_items(system.settings, at_most=1)
+
+
 @asynccontextmanager
 async def open_service(settings: Settings | None = None, *, warm_up: bool = True) -> AsyncIterator[Service]:
-    """Opens all of it; connects to nothing before its first use. Raises SettingError where a setting is missing.
+    """Opens all of it. Raises SettingError where a setting is missing.
 
-    `warm_up`: starts the processes for mode sync at once, not with the first call.
+    `warm_up`: yields once the first call is as fast as later ones: the processes for mode sync and this one have their
+    code loaded and connections open. In an outage it yields all the same, at the latest after `WARM_UP_SECONDS`.
+    Without it, processes and connections start with the first call.
     """
     collect_as_usual()
     with open_system(settings) as system:
         listener = StatusListener(system.database_url)
         launcher = Launcher(system.settings.dagster_url)
         workers = WorkerPool(system.settings.sync_workers)
-        if warm_up:
-            workers.warm_up()
         presigner = Presigner(system.store, system.settings.storage_public_endpoint)
         copier = Copier()
         service = Service(system, presigner, launcher, workers, copier, listener)
         listening = asyncio.create_task(listener.run())
         try:
+            if warm_up:
+                await _warm_up(service)
             yield service
         finally:
             listening.cancel()

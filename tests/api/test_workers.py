@@ -2,21 +2,30 @@
 
 import asyncio
 import json
+import socket
 import time
 from collections.abc import Awaitable, Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 
 import psycopg
 import pytest
+import uvicorn
 from batch_runs import arrived, new_organization
+from dagster import DagsterInstance
 from process_table import forked_processes
 from psycopg import sql
+from pydantic import SecretStr
 from serving import PATIENCE_SECONDS
 
+from batch_pipeline.api.app import create_app
 from batch_pipeline.batches.api_keys import create_key
 from batch_pipeline.batches.listing import Filters, list_page
 from batch_pipeline.batches.model import Batch
+from batch_pipeline.local.s3 import HOST, free_port
+from batch_pipeline.orchestration import warming
 from batch_pipeline.orchestration.workers import NoWorkerError, Worker, WorkerLostError, WorkerPool
+from batch_pipeline.service import context
 from batch_pipeline.service.context import Service, open_service
 from batch_pipeline.service.creating import Caller, create_batch
 from batch_pipeline.settings import load_settings
@@ -168,3 +177,52 @@ def test_a_mixed_call_that_is_cancelled_while_its_batch_is_accepted_keeps_the_pa
     asyncio.run(scenario())
     (batch,) = batches_of(system, caller)
     assert json.loads(system.store.read(str(batch.upload_key))) == ITEMS
+
+
+def test_a_port_opens_once_connections_are_open_and_warming_up_records_nothing(
+    system: System, instance: DagsterInstance
+) -> None:
+    def connections() -> int:
+        with psycopg.connect(system.database_url) as connection:
+            row = connection.execute(
+                "SELECT count(*) FROM pg_stat_activity WHERE datname = current_database() AND pid <> pg_backend_pid()"
+            ).fetchone()
+        assert row is not None
+        return int(row[0])
+
+    before = connections()
+    port = free_port()
+    config = uvicorn.Config(create_app(load_settings().model_copy(update={"sync_workers": 2})), host=HOST, port=port)
+    server = uvicorn.Server(config)
+    with ThreadPoolExecutor(1) as serving, psycopg.connect(system.database_url) as holder:
+        holder.execute("LOCK TABLE batches IN ACCESS EXCLUSIVE MODE")
+        serving.submit(server.run)
+        asyncio.run(until(lambda: asyncio.to_thread(is_waiting_for_a_lock, system)))
+        assert not accepts(port)
+        holder.rollback()
+        asyncio.run(until(lambda: asyncio.to_thread(accepts, port)))
+        opened = connections() - before
+        server.should_exit = True
+    of_dagster = 2  # runs, and events
+    assert opened >= 2 * (warming.CONNECTIONS + of_dagster) + context.CONNECTIONS
+    assert system.ledger.find() == []
+    assert instance.get_runs() == []
+    assert system.store.list("") == []
+
+
+def test_a_service_opens_in_an_outage_and_says_that_it_is_not_warm(
+    system: System, caplog: pytest.LogCaptureFixture
+) -> None:
+    async def scenario() -> None:
+        away = SecretStr("postgresql://nobody@127.0.0.1:1/none")
+        async with open_service(load_settings().model_copy(update={"database_url": away})) as service:
+            assert not service.workers.closed
+
+    asyncio.run(scenario())
+    assert "warming up failed: The database can't be reached" in caplog.text
+
+
+def accepts(port: int) -> bool:
+    """Whether somebody listens."""
+    with socket.socket() as trial:
+        return trial.connect_ex((HOST, port)) == 0
