@@ -58,6 +58,16 @@ class Settings(BaseSettings):
     run_retention_days: int = Field(30, gt=0, description="Days that Dagster's finished runs and their events are kept")
 
     timeout_seconds: int = Field(3600, gt=0, description="Running time of one attempt, waiting not counted")
+    reruns: int = Field(
+        3, ge=0, le=100, description="How often a batch that lost its worker, the database or storage runs again"
+    )
+    rerun_pause_seconds: float = Field(
+        10.0,
+        gt=0,
+        le=24 * 3600,
+        allow_inf_nan=False,
+        description="Pause before the first of these re-runs; each further pause is six times as long, at most 300",
+    )
     sync_timeout_seconds: int = Field(60, gt=0, description="Running time of a batch in mode sync")
     sync_turn_seconds: float = Field(
         30.0, gt=0, allow_inf_nan=False, description="How long a call in mode sync waits for its turn"

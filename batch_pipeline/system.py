@@ -10,6 +10,7 @@ import sqlalchemy as sa
 from psycopg import sql
 
 from batch_pipeline.batches.ledger import Ledger
+from batch_pipeline.batches.reruns import Reruns
 from batch_pipeline.batches.tables import metadata
 from batch_pipeline.database import borrowed, create_engine, translating_outages
 from batch_pipeline.garbage import collect_as_usual
@@ -54,8 +55,9 @@ def open_system(settings: Settings | None = None) -> Iterator[System]:
     database_url = settings.require_database_url()
     store = Store(settings.require_storage_url())
     engine = create_engine(database_url)
+    ledger = Ledger(engine, Reruns(settings.reruns, settings.rerun_pause_seconds))
     try:
-        yield System(settings, database_url, engine, Ledger(engine), store)
+        yield System(settings, database_url, engine, ledger, store)
     finally:
         engine.dispose()
         store.close()

@@ -196,6 +196,7 @@ class BatchOut(BaseModel):
     has_result_file: bool
     run_id: str | None = Field(description="Dagster's run of the newest attempt")
     attempts: _Count
+    next_attempt_at: _Moment | None = Field(description="When the failed batch runs again by itself; null: it does not")
     retry_of: str | None
     undo_of: str | None = Field(description="The batch that this one takes back")
     created_at: _Moment

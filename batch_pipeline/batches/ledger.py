@@ -17,6 +17,8 @@ from batch_pipeline.batches.accept import seconds_from_now
 from batch_pipeline.batches.locks import CHUNKS
 from batch_pipeline.batches.mappings import remember_mapping
 from batch_pipeline.batches.model import Action, Batch, IfChanged, Phase, PhaseName, PhaseStatus, Starter
+from batch_pipeline.batches.outbox import write_event
+from batch_pipeline.batches.reruns import Reruns, planned_rerun, reopen, requested_rerun
 from batch_pipeline.batches.rows import (
     batch_from_row,
     change,
@@ -25,7 +27,6 @@ from batch_pipeline.batches.rows import (
     is_plan_expired,
     processed_items,
     require_files,
-    restarted,
     shown_plan,
     superseded,
     take_place,
@@ -53,8 +54,10 @@ AnyReason = Reason | Callable[[int], Reason]
 class Ledger:
     """The batches of one database. Every method is one transaction and raises UnavailableError in an outage."""
 
-    def __init__(self, engine: sa.Engine) -> None:
+    def __init__(self, engine: sa.Engine, reruns: Reruns | None = None) -> None:
+        """`reruns`: how often batches that it ends run again by themselves; by default never."""
         self.engine = engine
+        self._reruns = reruns or Reruns()
         # For single statements: autocommit saves the round trips for BEGIN and COMMIT.
         self._single = engine.execution_options(isolation_level="AUTOCOMMIT")
 
@@ -124,8 +127,9 @@ class Ledger:
     ) -> Batch:
         """Requests another run of a failed or timed-out batch, at a new place in the order of arrival.
 
-        The batch becomes `queued` if it is validated, else `requested`. `claim_seconds`: seconds that the caller has
-        to launch the run before the sensor does. Raises StateError: `not_rerunnable`, `nothing_to_rerun`, `pruned`.
+        The batch becomes `queued` if it is validated, else `requested`; it no longer runs again by itself.
+        `claim_seconds`: seconds that the caller has to launch the run before the sensor does. Raises StateError:
+        `not_rerunnable`, `nothing_to_rerun`, `pruned`.
         """
         with translating_outages(), self.engine.begin() as connection:
             batch = batch_from_row(get_row(connection, batch_id, lock=True))
@@ -140,12 +144,8 @@ class Ledger:
                     f"Batch {batch_id} has no payload that can be read: upload the file again to the right folder.",
                 )
             require_files(batch)
-            request = {
-                "awaits_run": starter.value,
-                "arrival": take_place(connection, batch),
-                "launch_claimed_until": None if claim_seconds is None else seconds_from_now(claim_seconds),
-            }
-            return _reopen(connection, batch, request | changes)
+            values = requested_rerun(connection, batch, starter, claim_seconds=claim_seconds)
+            return reopen(connection, batch, values | changes)
 
     def request_apply(
         self,
@@ -208,10 +208,10 @@ class Ledger:
             connection.execute(sa.insert(attempts).values(run_id=run_id, batch_id=batch_id, number=number))
             changes: dict[str, Any] = {"run_id": run_id, "attempts": number, "awaits_run": None}
             if is_rerun_of_dagster:
-                changes["arrival"] = take_place(connection, batch)
+                changes |= {"arrival": take_place(connection, batch), "reruns": 0}
             if batch.status is BatchStatus.completed:
                 return batch_from_row(change(connection, batch_id, changes))
-            return _reopen(connection, batch, changes)
+            return reopen(connection, batch, changes)
 
     def attempts_at(self, batch_id: str) -> list[str]:
         """The ids of the runs that were attempts at the batch, in order."""
@@ -302,20 +302,21 @@ class Ledger:
         """
         with translating_outages(), self.engine.begin() as connection:
             batch = batch_from_row(get_row(connection, batch_id, lock=True))
-            return _end(connection, batch, status, reason, changes)
+            return self._end(connection, batch, status, reason, changes)
 
     def end_attempt(self, batch_id: str, run_id: str, status: BatchStatus, reason: AnyReason) -> Batch:
         """As `end`, for the run itself. Changes nothing if the batch has a newer attempt, or is planned by this one."""
         with translating_outages(), self.engine.begin() as connection:
             batch = batch_from_row(get_row(connection, batch_id, lock=True))
             is_over = batch.run_id != run_id or batch.status is BatchStatus.planned
-            return batch if is_over else _end(connection, batch, status, reason)
+            return batch if is_over else self._end(connection, batch, status, reason)
 
     def end_if_unchanged(self, seen: Batch, status: BatchStatus, reason: AnyReason, **changes: Any) -> Batch:
         """As `end`, for reconciling. Changes nothing if the batch began or requested another run after `seen`."""
         with translating_outages(), self.engine.begin() as connection:
             batch = batch_from_row(get_row(connection, seen.id, lock=True))
-            return batch if _run_state(batch) != _run_state(seen) else _end(connection, batch, status, reason, changes)
+            is_outdated = _run_state(batch) != _run_state(seen)
+            return batch if is_outdated else self._end(connection, batch, status, reason, changes)
 
     def expire_plan(self, batch_id: str, reason: Reason) -> Batch:
         """As `end`, for a batch whose plan expired. Changes nothing if the plan was applied or made anew."""
@@ -323,13 +324,28 @@ class Ledger:
             batch = batch_from_row(get_row(connection, batch_id, lock=True))
             if batch.status is not BatchStatus.planned or not is_plan_expired(connection, batch):
                 return batch
-            return _end(connection, batch, BatchStatus.expired, reason)
+            return self._end(connection, batch, BatchStatus.expired, reason)
 
     def expire(self, batch_id: str, reason: Reason) -> Batch:
         """As `end`, for a batch whose upload URL expired. Changes nothing if its payload has arrived."""
         with translating_outages(), self.engine.begin() as connection:
             batch = batch_from_row(get_row(connection, batch_id, lock=True))
-            return batch if batch.arrival is not None else _end(connection, batch, BatchStatus.expired, reason)
+            return batch if batch.arrival is not None else self._end(connection, batch, BatchStatus.expired, reason)
+
+    def cancel_rerun(self, batch_id: str, reason: AnyReason, **changes: Any) -> Batch:
+        """Gives a failed batch that would run again by itself this reason, and it stays failed. Returns the batch.
+
+        Changes nothing if the batch does not run again by itself.
+        """
+        with translating_outages(), self.engine.begin() as connection:
+            batch = batch_from_row(get_row(connection, batch_id, lock=True))
+            if batch.next_attempt_at is None:
+                return batch
+            reason = reason(sum(processed_items(connection, batch_id))) if callable(reason) else reason
+            values = {"reason": reason.to_row(), "next_attempt_at": None, **changes}
+            cancelled = batch_from_row(change(connection, batch_id, values))
+            write_event(connection, cancelled)  # none was written while the batch was to run again
+            return cancelled
 
     def add_to_reason(self, batch_id: str, sentence: str) -> None:
         """Appends a sentence to the batch's reason, unless the reason contains it. No reason: changes nothing."""
@@ -339,47 +355,35 @@ class Ledger:
                 reason = replace(batch.reason, message=f"{batch.reason.message} {sentence}")
                 change(connection, batch_id, {"reason": reason.to_row()})
 
-
-def _reopen(connection: sa.Connection, batch: Batch, changes: dict[str, Any]) -> Batch:
-    """Stores columns of a batch that will run (again); its unfinished phases become pending.
-
-    The batch becomes `queued` if it is validated and may write, else `requested`, unless it is queued or processing.
-    """
-    changes = {"phases": [restarted(phase).to_row() for phase in batch.phases], **changes}
-    is_validated = batch.phase(PhaseName.validation).status is PhaseStatus.completed
-    may_write = is_validated and not batch.awaits_decision
-    status = BatchStatus.queued if may_write else BatchStatus.requested
-    # A `requested` batch is validated if its attempt died just before it set `queued`.
-    reopens = batch.status in RERUNNABLE or batch.status in (BatchStatus.requested, BatchStatus.planned)
-    if batch.status is status or not reopens:
-        return batch_from_row(change(connection, batch.id, changes))
-    changes |= {"has_errors_file": False, "error_summary": None}
-    return change_status(connection, batch, status, changes, run_id=changes.get("run_id"))
-
-
-def _end(
-    connection: sa.Connection,
-    batch: Batch,
-    status: BatchStatus,
-    reason: AnyReason,
-    changes: Mapping[str, Any] = MappingProxyType({}),
-) -> Batch:
-    """Ends a batch, whose row the caller has locked. Changes nothing if the batch has ended."""
-    if batch.status in FINAL:
-        return batch
-    check_transition(batch.id, batch.status, status)
-    # Waits for running chunks and blocks new ones: each chunk holds this lock in shared mode until it commits.
-    connection.execute(sa.select(sa.func.pg_advisory_xact_lock(sa.func.hashtextextended(CHUNKS + batch.id, 0))))
-    connection.execute(sa.update(turns).where(turns.c.holder == batch.id).values(fence=turns.c.fence + 1, holder=None))
-    done, failed = processed_items(connection, batch.id)
-    reason = reason(done + failed) if callable(reason) else reason
-    now = connection.execute(sa.select(sa.func.extract("epoch", sa.func.clock_timestamp()))).scalar_one()
-    phases = [
-        ended_phase(phase, reason.message, float(now), done, failed) if phase.status is PhaseStatus.running else phase
-        for phase in batch.phases
-    ]
-    values = {"phases": [phase.to_row() for phase in phases], "awaits_run": None, **changes}
-    return change_status(connection, batch, status, values, run_id=batch.run_id, reason=reason)
+    def _end(
+        self,
+        connection: sa.Connection,
+        batch: Batch,
+        status: BatchStatus,
+        reason: AnyReason,
+        changes: Mapping[str, Any] = MappingProxyType({}),
+    ) -> Batch:
+        """Ends a batch, whose row the caller has locked. Changes nothing if the batch has ended."""
+        if batch.status in FINAL:
+            return batch
+        check_transition(batch.id, batch.status, status)
+        # Waits for running chunks and blocks new ones: each chunk holds this lock in shared mode until it commits.
+        connection.execute(sa.select(sa.func.pg_advisory_xact_lock(sa.func.hashtextextended(CHUNKS + batch.id, 0))))
+        connection.execute(
+            sa.update(turns).where(turns.c.holder == batch.id).values(fence=turns.c.fence + 1, holder=None)
+        )
+        done, failed = processed_items(connection, batch.id)
+        reason = reason(done + failed) if callable(reason) else reason
+        reason, rerun = planned_rerun(connection, batch, reason, self._reruns)
+        now = connection.execute(sa.select(sa.func.extract("epoch", sa.func.clock_timestamp()))).scalar_one()
+        phases = [
+            ended_phase(phase, reason.message, float(now), done, failed)
+            if phase.status is PhaseStatus.running
+            else phase
+            for phase in batch.phases
+        ]
+        values = {"phases": [phase.to_row() for phase in phases], "awaits_run": None, **rerun, **changes}
+        return change_status(connection, batch, status, values, run_id=batch.run_id, reason=reason)
 
 
 def _run_state(batch: Batch) -> tuple[int | None, int, Starter | None]:

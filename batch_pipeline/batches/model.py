@@ -222,6 +222,8 @@ class Batch:
     plan_expires_at: datetime | None  #: until then the shown plan can be applied
     if_changed: IfChanged | None  #: what the apply does if the plan has changed; None until somebody applies it
     upload_expires_at: datetime | None  #: when its upload URL expires
+    next_attempt_at: datetime | None  #: when the failed batch runs again by itself; None: it does not
+    reruns: int  #: automatic re-runs since somebody last requested a run
     launch_claimed_until: datetime | None  #: until then the API launches the run, not the sensor
     pruned_at: datetime | None  #: when retention began to delete its files
     created_at: datetime
@@ -310,6 +312,7 @@ class Batch:
             "has_result_file": self.has_result_file,
             "run_id": self.run_id,
             "attempts": self.attempts,
+            "next_attempt_at": None if self.next_attempt_at is None else int(self.next_attempt_at.timestamp()),
             "retry_of": self.retry_of,
             "undo_of": self.undo_of,
             "created_at": int(self.created_at.timestamp()),

@@ -60,6 +60,8 @@ batches = sa.Table(
     sa.Column("error_summary", JSONB(none_as_null=True)),
     sa.Column("pruned_at", _Time),
     sa.Column("is_pruned", sa.Boolean, nullable=False, server_default=sa.false()),
+    sa.Column("next_attempt_at", _Time),
+    sa.Column("reruns", sa.Integer, nullable=False, server_default="0"),
 )
 
 arrivals = sa.Sequence("batch_arrivals", metadata=metadata, data_type=sa.BigInteger)
@@ -85,6 +87,7 @@ attempts = sa.Table(
     sa.Column("number", sa.Integer, nullable=False),
     sa.Column("started_at", _Time, nullable=False, server_default=sa.func.now()),
     sa.Column("waited_seconds", sa.Double, nullable=False, server_default="0"),
+    sa.Column("lost_at", _Text),
 )
 
 chunks = sa.Table(

@@ -25,7 +25,8 @@ def change_status(
     """Changes the batch's status, its reason and other columns, in the caller's transaction; returns the batch.
 
     The caller has locked the batch's row. `reason` replaces the batch's reason. If the batch has the status already,
-    only `changes` are stored. Records a transition with its run, and the event for the organization's webhooks.
+    only `changes` are stored. Records a transition with its run, and the event for the organization's webhooks, unless
+    the batch runs again by itself.
 
     Raises StateError (`illegal_transition`) unless the state machine has the transition.
     """
@@ -35,7 +36,8 @@ def change_status(
     why = None if reason is None else reason.to_row()
     record_transition(connection, batch.id, batch.status, after, run_id=run_id, reason=why)
     changed = batch_from_row(change(connection, batch.id, {"status": after.value, "reason": why, **changes}))
-    write_event(connection, changed)
+    if changed.next_attempt_at is None:  # else the batch has not failed for good
+        write_event(connection, changed)
     return changed
 
 

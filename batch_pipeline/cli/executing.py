@@ -109,4 +109,6 @@ def failure_text(batch: "Batch") -> str:
     text = f"Batch {batch.id} {batch.status} ({batch.reason.code}): {batch.reason.message}"
     if batch.reason.code == "internal_error" and batch.run_id is not None:
         text += f" See run {batch.run_id} in the Dagster UI (batch-pipeline up)."
+    if batch.next_attempt_at is not None:
+        text += f" It runs again by itself at {batch.next_attempt_at.astimezone():%H:%M:%S} if the daemon runs."
     return text

@@ -84,7 +84,7 @@ def _wait(ledger: "Ledger", batch: "Batch", flags: str) -> "Batch":
 
     try:
         with batch_progress(ledger, batch.id):
-            while batch.status not in AT_REST:
+            while batch.status not in AT_REST or batch.next_attempt_at is not None:
                 time.sleep(_POLL_SECONDS)
                 batch = ledger.get(batch.id)
     except KeyboardInterrupt:

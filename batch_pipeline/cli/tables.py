@@ -176,6 +176,8 @@ def _heading(batch: Batch) -> Table:
     grid.add_row("created", f"{batch.created_at.astimezone():%Y-%m-%d %H:%M:%S} ({age} ago)")
     grid.add_row("status", status_text(batch.status))
     grid.add_row("attempts", f"{batch.attempts:,}")
+    if batch.next_attempt_at is not None:
+        grid.add_row("runs again", f"{batch.next_attempt_at.astimezone():%Y-%m-%d %H:%M:%S}, by itself")
     grid.add_row("run", batch.run_id or "none yet")
     grid.add_row("duration", duration_text(duration_seconds(batch)))
     return grid

@@ -54,9 +54,9 @@ def execute_until_interrupted(
     except (KeyboardInterrupt, DagsterExecutionInterruptedError):
         interrupted = True  # before the first op, or after the last
     except Exception:
-        _end_if_live(system, system.ledger.get(batch.id), interrupted=False)
+        _end_if_live(system, batch, interrupted=False)
         raise
-    return _end_if_live(system, system.ledger.get(batch.id), interrupted=interrupted), interrupted
+    return _end_if_live(system, batch, interrupted=interrupted), interrupted
 
 
 def quiet(log_level: str) -> dict[str, Any]:
@@ -64,9 +64,15 @@ def quiet(log_level: str) -> dict[str, Any]:
     return {"loggers": {"console": {"config": {"log_level": log_level}}}}
 
 
-def _end_if_live(system: System, batch: Batch, *, interrupted: bool) -> Batch:
-    """Ends a batch that no op ended, because its run ended before, between or after the ops. Returns the batch."""
+def _end_if_live(system: System, executed: Batch, *, interrupted: bool) -> Batch:
+    """Ends a batch that no op ended, because its run ended before, between or after the ops. Returns the batch.
+
+    `executed`: the batch before its run.
+    """
+    batch = system.ledger.get(executed.id)
     if batch.status in AT_REST and batch.awaits_run is None:
+        return batch
+    if batch.arrival != executed.arrival:  # another run has been requested since this one ended
         return batch
     if interrupted:
         return system.ledger.end(batch.id, BatchStatus.failed, cancelled_reason)

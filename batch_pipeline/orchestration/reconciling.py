@@ -197,6 +197,8 @@ def _end_abandoned(system: System, instance: DagsterInstance, batch: Batch) -> S
     ended = _end(system, batch, BatchStatus.failed, reason)
     if ended and run is not None and not run.is_finished:
         message = ended[0].reason.message if ended[0].reason is not None else "The batch has ended."
+        if ended[0].next_attempt_at is not None:
+            message += " The batch runs again by itself."
         if run.status is DagsterRunStatus.CANCELING:
             instance.report_run_canceled(run, message=message)
         else:
@@ -327,16 +329,21 @@ def cancel_batch(system: System, instance: DagsterInstance, batch_id: str, *, up
     """Ends the batch as `failed` with reason `cancelled`. Written records stay, and a retry writes the rest.
 
     Returns when no chunk is running. A run that works on the batch ends itself as CANCELED; a queued run is cancelled
-    here. A file that has arrived at the batch's upload URL is taken in first, so that a retry can use it.
+    here. A failed batch that would run again by itself stays failed. A file that has arrived at the batch's upload URL
+    is taken in first, so that a retry can use it.
     Raises NotFoundError, and StateError (`not_cancellable`) if the batch has ended, even during this call.
     """
+    changes: dict[str, Any] = {} if updated_by is None else {"updated_by": updated_by}
     batch = system.ledger.get(batch_id)
+    if batch.next_attempt_at is not None:
+        batch = system.ledger.cancel_rerun(batch_id, cancelled_reason, **changes)
+        if batch.status in FINAL and batch.reason is not None and batch.reason.code == "cancelled":
+            return batch
     if batch.status in FINAL:
         raise _not_cancellable_error(batch)
     if batch.arrival is None:
         take_in_upload(system, batch_id)
         batch = system.ledger.get(batch_id)
-    changes: dict[str, Any] = {} if updated_by is None else {"updated_by": updated_by}
     reason = cancelled_reason if batch.arrival is not None else CANCELLED_AWAITING_FILE
     ended = system.ledger.end(batch_id, BatchStatus.failed, reason, **changes)
     if ended.reason is None or ended.reason.code != "cancelled":

@@ -64,6 +64,7 @@ def batch_metadata(batch: Batch) -> Metadata:
         "what": MetadataValue.text(batch_text(batch)),
         "batch": MetadataValue.text(batch.id),
         "status": MetadataValue.text(f"{batch.status}, attempt {batch.attempts}"),
+        **({} if batch.next_attempt_at is None else {"next attempt": MetadataValue.timestamp(batch.next_attempt_at)}),
     }
 
 
@@ -273,6 +274,8 @@ def unexpected_failure(error: Exception, batch_id: str) -> Failure:
 def what_to_do(batch: Batch, code: str) -> str:
     """The operator's next step after a run that failed with this code."""
     retry = f"`batch-pipeline retry {batch.id}`"
+    if batch.next_attempt_at is not None:
+        return f"Nothing: the batch runs again by itself. To run it at once, {retry}; to prevent it, cancel the batch."
     if batch.reason is not None and batch.reason.code == CANCELLED:
         return f"If the rest is wanted, re-execute all of this run, or {retry}: finished work is not repeated."
     if code in _NEXT_STEPS:

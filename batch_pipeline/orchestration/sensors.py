@@ -26,6 +26,7 @@ from batch_pipeline.batches.counts import fold_counts
 from batch_pipeline.batches.mappings import forget_old_mappings
 from batch_pipeline.batches.model import Batch
 from batch_pipeline.batches.queries import awaiting_launch, has_upload_urls
+from batch_pipeline.batches.reruns import request_due_reruns
 from batch_pipeline.intake.inbox import take_in
 from batch_pipeline.intake.requested_uploads import expire_requested, take_in_requested
 from batch_pipeline.orchestration import tags
@@ -46,6 +47,7 @@ INTAKE_SECONDS = 20.0  # Dagster limits a tick to 60 s, and listing a large inbo
 # Dagster needs a query and a call for the run's plan for each request, after the tick. Requests that are not launched
 # yet are repeated and count, so this also bounds Dagster's queue.
 LAUNCHES_PER_TICK = 50
+RERUNS_PER_TICK = 500  # each is a transaction of milliseconds
 RECONCILE_SECONDS = 15  # ledger and Dagster differ for at most a minute
 REQUESTED_SECONDS = 2
 UPKEEP_SECONDS = 300
@@ -61,7 +63,8 @@ PRUNING_SECONDS = (
     jobs=[batch_job, undo_job],
     minimum_interval_seconds=INBOX_SECONDS,
     default_status=DefaultSensorStatus.RUNNING,
-    description="Takes in files from the inbox (uploads/…), makes each a batch, and launches the batches that wait.",
+    description="Takes in files from the inbox (uploads/…), makes each a batch, requests automatic re-runs "
+    "that are due, and launches the batches that wait.",
 )
 def upload_sensor(context: SensorEvaluationContext) -> Iterator[RunRequest | SkipReason]:
     """Takes in inbox files and requests a run for each waiting batch, even if intake fails."""
@@ -78,6 +81,8 @@ def upload_sensor(context: SensorEvaluationContext) -> Iterator[RunRequest | Ski
             if batch.reason is not None:
                 show_refused(context.instance, batch)
                 context.log.warning(f"Batch {batch.id} was refused: {batch.reason.code}")
+        for batch in request_due_reruns(system.engine, RERUNS_PER_TICK):
+            context.log.info(f"Batch {batch.id} runs again by itself: re-run {batch.reruns}")
         waiting = awaiting_launch(
             system.engine, LAUNCHES_PER_TICK, per_organization=QUEUED_PER_SLOT * settings.organization_runs
         )

@@ -1,5 +1,6 @@
 """The ledger: one state machine, attempts that supersede each other, and payloads that arrive once."""
 
+from collections import defaultdict
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
@@ -16,11 +17,13 @@ from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, 
 from batch_pipeline.batches.accept import ArrivedPayload, attach_payload, release_source
 from batch_pipeline.batches.ledger import Ledger
 from batch_pipeline.batches.model import Batch, IfChanged, PhaseName, PhaseStatus, Starter
+from batch_pipeline.batches.reruns import DEATHS_AT_ONE_PLACE, TRANSIENT_CODES, Reruns, request_due_reruns
 from batch_pipeline.batches.states import AT_REST, FINAL, RERUNNABLE, TRANSITIONS, BatchStatus, Reason, check_transition
 from batch_pipeline.database import create_engine
 from batch_pipeline.errors import NotFoundError, StateError, SupersededError
 
 WHY = Reason("test", "The test says so.")
+RERUNS = 2
 
 
 @pytest.fixture(scope="module")
@@ -252,6 +255,8 @@ class AnySequence(RuleBasedStateMachine):
         super().__init__()
         self.batch = _create(self.ledger)
         self.runs = 0
+        self.reruns = 0  # automatic ones since somebody last requested a run
+        self.deaths: dict[str, set[str]] = defaultdict(set)  # runs whose worker was lost, by phase
 
     @property
     def now(self) -> Batch:
@@ -273,6 +278,7 @@ class AnySequence(RuleBasedStateMachine):
             assert self.now == before
         else:
             assert (after.attempts, after.run_id) == (before.attempts + 1, run_id)
+            self.reruns = 0 if before.status in RERUNNABLE else self.reruns
             assert after.status == "completed" or after.status not in FINAL
             assert not any(phase.status in ("running", "failed") for phase in after.phases)
 
@@ -321,6 +327,49 @@ class AnySequence(RuleBasedStateMachine):
         assert after.awaits_run is None
         assert not any(phase.status == "running" for phase in after.phases) or before.status in FINAL
 
+    @rule(code=st.sampled_from(sorted(TRANSIENT_CODES)))
+    def lose(self, code: str) -> None:
+        before = self.now
+        phase = next((phase.name for phase in before.phases if phase.status == "running"), None)
+        after = self.ledger.end(before.id, BatchStatus.failed, Reason(code, "It was lost."))
+        if before.status in FINAL:
+            assert after == before
+            return
+        too_many_deaths = False
+        if code == "worker_lost" and phase is not None and before.arrival is not None:
+            self.deaths[phase].add(str(before.run_id))
+            too_many_deaths = len(self.deaths[phase]) >= DEATHS_AT_ONE_PLACE
+        runs_again = before.arrival is not None and self.reruns < RERUNS and not too_many_deaths
+        assert (after.next_attempt_at is not None) == runs_again
+        assert after.reason is not None
+        assert ("does not run again" in after.reason.message) == too_many_deaths
+
+    @rule()
+    def let_the_pause_pass(self) -> None:
+        before = self.now
+        with self.ledger.engine.begin() as connection:
+            due = "UPDATE batches SET next_attempt_at = now() WHERE id = %s AND next_attempt_at IS NOT NULL"
+            connection.exec_driver_sql(due, (before.id,))
+        requested = [batch for batch in request_due_reruns(self.ledger.engine, 10) if batch.id == before.id]
+        if before.next_attempt_at is None:
+            assert requested == []
+            assert self.now == before
+            return
+        assert requested == [self.now]
+        self.reruns += 1
+        assert (self.now.awaits_run, self.now.reruns, self.now.next_attempt_at) == ("launcher", self.reruns, None)
+        assert self.now.status in TRANSITIONS[before.status]
+        assert (self.now.arrival or 0) > (before.arrival or 0)
+
+    @rule()
+    def give_up(self) -> None:
+        before = self.now
+        after = self.ledger.cancel_rerun(before.id, WHY)
+        if before.next_attempt_at is None:
+            assert after == before == self.now
+        else:
+            assert (after.status, after.reason, after.next_attempt_at) == ("failed", WHY, None)
+
     @rule(if_changed=st.sampled_from(sorted(IfChanged)))
     def apply(self, if_changed: IfChanged) -> None:
         before = self.now
@@ -344,6 +393,7 @@ class AnySequence(RuleBasedStateMachine):
             assert before.status not in RERUNNABLE or before.arrival is None
         else:
             assert (after.awaits_run, after.reason) == ("launcher", None)
+            self.reruns = 0
             assert after.status in TRANSITIONS[before.status]
             assert not any(phase.status in ("running", "failed") for phase in after.phases)
             assert (after.arrival or 0) > (before.arrival or 0)
@@ -364,10 +414,20 @@ class AnySequence(RuleBasedStateMachine):
         now = self.now
         assert now.reason is None or now.status in FINAL
 
+    @invariant()
+    def only_a_failed_batch_runs_again_by_itself(self) -> None:
+        now = self.now
+        if now.next_attempt_at is not None:
+            assert (now.status, now.awaits_run) == ("failed", None)
+            assert now.reason is not None
+            assert now.reason.code in TRANSIENT_CODES
+        assert now.reruns == self.reruns <= RERUNS
+
 
 def test_any_sequence_of_calls_follows_the_state_machine(ledger: Ledger) -> None:
-    machine = type("AnySequenceHere", (AnySequence,), {"ledger": ledger})
+    reruns = Reruns(RERUNS, pause_seconds=3600)  # a rule lets it pass
+    machine = type("AnySequenceHere", (AnySequence,), {"ledger": Ledger(ledger.engine, reruns)})
     run_state_machine_as_test(
         machine,
-        settings=settings(max_examples=12, stateful_step_count=15, suppress_health_check=list(HealthCheck)),
+        settings=settings(max_examples=20, stateful_step_count=20, suppress_health_check=list(HealthCheck)),
     )

@@ -95,6 +95,14 @@ class World:
         self.system.ledger.request_rerun(batch.id, Starter.launcher)
         self.aged.discard(batch.id)
 
+    def passes_pauses(self) -> None:
+        """The pauses before automatic re-runs pass."""
+        with psycopg.connect(self.system.database_url) as connection:
+            due = (
+                "UPDATE batches SET next_attempt_at = now() WHERE next_attempt_at IS NOT NULL AND organization_id = %s"
+            )
+            connection.execute(due, (self.organization,))
+
     # ---- how it stands -----------------------------------------------------------------------------------------
 
     def batches(self) -> list[Batch]:

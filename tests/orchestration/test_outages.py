@@ -18,11 +18,16 @@ from batch_runs import contacts, new_organization
 from dagster import DagsterEventType, DagsterInstance, DagsterRunStatus, RunsFilter
 from process_table import command_of
 
+from batch_pipeline import migrations
 from batch_pipeline.batches.model import Batch, Starter
-from batch_pipeline.dagster_home import LOCATION_NAME, MODULE_NAME
+from batch_pipeline.dagster_home import LOCATION_NAME, MODULE_NAME, dagster_database_url, prepare_dagster_home
+from batch_pipeline.local.postgres import EmbeddedPostgres
 from batch_pipeline.local.processes import start_process, stop_process
+from batch_pipeline.local.s3 import EmbeddedS3, free_port
 from batch_pipeline.orchestration import tags
-from batch_pipeline.system import System
+from batch_pipeline.orchestration.instance import open_instance, upgrade_dagster
+from batch_pipeline.settings import get_settings
+from batch_pipeline.system import System, open_system
 
 WAIT_SECONDS = 150.0  # for what takes seconds on a machine that isn't overloaded
 pytestmark = pytest.mark.timeout(400)
@@ -30,7 +35,8 @@ pytestmark = pytest.mark.timeout(400)
 
 @pytest.fixture(scope="module")
 def system_settings() -> dict[str, str]:
-    return {"BATCH_ORGANIZATION_RUNS": "1"}  # so that the second batch waits in Dagster's queue
+    # So that the second batch waits in Dagster's queue.
+    return {"BATCH_ORGANIZATION_RUNS": "1", "BATCH_RERUN_PAUSE_SECONDS": "2"}
 
 
 class Parts:
@@ -50,6 +56,12 @@ class Parts:
         self._socket.unlink(missing_ok=True)
         what = ["--module-name", module, "--location-name", LOCATION_NAME, "--log-level", "warning"]
         return self._start("batch_pipeline.orchestration.code_server", "--socket", str(self._socket), *what)
+
+    def runs(self, code_server: "subprocess.Popen[bytes]") -> list[psutil.Process]:
+        """The processes of runs: they were forked without importing anything."""
+        own = psutil.Process(code_server.pid).children()  # a run has the command line of its fork server
+        (forking,) = [child for child in own if "multiprocessing.forkserver" in command_of(child)]
+        return forking.children()
 
     def start_daemon(self) -> "subprocess.Popen[bytes]":
         return self._start("dagster._daemon", "run", "--workspace", str(self._workspace))
@@ -132,6 +144,33 @@ class World:
         (run,) = self.instance.get_runs(RunsFilter(tags={tags.BATCH_ID: batch.id}))
         return len(self.instance.all_logs(run.run_id, of_type=DagsterEventType.RUN_ENQUEUED)) - 1
 
+    def runs_again(self, name: str) -> bool:
+        """Whether the batch has failed and runs again by itself."""
+        batch = self.batch(name)
+        return batch is not None and batch.next_attempt_at is not None
+
+    def completes_by_itself(self, name: str) -> Batch:
+        """The batch, once it is completed; nobody requests its run."""
+
+        def is_completed() -> bool:
+            batch = self.batch(name)
+            return batch is not None and batch.status == "completed"
+
+        eventually(is_completed, lambda: self.batch(name))
+        batch = self.batch(name)
+        assert batch is not None
+        return batch
+
+    def reasons(self, batch: Batch) -> list[str]:
+        """Why the batch failed, each time."""
+        with psycopg.connect(self.system.database_url) as connection:
+            rows = connection.execute(
+                "SELECT reason ->> 'code' FROM batch_transitions WHERE batch_id = %s AND reason IS NOT NULL"
+                " ORDER BY number",
+                (batch.id,),
+            )
+            return [str(code) for (code,) in rows]
+
     @contextmanager
     def held(self) -> Iterator[None]:
         """Nobody writes contacts for so long."""
@@ -199,20 +238,97 @@ def test_a_run_whose_process_and_code_server_die_before_its_first_step_fails_and
             world.drop("second")
             world.wait("second", None, DagsterRunStatus.QUEUED)
             children = psutil.Process(code_server.pid).children(recursive=True)
-            own = psutil.Process(code_server.pid).children()  # a run has the command line of its fork server
-            (forking,) = [child for child in own if "multiprocessing.forkserver" in command_of(child)]
-            assert forking.children()  # the run: it began without importing anything
+            assert parts.runs(code_server)
             for process in (*children, psutil.Process(code_server.pid)):
                 process.kill()
             psutil.wait_procs(children)
         with running(parts.start_code_server):
-            failed = world.wait("first", "failed", DagsterRunStatus.FAILURE)
-            assert failed.reason is not None
-            assert (failed.reason.code, failed.attempts) == ("never_started", 0)
             world.wait("second", "completed", DagsterRunStatus.SUCCESS)
-            world.system.ledger.request_rerun(failed.id, Starter.launcher)
-            eventually(
-                lambda: world.system.ledger.get(failed.id).status == "completed",
-                lambda: world.system.ledger.get(failed.id),
-            )
+            first = world.completes_by_itself("first")
+            assert (first.attempts, first.reruns) == (1, 1)
+            assert world.reasons(first) == ["never_started"]
     assert [record["name"] for record in contacts(world.system, world.organization)] == ["first", "second"]
+
+
+def test_a_batch_whose_worker_is_killed_runs_again_within_a_minute_by_itself(world: World, parts: Parts) -> None:
+    with running(parts.start_daemon), running(parts.start_code_server) as code_server:
+        with world.held():
+            world.drop("first")
+            world.wait("first", "processing", DagsterRunStatus.STARTED)
+            (run,) = parts.runs(code_server)
+            run.kill()
+            killed_at = time.monotonic()
+        first = world.completes_by_itself("first")
+        assert time.monotonic() - killed_at < 60
+    assert (first.attempts, first.reruns, first.stats.created) == (2, 1, 1)
+    assert world.reasons(first) == ["worker_lost"]
+
+
+@pytest.fixture
+def own_servers(system_settings: dict[str, str]) -> Iterator[tuple[EmbeddedPostgres, EmbeddedS3]]:
+    """Servers of this test's own, which it can stop; ``os.environ`` leads to them."""
+    folder = Path(tempfile.mkdtemp(prefix="batch-pipeline-tests-", dir="/var/tmp"))
+    folder.chmod(0o755)
+    postgres, s3 = EmbeddedPostgres(folder), EmbeddedS3(folder / "s3", free_port())
+    try:
+        url = postgres.start()
+        endpoint = s3.start("batch")
+        with pytest.MonkeyPatch.context() as patch:
+            variables = {
+                "BATCH_DATABASE_URL": url,
+                "BATCH_STORAGE_URL": "s3://batch",
+                "BATCH_INBOX_QUIET_SECONDS": "0",
+                "DAGSTER_POSTGRES_URL": dagster_database_url(url),
+                "DAGSTER_HOME": str(prepare_dagster_home(folder)),
+                "AWS_ENDPOINT_URL": endpoint,
+                "AWS_ACCESS_KEY_ID": s3.keys.access_key_id,
+                "AWS_SECRET_ACCESS_KEY": s3.keys.secret_access_key,
+                **system_settings,
+            }
+            for name, value in variables.items():
+                patch.setenv(name, value)
+            get_settings.cache_clear()
+            migrations.upgrade(url)
+            upgrade_dagster()
+            yield postgres, s3
+    finally:
+        s3.stop()
+        postgres.stop()
+        get_settings.cache_clear()
+        shutil.rmtree(folder)
+
+
+def test_batches_run_again_by_themselves_after_outages_of_storage_and_database(
+    environment: dict[str, str], own_servers: tuple[EmbeddedPostgres, EmbeddedS3]
+) -> None:
+    del environment  # restored at the end of the session
+    postgres, s3 = own_servers
+    folder = Path(tempfile.mkdtemp(prefix="batch-pipeline-tests-", dir="/var/tmp"))
+    with open_system() as system, open_instance(in_process=True) as instance:
+        world, parts = World(system, instance), Parts(folder)
+        with running(parts.start_code_server) as code_server:
+            with running(parts.start_daemon):
+                with psycopg.connect(system.database_url) as connection:
+                    connection.execute("LOCK TABLE batch_attempts")  # the run can't read the upload yet
+                    world.drop("first")
+                    world.wait("first", None, DagsterRunStatus.STARTED)
+                    s3.stop()
+                eventually(lambda: world.runs_again("first"), lambda: world.batch("first"))
+                s3.start("batch")
+                first = world.completes_by_itself("first")
+                assert world.reasons(first)[0] == "storage_unavailable"
+
+                holding = psycopg.connect(system.database_url)
+                holding.execute("LOCK TABLE contacts IN EXCLUSIVE MODE")
+                world.drop("second")
+                world.wait("second", "processing", DagsterRunStatus.STARTED)
+                postgres.stop()
+                holding.close()
+            # Nobody can record or notice that the batch has failed.
+            eventually(lambda: not parts.runs(code_server), lambda: parts.runs(code_server))
+            postgres.start()
+            with running(parts.start_daemon):  # a supervisor restarts a daemon that ended in the outage
+                second = world.completes_by_itself("second")
+                assert world.reasons(second)[0] in ("worker_lost", "database_unavailable")
+        assert [record["name"] for record in contacts(system, world.organization)] == ["first", "second"]
+    shutil.rmtree(folder)
