@@ -70,7 +70,7 @@ def test_a_malformed_number_is_one_line_that_names_it(name: str, text: str, monk
     assert f"BATCH_{name.upper()}: " in _refusal()
 
 
-MAY_BE_ZERO = ("inbox_quiet_seconds", "rejected_share", "shared_staging_items")
+MAY_BE_ZERO = ("inbox_quiet_seconds", "rejected_share", "reruns", "shared_staging_items")
 
 
 @pytest.mark.parametrize(
