@@ -5,6 +5,7 @@ import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from typing import Any
+from urllib.parse import quote, urlsplit
 
 import psycopg
 import sqlalchemy as sa
@@ -29,6 +30,7 @@ _KEEPALIVE = {
 # A connection that was returned to the pool within this time is assumed to be alive: no server restarts as fast.
 TRUSTED_SECONDS = 0.25
 _AT_REST_SINCE = "at_rest_since"
+_ON_BEGIN = "batch_pipeline_on_begin"
 
 _AT_REST = (TransactionStatus.IDLE, TransactionStatus.INTRANS, TransactionStatus.INERROR)
 
@@ -54,6 +56,12 @@ def connection_parameters(database_url: str) -> dict[str, Any]:
     return {**defaults, **given, "options": with_server_keepalives(given.get("options"))}
 
 
+def url_of_role(database_url: str, role: str) -> str:
+    """The URL with this user instead of its own, and without a password."""
+    parts = urlsplit(database_url)
+    return parts._replace(netloc=f"{quote(role)}@{parts.netloc.rpartition('@')[2]}").geturl()
+
+
 def client_keepalives() -> dict[str, Any]:
     """libpq parameters with which the client notices that the server's machine has vanished."""
     return {
@@ -71,18 +79,51 @@ def with_server_keepalives(options: object) -> str:
     return f"{settings} {options}" if options else settings  # PostgreSQL uses the last value
 
 
-def create_engine(database_url: str) -> sa.Engine:
-    """An engine that opens its connections with `connect`, so any libpq URL works, also with a socket directory."""
+def create_engine(
+    database_url: str,
+    *,
+    on_connect: Callable[[Connection], None] | None = None,
+    on_begin: Callable[[Connection], None] | None = None,
+) -> sa.Engine:
+    """An engine that opens its connections with `connect`, so any libpq URL works, also with a socket directory.
+
+    `on_connect` checks each new connection. `on_begin` executes the first statement of each transaction, and of each
+    `borrowed` connection.
+    """
+
+    def open_connection() -> Connection:
+        connection = connect(database_url)
+        if on_connect is not None:
+            try:
+                on_connect(connection)
+            except BaseException:
+                connection.close()
+                raise
+        return connection
+
     engine = sa.create_engine(
         "postgresql+psycopg://",
-        creator=lambda: connect(database_url),
+        creator=open_connection,
+        execution_options={_ON_BEGIN: on_begin},
         pool_size=4,
         max_overflow=-1,  # a thread that holds a connection may need another, so a limit could cause a deadlock
         pool_recycle=1800,
         hide_parameters=True,  # parameters may be customers' values, and errors are logged
     )
     replace_lost_connections(engine, lambda connection: _execute_alone(connection, sql.SQL("SELECT 1")))
+    if on_begin is not None:
+        sa.event.listen(engine, "begin", lambda connection: on_begin(connection.connection.driver_connection))
     return engine
+
+
+def single_statements(engine: sa.Engine) -> sa.Engine:
+    """The engine for transactions of one statement: autocommit saves the round trips for BEGIN and COMMIT.
+
+    The same engine if its transactions begin with a statement of their own.
+    """
+    if engine.get_execution_options().get(_ON_BEGIN) is not None:
+        return engine
+    return engine.execution_options(isolation_level="AUTOCOMMIT")
 
 
 def replace_lost_connections(engine: sa.Engine, ping: Callable[[Any], None]) -> None:
@@ -120,6 +161,8 @@ def borrowed(engine: sa.Engine, **settings: str) -> Iterator[Connection]:
     try:
         if settings:
             set_in_session(connection, settings)
+        if (on_begin := engine.get_execution_options().get(_ON_BEGIN)) is not None:
+            on_begin(connection)
         yield connection
         connection.commit()
     finally:

@@ -29,6 +29,12 @@ class Settings(BaseSettings):
     model_config = SettingsConfigDict(env_prefix="BATCH_", extra="ignore", frozen=True)
 
     database_url: SecretStr | None = Field(None, description="PostgreSQL, any libpq URL: postgresql://…")
+    api_database_url: SecretStr | None = Field(
+        None, description="The same database for the API, with role bp_api; default: database_url"
+    )
+    api_row_security: bool = Field(
+        True, description="Whether the API refuses a role that reads every organization's rows (on or off)"
+    )
     storage_url: str | None = Field(None, description="Bucket and prefix: s3://bucket/prefix")
     storage_public_endpoint: str | None = Field(
         None, description="Endpoint of storage for callers, if it differs from ours"
@@ -127,7 +133,7 @@ class Settings(BaseSettings):
         None, description="Apprise addresses that are told of failed batches and of a silent daemon"
     )
 
-    @field_validator("database_url")
+    @field_validator("database_url", "api_database_url")
     @classmethod
     def _is_postgresql(cls, value: SecretStr | None) -> SecretStr | None:
         if value is not None and not value.get_secret_value().startswith(("postgresql://", "postgres://")):
@@ -198,6 +204,12 @@ class Settings(BaseSettings):
         if self.database_url is None:
             raise SettingError("BATCH_DATABASE_URL is not set: give it as postgresql://user@host/database")
         return self.database_url.get_secret_value()
+
+    def require_api_database_url(self) -> str:
+        """The database URL of the API. Raises SettingError if neither it nor the database URL is set."""
+        if self.api_database_url is None:
+            return self.require_database_url()
+        return self.api_database_url.get_secret_value()
 
     def require_storage_url(self) -> str:
         """The storage URL. Raises SettingError if it is not set."""

@@ -9,6 +9,7 @@ from threading import Lock
 import sqlalchemy as sa
 from psycopg import sql
 
+from batch_pipeline.batches.callers import create_api_engine
 from batch_pipeline.batches.ledger import Ledger
 from batch_pipeline.batches.reruns import Reruns
 from batch_pipeline.batches.tables import metadata
@@ -46,15 +47,19 @@ def connect_ahead(system: System, connections: int) -> None:
 
 
 @contextmanager
-def open_system(settings: Settings | None = None) -> Iterator[System]:
+def open_system(settings: Settings | None = None, *, for_api: bool = False) -> Iterator[System]:
     """Opens the system for the settings, by default the process's. Raises SettingError if a setting is missing.
 
-    Connections are opened on first use, so an outage is raised there.
+    Connections are opened on first use, so an outage is raised there. `for_api`: each transaction acts for the API key
+    of its call (`batches.callers`).
     """
     settings = settings or get_settings()
-    database_url = settings.require_database_url()
+    database_url = settings.require_api_database_url() if for_api else settings.require_database_url()
     store = Store(settings.require_storage_url())
-    engine = create_engine(database_url)
+    if for_api:
+        engine = create_api_engine(database_url, row_security=settings.api_row_security)
+    else:
+        engine = create_engine(database_url)
     ledger = Ledger(engine, Reruns(settings.reruns, settings.rerun_pause_seconds))
     try:
         yield System(settings, database_url, engine, ledger, store)

@@ -19,6 +19,7 @@ from psycopg import sql
 
 from batch_pipeline import migrations
 from batch_pipeline.dagster_home import dagster_database_url
+from batch_pipeline.database import url_of_role
 from batch_pipeline.local.postgres import SERVER_SETTINGS
 from batch_pipeline.local.s3 import free_port
 from batch_pipeline.local.system import LocalServers, LocalSystem, embedded_servers, local_system
@@ -106,6 +107,7 @@ def new_database(servers: LocalServers) -> Iterator[NewDatabase]:
     with psycopg.connect(server_url, autocommit=True) as connection:
         connection.execute(sql.SQL("CREATE DATABASE {}").format(template))
         migrations.upgrade(other_database(server_url, "tests_template"))
+        migrations.roles.set_up(other_database(server_url, "tests_template"))
         # A template can only be copied while nobody is connected to it.
         connection.execute(sql.SQL("ALTER DATABASE {} WITH ALLOW_CONNECTIONS false").format(template))
         yield DatabasePool(connection, server_url, "tests_template").database
@@ -158,6 +160,7 @@ def new_dagster_database(environment: dict[str, str], new_database: NewDatabase)
         url = other_database(server_url, "tests_template_dagster")
         with _leading_to({"BATCH_DATABASE_URL": url, "DAGSTER_POSTGRES_URL": dagster_database_url(url)}):
             upgrade_dagster()
+        migrations.roles.set_up(url)
         connection.execute(sql.SQL("ALTER DATABASE {} WITH ALLOW_CONNECTIONS false").format(template))
 
         yield DatabasePool(connection, server_url, "tests_template_dagster").database
@@ -176,6 +179,7 @@ def _new_system(
     with new_dagster_database() as url:
         variables = {
             "BATCH_DATABASE_URL": url,
+            "BATCH_API_DATABASE_URL": url_of_role(url, "bp_api"),
             "BATCH_STORAGE_URL": f"{environment['BATCH_STORAGE_URL']}/test-{secrets.token_hex(6)}",
             "DAGSTER_POSTGRES_URL": dagster_database_url(url),
             "BATCH_INBOX_QUIET_SECONDS": "0",

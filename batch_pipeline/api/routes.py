@@ -26,7 +26,7 @@ from batch_pipeline.api.models import (
     UndoRequest,
 )
 from batch_pipeline.batches.accept import IdempotencyKey
-from batch_pipeline.batches.api_keys import find_key
+from batch_pipeline.batches.api_keys import act_for_key, find_key
 from batch_pipeline.batches.listing import Filters, list_page
 from batch_pipeline.batches.model import Batch, Mode
 from batch_pipeline.batches.states import BatchStatus
@@ -79,7 +79,8 @@ async def authenticate(
 
 
 async def find_caller(service: Service, key: str) -> Caller | None:
-    """The caller of the key; None if the key is unknown or revoked."""
+    """The caller of the key, for which the database shows rows from now on; None if it is unknown or revoked."""
+    act_for_key(key)  # here: what a thread sets in its context ends with the thread
     found = await service.in_thread(find_key, service.system.engine, key)
     return None if found is None else Caller(found.organization_id, found.id)
 

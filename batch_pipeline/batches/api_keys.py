@@ -1,6 +1,5 @@
 """Keys for the HTTP API: each belongs to one organization, is shown once, and is stored as a hash only."""
 
-import hashlib
 import hmac
 import re
 import secrets
@@ -9,6 +8,7 @@ from datetime import datetime
 
 import sqlalchemy as sa
 
+from batch_pipeline.batches.callers import act_for, hash_secret
 from batch_pipeline.batches.ids import ALPHABET
 from batch_pipeline.batches.organizations import get_organization
 from batch_pipeline.batches.tables import api_keys
@@ -45,7 +45,7 @@ def create_key(engine: sa.Engine, organization_id: str) -> NewKey:
     """Creates a key for the organization. Raises NotFoundError (`unknown_organization`)."""
     get_organization(engine, organization_id)
     key_id, secret = ID_PREFIX + _random(_ID_CHARACTERS), _random(_SECRET_CHARACTERS)
-    values = {"id": key_id, "organization_id": organization_id, "secret_hash": _hash(secret)}
+    values = {"id": key_id, "organization_id": organization_id, "secret_hash": hash_secret(secret)}
     with translating_outages(), engine.begin() as connection:
         connection.execute(sa.insert(api_keys).values(values))
     return NewKey(key_id, organization_id, f"{key_id}_{secret}")
@@ -77,6 +77,12 @@ def revoke_key(engine: sa.Engine, key_id: str) -> ApiKey:
     return _from_row(row)
 
 
+def act_for_key(key: str) -> None:
+    """Makes the transactions of this call act for the key that its caller sent; for none if it is malformed."""
+    parts = _KEY.fullmatch(key)
+    act_for(*(("", "") if parts is None else parts.groups()))
+
+
 def find_key(engine: sa.Engine, key: str) -> ApiKey | None:
     """The stored key that matches the key a caller sent; None if it is unknown or revoked.
 
@@ -89,7 +95,7 @@ def find_key(engine: sa.Engine, key: str) -> ApiKey | None:
     with translating_outages(), engine.connect() as connection:
         row = connection.execute(sa.select(api_keys).where(api_keys.c.id == key_id)).one_or_none()
     expected = _UNKNOWN_KEY_HASH if row is None else bytes(row.secret_hash)
-    is_right = hmac.compare_digest(_hash(secret), expected)
+    is_right = hmac.compare_digest(hash_secret(secret), expected)
     if row is None or not is_right or row.revoked_at is not None:
         return None
     return _from_row(row)
@@ -101,7 +107,3 @@ def _from_row(row: sa.Row[tuple[object, ...]]) -> ApiKey:
 
 def _random(length: int) -> str:
     return "".join(secrets.choice(ALPHABET) for _ in range(length))
-
-
-def _hash(secret: str) -> bytes:
-    return hashlib.sha256(secret.encode()).digest()

@@ -42,7 +42,7 @@ from batch_pipeline.batches.states import (
 )
 from batch_pipeline.batches.tables import attempts, batches, transitions, turns
 from batch_pipeline.batches.transition import change_status
-from batch_pipeline.database import translating_outages
+from batch_pipeline.database import single_statements, translating_outages
 from batch_pipeline.errors import NotFoundError, StateError
 
 _PHASE_ORDER = list(PhaseName)
@@ -58,14 +58,13 @@ class Ledger:
         """`reruns`: how often batches that it ends run again by themselves; by default never."""
         self.engine = engine
         self._reruns = reruns or Reruns()
-        # For single statements: autocommit saves the round trips for BEGIN and COMMIT.
-        self._single = engine.execution_options(isolation_level="AUTOCOMMIT")
+        self._single = single_statements(engine)
 
     # ---- finding ------------------------------------------------------------------------------------
 
     def get(self, batch_id: str, organization_id: str | None = None) -> Batch:
         """The batch. Raises NotFoundError; with `organization_id` also for a batch of another organization."""
-        with translating_outages(), self._single.connect() as connection:
+        with translating_outages(), self._single.begin() as connection:
             row = connection.execute(sa.select(batches).where(batches.c.id == batch_id)).one_or_none()
         if row is None or (organization_id is not None and row.organization_id != organization_id):
             raise NotFoundError("batch_not_found", f"There is no batch {batch_id}.")
@@ -74,7 +73,7 @@ class Ledger:
     def of_run(self, run_id: str) -> Batch | None:
         """The batch that the Dagster run is an attempt of, or None."""
         statement = sa.select(batches).join(attempts, attempts.c.batch_id == batches.c.id)
-        with translating_outages(), self._single.connect() as connection:
+        with translating_outages(), self._single.begin() as connection:
             row = connection.execute(statement.where(attempts.c.run_id == run_id)).one_or_none()
         return None if row is None else batch_from_row(row)
 
@@ -110,13 +109,13 @@ class Ledger:
             statement = statement.where(batches.c.created_at >= since)
         order = (batches.c.created_at, batches.c.id)
         statement = statement.order_by(*(column.desc() if newest_first else column for column in order))
-        with translating_outages(), self._single.connect() as connection:
+        with translating_outages(), self._single.begin() as connection:
             return [batch_from_row(row) for row in connection.execute(statement.limit(limit))]
 
     def history(self, batch_id: str) -> list[tuple[str | None, str, datetime, str | None]]:
         """The batch's transitions in order: (before, after, at, run id)."""
         statement = sa.select(transitions).where(transitions.c.batch_id == batch_id)
-        with translating_outages(), self._single.connect() as connection:
+        with translating_outages(), self._single.begin() as connection:
             rows = connection.execute(statement.order_by(transitions.c.number))
             return [(row.before, row.after, row.at, row.run_id) for row in rows]
 
@@ -216,7 +215,7 @@ class Ledger:
     def attempts_at(self, batch_id: str) -> list[str]:
         """The ids of the runs that were attempts at the batch, in order."""
         statement = sa.select(attempts.c.run_id).where(attempts.c.batch_id == batch_id).order_by(attempts.c.number)
-        with translating_outages(), self._single.connect() as connection:
+        with translating_outages(), self._single.begin() as connection:
             return [str(run_id) for run_id in connection.execute(statement).scalars()]
 
     def attempt_seconds(self, run_id: str) -> float:
@@ -224,13 +223,13 @@ class Ledger:
         running = (
             sa.func.extract("epoch", sa.func.clock_timestamp() - attempts.c.started_at) - attempts.c.waited_seconds
         )
-        with translating_outages(), self._single.connect() as connection:
+        with translating_outages(), self._single.begin() as connection:
             return float(connection.execute(sa.select(running).where(attempts.c.run_id == run_id)).scalar_one())
 
     def add_waiting(self, run_id: str, seconds: float) -> None:
         """Adds seconds to the time that the attempt has waited for its turn."""
         statement = sa.update(attempts).where(attempts.c.run_id == run_id)
-        with translating_outages(), self._single.connect() as connection:
+        with translating_outages(), self._single.begin() as connection:
             connection.execute(statement.values(waited_seconds=attempts.c.waited_seconds + seconds))
 
     def check_live(self, batch_id: str, run_id: str) -> Batch:
@@ -264,7 +263,7 @@ class Ledger:
         )
         if not durably:  # set while the statement runs, for its own transaction
             statement = statement.where(sa.func.set_config("synchronous_commit", "off", True) == "off")
-        with translating_outages(), self._single.connect() as connection:
+        with translating_outages(), self._single.begin() as connection:
             row = connection.execute(statement).one_or_none()
             if row is None:
                 raise superseded(batch_from_row(get_row(connection, batch_id)))

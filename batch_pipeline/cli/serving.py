@@ -10,7 +10,7 @@ from batch_pipeline.cli.flags import DEFAULT_DATA_DIR, DataDir
 from batch_pipeline.cli.interrupts import stopping_in_order
 from batch_pipeline.cli.progress import step
 from batch_pipeline.cli.session import servers
-from batch_pipeline.errors import SettingError
+from batch_pipeline.errors import SettingError, UnavailableError
 from batch_pipeline.settings import get_settings
 
 
@@ -28,6 +28,7 @@ def api(
     """Serve the HTTP API until interrupted."""
     with stopping_in_order(), servers(data_dir):
         _require_free(host, port)
+        _require_row_security()
         with step("loading the API"):
             from batch_pipeline.api.app import create_app, serve
 
@@ -68,6 +69,22 @@ def worker(
         connect(get_settings().require_database_url()).close()
         code = serve(concurrency=concurrency, name=name)
     raise typer.Exit(code)
+
+
+def _require_row_security() -> None:
+    """Raises SettingError if the API's role reads every organization's rows. Each later connection is checked again."""
+    from batch_pipeline.batches.callers import require_row_security
+    from batch_pipeline.database import connect
+
+    settings = get_settings()
+    if not settings.api_row_security:
+        say("BATCH_API_ROW_SECURITY is off: the database does not separate the organizations' rows for the API.")
+        return
+    try:
+        with connect(settings.require_api_database_url()) as connection:
+            require_row_security(connection)
+    except UnavailableError as error:
+        say(f"{error.message} Until then the API answers 503.")
 
 
 def _require_free(host: str, port: int) -> None:

@@ -45,6 +45,8 @@ def servers(data_dir: Path, *, migrate: bool = False) -> "Iterator[LocalServers 
                 from batch_pipeline import migrations
 
                 migrations.upgrade(get_settings().require_database_url())
+                if local is not None:
+                    migrations.roles.set_up(get_settings().require_database_url())
         with _schema_checked():
             yield local
 

@@ -1,4 +1,4 @@
-"""Commands on the system itself: `up`, `db upgrade`."""
+"""Commands on the system itself: `up`, `db upgrade`, `db roles`."""
 
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -21,7 +21,7 @@ database = typer.Typer(no_args_is_help=True, rich_markup_mode=None)
 def add_to(app: typer.Typer) -> None:
     """Adds the commands."""
     app.command("up")(up)
-    app.add_typer(database, name="db", help="The database's schema: upgrade.")
+    app.add_typer(database, name="db", help="The database's schema and roles: upgrade, roles.")
 
 
 def up(
@@ -57,10 +57,26 @@ def up(
 def upgrade(data_dir: DataDir = DEFAULT_DATA_DIR) -> None:
     """Upgrade the database's schema, including Dagster's tables."""
     with servers(data_dir, migrate=True), step("upgrading Dagster's tables"):
+        from batch_pipeline.database import connect
+        from batch_pipeline.migrations.roles import protect
         from batch_pipeline.orchestration.instance import upgrade_dagster
+        from batch_pipeline.settings import get_settings
 
         upgrade_dagster()
+        with connect(get_settings().require_database_url()) as connection:
+            protect(connection)  # Dagster's tables as well
     say("The database is up to date.")
+
+
+@database.command("roles")
+def roles() -> None:
+    """Print the SQL that makes the roles of the database, with their rights and row-level security.
+
+    It has no passwords. Execute it as an administrator of the database, for example with psql. It can be repeated.
+    """
+    from batch_pipeline.migrations.roles import protection_sql, roles_sql
+
+    typer.echo(f"BEGIN;\n{roles_sql()}\n{protection_sql()}COMMIT;")
 
 
 def _show_addresses(system: "LocalSystem") -> None:

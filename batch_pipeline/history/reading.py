@@ -176,8 +176,8 @@ class _Part:
 @contextmanager
 def _snapshot(engine: sa.Engine) -> Iterator[Connection]:
     """A connection whose statements see one state of the database."""
-    with borrowed(engine) as connection:
-        connection.execute("SET TRANSACTION ISOLATION LEVEL REPEATABLE READ, READ ONLY")
+    isolation = {"default_transaction_isolation": "repeatable read", "default_transaction_read_only": "on"}
+    with borrowed(engine, **isolation) as connection:
         yield connection
 
 

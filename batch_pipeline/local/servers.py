@@ -17,12 +17,14 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 
 from batch_pipeline.dagster_home import dagster_database_url, prepare_dagster_home
+from batch_pipeline.database import url_of_role
 from batch_pipeline.errors import SettingError
 from batch_pipeline.local.announcing import Report, announced, silent
 from batch_pipeline.local.postgres import EmbeddedPostgres
 from batch_pipeline.local.private_files import data_folder, write_private
 from batch_pipeline.local.processes import FileLock, exit_text, last_line
 from batch_pipeline.local.s3 import REGION, EmbeddedS3
+from batch_pipeline.migrations.roles import API
 
 OWNER_LOCK = "owner.lock"
 USERS_LOCK = "users.lock"
@@ -185,6 +187,7 @@ def _describe(data_dir: Path, record: _Record, owned: Sequence[EmbeddedPostgres 
         data_dir=data_dir,
         environment={
             "BATCH_DATABASE_URL": record.database_url,
+            "BATCH_API_DATABASE_URL": url_of_role(record.database_url, API),
             "BATCH_STORAGE_URL": f"s3://{BUCKET}",
             "BATCH_INBOX_QUIET_SECONDS": str(_INBOX_QUIET_SECONDS),
             "AWS_ENDPOINT_URL": record.s3_endpoint,

@@ -123,7 +123,7 @@ def local_system(
         report("Starting …")
         with connected(data_dir, start=start) as servers:
             with announced(report, "Preparing the database"):
-                _migrate()
+                _migrate(is_embedded=servers is not None)
                 if servers is not None:
                     _make_inbox_folders(servers)
                 _put_sample()
@@ -163,14 +163,17 @@ def is_up(data_dir: Path) -> bool:
         lock.release()
 
 
-def _migrate() -> None:
+def _migrate(*, is_embedded: bool) -> None:
     from batch_pipeline import migrations
 
-    migrations.upgrade(get_settings().require_database_url())
+    database_url = get_settings().require_database_url()
+    migrations.upgrade(database_url)
     if not has_dagster_tables():
         from batch_pipeline.orchestration.instance import upgrade_dagster
 
         upgrade_dagster()
+    if is_embedded:
+        migrations.roles.set_up(database_url)
 
 
 def _put_sample() -> None:

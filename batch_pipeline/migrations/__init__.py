@@ -1,13 +1,15 @@
 """Migrations of the database's schema (Alembic). A new resource adds one module under `versions/`."""
 
 from pathlib import Path
+from typing import cast
 
 import sqlalchemy as sa
 from alembic import command
 from alembic.config import Config
 
-from batch_pipeline.database import create_engine
+from batch_pipeline.database import Connection, create_engine
 from batch_pipeline.errors import SettingError
+from batch_pipeline.migrations import roles
 
 MINIMUM_VERSION = (
     170_000  # as server_version_num; the first version with the collation pg_c_utf8, which compares emails
@@ -18,7 +20,7 @@ _MIGRATION_LOCK = 4_021_962_775_312
 
 
 def upgrade(database_url: str, revision: str = "head") -> None:
-    """Upgrades the database to the newest schema, or to the given revision.
+    """Upgrades the database to the newest schema, or to the given revision, and protects new tables (`roles`).
 
     Idempotent. Several processes can call it at the same time.
 
@@ -36,6 +38,8 @@ def upgrade(database_url: str, revision: str = "head") -> None:
                 connection.commit()  # Alembic commits only transactions that it began
                 config.attributes["connection"] = connection
                 command.upgrade(config, revision)
+                with connection.begin():
+                    roles.protect(cast(Connection, connection.connection.driver_connection))
             finally:
                 connection.rollback()
                 connection.exec_driver_sql("SELECT pg_advisory_unlock(%s)", (_MIGRATION_LOCK,))

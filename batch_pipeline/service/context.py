@@ -103,7 +103,7 @@ async def open_service(settings: Settings | None = None, *, warm_up: bool = True
     Without it, processes and connections start with the first call.
     """
     collect_as_usual()
-    with open_system(settings) as system:
+    with open_system(settings, for_api=True) as system:
         listener = StatusListener(system.database_url)
         launcher = Launcher(system.settings.dagster_url)
         workers = WorkerPool(system.settings.sync_workers)
