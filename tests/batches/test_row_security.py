@@ -119,9 +119,8 @@ def _tenant(system: System, instance: DagsterInstance) -> Tenant:
             connection.execute(insert.format(sql.Identifier(table)), (organization_id, mark, mark))
     runner.json({"external_id": f"{mark}-member", "name": mark, "groups": [mark]})
     assert (done.status, changed.stats.updated) == ("completed", 3)
-    assert (
-        runner.csv({"external_id": f"{mark}0", "name": mark}, plan_only=True).status == "planned"
-    )  # its staging tables stay
+    planned = runner.csv({"external_id": f"{mark}0", "name": mark}, plan_only=True)  # its staging tables stay
+    assert planned.status == "planned"
     new = NewBatch(
         id=new_batch_id(),
         organization_id=organization_id,
