@@ -20,6 +20,7 @@ from batch_pipeline.metrics.scraping import Scraper
 from batch_pipeline.notifications.background import notifying, open_people
 from batch_pipeline.service.context import open_service
 from batch_pipeline.settings import Settings, get_settings
+from batch_pipeline.system import open_system
 
 STARTUP_FAILURE = 3  # exit code: something can't be reached
 
@@ -43,10 +44,11 @@ def create_app(settings: Settings | None = None, *, warm_up: bool = True) -> Fas
     @asynccontextmanager
     async def lifespan(app: FastAPI) -> AsyncIterator[None]:
         async with open_service(settings, warm_up=warm_up) as service:
-            with notifying(service.system, people) as sender:
+            # Webhooks, alerts and metrics are of all organizations, so they don't use the connections of calls.
+            with open_system(settings) as whole, notifying(whole, people) as sender:
                 app.state.service = service
                 app.state.sender = sender
-                app.state.scraper = scraper = Scraper(service.system.engine, seconds)
+                app.state.scraper = scraper = Scraper(whole.engine, seconds)
                 app.state.scrape_limiter = CapacityLimiter(1)
                 try:
                     yield

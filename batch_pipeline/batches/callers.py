@@ -34,7 +34,7 @@ SELECT r.rolname, r.rolsuper, r.rolbypassrls,
           AND (n.nspname IN ('staging', 'dagster')
                OR n.nspname = 'public' AND (c.relname = 'organizations' OR EXISTS (
                    SELECT FROM pg_attribute a
-                   WHERE a.attrelid = c.oid AND a.attname IN ('organization_id', 'batch_id'))))
+                   WHERE a.attrelid = c.oid AND a.attname IN ('organization_id', 'batch_id', 'webhook_id'))))
           AND has_schema_privilege(r.oid, n.oid, 'USAGE') AND has_any_column_privilege(r.oid, c.oid, 'SELECT')
           AND NOT row_security_active(c.oid))
 FROM pg_roles r WHERE r.rolname = current_user"""

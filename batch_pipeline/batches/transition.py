@@ -34,9 +34,10 @@ def change_status(
         return batch_from_row(change(connection, batch.id, dict(changes)))
     check_transition(batch.id, batch.status, after)
     why = None if reason is None else reason.to_row()
-    record_transition(connection, batch.id, batch.status, after, run_id=run_id, reason=why)
+    runs_again = changes.get("next_attempt_at") is not None
+    record_transition(connection, batch.id, batch.status, after, run_id=run_id, reason=why, is_alert=not runs_again)
     changed = batch_from_row(change(connection, batch.id, {"status": after.value, "reason": why, **changes}))
-    if changed.next_attempt_at is None:  # else the batch has not failed for good
+    if not runs_again:
         write_event(connection, changed)
     return changed
 
@@ -49,8 +50,9 @@ def record_transition(
     *,
     run_id: str | None = None,
     reason: dict[str, Any] | None = None,
+    is_alert: bool = True,
 ) -> None:
-    """Records a transition; `before` is None for a new batch."""
+    """Records a transition; `before` is None for a new batch. `is_alert`: if it is a failure, people are told."""
     connection.execute(
         sa.insert(transitions).values(
             batch_id=batch_id,
@@ -58,5 +60,6 @@ def record_transition(
             after=after.value,
             run_id=run_id,
             reason=reason,
+            alerted_at=None if is_alert else sa.func.now(),
         )
     )

@@ -18,7 +18,9 @@ DECLARE
     -- What calls change. Everything else they only read.
     changed constant jsonb := '{
         "batches": "INSERT, UPDATE", "batch_transitions": "INSERT", "turns": "UPDATE",
-        "idempotency_keys": "INSERT, UPDATE"}';
+        "idempotency_keys": "INSERT, UPDATE", "webhooks": "INSERT, UPDATE, DELETE",
+        "webhook_secrets": "INSERT, UPDATE, DELETE", "webhook_events": "INSERT",
+        "webhook_deliveries": "INSERT, UPDATE, DELETE"}';
     read_by_reader constant text[] := ARRAY[
         'organizations', 'batches', 'batch_transitions', 'batch_attempts', 'batch_chunks', 'turns',
         'contacts', 'groups', 'group_members', 'shipments', 'trackers', 'assets'];
@@ -58,6 +60,8 @@ BEGIN
             -- Only those of batches that the policy of batches shows.
             WHEN 'batch_id' = ANY (object.columns) THEN
                 'EXISTS (SELECT FROM public.batches b WHERE b.id = batch_id)'
+            WHEN 'webhook_id' = ANY (object.columns) THEN
+                'EXISTS (SELECT FROM public.webhooks w WHERE w.id = webhook_id)'
         END;
         CONTINUE WHEN condition IS NULL;  -- bp_api has no right to read it
         EXECUTE format('GRANT SELECT%s ON %s TO bp_api', ', ' || (changed ->> object.relname), object.name);
