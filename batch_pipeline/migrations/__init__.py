@@ -38,6 +38,7 @@ def upgrade(database_url: str, revision: str = "head") -> None:
                 connection.commit()  # Alembic commits only transactions that it began
                 config.attributes["connection"] = connection
                 command.upgrade(config, revision)
+                connection.commit()  # Alembic leaves a transaction if there was nothing to do
                 with connection.begin():
                     roles.protect(cast(Connection, connection.connection.driver_connection))
             finally:
