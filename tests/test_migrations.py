@@ -348,3 +348,13 @@ def _schema(url: str) -> list[tuple[Any, ...]]:
             )
             for row in connection.execute(query).fetchall()
         ]
+
+
+def test_the_schema_of_a_newer_version_is_left_as_it_is(database_url: str) -> None:
+    with connect(database_url, autocommit=True) as connection:
+        connection.execute("UPDATE batch_pipeline_schema SET version_num = '9999'")
+
+    assert not migrations.upgrade(database_url)
+
+    with connect(database_url) as connection:
+        assert connection.execute("SELECT version_num FROM batch_pipeline_schema").fetchall() == [("9999",)]

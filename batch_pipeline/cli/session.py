@@ -44,9 +44,11 @@ def servers(data_dir: Path, *, migrate: bool = False) -> "Iterator[LocalServers 
             with step("checking the database's schema"):
                 from batch_pipeline import migrations
 
-                migrations.upgrade(get_settings().require_database_url())
+                is_known = migrations.upgrade(get_settings().require_database_url())
                 if local is not None:
                     migrations.roles.set_up(get_settings().require_database_url())
+            if not is_known:
+                say("The database has the schema of a newer version, which serves this version too.")
         with _schema_checked():
             yield local
 

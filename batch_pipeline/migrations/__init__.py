@@ -6,6 +6,7 @@ from typing import cast
 import sqlalchemy as sa
 from alembic import command
 from alembic.config import Config
+from alembic.script import ScriptDirectory
 
 from batch_pipeline.database import Connection, create_engine
 from batch_pipeline.errors import SettingError
@@ -15,14 +16,17 @@ MINIMUM_VERSION = (
     170_000  # as server_version_num; the first version with the collation pg_c_utf8, which compares emails
 )
 
+VERSION_TABLE = "batch_pipeline_schema"
+
 # An arbitrary number, the same in all processes that migrate one database.
 _MIGRATION_LOCK = 4_021_962_775_312
 
 
-def upgrade(database_url: str, revision: str = "head") -> None:
+def upgrade(database_url: str, revision: str = "head") -> bool:
     """Upgrades the database to the newest schema, or to the given revision, and protects new tables (`roles`).
 
-    Idempotent. Several processes can call it at the same time.
+    Idempotent. Several processes can call it at the same time. Returns False, and changes nothing, if a newer version
+    of this package has upgraded the database: migrations only add, so its schema serves this version too.
 
     Raises UnavailableError if the database can't be reached, SettingError if its PostgreSQL is too old.
     """
@@ -35,18 +39,30 @@ def upgrade(database_url: str, revision: str = "head") -> None:
             connection.commit()
             try:
                 _check_version(connection)
+                is_newer = _is_newer(connection, ScriptDirectory.from_config(config))
                 connection.commit()  # Alembic commits only transactions that it began
+                if is_newer:
+                    return False
                 config.attributes["connection"] = connection
                 command.upgrade(config, revision)
                 connection.commit()  # Alembic leaves a transaction if there was nothing to do
                 with connection.begin():
                     roles.protect(cast(Connection, connection.connection.driver_connection))
+                return True
             finally:
                 connection.rollback()
                 connection.exec_driver_sql("SELECT pg_advisory_unlock(%s)", (_MIGRATION_LOCK,))
                 connection.commit()
     finally:
         engine.dispose()
+
+
+def _is_newer(connection: sa.Connection, scripts: ScriptDirectory) -> bool:
+    """Whether the database has a revision that this package does not have."""
+    if connection.exec_driver_sql("SELECT to_regclass(%s)", (VERSION_TABLE,)).scalar_one() is None:
+        return False
+    stored = connection.exec_driver_sql(f"SELECT version_num FROM {VERSION_TABLE}").scalars()  # noqa: S608 - a constant
+    return not set(stored) <= {script.revision for script in scripts.walk_revisions()}
 
 
 def _check_version(connection: sa.Connection) -> None:

@@ -2,7 +2,9 @@
 
 from alembic import context
 
+from batch_pipeline.migrations import VERSION_TABLE
+
 connection = context.config.attributes["connection"]
-context.configure(connection=connection, version_table="batch_pipeline_schema", transaction_per_migration=True)
+context.configure(connection=connection, version_table=VERSION_TABLE, transaction_per_migration=True)
 with context.begin_transaction():
     context.run_migrations()
