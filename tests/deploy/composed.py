@@ -1,0 +1,153 @@
+"""The services of compose.yaml as plain processes, beside local servers in place of its servers."""
+
+import os
+import re
+import shlex
+import shutil
+import signal
+import socket
+import subprocess
+import sys
+import threading
+from collections.abc import Iterator, Mapping
+from contextlib import ExitStack, contextmanager, suppress
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import yaml
+from tenacity import retry, retry_if_result, stop_after_delay, wait_fixed
+
+from batch_pipeline.local.processes import start_process
+
+REPOSITORY = Path(__file__).resolve().parents[2]
+PROGRAMS = Path(sys.executable).parent
+PATIENCE_SECONDS = 120.0
+_VARIABLE = re.compile(r"\$(?:\$|\{(\w+)(?:(:[-?])([^}]*))?\})")
+
+
+def read_compose(variables: Mapping[str, str]) -> dict[str, Any]:
+    """compose.yaml as Compose reads it, with these variables. Fails if one has neither value nor default."""
+
+    def value(match: re.Match[str]) -> str:
+        name, kind, default = match.groups()
+        if name is None:
+            return "$"
+        if name in variables:
+            return variables[name]
+        assert kind == ":-", f"{name} has no value"
+        return str(default)
+
+    def resolved(node: Any) -> Any:
+        if isinstance(node, dict):
+            return {key: resolved(child) for key, child in node.items()}
+        if isinstance(node, list):
+            return [resolved(child) for child in node]
+        return _VARIABLE.sub(value, node) if isinstance(node, str) else node
+
+    read: dict[str, Any] = resolved(yaml.safe_load((REPOSITORY / "compose.yaml").read_text()))
+    return read
+
+
+@dataclass
+class Composed:
+    """Processes of the services. `places` maps hosts, ports and folders of the file to those of this machine."""
+
+    compose: dict[str, Any]
+    places: Mapping[str, str]
+    folder: Path
+    running: dict[str, subprocess.Popen[bytes]] = field(default_factory=dict)
+
+    def environment(self, service: str) -> dict[str, str]:
+        """The service's variables, and nothing of the tests' own."""
+        kept = {
+            name: value for name, value in os.environ.items() if not name.startswith(("BATCH_", "AWS_", "DAGSTER_"))
+        }
+        path = f"{PROGRAMS}:{kept.get('PATH', '')}"
+        declared = {name: self.here(value) for name, value in self.compose["services"][service]["environment"].items()}
+        return {**kept, "PATH": path, "DAGSTER_HOME": str(self.folder / "dagster_home"), **declared}
+
+    def run(self, service: str) -> None:
+        """Runs the service's command to its end."""
+        done = self._execute(service, self.compose["services"][service]["command"])
+        assert done.returncode == 0, done.stderr
+
+    def start(self, service: str) -> None:
+        """Starts the service's command; waits until its health check passes, if it has one."""
+        described = self.compose["services"][service]
+        command = [self.here(word) for word in described["command"]]
+        log = self.folder / f"{service}.log"
+        self.running[service] = start_process(
+            [shutil.which(command[0], path=str(PROGRAMS)) or command[0], *command[1:]],
+            log=log,
+            environment=self.environment(service),
+            folder=self.folder,
+        )
+        if "healthcheck" in described:
+            kind, *test = described["healthcheck"]["test"]
+            command = test if kind == "CMD" else shlex.split(f"/bin/sh -c {shlex.quote(test[0])}")
+            assert self._is_healthy(service, command), f"{service}: {log.read_text()[-2000:]}"
+
+    @retry(
+        retry=retry_if_result(lambda healthy: not healthy),
+        stop=stop_after_delay(PATIENCE_SECONDS),
+        wait=wait_fixed(0.2),
+        retry_error_callback=lambda state: False,
+    )
+    def _is_healthy(self, service: str, test: list[str]) -> bool:
+        assert self.running[service].poll() is None, (self.folder / f"{service}.log").read_text()[-2000:]
+        return self._execute(service, test).returncode == 0
+
+    def _execute(self, service: str, command: list[str]) -> subprocess.CompletedProcess[str]:
+        return subprocess.run(
+            [self.here(word) for word in command],
+            env=self.environment(service),
+            cwd=self.folder,
+            capture_output=True,
+            text=True,
+            check=False,
+        )
+
+    def here(self, word: Any) -> str:
+        """The word with each place replaced by where it is here."""
+        text = str(word)
+        for name, place in self.places.items():
+            text = re.sub(rf"(?<![\w.-]){re.escape(name)}(?![\w.])", place.replace("\\", r"\\"), text)
+        return text
+
+    def stop(self) -> dict[str, int]:
+        """Sends SIGTERM to the processes in the reverse order of starting; returns their exit codes."""
+        codes = {}
+        for service, process in reversed(self.running.items()):
+            with suppress(ProcessLookupError):
+                process.send_signal(signal.SIGTERM)
+            codes[service] = process.wait(PATIENCE_SECONDS)
+        return codes
+
+
+@contextmanager
+def tcp_to_socket(path: Path) -> Iterator[int]:
+    """A port of 127.0.0.1 that leads to a Unix socket: the embedded PostgreSQL has no port."""
+    with socket.create_server(("127.0.0.1", 0)) as listener, ExitStack() as stack:
+
+        def pump(source: socket.socket, target: socket.socket) -> None:
+            with suppress(OSError):
+                while data := source.recv(65536):
+                    target.sendall(data)
+            with suppress(OSError):
+                target.shutdown(socket.SHUT_WR)
+
+        def accept() -> None:
+            with suppress(OSError):
+                while True:
+                    caller, _ = listener.accept()
+                    server = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+                    server.connect(str(path))
+                    stack.callback(caller.close)
+                    stack.callback(server.close)
+                    for pair in ((caller, server), (server, caller)):
+                        threading.Thread(target=pump, args=pair, daemon=True).start()
+
+        threading.Thread(target=accept, daemon=True).start()
+        yield int(listener.getsockname()[1])
+        listener.shutdown(socket.SHUT_RDWR)
