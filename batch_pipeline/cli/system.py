@@ -69,14 +69,27 @@ def upgrade(data_dir: DataDir = DEFAULT_DATA_DIR) -> None:
 
 
 @database.command("roles")
-def roles() -> None:
+def roles(
+    apply: Annotated[
+        bool, typer.Option("--apply", help="Execute it by BATCH_DATABASE_URL, which must be an administrator's.")
+    ] = False,
+) -> None:
     """Print the SQL that makes the roles of the database, with their rights and row-level security.
 
     It has no passwords. Execute it as an administrator of the database, for example with psql. It can be repeated.
     """
     from batch_pipeline.migrations.roles import protection_sql, roles_sql
 
-    typer.echo(f"BEGIN;\n{roles_sql()}\n{protection_sql()}COMMIT;")
+    statements = f"BEGIN;\n{roles_sql()}\n{protection_sql()}COMMIT;"
+    if not apply:
+        typer.echo(statements)
+        return
+    from batch_pipeline.database import connect
+    from batch_pipeline.settings import get_settings
+
+    with step("making the roles"), connect(get_settings().require_database_url(), autocommit=True) as connection:
+        connection.execute(statements.encode())
+    say("The database has its roles.")
 
 
 def _show_addresses(system: "LocalSystem") -> None:

@@ -41,7 +41,7 @@ def test_a_batch_goes_through_the_processes_of_compose(
     environment: dict[str, str], redis_server_program: str, tmp_path: Path
 ) -> None:
     variables = {
-        "POSTGRES_PASSWORD": secrets.token_hex(16),
+        **{f"{role}_PASSWORD": secrets.token_hex(16) for role in ("POSTGRES", "LOADER", "API")},
         "REDIS_PASSWORD": secrets.token_hex(16),
         "S3_ACCESS_KEY": environment["AWS_ACCESS_KEY_ID"],
         "S3_SECRET_KEY": environment["AWS_SECRET_ACCESS_KEY"],
