@@ -11,7 +11,7 @@ import pytest
 from batch_runs import arrived, as_csv, contacts, new_organization
 from driving import run_attempt
 from pydantic import SecretStr
-from tenacity import Retrying, retry_if_exception_type, stop_after_delay, wait_fixed
+from tenacity import Retrying, retry_if_exception_type, retry_if_result, stop_after_delay, wait_fixed
 
 from batch_pipeline import migrations
 from batch_pipeline.batches.model import Starter
@@ -43,8 +43,14 @@ def system(session_folder: Path, environment: dict[str, str], storage_url: str) 
 
 def crash(system: System) -> None:
     """Kills one server process, upon which the server restarts all of them and recovers from its log."""
-    with psycopg.connect(system.database_url) as connection:
-        os.kill(connection.info.backend_pid, signal.SIGKILL)
+    with psycopg.connect(system.database_url, autocommit=True) as witness:
+        with psycopg.connect(system.database_url) as connection:
+            os.kill(connection.info.backend_pid, signal.SIGKILL)
+        # Until the server notices the crash, it accepts connections, and ends them with the witness's.
+        until_it_fails = Retrying(
+            retry=retry_if_result(bool), stop=stop_after_delay(PATIENCE_SECONDS), wait=wait_fixed(0.05)
+        )
+        until_it_fails(_answers, witness)
     system.engine.dispose()
     for attempt in Retrying(
         retry=retry_if_exception_type(psycopg.OperationalError),
@@ -54,6 +60,14 @@ def crash(system: System) -> None:
     ):
         with attempt:
             psycopg.connect(system.database_url).close()
+
+
+def _answers(connection: psycopg.Connection[tuple[object, ...]]) -> bool:
+    try:
+        connection.execute("SELECT 1")
+    except psycopg.OperationalError:
+        return False
+    return True
 
 
 @pytest.mark.parametrize("rows_of_upload", [SMALL, LARGE])
