@@ -86,7 +86,7 @@ def test_each_role_does_its_work_and_no_more(
         organizations = [create_organization(system.engine, f"org-{number}").id for number in range(2)]
         for organization_id in organizations:
             create_key(system.engine, organization_id)
-            runner = Runner(system, instance, organization_id)
+            runner = Runner(system, organization_id)
             first = runner.csv({"external_id": "a", "name": "Ada"}, {"external_id": "b", "name": "Bob"})
             second = runner.csv({"external_id": "a", "name": "Ada L."}, save_result=True)
             assert (first.stats.created, second.stats.updated) == (2, 1)

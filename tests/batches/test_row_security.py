@@ -9,7 +9,6 @@ from typing import Any
 import psycopg
 import pytest
 from batch_runs import Runner, new_organization
-from dagster import DagsterInstance
 from psycopg import sql
 
 from batch_pipeline.batches.accept import IdempotencyKey, NewBatch, accept
@@ -107,9 +106,9 @@ class Tenant:
         return f"{self.key.id}:{hash_secret(self.secret).hex()}"
 
 
-def _tenant(system: System, instance: DagsterInstance) -> Tenant:
+def _tenant(system: System) -> Tenant:
     organization_id, mark = new_organization(system), f"MARK{secrets.token_hex(4)}"
-    runner = Runner(system, instance, organization_id)
+    runner = Runner(system, organization_id)
     people = [{"external_id": f"{mark}{number}", "name": mark} for number in range(3)]
     done = runner.csv(*people)
     changed = runner.csv(*({**row, "notes": mark} for row in people))
@@ -134,13 +133,13 @@ def _tenant(system: System, instance: DagsterInstance) -> Tenant:
 
 
 @pytest.fixture(scope="module")
-def tenants(module_system: System, module_instance: DagsterInstance) -> tuple[Tenant, Tenant]:
+def tenants(module_system: System) -> tuple[Tenant, Tenant]:
     """Two organizations with rows in every table."""
     set_up(module_system.database_url)
     with psycopg.connect(module_system.database_url) as connection:
         name = connection.info.dbname  # rights on a database are not copied with its template
         connection.execute(sql.SQL("REVOKE TEMPORARY ON DATABASE {} FROM PUBLIC").format(sql.Identifier(name)))
-    mine, other = (_tenant(module_system, module_instance) for _ in range(2))
+    mine, other = (_tenant(module_system) for _ in range(2))
     with psycopg.connect(module_system.database_url, autocommit=True) as connection:
         connection.execute("ANALYZE")
     return mine, other
