@@ -12,8 +12,8 @@ from batch_pipeline.payloads.model import Payload, ReadLimits
 from batch_pipeline.payloads.parsed import to_table
 from batch_pipeline.payloads.reader import open_payload
 from batch_pipeline.phases.attempt import Attempt
-from batch_pipeline.phases.columns import Columns, check_columns
 from batch_pipeline.phases.undo import count_written
+from batch_pipeline.phases.upload_columns import Columns, check_columns
 from batch_pipeline.settings import MIB
 from batch_pipeline.storage import keys
 
