@@ -45,6 +45,8 @@ _STAGING = """
 SELECT coalesce(sum(pg_total_relation_size(oid)), 0)::bigint FROM pg_class
 WHERE relnamespace = 'staging'::regnamespace AND relkind = 'r'
 """
+# A delivery is due until it is delivered or given up.
+_WEBHOOKS = "SELECT count(*) FROM webhook_deliveries WHERE due_at IS NOT NULL"
 
 
 @dataclass(frozen=True)
@@ -68,6 +70,7 @@ class LedgerFigures:
     inbox_files: int
     inbox_oldest_seconds: float  #: 0 without a file
     staging_bytes: int
+    webhook_pending: int  #: deliveries that are neither done nor given up
 
 
 def read_figures(connection: Connection) -> LedgerFigures:
@@ -84,6 +87,7 @@ def read_figures(connection: Connection) -> LedgerFigures:
         phases[phase][bucket] = observed
     inbox = connection.execute(_INBOX).fetchone() or (0, None)
     staging = connection.execute(_STAGING).fetchone()
+    webhooks = connection.execute(_WEBHOOKS).fetchone()
     return LedgerFigures(
         batches=_numbers(counts["batches"]),
         rows=_numbers(counts["rows"]),
@@ -94,6 +98,7 @@ def read_figures(connection: Connection) -> LedgerFigures:
         inbox_files=inbox[0],
         inbox_oldest_seconds=_not_negative(inbox[1]),
         staging_bytes=0 if staging is None else staging[0],
+        webhook_pending=0 if webhooks is None else webhooks[0],
     )
 
 

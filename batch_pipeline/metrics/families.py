@@ -53,6 +53,9 @@ def ledger_families(figures: LedgerFigures) -> Iterator[Metric]:
         figures.inbox_oldest_seconds,
     )
     yield GaugeMetricFamily(
+        "batch_webhook_pending", "Deliveries to webhooks that are neither done nor given up.", figures.webhook_pending
+    )
+    yield GaugeMetricFamily(
         "batch_staging_bytes", "Size of the staging tables with their indexes.", figures.staging_bytes
     )
 

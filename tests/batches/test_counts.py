@@ -223,3 +223,15 @@ def test_the_inbox_is_what_the_last_look_left_there(ledger: Ledger) -> None:
 
     record_inbox(ledger.engine, [])
     assert (figures(ledger).inbox_files, figures(ledger).inbox_oldest_seconds) == (0, 0)
+
+
+def test_pending_deliveries_to_webhooks_are_counted(ledger: Ledger) -> None:
+    assert figures(ledger).webhook_pending == 0
+    with borrowed(ledger.engine) as connection:
+        connection.execute(
+            "INSERT INTO webhook_deliveries (id, webhook_id, event_id, give_up_at, due_at)"
+            " VALUES ('a', 'w', 'e', now(), now()), ('b', 'w', 'e', now(), now() + '1 day'),"
+            " ('c', 'w', 'e', now(), NULL)"
+        )
+
+    assert figures(ledger).webhook_pending == 2
