@@ -11,7 +11,6 @@ from itertools import pairwise
 
 import pytest
 from batch_runs import Runner, accepted, new_organization
-from dagster import DagsterInstance
 
 from batch_pipeline.batches.accept import ArrivedPayload, NewBatch, accept
 from batch_pipeline.batches.counts import BUCKET_SECONDS, LedgerFigures, fold_counts, read_figures, record_inbox
@@ -58,11 +57,9 @@ def counted(ledger: Ledger) -> tuple[dict[tuple[str, ...], int], dict[str, int],
     )
 
 
-def test_the_figures_equal_a_count_over_the_ledger_and_stay_when_batches_go(
-    system: System, instance: DagsterInstance
-) -> None:
+def test_the_figures_equal_a_count_over_the_ledger_and_stay_when_batches_go(system: System) -> None:
     ledger = system.ledger
-    run = Runner(system, instance, new_organization(system))
+    run = Runner(system, new_organization(system))
     done = run.csv({"name": "Ann"}, {"name": "Bo", "email": "nowhere"})
     assert done.status is BatchStatus.completed
     failed = run.csv({"colour": "red"})
@@ -105,8 +102,8 @@ def still(after: LedgerFigures, before: LedgerFigures) -> None:
     assert replace(after, waiting_seconds={}) == replace(before, waiting_seconds={})
 
 
-def test_batches_of_before_the_counts_are_counted_by_the_migration(system: System, instance: DagsterInstance) -> None:
-    run = Runner(system, instance, new_organization(system))
+def test_batches_of_before_the_counts_are_counted_by_the_migration(system: System) -> None:
+    run = Runner(system, new_organization(system))
     run.csv({"name": "Ann"}, {"name": "Bo", "email": "nowhere"})
     run.csv({"colour": "red"})
     before = figures(system.ledger)
