@@ -108,7 +108,7 @@ def _stop(_number: int, _frame: object) -> None:
         os.kill(process.pid, signal.SIGTERM)  # Dagster's handler makes the run stop in order
 
 
-@signals.worker_process_init.connect(weak=False)  # type: ignore[untyped-decorator]
+@signals.worker_process_init.connect(weak=False)  # type: ignore[untyped-decorator] # Celery has no types
 def _begin_process(**_: Any) -> None:
     """Makes a process ignore the Ctrl-C of its terminal, which is the parent's to handle."""
     os.setpgrp()

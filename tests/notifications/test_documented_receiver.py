@@ -11,7 +11,7 @@ import pytest
 from standardwebhooks import Webhook
 
 PAGE = Path(__file__).parents[2] / "docs" / "webhooks.md"
-SECRET = "whsec_MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSw"  # noqa: S105
+SECRET = "whsec_MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSw"  # noqa: S105 - the example of the specification
 
 
 def test_the_receiver_of_the_documentation_verifies_signatures(
