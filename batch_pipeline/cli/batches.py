@@ -126,9 +126,13 @@ def list_batches(
 
 
 def errors(
+    *,
     batch_id: BatchId,
     form: Annotated[ErrorsFormat, typer.Option("--format", help="Format of the output.")] = ErrorsFormat.csv,
     output: Annotated[Path | None, typer.Option("--output", "-o", help="Write to this file instead of stdout.")] = None,
+    opens: Annotated[
+        bool, typer.Option("--open", help="Write a file, here if --output names none, and open it in its program.")
+    ] = False,
     organization: OrganizationName = DEFAULT_ORGANIZATION,
     data_dir: DataDir = DEFAULT_DATA_DIR,
 ) -> None:
@@ -136,6 +140,8 @@ def errors(
 
     You can correct the CSV and upload it again. The errors by field and code are printed first, on stderr.
     """
+    if opens and output is None:
+        output = Path(f"{batch_id}-errors.{form}")
     with open_storage_too(data_dir) as system:
         from batch_pipeline.storage import keys
 
@@ -149,6 +155,8 @@ def errors(
             message_console().print(error_groups_table(batch.error_summary, most=groups))
         key = keys.errors_csv(batch.id) if form is ErrorsFormat.csv else keys.errors_json(batch.id)
         _write(system.store, key, output)
+    if opens and typer.launch(str(output)) != 0:
+        raise RefusedError("not_opened", f"No program opened {output}: open it yourself.")
 
 
 def result(

@@ -12,6 +12,7 @@ import typer
 
 from batch_pipeline.batches.model import REMEMBERED, UploadAction
 from batch_pipeline.batches.options import BatchOptions, parse_options
+from batch_pipeline.cli.completion import complete_batch_ids
 from batch_pipeline.cli.help import ACTIONS, FORMATS, RESOURCES
 from batch_pipeline.cli.moments import parse_moment
 from batch_pipeline.errors import RefusedError
@@ -29,7 +30,7 @@ OrganizationName = Annotated[
     str, typer.Option("--organization", metavar="NAME", help="Tenant that owns the records and batches.")
 ]
 Json = Annotated[bool, typer.Option("--json", help="Print only JSON on stdout.")]
-BatchId = Annotated[str, typer.Argument(metavar="ID", help="A batch's id: batch_…")]
+BatchId = Annotated[str, typer.Argument(metavar="ID", help="A batch's id: batch_…", autocompletion=complete_batch_ids)]
 UploadFile = Annotated[
     str,
     typer.Argument(metavar="FILE", help=f"The upload: {FORMATS}; all except XLSX also as gzip or zstd."),

@@ -26,6 +26,7 @@ from batch_pipeline.cli import (
     serving,
     submitting,
     system,
+    watching,
     webhooks,
 )
 from batch_pipeline.cli.console import join_sentences, say_error
@@ -56,6 +57,7 @@ app = typer.Typer(
 running.add_to(app)
 plans.add_to(app)
 submitting.add_to(app)
+watching.add_to(app)
 rerunning.add_to(app)
 batches.add_to(app)
 history.add_to(app)

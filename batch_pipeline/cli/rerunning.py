@@ -7,6 +7,7 @@ import typer
 
 from batch_pipeline.batches.options import parse_undo_options
 from batch_pipeline.batches.states import BatchStatus
+from batch_pipeline.cli.completion import complete_batch_ids
 from batch_pipeline.cli.console import data_console, print_json, say, say_error
 from batch_pipeline.cli.executing import execute, execute_and_print, failure_text
 from batch_pipeline.cli.flags import (
@@ -49,7 +50,9 @@ def add_to(app: typer.Typer) -> None:
 
 def retry(
     *,
-    batch_id: Annotated[str | None, typer.Argument(metavar="ID", help="A batch's id: batch_…")] = None,
+    batch_id: Annotated[
+        str | None, typer.Argument(metavar="ID", help="A batch's id: batch_…", autocompletion=complete_batch_ids)
+    ] = None,
     failed_rows: Annotated[
         bool, typer.Option("--failed-rows", help="Create and run a new batch of the rejected items only.")
     ] = False,

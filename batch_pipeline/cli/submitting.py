@@ -1,14 +1,13 @@
 """The command `submit`: queues a file's batch in the running system."""
 
-import time
-from typing import TYPE_CHECKING, Annotated
+from typing import Annotated
 
 import typer
 
 from batch_pipeline.batches.model import Starter
 from batch_pipeline.batches.options import BatchOptions
 from batch_pipeline.cli.console import data_console, print_json, say, say_error
-from batch_pipeline.cli.executing import failure_text, print_plan
+from batch_pipeline.cli.executing import failure_text
 from batch_pipeline.cli.flags import (
     DEFAULT_DATA_DIR,
     DEFAULT_ORGANIZATION,
@@ -25,13 +24,8 @@ from batch_pipeline.cli.help import HelpWithFormats
 from batch_pipeline.cli.interrupts import stopping_in_order
 from batch_pipeline.cli.running import Target, accept_file, readable_file
 from batch_pipeline.cli.session import open_storage_too, require_running_system
+from batch_pipeline.cli.watching import print_batch, wait_for
 from batch_pipeline.records.registry import check_action
-
-if TYPE_CHECKING:
-    from batch_pipeline.batches.ledger import Ledger
-    from batch_pipeline.batches.model import Batch
-
-_POLL_SECONDS = 0.3
 
 
 def add_to(app: typer.Typer) -> None:
@@ -59,35 +53,15 @@ def submit(
         require_running_system(data_dir)
         with open_storage_too(data_dir) as system:
             batch = accept_file(system, source, target, options, Starter.launcher)
-            say(f"Batch {batch.id} is queued: batch-pipeline show {batch.id}{flags}")
+            say(f"Batch {batch.id} is queued: batch-pipeline watch {batch.id}{flags}")
             if wait:
-                batch = _wait(system.ledger, batch, flags)
+                batch = wait_for(system.ledger, batch, flags)
     if json:
         print_json(batch.to_json())
     elif wait:
-        from batch_pipeline.cli.tables import batch_view
-
-        data_console().print(batch_view(batch))
-        if batch.status == "planned":
-            print_plan(batch, flags)
+        print_batch(batch, flags)
     else:
         data_console().print(batch.id)
     if wait and batch.status != ("planned" if options.plan_only else "completed"):
         say_error(failure_text(batch))
         raise typer.Exit(1)
-
-
-def _wait(ledger: "Ledger", batch: "Batch", flags: str) -> "Batch":
-    """Waits for the end of the batch and returns it. An interrupt stops only the waiting, and exits with 1."""
-    from batch_pipeline.batches.states import AT_REST
-    from batch_pipeline.cli.progress import batch_progress
-
-    try:
-        with batch_progress(ledger, batch.id):
-            while batch.status not in AT_REST or batch.next_attempt_at is not None:
-                time.sleep(_POLL_SECONDS)
-                batch = ledger.get(batch.id)
-    except KeyboardInterrupt:
-        say_error(f"Interrupted; the batch continues: batch-pipeline show {batch.id}{flags}")
-        raise typer.Exit(1) from None
-    return batch
