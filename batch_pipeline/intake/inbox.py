@@ -1,9 +1,9 @@
 """The inbox: each object version under `uploads/{organization}/{resource}/{action}/` becomes exactly one batch.
 
 Intake copies the object to the batch's folder, accepts the batch in one transaction with the object's version, and
-deletes the object from the inbox, in this order. The version is unique, so neither a crash between two steps nor a
-concurrent process skips or duplicates an object. After a crash, an object that was accepted is only deleted; any other
-is taken in again.
+deletes the sidecar and the object from the inbox, in this order. The version is unique, so neither a crash between two
+steps nor a concurrent process skips or duplicates an object. After a crash, an object that was accepted is only
+deleted; any other is taken in again.
 """
 
 import json
@@ -189,7 +189,8 @@ def _take_in(
         if batch.status is BatchStatus.requested and batch.arrival is None:
             # An earlier release left the batch without its payload. Reconciling ends it; then this file is taken in.
             return None
-    for taken in (found, sidecar):
+    # The sidecar first: who waits for the file to leave the inbox may then put the next one there with its own sidecar.
+    for taken in (sidecar, found):
         # An object that was overwritten since is a new version or its options: the next tick takes it in.
         if taken is not None and system.store.confirm(taken) is not None:
             system.store.delete(taken.key)

@@ -234,3 +234,30 @@ def test_files_that_wait_are_recorded_for_monitoring(system: System, monkeypatch
     monkeypatch.undo()
     assert len(take_in(system, limit=10)) == 2
     assert waiting() == (0, False)
+
+
+def test_the_sidecar_of_a_file_that_follows_at_once_is_kept(system: System, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Who waits until a file has left the inbox may put the next one there, sidecar first."""
+
+    def send(reject_limit: int) -> None:
+        system.store.write(f"{FOLDER}/a.csv.options.json", f'{{"reject_limit": {reject_limit}}}'.encode())
+        system.store.write(f"{FOLDER}/a.csv", b"name\nAnn\n")
+
+    def delete(store: Store, *names: str) -> None:
+        for name in names:
+            if not sent and not store.exists(f"{FOLDER}/a.csv"):
+                sent.append(True)
+                send(2)
+            really_delete(store, name)
+
+    sent: list[bool] = []
+    really_delete = Store.delete
+    send(1)
+    with monkeypatch.context() as patch:
+        patch.setattr(Store, "delete", delete)
+        (first,) = take_in(system, limit=1)
+    if not sent:
+        send(2)
+    (second,) = take_in(system, limit=1)
+
+    assert [batch.options["reject_limit"] for batch in (first, second)] == ["1", "2"]
