@@ -9,12 +9,12 @@ from typing import Any
 import sqlalchemy as sa
 from dagster import DagsterInstance
 from dagster._core.instance.ref import InstanceRef  # the one way to open an instance with a setting overridden
-from dagster_postgres import PostgresEventLogStorage, PostgresRunStorage, PostgresScheduleStorage
 from dagster_postgres.utils import DagsterPostgresException
 
 from batch_pipeline.dagster_home import DAGSTER_SCHEMA, record_dagster_tables
-from batch_pipeline.database import CONNECT_TIMEOUT_SECONDS, connect, replace_lost_connections
+from batch_pipeline.database import CONNECT_TIMEOUT_SECONDS, connect
 from batch_pipeline.errors import SettingError, UnavailableError
+from batch_pipeline.orchestration.dagster_storage import close_idle_connections, keep_connections, limit_statements
 from batch_pipeline.settings import get_settings
 
 # Dagster's capture of op output costs four processes per op and replaces the file descriptors of stdout and stderr.
@@ -28,7 +28,6 @@ _IN_PROCESS: Any = {
 _WRONG_TABLES_MESSAGE = (
     "Dagster's database (DAGSTER_POSTGRES_URL) has no tables of this version: run `batch-pipeline db upgrade`"
 )
-_POOL_RECYCLE_SECONDS = 1800
 
 
 class InProcessInstance(DagsterInstance):
@@ -58,8 +57,7 @@ class InProcessInstance(DagsterInstance):
 def open_instance(*, in_process: bool = False) -> Iterator[DagsterInstance]:
     """Opens the instance of DAGSTER_HOME. Raises SettingError if it is not set, UnavailableError in an outage.
 
-    Use `in_process` for runs in this process: they share the instance's connections, print to the caller's output and
-    leave its logging unchanged.
+    Use `in_process` for runs in this process: they print to the caller's output and leave its logging unchanged.
     """
     _check_database()
     home = os.environ.get("DAGSTER_HOME")
@@ -71,15 +69,17 @@ def open_instance(*, in_process: bool = False) -> Iterator[DagsterInstance]:
         raise UnavailableError(
             "database", "Dagster's database can't be reached: check DAGSTER_POSTGRES_URL."
         ) from error
-    with instance:
-        if in_process:
+    try:
+        with instance:
             keep_connections(instance)
-        yield instance
+            yield instance
+    finally:
+        close_idle_connections()
 
 
 @contextmanager
 def open_migrated_instance(*, statement_seconds: float = 0) -> Iterator[DagsterInstance]:
-    """As `open_instance`, with pooled connections, but never creates Dagster's tables.
+    """As `open_instance`, but never creates Dagster's tables.
 
     `statement_seconds`: maximum time of a statement; 0: no maximum. Raises SettingError if the tables are missing or
     belong to another version of Dagster.
@@ -92,33 +92,12 @@ def open_migrated_instance(*, statement_seconds: float = 0) -> Iterator[DagsterI
             if connection.scalar(sa.select(sa.func.to_regclass("runs"))) is None:
                 raise SettingError(_WRONG_TABLES_MESSAGE)
     with open_instance() as instance:
-        keep_connections(instance, statement_seconds=statement_seconds)
+        if statement_seconds:
+            limit_statements(instance, statement_seconds)
         version = instance.run_storage.alembic_version()
         if version is not None and version[0] != version[1]:
             raise SettingError(_WRONG_TABLES_MESSAGE)
         yield instance
-
-
-def keep_connections(instance: DagsterInstance, *, statement_seconds: float = 0) -> None:
-    """Makes Dagster's PostgreSQL storage pool its connections, as its webserver does. Else each statement connects.
-
-    `statement_seconds`: maximum time of a statement; 0: no maximum.
-    """
-    milliseconds = int(statement_seconds * 1000)
-    for storage in (instance.run_storage, instance.event_log_storage, instance.schedule_storage):
-        if not isinstance(storage, PostgresRunStorage | PostgresEventLogStorage | PostgresScheduleStorage):
-            continue  # the user's own dagster.yaml has another storage
-        storage.optimize_for_webserver(
-            statement_timeout=milliseconds, pool_recycle=_POOL_RECYCLE_SECONDS, max_overflow=-1
-        )
-        connect = storage.index_connection if isinstance(storage, PostgresEventLogStorage) else storage.connect
-        with connect() as connection:
-            replace_lost_connections(connection.engine, _ping)
-
-
-def _ping(connection: Any) -> None:
-    with connection.cursor() as cursor:
-        cursor.execute("SELECT 1")
 
 
 def _check_database() -> None:

@@ -22,17 +22,16 @@ class SystemResource(ConfigurableResource[Workplace]):
     """The database, ledger and storage of the environment's settings, and the lock that shows that the run is alive.
 
     Opened once per process: the job's executor is in-process, so all ops of a run share it, and a worker keeps it for
-    its next run (opening storage takes a third of a second). The run also keeps its connections to Dagster's database:
-    one for each event and query takes 0.8 s of CPU for a small batch.
+    its next run (opening storage takes a third of a second).
     """
 
     @contextmanager
     def yield_for_execution(self, context: InitResourceContext) -> Iterator[Workplace]:
         """Opens the system unless the process has; the end releases the run's lock."""
-        from batch_pipeline.orchestration.instance import InProcessInstance, keep_connections
+        from batch_pipeline.orchestration.dagster_storage import keep_connections
 
-        if context.instance is not None and not isinstance(context.instance, InProcessInstance):
-            keep_connections(context.instance)  # an `InProcessInstance` keeps them already
+        if context.instance is not None:
+            keep_connections(context.instance)
         with shared_system() as system, Ownership(system.database_url) as ownership:
             yield Workplace(system, ownership)
 

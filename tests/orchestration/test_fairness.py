@@ -22,7 +22,6 @@ from batch_pipeline.batches.states import BatchStatus, Reason
 from batch_pipeline.definitions import defs
 from batch_pipeline.intake import inbox
 from batch_pipeline.orchestration import tags
-from batch_pipeline.orchestration.instance import keep_connections
 from batch_pipeline.orchestration.run_queue import QUEUED_PER_SLOT, RUNS_PER_TURN
 from batch_pipeline.system import System
 
@@ -40,7 +39,6 @@ def daemon_context(system: System) -> Iterator[WorkspaceProcessContext]:
         DagsterInstance.from_ref(ref) as instance,
         create_test_daemon_workspace_context(EmptyWorkspaceTarget(), instance) as context,
     ):
-        keep_connections(instance)
         yield context
 
 

@@ -4,6 +4,7 @@ from collections.abc import Callable, Iterator
 from typing import Any
 
 import pytest
+import sqlalchemy as sa
 from dagster._core.scheduler.instigation import TickStatus
 from dagster._core.test_utils import create_test_daemon_workspace_context
 from dagster._core.workspace.load_target import ModuleTarget
@@ -20,6 +21,8 @@ from batch_pipeline.dagster_home import LOCATION_NAME, MODULE_NAME
 from batch_pipeline.orchestration.instance import open_migrated_instance
 from batch_pipeline.orchestration.reconciling import cancel_batch
 from batch_pipeline.system import System
+
+IDLE_ROUNDS = 2
 
 
 @pytest.fixture(scope="module")
@@ -53,6 +56,22 @@ def test_every_sensor_is_on_named_and_described_and_its_ticks_succeed(daemon: Da
         assert len(sensor.description or "") > 40
         assert name.endswith("_sensor")
         assert daemon.last_tick(name) in {TickStatus.SKIPPED, TickStatus.SUCCESS}
+
+
+def test_ticks_of_an_idle_system_keep_their_connections_to_the_database(daemon: Daemon) -> None:
+    """Each new connection is a process of the server; Dagster's own storage opens over fifty here."""
+    daemon.tick()
+    before = _sessions(daemon.system)
+    for _ in range(IDLE_ROUNDS):
+        daemon.tick()
+    assert _sessions(daemon.system) - before <= IDLE_ROUNDS
+
+
+def _sessions(system: System) -> int:
+    """The sessions that the database has had."""
+    count = sa.text("SELECT sessions FROM pg_stat_database WHERE datname = current_database()")
+    with system.engine.connect() as connection:
+        return int(connection.execute(count).scalar_one())
 
 
 @pytest.mark.parametrize("place", CRASHES)

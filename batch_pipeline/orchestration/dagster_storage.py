@@ -1,0 +1,113 @@
+"""Dagster's PostgreSQL storage with one pool of connections per process.
+
+Dagster's own storage opens a connection for each statement, and three more to look for its tables whenever an instance
+is opened. An idle system does both several times a second, and each connection is a new process of the server.
+"""
+
+import os
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import sqlalchemy as sa
+from dagster import DagsterInstance
+from dagster._serdes import ConfigurableClassData
+from dagster_postgres import (
+    DagsterPostgresStorage,
+    PostgresEventLogStorage,
+    PostgresRunStorage,
+    PostgresScheduleStorage,
+)
+from dagster_postgres.utils import create_pg_engine, pg_url_from_config
+
+from batch_pipeline.database import replace_lost_connections
+
+# Connections that a process keeps once it has needed them. Its threads open more to use them at the same time.
+_POOL_SIZE = 4
+_POOL_RECYCLE_SECONDS = 1800
+
+
+class PooledPostgresStorage(DagsterPostgresStorage):
+    """Stands in dagster.yaml for Dagster's PostgreSQL storage, with the same settings except ``auth_provider``.
+
+    All instances of a process share its connections. The first one creates missing tables.
+    """
+
+    @classmethod
+    def from_config_value(
+        cls, inst_data: ConfigurableClassData | None, config_value: Mapping[str, Any]
+    ) -> "PooledPostgresStorage":
+        """Opens the storage. Raises the errors of Dagster's, also for missing tables that can't be created."""
+        url = pg_url_from_config(config_value)
+        shared = _shared(url)
+        autocreate = config_value.get("should_autocreate_tables", True) and not shared.has_tables
+        storage = cls(url, autocreate, inst_data)
+        shared.has_tables = shared.has_tables or autocreate
+        for part in (storage._run_storage, storage._event_log_storage, storage._schedule_storage):
+            part._engine = shared.engine  # there is no setting for it
+        return storage
+
+
+def close_idle_connections() -> None:
+    """Closes the connections that this process keeps, except those in use."""
+    for (_, process_id), shared in list(_all_shared.items()):
+        if process_id == os.getpid():
+            shared.engine.dispose()
+
+
+def keep_connections(instance: DagsterInstance) -> None:
+    """As `PooledPostgresStorage`, for an instance whose dagster.yaml has Dagster's own storage, as the Helm chart's."""
+    for part in _postgres_parts(instance):
+        if part._token_provider is None:
+            part._engine = _shared(part.postgres_url).engine
+
+
+def limit_statements(instance: DagsterInstance, seconds: float) -> None:
+    """Gives the instance connections of its own, on which a statement takes at most `seconds`."""
+    for part in _postgres_parts(instance):
+        part.optimize_for_webserver(
+            statement_timeout=int(seconds * 1000), pool_recycle=_POOL_RECYCLE_SECONDS, max_overflow=-1
+        )
+        replace_lost_connections(part._engine, _ping)
+
+
+def _postgres_parts(
+    instance: DagsterInstance,
+) -> "list[PostgresRunStorage | PostgresEventLogStorage | PostgresScheduleStorage]":
+    """The parts of the instance's storage; none if the user's own dagster.yaml has another storage."""
+    parts = (instance.run_storage, instance.event_log_storage, instance.schedule_storage)
+    return [
+        part
+        for part in parts
+        if isinstance(part, PostgresRunStorage | PostgresEventLogStorage | PostgresScheduleStorage)
+    ]
+
+
+@dataclass
+class _Shared:
+    engine: sa.Engine
+    has_tables: bool = False
+
+
+# By URL and process: a forked process must not use its parent's connections.
+_all_shared: dict[tuple[str, int], _Shared] = {}
+
+
+def _shared(url: str) -> _Shared:
+    key = (url, os.getpid())
+    if key not in _all_shared:
+        engine = create_pg_engine(
+            url,
+            isolation_level="AUTOCOMMIT",
+            pool_size=_POOL_SIZE,
+            max_overflow=-1,
+            pool_recycle=_POOL_RECYCLE_SECONDS,
+        )
+        replace_lost_connections(engine, _ping)
+        _all_shared.setdefault(key, _Shared(engine))
+    return _all_shared[key]
+
+
+def _ping(connection: Any) -> None:
+    with connection.cursor() as cursor:
+        cursor.execute("SELECT 1")
