@@ -21,6 +21,7 @@ from dagster_postgres import (
 from dagster_postgres.utils import create_pg_engine, pg_url_from_config
 
 from batch_pipeline.database import replace_lost_connections
+from batch_pipeline.errors import SettingError
 
 # Connections that a process keeps once it has needed them. Its threads open more to use them at the same time.
 _POOL_SIZE = 4
@@ -37,15 +38,42 @@ class PooledPostgresStorage(DagsterPostgresStorage):
     def from_config_value(
         cls, inst_data: ConfigurableClassData | None, config_value: Mapping[str, Any]
     ) -> "PooledPostgresStorage":
-        """Opens the storage. Raises the errors of Dagster's, also for missing tables that can't be created."""
+        """Opens the storage. Raises SettingError for ``auth_provider``, and the errors of Dagster's storage."""
+        if config_value.get("auth_provider") is not None:
+            raise SettingError(
+                "dagster.yaml: PooledPostgresStorage has no auth_provider; use Dagster's storage: postgres"
+            )
         url = pg_url_from_config(config_value)
         shared = _shared(url)
         autocreate = config_value.get("should_autocreate_tables", True) and not shared.has_tables
         storage = cls(url, autocreate, inst_data)
         shared.has_tables = shared.has_tables or autocreate
+        storage._schedule_storage = _ScheduleStorage(url, should_autocreate_tables=False)
         for part in (storage._run_storage, storage._event_log_storage, storage._schedule_storage):
             part._engine = shared.engine  # there is no setting for it
         return storage
+
+
+class _ScheduleStorage(PostgresScheduleStorage):
+    """Dagster's storage of ticks, which looks for its tables at each call. This one stops once it has found them."""
+
+    _has_table = False
+    _built: frozenset[str] = frozenset()
+
+    def has_built_index(self, migration_name: str) -> bool:
+        """Whether the migration is complete."""
+        if migration_name not in self._built and super().has_built_index(migration_name):
+            self._built |= {migration_name}
+        return migration_name in self._built
+
+    def has_instigators_table(self) -> bool:
+        """Whether the table of sensors' states exists."""
+        self._has_table = self._has_table or super().has_instigators_table()
+        return self._has_table
+
+    def _has_instigators_table(self, conn: sa.Connection) -> bool:
+        self._has_table = self._has_table or super()._has_instigators_table(conn)
+        return self._has_table
 
 
 def close_idle_connections() -> None:
