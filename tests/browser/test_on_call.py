@@ -23,11 +23,6 @@ pytestmark = pytest.mark.timeout(600)
 STORED = 250
 
 
-@pytest.fixture(scope="module")
-def system_settings() -> dict[str, str]:
-    return {"BATCH_RERUNS": "0"}  # the engineer re-executes the run
-
-
 def _until(condition: Callable[[], Any]) -> Any:
     deadline = time.monotonic() + PATIENCE_SECONDS
     while not (found := condition()):
