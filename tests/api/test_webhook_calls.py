@@ -80,7 +80,7 @@ def test_another_organizations_webhook_is_not_found(module_system: System, clien
     webhook_id = client.post("/v1/webhooks", {"url": "https://example.com/"})["data"]["id"]
     other = new_client(module_system, client.http)
     assert other.get("/v1/webhooks")["data"] == []
-    for missing in (webhook_id, "whk_" + "1" * 22, "nonsense", "whk_\x01"):
+    for missing in (webhook_id, "whk_" + "1" * 22, "nonsense", "whk_%01"):
         for call in ("rotate", "delete", "test", "redeliver"):
             assert other.post(f"/v1/webhooks/{missing}/{call}")["code"] == "webhook_not_found"
         for path in (f"/v1/webhooks/{missing}", f"/v1/webhooks/{missing}/deliveries"):

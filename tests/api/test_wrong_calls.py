@@ -206,7 +206,7 @@ def test_while_the_database_is_away_calls_say_so_and_when_to_try_again(environme
     from pydantic import SecretStr
 
     away = SecretStr("postgresql://user:secret@127.0.0.1:1/name")
-    with served(database_url=away) as url, httpx.Client(base_url=url, timeout=60) as http:
+    with served(database_url=away, api_database_url=away) as url, httpx.Client(base_url=url, timeout=60) as http:
         key = "key_" + "1" * 16 + "_" + "1" * 43
         answers = [
             http.get("/readyz"),

@@ -252,6 +252,7 @@ def test_another_tool_needs_rights_on_the_records_only(world: World) -> None:
     with psycopg.connect(world.system.database_url) as connection:
         connection.execute("CREATE ROLE another_tool")
         connection.execute("GRANT SELECT, UPDATE ON contacts TO another_tool")
+        connection.execute("CREATE POLICY another_tool ON contacts TO another_tool USING (true)")  # docs/roles.md
         connection.execute("SET ROLE another_tool")
         connection.execute("UPDATE contacts SET notes = 'x' WHERE organization_id = %s", (world.organization_id,))
         connection.execute("RESET ROLE")
