@@ -19,7 +19,8 @@ from pydantic import SecretStr
 from serving import PATIENCE_SECONDS
 
 from batch_pipeline.api.app import create_app
-from batch_pipeline.batches.api_keys import create_key
+from batch_pipeline.api.routes import find_caller
+from batch_pipeline.batches.api_keys import NewKey, create_key
 from batch_pipeline.batches.listing import Filters, list_page
 from batch_pipeline.batches.model import Batch
 from batch_pipeline.local.s3 import HOST, free_port
@@ -58,15 +59,21 @@ def is_waiting_for_a_lock(system: System) -> bool:
     return found != (0,)
 
 
-def batches_of(system: System, caller: Caller) -> list[Batch]:
-    page = list_page(system.engine, caller.organization_id, Filters(), page=1, limit=10, newest_first=False)
+def batches_of(system: System, key: NewKey) -> list[Batch]:
+    page = list_page(system.engine, key.organization_id, Filters(), page=1, limit=10, newest_first=False)
     return list(page.batches)
 
 
 @pytest.fixture
-def caller(system: System) -> Caller:
-    organization_id = new_organization(system)
-    return Caller(organization_id, create_key(system.engine, organization_id).id)
+def key(system: System) -> NewKey:
+    return create_key(system.engine, new_organization(system))
+
+
+async def caller_of(service: Service, key: NewKey) -> Caller:
+    """The key's caller, whose calls have the rows of its organization from now on, also in tasks."""
+    caller = await find_caller(service, key.key)
+    assert caller is not None
+    return caller
 
 
 def body(mode: str) -> memoryview:
@@ -126,14 +133,15 @@ def test_a_closed_worker_starts_no_process(system: System) -> None:
     asyncio.run(scenario())
 
 
-def test_the_batch_of_a_cancelled_sync_call_goes_on_and_keeps_its_worker(system: System, caller: Caller) -> None:
+def test_the_batch_of_a_cancelled_sync_call_goes_on_and_keeps_its_worker(system: System, key: NewKey) -> None:
     async def is_processed(service: Service) -> bool:
-        found = await service.in_thread(batches_of, system, caller)
+        found = await service.in_thread(batches_of, system, key)
         return bool(found) and found[0].status == "processing"
 
     async def scenario() -> None:
         settings = load_settings().model_copy(update={"sync_workers": 1})
         async with open_service(settings) as service:
+            caller = await caller_of(service, key)
             with locked(system, "contacts"):
                 call = asyncio.create_task(create_batch(service, caller, body("sync")))
                 await until(lambda: is_processed(service))
@@ -142,17 +150,18 @@ def test_the_batch_of_a_cancelled_sync_call_goes_on_and_keeps_its_worker(system:
                     async with service.workers.worker(at_most_seconds=0):
                         pass
             async with service.workers.worker(at_most_seconds=PATIENCE_SECONDS):
-                (batch,) = await service.in_thread(batches_of, system, caller)
+                (batch,) = await service.in_thread(batches_of, system, key)
                 assert (batch.status, batch.stats.created) == ("completed", 1)
 
     asyncio.run(scenario())
 
 
-def test_a_service_closes_while_a_process_of_its_holds_locks_and_ends_it(system: System, caller: Caller) -> None:
+def test_a_service_closes_while_a_process_of_its_holds_locks_and_ends_it(system: System, key: NewKey) -> None:
     before = forked_processes()
 
     async def scenario() -> None:
         async with open_service() as service:
+            caller = await caller_of(service, key)
             call = asyncio.create_task(create_batch(service, caller, body("sync")))
             await until(lambda: service.in_thread(is_waiting_for_a_lock, system))
             await cancel(call)
@@ -160,22 +169,23 @@ def test_a_service_closes_while_a_process_of_its_holds_locks_and_ends_it(system:
     with locked(system, "contacts"):
         asyncio.run(scenario())
     assert forked_processes() <= before
-    (batch,) = batches_of(system, caller)
+    (batch,) = batches_of(system, key)
     assert batch.status == "processing"  # until reconciling finds its process gone
 
 
 def test_a_mixed_call_that_is_cancelled_while_its_batch_is_accepted_keeps_the_payload(
-    system: System, caller: Caller
+    system: System, key: NewKey
 ) -> None:
     async def scenario() -> None:
         async with open_service(warm_up=False) as service:
+            caller = await caller_of(service, key)
             with locked(system, "batches"):
                 call = asyncio.create_task(create_batch(service, caller, body("mixed")))
                 await until(lambda: service.in_thread(is_waiting_for_a_lock, system))
                 await cancel(call)
 
     asyncio.run(scenario())
-    (batch,) = batches_of(system, caller)
+    (batch,) = batches_of(system, key)
     assert json.loads(system.store.read(str(batch.upload_key))) == ITEMS
 
 
@@ -215,7 +225,7 @@ def test_a_service_opens_in_an_outage_and_says_that_it_is_not_warm(
 ) -> None:
     async def scenario() -> None:
         away = SecretStr("postgresql://nobody@127.0.0.1:1/none")
-        async with open_service(load_settings().model_copy(update={"database_url": away})) as service:
+        async with open_service(load_settings().model_copy(update={"api_database_url": away})) as service:
             assert not service.workers.closed
 
     asyncio.run(scenario())
