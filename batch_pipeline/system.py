@@ -19,6 +19,9 @@ from batch_pipeline.records.registry import CHANGES_TABLES, RESOURCES
 from batch_pipeline.settings import Settings, get_settings
 from batch_pipeline.storage.store import Store
 
+# Role bp_api may not read tables that are of no organization.
+_READABLE = "SELECT name FROM unnest(%s::text[]) AS name WHERE has_table_privilege(name, 'SELECT')"
+
 
 @dataclass(frozen=True)
 class System:
@@ -34,14 +37,14 @@ class System:
 def connect_ahead(system: System, connections: int) -> None:
     """Opens this many connections to the database, and one to storage, so that later callers find them open.
 
-    Each connection reads no row of every table, because its server process then has the tables' descriptions.
-    Raises UnavailableError.
+    Each connection reads no row of every table that its role may read, because its server process then has the tables'
+    descriptions. Raises UnavailableError.
     """
     tables = (*metadata.tables, *(resource.table for resource in RESOURCES.values()), *CHANGES_TABLES)
     with translating_outages(), ExitStack() as borrowing:
         for _ in range(connections):  # all at once: a connection that was returned would be lent again
             connection = borrowing.enter_context(borrowed(system.engine))
-            for table in tables:
+            for (table,) in connection.execute(_READABLE, (list(tables),)).fetchall():
                 connection.execute(sql.SQL("SELECT FROM {} WHERE false").format(sql.Identifier(table)))
     system.store.check()
 
