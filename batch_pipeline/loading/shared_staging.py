@@ -76,10 +76,9 @@ class SharedStaging(Staging):
     ) -> int:
         """Deletes the batch's rows of this part, and inserts the result, in one statement."""
         replace = sql.SQL(_REPLACE).format(part=self._name(part), columns=_names(columns), query=query)
-        with connection.pipeline():
-            lock_staged(connection, self.batch_id)
-            replaced = connection.execute(replace, parameters)
-        return replaced.rowcount
+        # No pipeline: in one, psycopg raises a connection's end by `transaction_timeout` without its SQLSTATE.
+        lock_staged(connection, self.batch_id)
+        return connection.execute(replace, parameters).rowcount
 
     def keep_shown(self, connection: Connection) -> None:
         """Moves the batch's rows from one table to the other."""
@@ -118,9 +117,8 @@ def _remove(connection: Connection, batch_id: str, views: tuple[str, ...]) -> No
         for number, deletion in enumerate(deletions[1:])
     ]
     statement = sql.SQL("WITH {}\n{}").format(sql.SQL(",\n").join(ctes), deletions[0])
-    with connection.pipeline():
-        lock_staged(connection, batch_id)
-        connection.execute(statement, {"batch": batch_id})
+    lock_staged(connection, batch_id)
+    connection.execute(statement, {"batch": batch_id})
 
 
 def _table(view: str) -> sql.Identifier:

@@ -10,6 +10,7 @@ import pytest
 from batch_runs import arrived, as_csv, awaiting_upload, contacts, new_organization
 from dagster import DagsterInstance, DagsterRun, DagsterRunStatus
 from dagster._core.remote_origin import RegisteredCodeLocationOrigin, RemoteJobOrigin, RemoteRepositoryOrigin
+from psycopg import sql
 
 from batch_pipeline.batches.ledger import Ledger
 from batch_pipeline.batches.locks import Ownership, take_turn
@@ -245,11 +246,14 @@ def test_a_batch_over_its_time_out_ends_its_writers_and_a_retry_completes_it(
 
 
 @pytest.mark.timeout(120)
-def test_a_writer_blocked_by_the_lock_of_another_session_times_out(system: System, instance: DagsterInstance) -> None:
+@pytest.mark.parametrize("mode", ["SHARE", "ACCESS EXCLUSIVE"], ids=["writing", "planning"])
+def test_a_batch_blocked_by_the_lock_of_another_session_times_out(
+    system: System, instance: DagsterInstance, mode: str
+) -> None:
     organization_id = new_organization(system)
     batch = arrived(system, organization_id, PEOPLE, timeout_seconds=2)
     with psycopg.connect(system.database_url) as connection:
-        connection.execute("LOCK TABLE contacts IN SHARE MODE")
+        connection.execute(sql.SQL("LOCK TABLE contacts IN {} MODE").format(sql.SQL(mode)))
         timed_out = execute_batch(system, instance, batch)
     assert _code(timed_out) == ("timed_out", "timed_out")
     assert contacts(system, organization_id) == []
