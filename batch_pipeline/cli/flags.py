@@ -12,13 +12,36 @@ import typer
 
 from batch_pipeline.batches.model import REMEMBERED, UploadAction
 from batch_pipeline.batches.options import BatchOptions, parse_options
-from batch_pipeline.cli.completion import complete_batch_ids
 from batch_pipeline.cli.help import ACTIONS, FORMATS, RESOURCES
 from batch_pipeline.cli.moments import parse_moment
-from batch_pipeline.errors import RefusedError
+from batch_pipeline.errors import BatchError, RefusedError
 
 DEFAULT_DATA_DIR = Path(".batch-pipeline")
 DEFAULT_ORGANIZATION = "default"  # equals the one in batches.organizations, which takes too long to import for `--help`
+_MOST_COMPLETED = 50
+
+
+def complete_batch_ids(context: typer.Context, incomplete: str) -> list[tuple[str, str]]:
+    """The ids of the organization's newest batches that begin like this, each with its status and name.
+
+    None if no server is running, because completing must start none, or if it can't be reached: there is no place for a
+    message on the line that is being typed.
+    """
+    from batch_pipeline.cli.session import open_ledger
+    from batch_pipeline.local.system import is_up
+    from batch_pipeline.settings import get_settings
+
+    organization = str(context.params.get("organization") or DEFAULT_ORGANIZATION)
+    data_dir = Path(context.params.get("data_dir") or DEFAULT_DATA_DIR)
+    try:
+        if get_settings().database_url is None and not is_up(data_dir):
+            return []
+        with open_ledger(data_dir) as (ledger, _):
+            found = ledger.find(organization_id=organization, or_unknown_organization=True, limit=_MOST_COMPLETED)
+    except BatchError:
+        return []
+    return [(batch.id, f"{batch.status}, {batch.name}") for batch in found if batch.id.startswith(incomplete)]
+
 
 DataDir = Annotated[
     Path,

@@ -7,7 +7,6 @@ import typer
 
 from batch_pipeline.batches.options import parse_undo_options
 from batch_pipeline.batches.states import BatchStatus
-from batch_pipeline.cli.completion import complete_batch_ids
 from batch_pipeline.cli.console import data_console, print_json, say, say_error
 from batch_pipeline.cli.executing import execute, execute_and_print, failure_text
 from batch_pipeline.cli.flags import (
@@ -19,6 +18,7 @@ from batch_pipeline.cli.flags import (
     OnlyResource,
     OrganizationName,
     Since,
+    complete_batch_ids,
     location_flags,
 )
 from batch_pipeline.cli.interrupts import stopping_in_order
