@@ -56,12 +56,13 @@ def lines(runner: Runner, batch: Batch) -> list[Row]:
 
 
 def writes(runner: Runner) -> list[tuple[str, int, int, int]]:
-    """Rows that were ever inserted, updated and deleted in each table of schema public but the ledger's."""
+    """Rows that were ever inserted, updated and deleted in each table of records, links and changes."""
     runner.system.engine.dispose()  # a session reports its counts at the latest when it ends
     with psycopg.connect(runner.system.database_url) as connection:
         return connection.execute(
             "SELECT relname, n_tup_ins, n_tup_upd, n_tup_del FROM pg_stat_user_tables"
-            " WHERE schemaname = 'public' AND relname !~ '^(batch|turns|organizations)' ORDER BY relname"
+            " WHERE schemaname = 'public'"
+            " AND relname ~ '^(contacts|groups|group_members|shipments|trackers|assets)$|_changes' ORDER BY relname"
         ).fetchall()
 
 
