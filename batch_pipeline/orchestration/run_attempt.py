@@ -102,7 +102,8 @@ def _status_and_reason_of_database(
 ) -> tuple[BatchStatus, Reason]:
     cause = error.orig if isinstance(error, DBAPIError) else error
     state = getattr(cause, "sqlstate", None)
-    if state == TRANSACTION_TIMEOUT and attempt is not None:
+    # In a COPY and in a pipeline, psycopg finds the connection closed and does not read why the server closed it.
+    if attempt is not None and (state == TRANSACTION_TIMEOUT or (state is None and attempt.remaining_seconds <= 0)):
         return BatchStatus.timed_out, Reason.of(attempt.out_of_time())
     if state is None or state.startswith(("08", "57P")):
         message = "The database went away while the batch ran: retry the batch."

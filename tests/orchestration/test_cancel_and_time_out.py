@@ -4,6 +4,7 @@ import threading
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
+from dataclasses import replace
 
 import psycopg
 import pytest
@@ -207,15 +208,16 @@ def test_a_retry_that_awaits_its_run_can_be_cancelled(system: System, instance: 
 # ---- time ------------------------------------------------------------------------------------------------------
 
 
-@pytest.fixture
-def slow(system: System) -> None:
-    """Each contact takes the database half a second to write."""
+def _slow_down(system: System, table: sql.Identifier) -> None:
+    """Each new row of the table takes the database half a second to write."""
     with psycopg.connect(system.database_url) as connection:
         connection.execute(
             "CREATE FUNCTION linger() RETURNS trigger LANGUAGE plpgsql AS"
             " $$ BEGIN PERFORM pg_sleep(0.5); RETURN new; END $$"
         )
-        connection.execute("CREATE TRIGGER linger BEFORE INSERT ON contacts FOR EACH ROW EXECUTE FUNCTION linger()")
+        connection.execute(
+            sql.SQL("CREATE TRIGGER linger BEFORE INSERT ON {} FOR EACH ROW EXECUTE FUNCTION linger()").format(table)
+        )
 
 
 def _hurry(system: System) -> None:
@@ -224,11 +226,11 @@ def _hurry(system: System) -> None:
 
 
 @pytest.mark.timeout(120)
-@pytest.mark.usefixtures("slow")
 def test_a_batch_over_its_time_out_ends_its_writers_and_a_retry_completes_it(
     system: System, instance: DagsterInstance
 ) -> None:
     organization_id = new_organization(system)
+    _slow_down(system, sql.Identifier("contacts"))
     batch = execute_batch(system, instance, arrived(system, organization_id, PEOPLE, timeout_seconds=3))
     assert _code(batch) == ("timed_out", "timed_out")
     assert batch.phases[2].status == "failed"
@@ -258,6 +260,20 @@ def test_a_batch_blocked_by_the_lock_of_another_session_times_out(
     assert _code(timed_out) == ("timed_out", "timed_out")
     assert contacts(system, organization_id) == []
     assert _retried(system, instance, batch).stats.created == ROWS
+
+
+@pytest.mark.timeout(120)
+def test_a_batch_that_still_sends_its_items_to_the_database_times_out(
+    system: System, instance: DagsterInstance
+) -> None:
+    """The server closes the connection while the attempt writes to it."""
+    _slow_down(system, sql.Identifier("staging", "shared_items_contact"))
+    large = as_csv([{"name": f"Person {number}", "notes": "\N{GRINNING FACE}" * 5000} for number in range(200)])
+    # One COPY of 4 MB: more than the buffers between client and server hold.
+    whole = replace(system, settings=system.settings.model_copy(update={"chunk_rows": 1000}))
+    batch = execute_batch(whole, instance, arrived(whole, new_organization(whole), large, timeout_seconds=4))
+    assert _code(batch) == ("timed_out", "timed_out")
+    assert batch.phases[1].status == "failed"
 
 
 @pytest.mark.timeout(120)
