@@ -85,7 +85,7 @@ def test_many_batches_survive_killed_workers_and_restarts_of_redis_and_the_daemo
     for batch in (crew.batch(batch) for batch in batches):
         if batch.status is BatchStatus.failed:
             assert batch.reason is not None
-            assert batch.reason.code == "worker_lost"
+            assert batch.reason.code in ("worker_lost", "never_started")  # it may be killed before its first step
             system.ledger.request_rerun(batch.id, Starter.launcher)
     eventually(lambda: all(crew.batch(batch).status is BatchStatus.completed for batch in batches))
     repeated = {batch.id for batch in batches if crew.batch(batch).attempts > 1}
