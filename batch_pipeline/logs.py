@@ -42,6 +42,7 @@ def configure_logs(stream: TextIO | None = None) -> None:
     handler = _RootHandler(stream or sys.stderr)
     handler.setFormatter(json_formatter() if is_json() else _TextFormatter(_TEXT_FORMAT))
     root.addHandler(handler)
+    logging.captureWarnings(is_json())  # else Python writes them beside the records
 
 
 def json_formatter() -> "ProcessorFormatter":
