@@ -81,6 +81,13 @@ class Monitored:
             batch = answer.json()["data"]
         return batch
 
+    def until_run_ended(self, run_id: str) -> None:
+        """Waits until the run has logged its end, which comes after that of its batch."""
+        log, deadline = self.system.log_folder / "code-server.log", time.monotonic() + PATIENCE_SECONDS
+        while not any(run_id in line and "RUN_SUCCESS" in line for line in log.read_text().splitlines()):
+            assert time.monotonic() < deadline, run_id
+            time.sleep(0.2)
+
     def create(self, body: dict[str, Any]) -> dict[str, Any]:
         answer = self.http.post("/v1/batches", json=body, headers={"X-API-Key": self.system.api_key})
         found: dict[str, Any] = answer.json()["data"]
@@ -210,6 +217,7 @@ def test_a_killed_daemon_is_seen_the_counts_outlive_every_process_and_all_log_js
         _kill("dagster_webserver")
         late = each.create({"resource": "contact", "action": "merge", "data": [{"name": CUSTOMERS_VALUE}]})
         run_id = each.until_ended(batch)["run_id"]
+        each.until_run_ended(run_id)
         logged = {log.stem: _records(log) for log in each.system.log_folder.glob("*.log") if log.name not in SERVERS}
     assert logged.keys() == {"api", "code-server", "dagster-daemon", "dagster-webserver"}
     of_run = [record for record in logged["code-server"] if record.get("run") == run_id]
