@@ -68,7 +68,7 @@ def wait_for(ledger: "Ledger", batch: "Batch", flags: str) -> "Batch":
     try:
         with batch_progress(ledger, batch.id):
             while batch.status not in AT_REST or batch.next_attempt_at is not None:
-                time.sleep(_POLL_SECONDS)
+                time.sleep(_POLL_SECONDS)  # another process runs the batch, and only the ledger shows how far
                 batch = ledger.get(batch.id)
     except KeyboardInterrupt:
         say_error(f"Interrupted; the batch continues: batch-pipeline watch {batch.id}{flags}")

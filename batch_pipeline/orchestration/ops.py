@@ -34,7 +34,13 @@ from batch_pipeline.orchestration.config import SAMPLE_BATCH, SAMPLE_CONFIG, App
 from batch_pipeline.orchestration.error_page import summary_metadata
 from batch_pipeline.orchestration.outcomes import tag_outcome
 from batch_pipeline.orchestration.plan_page import plan_metadata
-from batch_pipeline.orchestration.resolve import batch_of_run, batch_to_write, resolve_apply, resolve_batch
+from batch_pipeline.orchestration.resolve import (
+    batch_of_run,
+    batch_to_write,
+    create_from_file,
+    requested_or_new,
+    resolve_apply,
+)
 from batch_pipeline.orchestration.resources import Workplace
 from batch_pipeline.orchestration.run_attempt import running_attempt
 from batch_pipeline.orchestration.run_logger import LOGGERS
@@ -51,14 +57,7 @@ _AFTER = {"start": In(Nothing)}
 @op(description="Reads the payload in a stream and removes equal items.", out=Out(Nothing))
 def parse(context: OpExecutionContext, config: BatchConfig, system: ResourceParam[Workplace]) -> None:
     """Finds or creates the batch and runs phase parsing."""
-    from batch_pipeline.phases.parse import parse as parse_payload
-
-    try:
-        system.ownership.take(run_owner(context.run_id))
-        batch = resolve_batch(context, config, system.system)
-    except BatchError as error:  # there is no batch that could fail, only the run
-        raise Failure(error.message, metadata={"code": error.code}, allow_retries=False) from None
-    run_phase(context, system, batch, PhaseName.parsing, parse_payload)
+    begin(context, system, lambda opened: create_from_file(config, opened))
 
 
 @op(
@@ -144,6 +143,21 @@ def _is_materialized(context: OpExecutionContext, system: System, batch: Batch) 
         context.instance.get_records_for_run(run_id, of_type=kind, limit=1).records
         for run_id in system.ledger.attempts_at(batch.id)
     )
+
+
+def begin(context: OpExecutionContext, workplace: Workplace, create: Callable[[System], Batch]) -> None:
+    """The first op of a run: finds the batch, or creates it for a new run from the Launchpad, and runs phase parsing.
+
+    Raises Failure if there is no such batch: only the run can fail then.
+    """
+    from batch_pipeline.phases.parse import parse as parse_payload
+
+    try:
+        workplace.ownership.take(run_owner(context.run_id))
+        batch = requested_or_new(context, workplace.system, create)
+    except BatchError as error:
+        raise Failure(error.message, metadata={"code": error.code}, allow_retries=False) from None
+    run_phase(context, workplace, batch, PhaseName.parsing, parse_payload)
 
 
 def run_phase(context: OpExecutionContext, workplace: Workplace, batch: Batch, name: PhaseName, phase: Phase) -> None:

@@ -1,5 +1,6 @@
 """Resolves the batch of a run: the batch that awaits it, the batch of its parent run, or a new Launchpad batch."""
 
+from collections.abc import Callable
 from pathlib import PurePosixPath
 
 from dagster import Failure, OpExecutionContext
@@ -45,39 +46,17 @@ def batch_to_write(context: OpExecutionContext, system: System) -> Batch:
     return batch
 
 
-def resolve_batch(context: OpExecutionContext, config: BatchConfig, system: System) -> Batch:
-    """The batch of the run; creates it for a run from the Launchpad.
+def requested_or_new(context: OpExecutionContext, system: System, create: Callable[[System], Batch]) -> Batch:
+    """The batch of a run that was requested, or that re-executes one; else the one that `create` makes.
 
-    Raises as `requested_batch`, and RefusedError if the Launchpad's config is invalid.
+    A new run from the Launchpad creates its batch. Raises as `create` does, and StateError (`run_refused`) if the run
+    is not a re-execution and its tag names a batch that awaits no run.
     """
-    batch = requested_batch(context, system)
+    batch = _requested(context, system)
     if batch is None:
-        batch = _from_launchpad(config, system)
+        batch = create(system)
         context.instance.add_run_tags(context.run_id, run_tags_of(batch))
     return batch
-
-
-def requested_batch(context: OpExecutionContext, system: System) -> Batch | None:
-    """The batch of a run that was requested, or that re-executes one; None for a new run from the Launchpad.
-
-    Raises StateError (`run_refused`) if the run is not a re-execution and its tag names a batch that awaits no run.
-    """
-    known = _known_batch(context, system)
-    if known is not None:
-        return known
-    run = context.run
-    tagged = run.tags.get(tags.BATCH_ID)
-    if tagged is not None:
-        batch = system.ledger.get(tagged)
-        if batch.awaits_run is None:
-            if tags.RUN_KEY in run.tags or tags.IN_PROCESS in run.tags:  # requested by us, cancelled since
-                follow_cancelling(context, batch)
-            raise StateError(
-                "run_refused",
-                f"Batch {tagged} awaits no run: re-execute one of its runs, or launch without the tag {tags.BATCH_ID}.",
-            )
-        return batch
-    return None
 
 
 def resolve_apply(context: OpExecutionContext, config: ApplyConfig, system: System) -> Batch:
@@ -97,18 +76,11 @@ def resolve_apply(context: OpExecutionContext, config: ApplyConfig, system: Syst
     return batch
 
 
-def _known_batch(context: OpExecutionContext, system: System) -> Batch | None:
-    """The batch that this run, or a run that it re-executes, is an attempt at."""
-    run = context.run
-    for run_id in (run.run_id, run.parent_run_id, run.root_run_id):
-        batch = system.ledger.of_run(run_id) if run_id else None
-        if batch is not None:
-            return batch
-    return None
+def create_from_file(config: BatchConfig, system: System) -> Batch:
+    """Creates a batch for a file in the bucket. A file in the inbox is taken in as the sensor does.
 
-
-def _from_launchpad(config: BatchConfig, system: System) -> Batch:
-    """Creates a batch for a file in the bucket. A file in the inbox is taken in as the sensor does."""
+    Raises RefusedError if the config is invalid, StateError (`taken_in`) for a file that has its batch.
+    """
     organization = get_organization(system.engine, config.organization)
     resource = str(config.resource.value)
     action = check_action(resource, config.action)
@@ -146,6 +118,36 @@ def _from_launchpad(config: BatchConfig, system: System) -> Batch:
         updated_by="launchpad",
     )
     return accept(system.engine, new, payload=ArrivedPayload(target, options.save_upload, Starter.caller)).batch
+
+
+def _requested(context: OpExecutionContext, system: System) -> Batch | None:
+    """The batch that the run was requested for, or that it re-executes; None for a new run from the Launchpad."""
+    known = _known_batch(context, system)
+    if known is not None:
+        return known
+    run = context.run
+    tagged = run.tags.get(tags.BATCH_ID)
+    if tagged is not None:
+        batch = system.ledger.get(tagged)
+        if batch.awaits_run is None:
+            if tags.RUN_KEY in run.tags or tags.IN_PROCESS in run.tags:  # requested by us, cancelled since
+                follow_cancelling(context, batch)
+            raise StateError(
+                "run_refused",
+                f"Batch {tagged} awaits no run: re-execute one of its runs, or launch without the tag {tags.BATCH_ID}.",
+            )
+        return batch
+    return None
+
+
+def _known_batch(context: OpExecutionContext, system: System) -> Batch | None:
+    """The batch that this run, or a run that it re-executes, is an attempt at."""
+    run = context.run
+    for run_id in (run.run_id, run.parent_run_id, run.root_run_id):
+        batch = system.ledger.of_run(run_id) if run_id else None
+        if batch is not None:
+            return batch
+    return None
 
 
 def _checked_key(text: str) -> str:

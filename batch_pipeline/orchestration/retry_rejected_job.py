@@ -3,17 +3,15 @@
 A later re-run of the batch that it makes is a run of `batch_job`, as of any batch with a payload.
 """
 
-from dagster import Config, Failure, Nothing, OpExecutionContext, Out, ResourceParam, in_process_executor, job, op
+from dagster import Config, Nothing, OpExecutionContext, Out, ResourceParam, in_process_executor, job, op
 from pydantic import Field
 
-from batch_pipeline.batches.locks import run_owner
-from batch_pipeline.batches.model import Batch, PhaseName, Starter
-from batch_pipeline.errors import BatchError
+from batch_pipeline.batches.model import Batch, Starter
 from batch_pipeline.orchestration import tags
-from batch_pipeline.orchestration.config import SAMPLE_BATCH, run_tags_of
-from batch_pipeline.orchestration.ops import cleanup, process, run_phase, validate
-from batch_pipeline.orchestration.resolve import requested_batch
+from batch_pipeline.orchestration.config import SAMPLE_BATCH
+from batch_pipeline.orchestration.ops import begin, cleanup, process, validate
 from batch_pipeline.orchestration.resources import Workplace
+from batch_pipeline.orchestration.run_logger import LOGGERS
 from batch_pipeline.system import System
 
 
@@ -30,33 +28,19 @@ class RetryRejectedConfig(Config):
 )
 def retry_rejected(context: OpExecutionContext, config: RetryRejectedConfig, system: ResourceParam[Workplace]) -> None:
     """Finds or creates the batch and runs phase parsing."""
-    from batch_pipeline.phases.parse import parse
-
-    try:
-        system.ownership.take(run_owner(context.run_id))
-        batch = resolve_retry(context, config, system.system)
-    except BatchError as error:  # there is no batch that could fail, only the run
-        raise Failure(error.message, metadata={"code": error.code}, allow_retries=False) from None
-    run_phase(context, system, batch, PhaseName.parsing, parse)
+    begin(context, system, lambda opened: _create(opened, config.batch))
 
 
-def resolve_retry(context: OpExecutionContext, config: RetryRejectedConfig, system: System) -> Batch:
-    """The batch of the run; creates it for a run from the Launchpad.
-
-    Raises as `requested_batch` and `create_from_rejected` do.
-    """
+def _create(system: System, batch_id: str) -> Batch:
     from batch_pipeline.intake.rejected_items import create_from_rejected  # it imports pyarrow
 
-    batch = requested_batch(context, system)
-    if batch is None:
-        batch = create_from_rejected(system, config.batch, starter=Starter.caller, updated_by="launchpad")
-        context.instance.add_run_tags(context.run_id, run_tags_of(batch))
-    return batch
+    return create_from_rejected(system, batch_id, starter=Starter.caller, updated_by="launchpad")
 
 
 @job(
     name=tags.RETRY_REJECTED_JOB_NAME,
     executor_def=in_process_executor,
+    logger_defs=LOGGERS,
     config={"ops": {tags.RETRY_REJECTED: {"config": {"batch": SAMPLE_BATCH}}}},
     description="Runs the items again that a batch rejected, as a batch of their own.",
 )

@@ -5,7 +5,6 @@ The other ops are those of `ops`.
 
 from dagster import (
     Config,
-    Failure,
     JobDefinition,
     Nothing,
     OpExecutionContext,
@@ -17,18 +16,14 @@ from dagster import (
 )
 from pydantic import Field
 
-from batch_pipeline.batches.locks import run_owner
-from batch_pipeline.batches.model import Action, Batch, PhaseName, Starter
+from batch_pipeline.batches.model import Action, Batch, Starter
 from batch_pipeline.batches.options import UndoOptions, parse_undo_options
-from batch_pipeline.errors import BatchError
 from batch_pipeline.intake.undoing import request_undo
 from batch_pipeline.orchestration import tags
-from batch_pipeline.orchestration.config import SAMPLE_BATCH, run_tags_of
-from batch_pipeline.orchestration.ops import batch_job, cleanup, process, run_phase, validate
-from batch_pipeline.orchestration.resolve import requested_batch
+from batch_pipeline.orchestration.config import SAMPLE_BATCH
+from batch_pipeline.orchestration.ops import batch_job, begin, cleanup, process, validate
 from batch_pipeline.orchestration.resources import Workplace
 from batch_pipeline.orchestration.run_logger import LOGGERS
-from batch_pipeline.system import System
 
 
 def _description(name: str) -> str:
@@ -51,28 +46,13 @@ class UndoConfig(Config):
 @op(name=tags.UNDO, out=Out(Nothing), description="Makes the batch that takes another batch back.")
 def undo(context: OpExecutionContext, config: UndoConfig, system: ResourceParam[Workplace]) -> None:
     """Finds or creates the batch; skips phase parsing."""
-    from batch_pipeline.phases.parse import parse
-
-    try:
-        system.ownership.take(run_owner(context.run_id))
-        batch = resolve_undo(context, config, system.system)
-    except BatchError as error:  # there is no batch that could fail, only the run
-        raise Failure(error.message, metadata={"code": error.code}, allow_retries=False) from None
-    run_phase(context, system, batch, PhaseName.parsing, parse)
-
-
-def resolve_undo(context: OpExecutionContext, config: UndoConfig, system: System) -> Batch:
-    """The batch of the run; creates it for a run from the Launchpad.
-
-    Raises as `requested_batch` and `request_undo` do.
-    """
-    batch = requested_batch(context, system)
-    if batch is None:
-        batch = request_undo(
-            system, config.batch, starter=Starter.caller, options=config.options(), updated_by="launchpad"
-        )
-        context.instance.add_run_tags(context.run_id, run_tags_of(batch))
-    return batch
+    begin(
+        context,
+        system,
+        lambda opened: request_undo(
+            opened, config.batch, starter=Starter.caller, options=config.options(), updated_by="launchpad"
+        ),
+    )
 
 
 @job(

@@ -201,7 +201,7 @@ def test_a_wait_and_a_phase_fall_into_the_bucket_of_the_next_bound(ledger: Ledge
 
 
 def one(found: object) -> object:
-    row = found.fetchone()  # type: ignore[attr-defined]
+    row = found.fetchone()
     return row[0]
 
 

@@ -47,7 +47,7 @@ def api_processes(number: int, **variables: str) -> Iterator[None]:
 
     try:
         for port in ports:
-            eventually(lambda port=port: is_ready(port))  # type: ignore[misc] # mypy knows no defaults of lambdas
+            eventually(lambda port=port: is_ready(port))
         yield
     finally:
         for process in processes:

@@ -9,6 +9,7 @@ from batch_pipeline.batches.options import OPTION_NAMES, BatchOptions
 from batch_pipeline.definitions import defs
 from batch_pipeline.orchestration import tags
 from batch_pipeline.orchestration.config import BatchConfig
+from batch_pipeline.orchestration.run_logger import LOGGERS
 from batch_pipeline.records.registry import RESOURCES
 
 
@@ -88,3 +89,8 @@ def test_a_wrong_launchpad_config_is_refused_before_a_run_begins(wrong: dict[str
     validate_run_config(job, {"ops": {"parse": {"config": config}}})
     with pytest.raises(DagsterInvalidConfigError, match=says):
         validate_run_config(job, {"ops": {"parse": {"config": {**config, **wrong}}}})
+
+
+@pytest.mark.parametrize("name", tags.JOB_NAMES)
+def test_the_runs_of_every_job_log_in_the_format_of_the_setting(name: str) -> None:
+    assert defs.resolve_job_def(name).loggers == LOGGERS

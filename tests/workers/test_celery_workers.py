@@ -52,7 +52,7 @@ def turn_held(system: System, organization: str) -> Iterator[None]:
 
 def waiting_in_a_worker(crew: Crew, organization: str) -> Batch:
     batch = sent(crew.system, organization)
-    return eventually(lambda: (now := crew.batch(batch)).status is BatchStatus.queued and now)  # type: ignore[no-any-return]
+    return eventually(lambda: (now := crew.batch(batch)).status is BatchStatus.queued and now)
 
 
 def worker_of(crew: Crew, batch: Batch) -> Worker:
