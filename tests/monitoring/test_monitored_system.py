@@ -210,9 +210,11 @@ def test_a_killed_daemon_is_seen_the_counts_outlive_every_process_and_all_log_js
         assert silent_daemons(again) == set()
         assert raised_by_prometheus(again, data_dir.parent) == set()
 
-        batch = each.create(
-            {"resource": "contact", "action": "merge", "data": [{"name": CUSTOMERS_VALUE, "email": CUSTOMERS_VALUE}]}
-        )
+        items = [
+            {"name": CUSTOMERS_VALUE},
+            {"name": CUSTOMERS_VALUE, "email": CUSTOMERS_VALUE},
+        ]  # the second is rejected
+        batch = each.create({"resource": "contact", "action": "merge", "data": items})
         each.until_ended(batch)
         _kill("dagster_webserver")
         late = each.create({"resource": "contact", "action": "merge", "data": [{"name": CUSTOMERS_VALUE}]})
