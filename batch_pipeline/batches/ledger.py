@@ -41,7 +41,7 @@ from batch_pipeline.batches.states import (
     check_transition,
 )
 from batch_pipeline.batches.tables import attempts, batches, transitions, turns
-from batch_pipeline.batches.transition import change_status
+from batch_pipeline.batches.transition import alert_of_failure, change_status
 from batch_pipeline.database import single_statements, translating_outages
 from batch_pipeline.errors import NotFoundError, StateError
 
@@ -343,7 +343,9 @@ class Ledger:
             reason = reason(sum(processed_items(connection, batch_id))) if callable(reason) else reason
             values = {"reason": reason.to_row(), "next_attempt_at": None, **changes}
             cancelled = batch_from_row(change(connection, batch_id, values))
-            write_event(connection, cancelled)  # none was written while the batch was to run again
+            # Nobody was told while the batch was to run again.
+            write_event(connection, cancelled)
+            alert_of_failure(connection, batch_id)
             return cancelled
 
     def add_to_reason(self, batch_id: str, sentence: str) -> None:

@@ -63,3 +63,9 @@ def record_transition(
             alerted_at=None if is_alert else sa.func.now(),
         )
     )
+
+
+def alert_of_failure(connection: sa.Connection, batch_id: str) -> None:
+    """Has people told of the batch's last transition, after all: it stays failed."""
+    newest = sa.select(sa.func.max(transitions.c.number)).where(transitions.c.batch_id == batch_id).scalar_subquery()
+    connection.execute(sa.update(transitions).where(transitions.c.number == newest).values(alerted_at=None))

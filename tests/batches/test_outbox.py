@@ -17,6 +17,7 @@ from batch_pipeline.batches.model import Action, Batch, Starter
 from batch_pipeline.batches.options import BatchOptions
 from batch_pipeline.batches.organizations import create_organization
 from batch_pipeline.batches.outbox import EventType
+from batch_pipeline.batches.reruns import Reruns
 from batch_pipeline.batches.states import BatchStatus, Reason
 from batch_pipeline.batches.transition import change_status
 from batch_pipeline.batches.webhooks import create_webhook, delete_webhook, list_webhooks
@@ -144,6 +145,23 @@ def test_a_batch_that_fails_again_after_a_retry_has_another_event(ledger: Ledger
         ("batch.failed", 1),
         ("batch.timed_out", again.attempts),
     ]
+
+
+def test_a_batch_that_will_run_again_by_itself_has_no_event_until_it_stays_failed(
+    ledger: Ledger, organization: str
+) -> None:
+    rerunning = Ledger(ledger.engine, Reruns(limit=1, pause_seconds=1000))
+    lost = Reason("worker_lost", "The worker was lost.")
+    webhook = subscribe(ledger, organization)
+    batch = begun(ledger, organization)
+
+    assert rerunning.end(batch.id, BatchStatus.failed, lost).next_attempt_at is not None
+    assert sent_to(ledger, webhook) == []
+    rerunning.begin_attempt(batch.id, "run it again")
+    assert rerunning.end(batch.id, BatchStatus.failed, lost).next_attempt_at is not None  # Dagster's re-run counts anew
+    assert rerunning.cancel_rerun(batch.id, WHY).next_attempt_at is None
+    (event,) = sent_to(ledger, webhook)
+    assert (event["type"], event["data"]["reason"]["code"]) == ("batch.failed", "test")
 
 
 def test_a_change_that_is_not_committed_has_no_event(ledger: Ledger, organization: str) -> None:

@@ -8,8 +8,10 @@ import signal
 import subprocess
 import sys
 import tempfile
+import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from datetime import datetime
 from pathlib import Path
@@ -23,9 +25,15 @@ import yaml
 from monitoring_files import ALERTS, ROOT, expressions, names_in, promtool, rules
 from process_table import command_of
 from prometheus_client.parser import text_string_to_metric_families
+from pydantic import SecretStr
+from receivers import Receiver, eventually, receiving
 
+from batch_pipeline.database import create_engine
 from batch_pipeline.local.s3 import free_port
 from batch_pipeline.local.system import LocalSystem, local_system
+from batch_pipeline.notifications.alerts import Alarm
+from batch_pipeline.notifications.people import People
+from batch_pipeline.orchestration.heartbeats import daemon_heartbeat_ages
 from batch_pipeline.orchestration.instance import open_instance
 from batch_pipeline.settings import get_settings
 
@@ -33,6 +41,7 @@ PATIENCE_SECONDS = 150.0
 pytestmark = pytest.mark.timeout(600)
 
 CUSTOMERS_VALUE = "value-of-a-customer"
+DAEMON_SILENT = "batch_pipeline: Dagster's daemon is silent"
 SERVERS = ("postgres.log", "s3.log")
 
 Samples = dict[tuple[str, tuple[tuple[str, str], ...]], float]
@@ -137,6 +146,11 @@ def is_healthy(found: Samples) -> bool:
     return max(heartbeats) < 60 and max(ticks) < 400
 
 
+def titles(people: Receiver) -> list[str]:
+    """The titles of the messages that people got."""
+    return [json.loads(call.body)["title"] for call in people.received]
+
+
 def silent_daemons(found: Samples) -> set[str]:
     """The daemons for which the rule's expression holds."""
     (rule,) = (rule for rule in rules() if rule.get("alert") == "BatchDaemonSilent")
@@ -173,34 +187,10 @@ def raised_by_prometheus(found: Samples, folder: Path) -> set[str]:
     return set(re.findall(r"alertname: (\w+), time", done.stderr + done.stdout))
 
 
-def test_a_killed_daemon_is_seen_the_counts_outlive_every_process_and_all_log_json(
+def test_a_killed_daemon_is_seen_and_told_the_counts_outlive_every_process_and_all_log_json(
     data_dir: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    with monitored(data_dir) as each:
-        done = each.create({"resource": "contact", "action": "merge", "mode": "sync", "data": [{"name": "Ada"}]})
-        assert done["status"] == "completed"
-        refused = each.create({"resource": "contact", "action": "merge", "data": [{"colour": "red"}]})
-        assert refused["status"] == "failed"
-        healthy = each.until(is_healthy)
-        assert silent_daemons(healthy) == set()
-        _is_complete(each.text())
-        _command_prints_the_same(data_dir, healthy)
-
-        _kill("dagster_webserver")
-        late = each.create({"resource": "contact", "action": "merge", "data": [{"name": "Bo"}]})
-        assert f"did not launch batch {late['id']}" in (each.system.log_folder / "api.log").read_text()
-        each.until_ended(late)
-        _kill("dagster._daemon")
-        first = of(each.until(lambda _: True), "batch_daemon_heartbeat_age_seconds")
-        each.until(
-            lambda found: all(
-                age > first[daemon] + 5 for daemon, age in of(found, "batch_daemon_heartbeat_age_seconds").items()
-            )
-        )
-        _let_heartbeats_age(seconds=200)
-        before = each.until(lambda found: silent_daemons(found) == set(first))
-        assert "BatchDaemonSilent" in raised_by_prometheus(before, data_dir.parent)
-
+    before = _a_killed_daemon_is_seen_and_told(data_dir)
     monkeypatch.setenv("BATCH_LOG_FORMAT", "json")
     with monitored(data_dir) as each:
         after = samples(each.text())
@@ -228,6 +218,56 @@ def test_a_killed_daemon_is_seen_the_counts_outlive_every_process_and_all_log_js
     (warned,) = (record for record in logged["api"] if "did not launch" in record["message"])
     assert (warned["level"], warned["organization"], late["id"] in warned["message"]) == ("warning", "default", True)
     assert any(record["logger"].startswith("dagster.daemon") for record in logged["dagster-daemon"])
+
+
+def _a_killed_daemon_is_seen_and_told(data_dir: Path) -> Samples:
+    """Runs a system until its daemon is killed; the samples after that."""
+    with monitored(data_dir) as each:
+        done = each.create({"resource": "contact", "action": "merge", "mode": "sync", "data": [{"name": "Ada"}]})
+        assert done["status"] == "completed"
+        refused = each.create({"resource": "contact", "action": "merge", "data": [{"colour": "red"}]})
+        assert refused["status"] == "failed"
+        healthy = each.until(is_healthy)
+        assert silent_daemons(healthy) == set()
+        _is_complete(each.text())
+        _command_prints_the_same(data_dir, healthy)
+
+        _kill("dagster_webserver")
+        late = each.create({"resource": "contact", "action": "merge", "data": [{"name": "Bo"}]})
+        assert f"did not launch batch {late['id']}" in (each.system.log_folder / "api.log").read_text()
+        each.until_ended(late)
+        _kill("dagster._daemon")
+        first = of(each.until(lambda _: True), "batch_daemon_heartbeat_age_seconds")
+        each.until(
+            lambda found: all(
+                age > first[daemon] + 5 for daemon, age in of(found, "batch_daemon_heartbeat_age_seconds").items()
+            )
+        )
+        _let_heartbeats_age(seconds=200)
+        before = each.until(lambda found: silent_daemons(found) == set(first))
+        assert "BatchDaemonSilent" in raised_by_prometheus(before, data_dir.parent)
+        _people_are_told_of_the_daemon()
+    return before
+
+
+def _people_are_told_of_the_daemon() -> None:
+    """Runs what a thread of each API process runs, which first gives a daemon three minutes to start."""
+    url, stop = get_settings().require_database_url(), threading.Event()
+
+    def ages() -> Mapping[str, float]:
+        with open_instance(in_process=True) as instance:
+            return daemon_heartbeat_ages(instance)
+
+    with receiving() as receiver, ThreadPoolExecutor(1) as pool:
+        people = People(SecretStr(f"json://127.0.0.1:{receiver.port}/"))
+        alarm = Alarm(create_engine(url), people, ages, silent_seconds=1)
+        running = pool.submit(alarm.run, stop)
+        try:
+            eventually(lambda: DAEMON_SILENT in titles(receiver))
+        finally:
+            stop.set()
+        running.result()
+        assert titles(receiver).count(DAEMON_SILENT) == 1
 
 
 def _kill(part: str) -> None:

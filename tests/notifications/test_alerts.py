@@ -14,6 +14,7 @@ from pydantic import SecretStr
 from receivers import Receiver, receiving
 
 from batch_pipeline.batches.ledger import Ledger
+from batch_pipeline.batches.reruns import Reruns
 from batch_pipeline.batches.states import BatchStatus, Reason
 from batch_pipeline.database import create_engine
 from batch_pipeline.errors import SettingError
@@ -81,6 +82,19 @@ def test_an_alert_that_nobody_accepts_is_told_later_and_one_that_somebody_accept
     assert (len(broken.received), len(working.received)) == (2, 1)
     assert "Address 1 of BATCH_ALERT_URL" in caplog.text
     assert "secret" not in "".join(record.getMessage() for record in caplog.records if record.levelno > logging.DEBUG)
+
+
+def test_a_batch_that_will_run_again_by_itself_is_told_only_if_it_stays_failed(ledger: Ledger) -> None:
+    rerunning = Ledger(ledger.engine, Reruns(limit=1, pause_seconds=1000))
+    lost = Reason("worker_lost", "The worker was lost.")
+    batch = accepted(ledger.engine, "default", key="k")
+    with receiving() as receiver:
+        people = people_at(receiver)
+        rerunning.end(batch.id, BatchStatus.failed, lost)
+        assert tell_of_batches(ledger.engine, people, group_seconds=0) == 0
+        rerunning.cancel_rerun(batch.id, WHY)
+        assert tell_of_batches(ledger.engine, people, group_seconds=0) == 1
+    assert [title for title, _ in messages(receiver)] == ["batch_pipeline: 1 batch failed"]
 
 
 def test_failures_of_more_than_a_day_ago_are_not_told(ledger: Ledger) -> None:
