@@ -85,8 +85,11 @@ class Store:
     def close(self) -> None:
         """Closes the connections. The next use opens new ones."""
         if "_files" in self.__dict__:
+            from fsspec.asyn import sync
+
             files = self.__dict__.pop("_files")
-            files.close_session(files.loop, files.s3)
+            # s3fs's own `close_session` would close them in the event loop of the caller, where they were not opened.
+            sync(files.loop, files.s3.__aexit__, None, None, None)
 
     def path(self, key: str) -> str:
         """The object's path for s3fs: bucket, prefix and key."""

@@ -1,5 +1,6 @@
 """The store on the real S3 server: its methods and their errors."""
 
+import asyncio
 import hashlib
 import os
 import secrets
@@ -329,3 +330,13 @@ def test_a_full_local_disk_is_not_an_outage_of_storage(store: Store) -> None:
     with pytest.raises(DiskFullError, match="disk of the machine") as caught:
         store.download("some", Path("/dev/full"))
     assert caught.value.code == "disk_full"
+
+
+def test_a_store_closed_in_an_event_loop_leaves_it_no_task(storage_url: str) -> None:
+    async def use() -> None:
+        store = Store(storage_url)
+        store.check()
+        store.close()
+        await asyncio.gather(*asyncio.all_tasks() - {asyncio.current_task()})  # raises their errors
+
+    asyncio.run(use())
