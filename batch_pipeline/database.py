@@ -107,6 +107,7 @@ def create_engine(
         execution_options={_ON_BEGIN: on_begin},
         pool_size=4,
         max_overflow=-1,  # a thread that holds a connection may need another, so a limit could cause a deadlock
+        pool_use_lifo=True,  # the server process of a connection in use has its caches filled
         pool_recycle=1800,
         hide_parameters=True,  # parameters may be customers' values, and errors are logged
     )

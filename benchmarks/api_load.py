@@ -40,6 +40,7 @@ def main() -> None:
         with embedded_servers(Path(folder) / "servers") as servers:
             url = servers.environment["BATCH_DATABASE_URL"]
             migrations.upgrade(url)
+            migrations.roles.set_up(url)
             port = free_port()
             environment = {
                 **os.environ,

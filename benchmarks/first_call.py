@@ -42,7 +42,9 @@ def main() -> None:
         with embedded_servers(Path(folder) / "servers") as servers:
             os.environ.update(servers.environment)
             get_settings.cache_clear()
-            migrations.upgrade(get_settings().require_database_url())
+            database_url = get_settings().require_database_url()
+            migrations.upgrade(database_url)
+            migrations.roles.set_up(database_url)
             upgrade_dagster()
             with open_system() as system:
                 key = create_key(system.engine, DEFAULT_ORGANIZATION).key

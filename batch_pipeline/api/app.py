@@ -50,6 +50,8 @@ def create_app(settings: Settings | None = None, *, warm_up: bool = True) -> Fas
                 app.state.sender = sender
                 app.state.scraper = scraper = Scraper(whole.engine, seconds)
                 app.state.scrape_limiter = CapacityLimiter(1)
+                if warm_up:
+                    _build_routes(app)
                 try:
                     yield
                 finally:
@@ -90,6 +92,13 @@ def create_app(settings: Settings | None = None, *, warm_up: bool = True) -> Fas
 
     app.openapi = openapi  # type: ignore[method-assign] # FastAPI's documented way to replace it
     return app
+
+
+def _build_routes(app: FastAPI) -> None:
+    """Has FastAPI build the routes of its routers and their models, which it else does for the first call."""
+    nowhere = {"type": "http", "method": "GET", "path": "/", "headers": []}
+    for route in app.routes:
+        route.matches(nowhere)
 
 
 def serve(app: FastAPI, *, host: str, port: int, on_ready: Callable[[], None]) -> None:

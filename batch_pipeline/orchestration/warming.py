@@ -5,7 +5,7 @@ statistics and the order of arrival.
 """
 
 import tempfile
-from contextlib import suppress
+from contextlib import ExitStack, suppress
 from pathlib import Path
 from uuid import uuid4
 
@@ -16,6 +16,7 @@ from dagster import (
     DagsterInstance,
     In,
     Nothing,
+    OpExecutionContext,
     Out,
     RunsFilter,
     in_process_executor,
@@ -26,7 +27,13 @@ from dagster import (
 
 from batch_pipeline.batches.ids import new_batch_id
 from batch_pipeline.batches.locks import Ownership
+from batch_pipeline.batches.model import Action, DuplicateHandling
+from batch_pipeline.batches.rehearsal import rehearse
+from batch_pipeline.database import Connection, borrowed
 from batch_pipeline.errors import NotFoundError
+from batch_pipeline.loading.planner import Planner
+from batch_pipeline.loading.shared_staging import SharedStaging
+from batch_pipeline.loading.staging import STAGED_BATCH
 from batch_pipeline.orchestration import tags
 from batch_pipeline.orchestration.config import SAMPLE_CONFIG
 from batch_pipeline.orchestration.execute import quiet
@@ -51,13 +58,14 @@ def first() -> None:
 
 
 @op(ins={"start": In(Nothing)}, out=Out(Nothing))
-def last() -> None:
-    """Does nothing."""
+def last(context: OpExecutionContext) -> None:
+    """Tags its run, as each batch does."""
+    context.instance.add_run_tags(context.run_id, {tags.OUTCOME: ""})
 
 
 @job(executor_def=in_process_executor)
 def warm_up_job() -> None:
-    """Two ops that do nothing."""
+    """Two ops without work."""
     last(first())
 
 
@@ -78,19 +86,45 @@ def warm_up(system: System, instance: DagsterInstance) -> None:
     instance.get_runs(RunsFilter(tags={tags.BATCH_ID: nothing}), limit=1)
     instance.get_records_for_run(nothing, limit=1)
     instance.get_latest_materialization_event(AssetKey(nothing))
+    rehearse(system.engine, CONNECTIONS)
+    with ExitStack() as borrowing:
+        for connection in [
+            borrowing.enter_context(borrowed(system.engine, **{STAGED_BATCH: nothing})) for _ in range(CONNECTIONS)
+        ]:
+            _plan_nothing(connection, nothing)
     validate_run_config(batch_job, SAMPLE_CONFIG)
     check_items(system)
     _run_nothing(instance)
 
 
+def _plan_nothing(connection: Connection, batch_id: str) -> None:
+    """Plans a batch without items of each resource in the shared staging tables. Changes nothing."""
+    for resource in all_resources():
+        Planner(
+            connection,
+            resource,
+            SharedStaging(batch_id, resource.name),
+            organization_id=batch_id,
+            action=Action.merge,
+            fields=tuple(field.name for field in resource.fields),
+            clears=False,
+            kinds=None,
+            handling=DuplicateHandling.use_last,
+            newer=[],
+        ).plan()
+    connection.rollback()
+
+
 def _run_nothing(instance: DagsterInstance) -> None:
-    """Runs a job of two empty ops and deletes its run, because nobody asked for it.
+    """Runs a job of two ops without work and deletes its run, because nobody asked for it.
 
     An instance in memory would not do: most of the time of a first run goes to Dagster's statements in PostgreSQL.
     """
     run_id = str(uuid4())
     try:
-        warm_up_job.execute_in_process(instance=instance, run_config=quiet("CRITICAL"), run_id=run_id)
+        warm_up_job.execute_in_process(
+            instance=instance, run_config=quiet("CRITICAL"), run_id=run_id, tags={tags.BATCH_ID: ""}
+        )
     finally:
         instance.delete_run(run_id)  # with its events
 

@@ -80,11 +80,14 @@ class Worker:
 
 
 class WorkerPool:
-    """A fixed number of workers. Each is lent to one caller at a time, first come, first served."""
+    """A fixed number of workers. Each is lent to one caller at a time, first come, first served.
+
+    The worker that was returned last is lent first: its caches are warm.
+    """
 
     def __init__(self, number: int) -> None:
         self._workers = [Worker() for _ in range(number)]
-        self._free: asyncio.Queue[Worker] = asyncio.Queue()
+        self._free: asyncio.LifoQueue[Worker] = asyncio.LifoQueue()
         self.closed = False
         for worker in self._workers:
             self._free.put_nowait(worker)
