@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from dagster import ConfigurableResource, InitResourceContext, ResourceDefinition
 
 from batch_pipeline.batches.locks import Ownership
+from batch_pipeline.orchestration.scratch import remove_abandoned_folders
 from batch_pipeline.system import System, shared_system
 
 
@@ -32,8 +33,8 @@ class SystemResource(ConfigurableResource[Workplace]):
 
         if context.instance is not None:
             keep_connections(context.instance)
-        with shared_system() as system, Ownership(system.database_url) as ownership:
-            yield Workplace(system, ownership)
+        with shared_system() as system:
+            yield from _workplace(system)
 
 
 def opened_system(system: System) -> ResourceDefinition:
@@ -41,7 +42,12 @@ def opened_system(system: System) -> ResourceDefinition:
 
     def workplace(context: InitResourceContext) -> Iterator[Workplace]:
         del context
-        with Ownership(system.database_url) as ownership:
-            yield Workplace(system, ownership)
+        yield from _workplace(system)
 
     return ResourceDefinition(workplace, description=SystemResource.__doc__)
+
+
+def _workplace(system: System) -> Iterator[Workplace]:
+    remove_abandoned_folders()
+    with Ownership(system.database_url) as ownership:
+        yield Workplace(system, ownership)

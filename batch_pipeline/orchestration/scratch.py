@@ -1,4 +1,4 @@
-"""Scratch folders of runs on the local disk. They are removed when their run ends, even if it was killed."""
+"""Scratch folders of runs on the local disk. A later run removes those of a killed one."""
 
 import fcntl
 import os
@@ -15,8 +15,7 @@ _NEW_SECONDS = 60.0  # a newer folder may not be locked yet
 
 @contextmanager
 def scratch_folder() -> Iterator[Path]:
-    """Yields an empty folder, locked while in use. Before, removes folders that killed processes left."""
-    _remove_abandoned()
+    """Yields an empty folder, locked while in use."""
     with tempfile.TemporaryDirectory(prefix=_PREFIX) as folder:
         descriptor = os.open(folder, os.O_RDONLY)
         try:
@@ -26,7 +25,8 @@ def scratch_folder() -> Iterator[Path]:
             os.close(descriptor)
 
 
-def _remove_abandoned() -> None:
+def remove_abandoned_folders() -> None:
+    """Removes the scratch folders that killed processes left; for the start of a run."""
     for folder in Path(tempfile.gettempdir()).glob(f"{_PREFIX}*"):
         try:
             if time.time() - folder.stat().st_mtime < _NEW_SECONDS:

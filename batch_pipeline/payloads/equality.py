@@ -55,6 +55,8 @@ class EqualItems:
         self._keep_last = keep_last
         self._keys = [secrets.token_hex(8) for _ in range(2)]
         self._files: dict[int, IO[bytes]] = {}  # by partition, made when needed: a small batch fills few
+        # Of the first chunk, until there is another: one chunk has nothing to be compared with.
+        self._only: npt.NDArray[np.void] | None = None
         self._dropped = np.zeros(0, np.uint8)  # one bit for each row: 6 MB for 50,000,000 rows
 
     def add(self, chunk: RawChunk) -> None:
@@ -67,7 +69,14 @@ class EqualItems:
             entries[name] = pd.util.hash_array(texts, hash_key=key, categorize=False)
         entries["row"] = chunk.rows.to_numpy()
         self._dropped.resize(int(entries["row"][-1]) // 8 + 1, refcheck=False)  # fills with zeros
-        self._spill(entries[~self._drop_repeats(entries)])
+        distinct = entries[~self._drop_repeats(entries)]
+        if self._only is None and not self._files:
+            self._only = distinct
+            return
+        if self._only is not None:
+            self._spill(self._only)
+            self._only = None
+        self._spill(distinct)
 
     def repeated_rows(self) -> Iterator[Rows]:
         """The rows to drop, ascending, in arrays of at most 262,144; called once, after all chunks were added."""

@@ -4,6 +4,7 @@
 """
 
 from dataclasses import dataclass
+from functools import lru_cache
 
 import numpy as np
 import numpy.typing as npt
@@ -13,7 +14,7 @@ import pyarrow.compute as pc
 from batch_pipeline.payloads.model import RawChunk
 from batch_pipeline.records import errors
 from batch_pipeline.records.cells import Cells, ReadingOptions, apply_properties, constant, known_columns, read_cells
-from batch_pipeline.records.fields import RuleContext, Text
+from batch_pipeline.records.fields import Field, RuleContext, Text
 from batch_pipeline.records.nested import Nested
 from batch_pipeline.records.resource import WHOLE_ITEM_BIT, Resource
 from batch_pipeline.records.scalars import ScalarRules, of_kinds
@@ -38,6 +39,16 @@ class CheckedChunk:
     errors: pa.Table
 
 
+@lru_cache(maxsize=32)
+def _scalar_rules(resource: Resource, context: RuleContext) -> ScalarRules:
+    """The rules of the resource's scalar fields, kept: making them takes 3 ms, as much as to check 100 contacts."""
+    scalars: dict[str, Field] = {field.name: field for field in resource.fields if not isinstance(field, Nested)}
+    for field in resource.fields:
+        if isinstance(field, Nested):
+            scalars |= field.scalars()
+    return ScalarRules(scalars, context)
+
+
 class RowRules:
     """The row rules of one resource for one batch. `only_ids`: the batch is a delete, so only the items' ids count."""
 
@@ -50,10 +61,7 @@ class RowRules:
         self.context = context
         self.bits = {field.name: bit for bit, field in enumerate(resource.fields)}
         self._nested = [field for field in resource.fields if isinstance(field, Nested)]
-        scalars = {field.name: field for field in resource.fields if not isinstance(field, Nested)}
-        for field in self._nested:
-            scalars |= field.scalars()
-        self._scalars = ScalarRules(scalars, context)
+        self._scalars = _scalar_rules(resource, context)
         # Other columns that an upload may have: nested fields as a whole, and the resource's further headers.
         self._others = {field.name: field for field in self._nested} | {
             header: Text(header) for header in resource.file_headers

@@ -61,6 +61,11 @@ def suggest_mapping(resource: Resource, unknown: Iterable[str], *, taken: Collec
 
     `taken` are the fields that other columns of the upload give.
     """
+    # A suggestion is quoted in messages, to be copied.
+    quotable = [header for header in unknown if len(header) <= MOST_CHARACTERS and header.isprintable()]
+    left = {header: plain for header in quotable if (plain := plain_name(header))}
+    if not left:
+        return {}
     names = flat_headers(resource)
     by_name = _by_plain_name((name, name) for name in names)
     by_synonym = _by_plain_name((synonym, name) for name, synonyms in resource.synonyms.items() for synonym in synonyms)
@@ -72,9 +77,6 @@ def suggest_mapping(resource: Resource, unknown: Iterable[str], *, taken: Collec
     )
     suggested: dict[str, str] = {}
     settled = set(taken)
-    # A suggestion is quoted in messages, to be copied.
-    quotable = (header for header in unknown if len(header) <= MOST_CHARACTERS and header.isprintable())
-    left = {header: plain for header in quotable if (plain := plain_name(header))}
     for fields_of in ways:
         meant = {header: found for header, plain in left.items() if (found := fields_of(plain))}
         claims: dict[str, list[str]] = defaultdict(list)

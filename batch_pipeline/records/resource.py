@@ -50,7 +50,7 @@ WHOLE_ITEM_BIT = 62
 Derivation = Callable[[dict[str, Cells]], Iterable[DerivationError]]
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)  # each is equal only to itself
 class Resource:
     """One resource.
 

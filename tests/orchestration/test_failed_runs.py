@@ -27,7 +27,7 @@ from batch_pipeline.loading.merging import MergeWriter
 from batch_pipeline.orchestration import asset_events, run_page, tags
 from batch_pipeline.orchestration.execute import execute_batch
 from batch_pipeline.orchestration.run_page import what_to_do
-from batch_pipeline.orchestration.scratch import scratch_folder
+from batch_pipeline.orchestration.scratch import remove_abandoned_folders, scratch_folder
 from batch_pipeline.system import System
 
 PRIVATE = "Ada Lovelace"
@@ -237,11 +237,12 @@ def test_a_run_removes_scratch_folders_of_killed_runs_but_none_in_use(
         os.utime(folder, (0, 0))
     descriptor = os.open(in_use, os.O_RDONLY)
     fcntl.flock(descriptor, fcntl.LOCK_EX)
+    remove_abandoned_folders()
     with scratch_folder() as scratch:
         assert list(scratch.iterdir()) == []
         assert set(tmp_path.iterdir()) == {in_use, new, others, scratch}
         os.utime(scratch, (0, 0))
-        with scratch_folder():
-            assert scratch.exists()
+        remove_abandoned_folders()
+        assert scratch.exists()
     os.close(descriptor)
     assert set(tmp_path.iterdir()) == {in_use, new, others}
