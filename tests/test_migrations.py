@@ -7,6 +7,7 @@ import secrets
 import subprocess
 import sys
 from collections.abc import Iterator
+from datetime import UTC, datetime, timedelta
 from importlib import import_module
 from typing import Any
 from urllib.parse import urlsplit
@@ -20,9 +21,12 @@ from batch_pipeline import migrations
 from batch_pipeline.batches.tables import metadata
 from batch_pipeline.database import connect, create_engine
 from batch_pipeline.errors import UnavailableError
+from batch_pipeline.loading.change_indexes import find_missing_indexes
+from batch_pipeline.loading.change_partitions import index_ended_day
 from batch_pipeline.local.system import LocalServers
 from batch_pipeline.records.descriptions import all_resources
 from batch_pipeline.records.references import References
+from batch_pipeline.records.registry import CHANGES_KEYS
 from batch_pipeline.records.resource import Resource
 
 EVERY_RECORD = {
@@ -286,6 +290,53 @@ def test_batches_of_the_previous_release_are_migrated(empty_database_url: str) -
         "lost": ("failed", False),
     }
     assert sorted(moved) == [("validated", "timed_out", "queued"), ("waits", "failed", "requested")]
+
+
+def test_a_change_log_with_partitions_is_migrated(empty_database_url: str) -> None:
+    """The B-trees of open days go. Those of ended days are made again, and no change is lost."""
+    migrations.upgrade(empty_database_url, "0022")
+    now = datetime.now(UTC)
+    with connect(empty_database_url) as connection:
+        for log, keys in CHANGES_KEYS.items():
+            yesterday = sql.Identifier(f"{log}_{now - timedelta(days=1):%Y%m%d}")
+            connection.execute(
+                sql.SQL("CREATE TABLE {} PARTITION OF {} FOR VALUES FROM ({}) TO ({})").format(
+                    yesterday,
+                    sql.Identifier(log),
+                    *(sql.Literal(f"{now - timedelta(days=number):%Y-%m-%d} 00:00+00") for number in (1, 0)),
+                )
+            )
+            for days in (-1, 0, 1, 40):  # 40 days ago: DEFAULT
+                values = dict.fromkeys(keys, f"r{days}") | {"at": now - timedelta(days=days), "organization_id": "o"}
+                if keys == ("record_id",):
+                    values |= {"op": "u", "changed": 8}
+                else:
+                    values |= {"before": "a", "after": "m"}
+                connection.execute(
+                    sql.SQL("INSERT INTO {} ({}) VALUES ({})").format(
+                        sql.Identifier(log),
+                        sql.SQL(", ").join(map(sql.Identifier, values)),
+                        sql.SQL(", ").join(map(sql.Literal, values.values())),
+                    )
+                )
+        connection.commit()
+        migrations.upgrade(empty_database_url)
+        missing = find_missing_indexes(connection, now.date())
+        assert {(item.partition, item.column) for item in missing} == {
+            (f"{log}_{now - timedelta(days=1):%Y%m%d}", key) for log, keys in CHANGES_KEYS.items() for key in keys
+        }
+        assert all(index_ended_day(connection, item) for item in missing)
+        for log, keys in CHANGES_KEYS.items():
+            records = sql.SQL("SELECT {} FROM {}").format(sql.Identifier(keys[0]), sql.Identifier(log))
+            assert sorted(connection.execute(records).fetchall()) == [("r-1",), ("r0",), ("r1",), ("r40",)]
+            btrees = connection.execute(
+                "SELECT indrelid::regclass::text FROM pg_index JOIN pg_class ON pg_class.oid = indexrelid"
+                " WHERE relam = (SELECT oid FROM pg_am WHERE amname = 'btree')"
+                " AND indrelid IN (SELECT relid FROM pg_partition_tree(%s))",
+                (log,),
+            )
+            days = {row[0].removeprefix(f"{log}_") for row in btrees.fetchall()}
+            assert days == {f"{now - timedelta(days=1):%Y%m%d}", "default"}
 
 
 def test_processes_that_migrate_at_once_all_succeed(empty_database_url: str, database_url: str) -> None:

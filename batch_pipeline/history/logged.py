@@ -7,7 +7,7 @@ state after it is known already.
 from collections import defaultdict
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
-from datetime import datetime
+from datetime import UTC, datetime
 from typing import Any
 
 from psycopg import sql
@@ -20,6 +20,8 @@ from batch_pipeline.records.resource import Resource
 
 Record = dict[str, Any]
 
+_ALWAYS = datetime.min.replace(tzinfo=UTC)
+
 _KINDS = {"u": ChangeKind.updated, "d": ChangeKind.deleted, "i": ChangeKind.restored}
 
 _RECORDS = """\
@@ -27,7 +29,7 @@ SELECT r.id, to_jsonb(r) FROM {records} r WHERE r.organization_id = %s AND r.id 
 
 _CHANGES = """\
 SELECT c.record_id, c.number, c.at, c.batch_id, c.row, c.op::text AS op, c.changed, to_jsonb(c) AS values FROM {log} c
-WHERE c.organization_id = %s AND c.record_id = ANY(%s)
+WHERE c.organization_id = %s AND c.record_id = ANY(%s) AND c.at >= %s
 ORDER BY c.number DESC"""
 
 
@@ -59,14 +61,19 @@ class LoggedHistory:
 
 
 def read_logged(
-    connection: Connection, resource: Resource, organization_id: str, record_ids: Iterable[str]
+    connection: Connection,
+    resource: Resource,
+    organization_id: str,
+    record_ids: Iterable[str],
+    *,
+    since: datetime = _ALWAYS,
 ) -> dict[str, LoggedHistory]:
-    """The history of each record that exists or has logged changes."""
+    """The history, since a time, of each record that exists or has logged changes since then."""
     ids = list(record_ids)
     rows: defaultdict[str, list[_Row]] = defaultdict(list)
     log = sql.Identifier("public", resource.changes_table)
     with connection.cursor(row_factory=class_row(_Row)) as cursor:
-        for row in cursor.execute(sql.SQL(_CHANGES).format(log=log), (organization_id, ids)):
+        for row in cursor.execute(sql.SQL(_CHANGES).format(log=log), (organization_id, ids, since)):
             rows[row.record_id].append(row)
     records = sql.SQL(_RECORDS).format(records=records_table(resource))
     present: dict[str, Record] = dict(connection.execute(records, (organization_id, ids)).fetchall())

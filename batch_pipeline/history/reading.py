@@ -216,7 +216,13 @@ def _logged_changes(connection: Connection, resource: Resource, batch: Batch, of
     places = connection.execute(
         sql.SQL(_OF_BATCH).format(log=log), (batch.id, batch.created_at, offset, count)
     ).fetchall()
-    histories = read_logged(connection, resource, batch.address.organization_id, {place[1] for place in places})
+    histories = read_logged(
+        connection,
+        resource,
+        batch.address.organization_id,
+        {place[1] for place in places},
+        since=batch.created_at,  # the log of an open day is read from here on
+    )
     changes = {change.number: change for history in histories.values() for change in history.changes}
     return [changes[number] for number, _ in places]
 

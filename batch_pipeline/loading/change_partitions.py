@@ -16,6 +16,7 @@ from psycopg import errors, sql
 
 from batch_pipeline.batches.locks import PARTITIONS
 from batch_pipeline.database import Connection
+from batch_pipeline.loading.change_indexes import MissingIndex, create_missing_index, index_open_partition
 from batch_pipeline.records.registry import CHANGES_TABLES
 
 DAYS_AHEAD = 7
@@ -78,10 +79,16 @@ def drop_day(connection: Connection, day: date) -> bool:
     return all(_briefly(connection, partial(_drop, connection, table, day)) for table in _tables(connection))
 
 
+def index_ended_day(connection: Connection, missing: MissingIndex) -> bool:
+    """Creates a missing index of a day that has ended. False if a transaction that began on that day still writes."""
+    return _briefly(connection, partial(create_missing_index, connection, missing))
+
+
 def _make(connection: Connection, table: str, day: date) -> None:
     # CREATE … PARTITION OF would lock the whole log; ATTACH locks only DEFAULT.
     name = sql.Identifier("public", _name(table, day))
     connection.execute(sql.SQL("CREATE TABLE {} (LIKE {})").format(name, sql.Identifier("public", table)))
+    index_open_partition(connection, table, _name(table, day))
     connection.execute(
         sql.SQL("ALTER TABLE {} ATTACH PARTITION {} FOR VALUES FROM ({}) TO ({})").format(
             sql.Identifier("public", table),

@@ -185,7 +185,7 @@ _SINCE = """\
 coalesce(r.batch_id NOT IN (%(undone)s, %(batch)s), true)
     AND (r.created_at > s.at OR EXISTS (
         SELECT FROM {log} c
-        WHERE c.record_id = r.id AND c.organization_id = %(organization)s AND c.number > s.number
+        WHERE c.record_id = r.id AND c.organization_id = %(organization)s AND c.number > s.number AND c.at >= %(since)s
     ))"""
 
 

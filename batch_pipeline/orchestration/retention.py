@@ -17,7 +17,8 @@ from batch_pipeline.batches.ids import BATCH_PREFIX
 from batch_pipeline.batches.model import Batch
 from batch_pipeline.batches.retention import begin_pruning, find_needed_runs, find_prunable, finish_pruning
 from batch_pipeline.database import borrowed
-from batch_pipeline.loading.change_partitions import drop_day, find_old_days, make_partitions_ahead
+from batch_pipeline.loading.change_indexes import MissingIndex, find_missing_indexes
+from batch_pipeline.loading.change_partitions import drop_day, find_old_days, index_ended_day, make_partitions_ahead
 from batch_pipeline.orchestration import tags
 from batch_pipeline.orchestration.checks import delete_evaluations
 from batch_pipeline.phases.leftovers import Files, files_of, find_orphans, remove_files
@@ -90,7 +91,7 @@ def prune(
 
     Batches, runs, orphans, days of the change log and events share the time of at most `seconds`, so a backlog of one
     kind does not block the others. Calls `report` with the total so far after each of them. Also makes the partitions
-    of the change log for the next days.
+    of the change log for the next days, and the indexes of days that have ended.
     """
     now = now or datetime.now(UTC)
     until = None if seconds is None else time.monotonic() + seconds
@@ -231,11 +232,23 @@ def _change_steps(system: System, now: datetime, *, dry_run: bool) -> Iterator[_
         days = find_old_days(connection, kept_from)
     for day in days:
         yield partial(_drop_day, system, day, dry_run=dry_run)
+    if dry_run:
+        return
+    with borrowed(system.engine) as connection:
+        indexes = find_missing_indexes(connection, now.astimezone(UTC).date())
+    for missing in indexes:
+        yield partial(_index_ended_day, system, missing)
 
 
 def _make_partitions(system: System, now: datetime) -> Pruned:
     with borrowed(system.engine) as connection:
         make_partitions_ahead(connection, now)
+    return Pruned()
+
+
+def _index_ended_day(system: System, missing: MissingIndex) -> Pruned:
+    with borrowed(system.engine) as connection:
+        index_ended_day(connection, missing)
     return Pruned()
 
 

@@ -34,8 +34,13 @@ RESOURCES: dict[str, Registered] = {
     "asset": Registered("assets", _MERGE),
 }
 
-# The tables of the change log: one for each resource, and one for the links of groups and their members.
-CHANGES_TABLES = (*(f"{name}_changes" for name in RESOURCES), "group_member_changes")
+# The tables of the change log, one for each resource and one for the links of groups and their members -> the columns
+# with ids of records.
+CHANGES_KEYS: dict[str, tuple[str, ...]] = {
+    **{f"{name}_changes": ("record_id",) for name in RESOURCES},
+    "group_member_changes": ("group_id", "member_id"),
+}
+CHANGES_TABLES = tuple(CHANGES_KEYS)
 
 
 def check_resource(name: str) -> None:

@@ -15,7 +15,9 @@ from batch_pipeline.batches import ids
 from batch_pipeline.batches.model import Batch, Starter
 from batch_pipeline.batches.queries import find_rerunnable
 from batch_pipeline.batches.states import BatchStatus
+from batch_pipeline.database import borrowed
 from batch_pipeline.errors import StateError
+from batch_pipeline.loading.change_indexes import find_missing_indexes
 from batch_pipeline.orchestration import retention
 from batch_pipeline.orchestration.execute import execute_batch
 from batch_pipeline.orchestration.retention import prune
@@ -66,6 +68,8 @@ def test_all_files_runs_and_events_of_old_batches_are_deleted_and_the_ledger_sta
     assert (shown.batches, shown.files.number, shown.runs) == (2, count, 2)
     assert shown.files.bytes > 0
     assert prune(system, runner.instance, now=FAR) == shown
+    with borrowed(system.engine) as connection:
+        assert find_missing_indexes(connection, FAR.date()) == []  # of the days that have ended since
 
     for batch in (completed, failed):
         pruned = system.ledger.get(batch.id)
