@@ -15,12 +15,15 @@ from psycopg import sql
 from batch_pipeline.database import Connection
 from batch_pipeline.records.registry import CHANGES_KEYS
 
-# A range of 64 pages has 2,000 to 3,500 changes. Its filter has 3.6 kB, so that a page of the index has two, and finds a
-# record in 1 of 100 to 1,000 ranges without it. Autovacuum takes at most 256 ranges a minute, and the rest later.
+# A range of 64 pages has 2,000 to 3,500 changes. Its filter has 3.6 kB, so a page of the index has two, and takes 1 of
+# 100 to 1,000 other ranges for one with the record. Autovacuum adds at most 256 ranges a minute, the rest later.
 _OPEN = """\
 CREATE INDEX {name} ON {partition} USING brin (
     {column} text_bloom_ops (n_distinct_per_range = 3000), at
 ) WITH (pages_per_range = 64, autosummarize = on)"""
+
+# CREATE INDEX makes a filter for the first range even of an empty table. Each insert into the range would rewrite it.
+_WITHOUT_FILTERS = "SELECT brin_desummarize_range(%s::regclass, 0)"
 
 _ENDED = "CREATE INDEX {name} ON {partition} ({column})"
 
@@ -47,7 +50,8 @@ class MissingIndex:
 def index_open_partition(connection: Connection, log: str, partition: str) -> None:
     """Creates the indexes of a new partition, before it is attached to its log."""
     for column in CHANGES_KEYS[log]:
-        _create(connection, _OPEN, partition, column, "brin")
+        name = _create(connection, _OPEN, partition, column, "brin")
+        connection.execute(_WITHOUT_FILTERS, (f"public.{name}",))
 
 
 def find_missing_indexes(connection: Connection, today: date) -> list[MissingIndex]:
@@ -67,11 +71,14 @@ def create_missing_index(connection: Connection, missing: MissingIndex) -> None:
     _create(connection, _ENDED, missing.partition, missing.column, "idx")
 
 
-def _create(connection: Connection, statement: str, partition: str, column: str, suffix: str) -> None:
+def _create(connection: Connection, statement: str, partition: str, column: str, suffix: str) -> str:
+    """Creates the index and returns its name."""
+    name = f"{partition}_{column}_{suffix}"
     connection.execute(
         sql.SQL(statement).format(
-            name=sql.Identifier(f"{partition}_{column}_{suffix}"),
+            name=sql.Identifier(name),
             partition=sql.Identifier("public", partition),
             column=sql.Identifier(column),
         )
     )
+    return name
