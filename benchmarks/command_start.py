@@ -104,7 +104,7 @@ def signs(file: Path, batch: str, place: list[str]) -> list[list[str]]:
         ["history", "contact", "ctct_none", *place],
         *([name, *place] for name in ("list", "prune", "metrics", "up", "demo")),
         *([name, "list", *place] for name in ("organizations", "keys", "webhooks")),
-        *(["api"], ["worker"], ["db", "upgrade", *place]),
+        *(["api", *place], ["worker", *place], ["db", "upgrade", *place]),
     ]
 
 

@@ -17,7 +17,7 @@ from dagster._core.workspace.load_target import ModuleTarget
 from batch_pipeline import migrations
 from batch_pipeline.dagster_home import LOCATION_NAME, MODULE_NAME
 from batch_pipeline.definitions import defs
-from batch_pipeline.local.system import connected
+from batch_pipeline.local.connecting import connected
 from batch_pipeline.orchestration.instance import open_migrated_instance, upgrade_dagster
 from batch_pipeline.settings import get_settings
 

@@ -19,7 +19,7 @@ from batch_pipeline.batches.model import Action
 from batch_pipeline.batches.options import BatchOptions
 from batch_pipeline.definitions import defs
 from batch_pipeline.intake.inbox import take_in
-from batch_pipeline.local.system import connected
+from batch_pipeline.local.connecting import connected
 from batch_pipeline.settings import get_settings
 from batch_pipeline.storage import keys
 from batch_pipeline.system import System, open_system

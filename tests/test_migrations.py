@@ -292,6 +292,16 @@ def test_batches_of_the_previous_release_are_migrated(empty_database_url: str) -
     assert sorted(moved) == [("validated", "timed_out", "queued"), ("waits", "failed", "requested")]
 
 
+def test_the_newest_schema_is_found_without_the_libraries_of_migrations(database_url: str) -> None:
+    """Most commands find it, and the import of Alembic and of all migrations takes longer than they do."""
+    code = (
+        "import os, sys; from batch_pipeline import migrations; assert migrations.upgrade(os.environ['DATABASE']);"
+        "assert not {name for name in sys.modules if name.startswith('alembic') or 'versions' in name}"
+    )
+    environment = {**os.environ, "DATABASE": database_url}
+    assert subprocess.run([sys.executable, "-c", code], env=environment, check=False).returncode == 0
+
+
 def test_a_change_log_with_partitions_is_migrated(empty_database_url: str) -> None:
     """The B-trees of open days go. Those of ended days are made again, and no change is lost."""
     migrations.upgrade(empty_database_url, "0022")

@@ -16,6 +16,7 @@ from rich.text import Text
 from batch_pipeline.cli.console import data_console, message_console, one_line, say, say_error
 from batch_pipeline.cli.flags import DEFAULT_DATA_DIR, DataDir
 from batch_pipeline.cli.interrupts import stopping_in_order
+from batch_pipeline.cli.progress import step
 from batch_pipeline.cli.session import check_data_dir
 from batch_pipeline.settings import get_settings
 
@@ -42,12 +43,13 @@ def demo(
 
     It checks every number of their batches. Settings in the environment are ignored.
     """
-    from batch_pipeline.local.demo import demo_system, differences, process_samples
-    from batch_pipeline.local.demo_plans import plan_apply_undo
-    from batch_pipeline.local.samples import load_samples
-    from batch_pipeline.local.supervision import ServiceEndedError
+    with step("preparing the demonstration"):
+        from batch_pipeline.local.demo import demo_system, differences, process_samples
+        from batch_pipeline.local.demo_plans import plan_apply_undo
+        from batch_pipeline.local.samples import load_samples
+        from batch_pipeline.local.supervision import ServiceEndedError
 
-    check_data_dir(data_dir)
+        check_data_dir(data_dir)
     began = time.monotonic()
     with stopping_in_order(), _nothing_configured(), demo_system(data_dir, report=say) as running:
         samples = load_samples(rows)

@@ -38,13 +38,15 @@ def up(
     It consists of Dagster, the HTTP API, and the embedded PostgreSQL and S3 servers unless others are configured; with
     --workers also of a Redis server, unless BATCH_CELERY_BROKER_URL is set, and of Celery workers.
     """
-    from batch_pipeline.local.supervision import ServiceEndedError
-    from batch_pipeline.local.up import run_up
-    from batch_pipeline.orchestration.celery_extra import require_celery
+    with step("preparing the local system"):
+        from batch_pipeline.local.supervision import ServiceEndedError
+        from batch_pipeline.local.up import run_up
 
-    check_data_dir(data_dir)
-    if workers:
-        require_celery()
+        check_data_dir(data_dir)
+        if workers:
+            from batch_pipeline.orchestration.celery_extra import require_celery
+
+            require_celery()
     ports = {"port": port, "api_port": api_port, "s3_port": s3_port}
     try:
         run_up(data_dir, **ports, workers=workers, on_ready=_show_addresses, report=say)

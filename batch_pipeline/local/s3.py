@@ -5,7 +5,6 @@ rclone removes a folder with its last object (1.75.2 ignores its own ``--no-clea
 folder before you copy a file into it.
 """
 
-import http.client
 import json
 import os
 import secrets
@@ -152,6 +151,8 @@ class EmbeddedS3:
         )
 
     def _wait_until_ready(self, process: subprocess.Popen[bytes], port: int) -> None:
+        import http.client  # most commands join a running server
+
         deadline = time.monotonic() + _START_SECONDS
         while True:
             connection = http.client.HTTPConnection(HOST, port, timeout=5)

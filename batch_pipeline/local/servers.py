@@ -22,7 +22,7 @@ from batch_pipeline.errors import SettingError
 from batch_pipeline.local.announcing import Report, announced, silent
 from batch_pipeline.local.postgres import EmbeddedPostgres
 from batch_pipeline.local.private_files import data_folder, write_private
-from batch_pipeline.local.processes import FileLock, exit_text, last_line
+from batch_pipeline.local.processes import FileLock, exit_text, last_line, process_exists
 from batch_pipeline.local.s3 import REGION, EmbeddedS3
 from batch_pipeline.migrations.roles import API
 
@@ -78,13 +78,11 @@ class _Record:
     @classmethod
     def of_living_owner(cls, data_dir: Path) -> "_Record | None":
         """The record; None if there is none or its writer has died."""
-        import psutil
-
         try:
             record = cls(**json.loads(cls.path(data_dir).read_text()))
         except FileNotFoundError:
             return None
-        return record if psutil.pid_exists(record.pid) else None
+        return record if process_exists(record.pid) else None
 
 
 @contextmanager

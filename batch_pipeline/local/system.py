@@ -9,15 +9,16 @@ import shutil
 import tempfile
 import threading
 import time
-from collections.abc import Callable, Iterator
-from contextlib import AbstractContextManager, contextmanager
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from batch_pipeline.dagster_home import dagster_environment, has_dagster_tables
+from batch_pipeline.dagster_home import has_dagster_tables
 from batch_pipeline.errors import SettingError
 from batch_pipeline.local.announcing import Report, announced, silent
 from batch_pipeline.local.api_key import local_key
+from batch_pipeline.local.connecting import connected
 from batch_pipeline.local.inbox_folders import make_inbox_folders
 from batch_pipeline.local.postgres_files import SOCKET_PATH_BYTES
 from batch_pipeline.local.private_files import data_folder, private_folder
@@ -31,7 +32,7 @@ from batch_pipeline.settings import get_settings
 from batch_pipeline.storage.keys import SAMPLE
 from batch_pipeline.storage.store import Store
 
-__all__ = ["LocalServers", "LocalSystem", "connected", "embedded_servers", "is_up", "local_system"]
+__all__ = ["LocalServers", "LocalSystem", "embedded_servers", "is_up", "local_system"]
 
 UP_LOCK = "up.lock"
 _WATCH_SECONDS = 0.25
@@ -69,30 +70,6 @@ class LocalSystem:
     def hurry(self) -> None:
         """Makes stopping kill instead of wait. May be called from a signal handler."""
         self._hurry.set()
-
-
-@contextmanager
-def connected(
-    data_dir: Path,
-    *,
-    start: Callable[[Path], AbstractContextManager[LocalServers]] = embedded_servers,
-) -> Iterator[LocalServers | None]:
-    """Sets this process's database and storage until the block ends.
-
-    BATCH_DATABASE_URL and BATCH_STORAGE_URL name them, and it yields None. Otherwise ``start`` gives the embedded
-    servers of ``data_dir``. Missing variables, including Dagster's, are added to ``os.environ`` and removed at the
-    end. Raises SettingError if only one of the two variables is set, and the errors of ``start``.
-    """
-    settings = get_settings()
-    if (settings.database_url is None) != (settings.storage_url is None):
-        missing = "BATCH_DATABASE_URL" if settings.database_url is None else "BATCH_STORAGE_URL"
-        raise SettingError(f"{missing} is not set: set both it and its counterpart, or neither")
-    if settings.database_url is not None:
-        with _environment(dagster_environment(settings, data_dir=data_dir)):
-            yield None
-        return
-    with start(data_dir) as servers, _environment(servers.environment):
-        yield servers
 
 
 @contextmanager
@@ -207,22 +184,6 @@ def _record_killed_batches() -> None:
             reconcile(system, instance)
         time.sleep(_WATCH_SECONDS)
     engine.dispose()
-
-
-@contextmanager
-def _environment(values: dict[str, str]) -> Iterator[None]:
-    before = {name: os.environ.get(name) for name in values}
-    os.environ.update(values)
-    get_settings.cache_clear()
-    try:
-        yield
-    finally:
-        for name, value in before.items():
-            if value is None:
-                os.environ.pop(name, None)
-            else:
-                os.environ[name] = value
-        get_settings.cache_clear()
 
 
 @contextmanager

@@ -23,9 +23,10 @@ from process_table import command_of
 
 from batch_pipeline.cli.main import main
 from batch_pipeline.errors import SettingError
+from batch_pipeline.local.connecting import connected
 from batch_pipeline.local.inbox_folders import rename_undecodable
 from batch_pipeline.local.s3 import HOST, free_port
-from batch_pipeline.local.system import connected, local_system
+from batch_pipeline.local.system import local_system
 from batch_pipeline.orchestration.instance import open_instance
 from batch_pipeline.orchestration.reconciling import reconcile
 from batch_pipeline.settings import get_settings
