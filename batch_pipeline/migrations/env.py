@@ -2,7 +2,7 @@
 
 from alembic import context
 
-from batch_pipeline.migrations import VERSION_TABLE
+from batch_pipeline.migrations.revisions import VERSION_TABLE
 
 connection = context.config.attributes["connection"]
 context.configure(connection=connection, version_table=VERSION_TABLE, transaction_per_migration=True)

@@ -10,7 +10,8 @@ from alembic.script import ScriptDirectory
 
 from batch_pipeline.database import Connection, create_engine
 from batch_pipeline.errors import SettingError
-from batch_pipeline.migrations import VERSION_TABLE, roles
+from batch_pipeline.migrations import roles
+from batch_pipeline.migrations.revisions import VERSION_TABLE
 
 MINIMUM_VERSION = (
     170_000  # as server_version_num; the first version with the collation pg_c_utf8, which compares emails
