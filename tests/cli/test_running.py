@@ -206,7 +206,7 @@ def test_sigterm_leaves_a_cancelled_batch_and_no_embedded_server(cli: CommandLin
     batch = json.loads(ended.stdout)
     assert ended.returncode == 1
     assert (batch["status"], batch["reason"]["code"]) == ("failed", "cancelled")
-    assert "cancelled" in ended.stderr.splitlines()[-1]
+    assert "cancelled" in ended.stderr  # on a busy machine the last line says that the servers are being stopped
     commands = [" ".join(each.info["cmdline"] or ()) for each in psutil.process_iter(["cmdline"])]
     assert [command for command in commands if str(data_dir) in command] == []
 
