@@ -53,14 +53,20 @@ def main() -> None:
             commands = {"reading": python(READING), "dagster": python(DAGSTER)}
             commands |= {name: command for name, command in (("show", show), ("run", run)) if name in arguments.only}
             times = measure(commands, arguments.rounds)
+            marks = {"show": 1.2 * times["reading"][0] + 0.3, "run": 1.5 * times["dagster"][0] + 1.5}
+            print_times(times, marks)
             if "signs" in arguments.only:
                 measure_signs(signs(file, batch, place), arguments.rounds)
         if "idle" in arguments.only:
-            times |= measure({"show, idle": show, "run, idle": run}, arguments.rounds)
-    marks = {"show": 1.2 * times["reading"][0] + 0.3, "run": 1.5 * times["dagster"][0] + 1.5}
+            print_times(measure({"show, idle": show, "run, idle": run}, arguments.rounds), marks)
+
+
+def print_times(times: dict[str, Measured], marks: dict[str, float]) -> None:
+    """Prints each command's times, and its mark if it has one."""
     for name, (seconds, processor) in times.items():
         mark = marks.get(name.partition(",")[0])
-        print(f"{name}: {seconds:.2f} s, {processor:.2f} s of the processor" + (f" (mark {mark:.2f})" if mark else ""))
+        beside = "" if mark is None else f" (mark {mark:.2f} s)"
+        print(f"{name}: {seconds:.2f} s, {processor:.2f} s of the processor{beside}", flush=True)
 
 
 def python(code: str) -> list[str]:
