@@ -11,7 +11,7 @@ import json
 import os
 import signal
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass
 from typing import Any
 
@@ -23,6 +23,8 @@ from dagster import DagsterInstance, DagsterRunStatus
 from driving import run_attempt
 
 from batch_pipeline.batches.model import Batch, Starter
+from batch_pipeline.batches.reruns import WORKER_LOST
+from batch_pipeline.batches.states import FINAL, BatchStatus, Reason
 from batch_pipeline.loading.record_ids import record_ids
 from batch_pipeline.orchestration.execute import execute_batch
 from batch_pipeline.orchestration.forking import fork_context
@@ -33,6 +35,7 @@ from batch_pipeline.system import System, open_system
 
 _OF_ONE_RUN = ("number", "at", "organization_id", "batch_id")  # of a logged change
 
+_VARIABLES = ("BATCH_", "AWS_", "DAGSTER_")
 RELEASE_SECONDS = 60.0  # the contract's minute, in which reconciling notices that a killed process is gone
 
 
@@ -52,25 +55,63 @@ class KillPoint:
 
 def run_until_killed(batch_id: str, point: KillPoint) -> bool:
     """Runs the batch in another process, whose environment is this one's; returns whether the point was reached."""
-    names = ("BATCH_", "AWS_", "DAGSTER_")
-    environment = {name: value for name, value in os.environ.items() if name.startswith(names)}
-    child = fork_context().Process(target=_child, args=(batch_id, point, environment))
-    child.start()
-    child.join()
-    assert child.exitcode in (0, -signal.SIGKILL)
-    return child.exitcode != 0
+    return _was_killed(_child, batch_id, point, {})
+
+
+def run_killed_once(system: System, batch: Batch, statement: int) -> Batch:
+    """Runs the batch's phases in a process that is killed before it executes its n-th statement, then to their end.
+
+    A kill between two files is the same as one before the next statement: nothing else remembers what was done.
+    """
+    settings = {
+        f"BATCH_{name.upper()}": str(getattr(system.settings, name))
+        for name in ("chunk_rows", "shared_staging_items", "database_writers")
+    }
+    _was_killed(_child_without_dagster, batch.id, KillPoint("psycopg:Cursor.execute", statement), settings)
+    left = system.ledger.get(batch.id)
+    if left.status in FINAL:
+        return left
+    if left.run_id is not None:
+        # As reconciling ends it, which `kill` has in use.
+        system.ledger.end_attempt(batch.id, left.run_id, BatchStatus.failed, Reason(WORKER_LOST, "It was killed."))
+        left = system.ledger.request_rerun(batch.id, Starter.caller)
+    return run_attempt(system, left)
+
+
+def _was_killed(
+    child: Callable[[str, KillPoint, Mapping[str, str]], None],
+    batch_id: str,
+    point: KillPoint,
+    settings: Mapping[str, str],
+) -> bool:
+    environment = {name: value for name, value in os.environ.items() if name.startswith(_VARIABLES)}
+    process = fork_context().Process(target=child, args=(batch_id, point, {**environment, **settings}))
+    process.start()
+    process.join()
+    assert process.exitcode in (0, -signal.SIGKILL)
+    return process.exitcode != 0
 
 
 def _child(batch_id: str, point: KillPoint, environment: Mapping[str, str]) -> None:
     from batch_pipeline.orchestration.instance import open_instance
 
-    for name in [name for name in os.environ if name.startswith(("BATCH_", "AWS_", "DAGSTER_"))]:
+    _prepare(point, environment)
+    with open_system() as system, open_instance(in_process=True) as instance:
+        execute_batch(system, instance, system.ledger.get(batch_id))
+
+
+def _child_without_dagster(batch_id: str, point: KillPoint, environment: Mapping[str, str]) -> None:
+    _prepare(point, environment)
+    with open_system() as system:
+        run_attempt(system, system.ledger.get(batch_id))
+
+
+def _prepare(point: KillPoint, environment: Mapping[str, str]) -> None:
+    for name in [name for name in os.environ if name.startswith(_VARIABLES)]:
         del os.environ[name]
     os.environ.update(environment)
     get_settings.cache_clear()
     _arm(point)
-    with open_system() as system, open_instance(in_process=True) as instance:
-        execute_batch(system, instance, system.ledger.get(batch_id))
 
 
 def _arm(point: KillPoint) -> None:

@@ -1,11 +1,11 @@
-"""Any sequence of batches of CSV files does to contacts what the model says."""
+"""Any sequence of batches of CSV files, undos and kills does to contacts what the models say."""
 
 import pytest
-from sequences import hold_to_the_model
+from sequences import hold_to_the_models
 
 from batch_pipeline.system import System
 
 
-@pytest.mark.timeout(1200)  # about half a minute on two idle cores, many times that on busy ones
-def test_any_sequence_of_csv_batches_matches_the_model(module_system: System) -> None:
-    hold_to_the_model(module_system, "csv", sequences=250)
+@pytest.mark.timeout(3600)  # half an hour with the profile `thorough`
+def test_any_sequence_of_csv_batches_matches_the_models(module_system: System) -> None:
+    hold_to_the_models(module_system, "csv")

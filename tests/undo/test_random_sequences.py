@@ -1,12 +1,13 @@
 """Random sequences of merges, overwrites, deletes, outside writes and undos, held to a stack model in memory.
 
-The loading layer runs alone (`engine`); `test_sequences_of_whole_batches` has the phases as well.
+The loading layer runs alone (`engine`). `tests/model` has the phases, uploads and kills as well, in fewer steps.
 """
 
 from typing import Any
 
 import pytest
-from engine import Engine
+from engine import Engine, Row
+from examples import examples
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from stack_model import StackModel
@@ -16,7 +17,7 @@ from batch_pipeline.system import System
 
 # Few records, fields and values, so that many writes meet in one field.
 NAMES = ("a", "b", "c")
-SEQUENCES = 500
+SEQUENCES = examples(40, thorough=500)
 
 fields = st.fixed_dictionaries(
     {"name": st.sampled_from(["Ann", "Bob", "Cid"])},
@@ -45,11 +46,11 @@ steps = st.lists(
 FIRST = {name: {"name": first, "metadata": {"k": "0"}} for name, first in (("a", "Ann"), ("b", "Bob"))}
 
 
-@pytest.mark.timeout(900)  # 500 sequences take about three minutes on one core
+@pytest.mark.timeout(900)  # 500 sequences, with the profile `thorough`, take about three minutes on one core
 def test_undo_does_what_the_stack_model_says(module_system: System) -> None:
     with connect(module_system.database_url, autocommit=True) as connection:
 
-        @settings(max_examples=SEQUENCES, suppress_health_check=list(HealthCheck), deadline=None)
+        @settings(max_examples=SEQUENCES, suppress_health_check=list(HealthCheck))
         @given(steps=steps)
         def check(steps: list[tuple[str, Any]]) -> None:
             Sequence(Engine(connection)).run(steps)
@@ -63,20 +64,22 @@ class Sequence:
     def __init__(self, engine: Engine) -> None:
         self.engine = engine
         self.model = StackModel()
-        self.batches: list[str] = []
+        self.batches: list[tuple[str, dict[str, Row]]] = []  # each with the contacts before it
+        self.nobody_wrote_since = True
         self.now = engine.contacts()
 
     def run(self, steps: list[tuple[str, Any]]) -> None:
         for kind, details in [("merge", FIRST), *steps]:
             if kind == "undo":
                 if len(self.batches) >= details:
-                    self._undo(self.batches[-details])
+                    self._undo(details)
                 continue
             writer = self._write(kind, details)
             before, self.now = self.now, self.engine.contacts()
             self.model.observe(writer, before, self.now)
             if writer is not None:
-                self.batches.append(writer)
+                self.batches.append((writer, before))
+            self.nobody_wrote_since = writer is not None or (self.nobody_wrote_since and self.now == before)
 
     def _write(self, kind: str, details: Any) -> str | None:
         ids = {row["external_id"]: record_id for record_id, row in self.now.items()}
@@ -93,11 +96,16 @@ class Sequence:
             self.engine.write_outside(ids[name], "name", value)
         return None
 
-    def _undo(self, batch: str) -> None:
-        did = self.engine.undo(batch)
-        expected = self.model.undo(batch, did.batch_id, self.now)
-        self.now = self.engine.contacts()
+    def _undo(self, back: int) -> None:
+        undone, before_it = self.batches[-back]
+        did = self.engine.undo(undone)
+        expected = self.model.undo(undone, did.batch_id, self.now)
+        before, self.now = self.now, self.engine.contacts()
         assert self.now == expected.records
         assert {(line["id"], line["field"], line["outcome"], line["by"]) for line in did.lines} == expected.lines
         assert did.counts == expected.counts()
-        self.batches.append(did.batch_id)
+        if back == 1 and self.nobody_wrote_since:
+            # Also of the undo of an undo: what the undone batch had written is there again.
+            assert self.now == before_it
+        self.batches.append((did.batch_id, before))
+        self.nobody_wrote_since = True

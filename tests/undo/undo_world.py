@@ -8,6 +8,7 @@ from typing import Any, LiteralString
 import psycopg
 from batch_runs import Row, arrived, as_csv, new_organization
 from driving import run_attempt
+from killing import run_killed_once
 from psycopg import sql
 from psycopg.rows import dict_row
 
@@ -28,8 +29,16 @@ class UndoWorld:
     system: System
     organization_id: str
 
-    def run(self, rows: list[Row], *, resource: str = "contact", action: str = "merge", **options: Any) -> Batch:
-        """A batch of these rows, run to its end; completed."""
+    def run(
+        self,
+        rows: list[Row],
+        *,
+        resource: str = "contact",
+        action: str = "merge",
+        kill: int | None = None,
+        **options: Any,
+    ) -> Batch:
+        """A batch of these rows, run to its end; completed. Killed before statement `kill` and run again."""
         payload = as_csv(rows) if resource == "contact" else json.dumps(rows).encode()
         name = "people.csv" if resource == "contact" else "groups.json"
         batch = arrived(
@@ -41,13 +50,14 @@ class UndoWorld:
             action=Action(action),
             **{"blank_cells": "keep", **options},
         )
-        done = run_attempt(self.system, batch)
-        assert done.status == "completed", done.reason
-        return done
+        return self._completed(batch, kill)
 
-    def undo(self, batch: Batch, **options: Any) -> Batch:
-        """The undo of the batch, run to its end; completed."""
-        done = run_attempt(self.system, self.requested(batch, **options))
+    def undo(self, batch: Batch, *, kill: int | None = None, **options: Any) -> Batch:
+        """The undo of the batch, run to its end; completed. Killed before statement `kill` and run again."""
+        return self._completed(self.requested(batch, **options), kill)
+
+    def _completed(self, batch: Batch, kill: int | None) -> Batch:
+        done = run_attempt(self.system, batch) if kill is None else run_killed_once(self.system, batch, kill)
         assert done.status == "completed", done.reason
         return done
 
