@@ -8,6 +8,7 @@ import importlib
 from batch_pipeline.logs import configure_logs, is_json
 from batch_pipeline.orchestration.run_logger import log_runs_as_configured
 from batch_pipeline.records.descriptions import all_resources
+from batch_pipeline.storage.store import s3_descriptions
 
 for _module in (
     "batch_pipeline.definitions",
@@ -29,6 +30,7 @@ for _module in (
 ):
     importlib.import_module(_module)
 all_resources()
+s3_descriptions()
 if is_json():
     # Forked processes inherit both.
     configure_logs()

@@ -9,7 +9,7 @@ from botocore.config import Config
 from botocore.exceptions import BotoCoreError
 
 from batch_pipeline.errors import UnavailableError
-from batch_pipeline.storage.store import Store
+from batch_pipeline.storage.store import Store, s3_descriptions
 
 # AWS expects the bucket in the host name. Other services reliably accept it only in the path.
 _PATH = {"addressing_style": "path"}
@@ -24,7 +24,9 @@ class Presigner:
             public_endpoint or os.environ.get("AWS_ENDPOINT_URL_S3") or os.environ.get("AWS_ENDPOINT_URL") or None
         )
         self._store = store
-        self._client = botocore.session.get_session().create_client(
+        session = botocore.session.get_session()
+        session.register_component("data_loader", s3_descriptions())
+        self._client = session.create_client(
             "s3",
             endpoint_url=endpoint,
             config=Config(signature_version="s3v4", s3={} if endpoint is None else _PATH),
