@@ -24,7 +24,7 @@ from driving import run_attempt
 
 from batch_pipeline.batches.model import Batch, Starter
 from batch_pipeline.batches.reruns import WORKER_LOST
-from batch_pipeline.batches.states import FINAL, BatchStatus, Reason
+from batch_pipeline.batches.states import AT_REST, BatchStatus, Reason
 from batch_pipeline.loading.record_ids import record_ids
 from batch_pipeline.orchestration.execute import execute_batch
 from batch_pipeline.orchestration.forking import fork_context
@@ -54,45 +54,32 @@ class KillPoint:
 
 
 def run_until_killed(batch_id: str, point: KillPoint) -> bool:
-    """Runs the batch in another process, whose environment is this one's; returns whether the point was reached."""
-    return _was_killed(_child, batch_id, point, {})
+    """Runs the batch, with a run of Dagster, in another process; returns whether the point was reached."""
+    return _was_killed(_run, batch_id, point)
 
 
-def run_killed_once(system: System, batch: Batch, statement: int) -> Batch:
-    """Runs the batch's phases in a process that is killed before it executes its n-th statement, then to their end.
-
-    A kill between two files is the same as one before the next statement: nothing else remembers what was done.
-    """
-    settings = {
-        f"BATCH_{name.upper()}": str(getattr(system.settings, name))
-        for name in ("chunk_rows", "shared_staging_items", "database_writers")
-    }
-    _was_killed(_child_without_dagster, batch.id, KillPoint("psycopg:Cursor.execute", statement), settings)
-    left = system.ledger.get(batch.id)
-    if left.status in FINAL:
-        return left
-    if left.run_id is not None:
-        # As reconciling ends it, which `kill` has in use.
-        system.ledger.end_attempt(batch.id, left.run_id, BatchStatus.failed, Reason(WORKER_LOST, "It was killed."))
-        left = system.ledger.request_rerun(batch.id, Starter.caller)
-    return run_attempt(system, left)
+def run_phases_until_killed(batch_id: str, point: KillPoint, settings: Mapping[str, str] | None = None) -> bool:
+    """As `run_until_killed`, without Dagster, in a third of the time."""
+    return _was_killed(_run_phases, batch_id, point, settings)
 
 
 def _was_killed(
     child: Callable[[str, KillPoint, Mapping[str, str]], None],
     batch_id: str,
     point: KillPoint,
-    settings: Mapping[str, str],
+    settings: Mapping[str, str] | None = None,
 ) -> bool:
-    environment = {name: value for name, value in os.environ.items() if name.startswith(_VARIABLES)}
-    process = fork_context().Process(target=child, args=(batch_id, point, {**environment, **settings}))
+    environment = {name: value for name, value in os.environ.items() if name.startswith(_VARIABLES)} | {
+        **(settings or {})
+    }
+    process = fork_context().Process(target=child, args=(batch_id, point, environment))
     process.start()
     process.join()
     assert process.exitcode in (0, -signal.SIGKILL)
     return process.exitcode != 0
 
 
-def _child(batch_id: str, point: KillPoint, environment: Mapping[str, str]) -> None:
+def _run(batch_id: str, point: KillPoint, environment: Mapping[str, str]) -> None:
     from batch_pipeline.orchestration.instance import open_instance
 
     _prepare(point, environment)
@@ -100,7 +87,7 @@ def _child(batch_id: str, point: KillPoint, environment: Mapping[str, str]) -> N
         execute_batch(system, instance, system.ledger.get(batch_id))
 
 
-def _child_without_dagster(batch_id: str, point: KillPoint, environment: Mapping[str, str]) -> None:
+def _run_phases(batch_id: str, point: KillPoint, environment: Mapping[str, str]) -> None:
     _prepare(point, environment)
     with open_system() as system:
         run_attempt(system, system.ledger.get(batch_id))
@@ -136,8 +123,20 @@ def _arm(point: KillPoint) -> None:
     setattr(owner, name, deadly)
 
 
-def kill(system: System, instance: DagsterInstance, batch: Batch, point: KillPoint) -> Batch:
-    """Runs the batch until it is killed; returns it as reconciling ended it, unless it had completed."""
+def kill(system: System, batch: Batch, point: KillPoint, settings: Mapping[str, str] | None = None) -> Batch:
+    """Runs the batch's phases until they are killed; returns it as reconciling ends one, unless it had come to rest."""
+    killed = run_phases_until_killed(batch.id, point, settings)
+    left = system.ledger.get(batch.id)
+    assert killed or left.status in AT_REST
+    if left.status in AT_REST or left.run_id is None:
+        return left
+    ended = system.ledger.end_attempt(left.id, left.run_id, BatchStatus.failed, Reason(WORKER_LOST, "It was killed."))
+    assert not any(phase.status == "running" for phase in ended.phases)
+    return ended
+
+
+def kill_run(system: System, instance: DagsterInstance, batch: Batch, point: KillPoint) -> Batch:
+    """As `kill`, with a run of Dagster, which reconciling ends as well."""
     killed = run_until_killed(batch.id, point)
     batch = system.ledger.get(batch.id)
     assert killed or batch.status == "completed"
@@ -150,6 +149,21 @@ def kill(system: System, instance: DagsterInstance, batch: Batch, point: KillPoi
     assert run is not None
     assert run.status is DagsterRunStatus.FAILURE
     return ended
+
+
+def run_killed_once(system: System, batch: Batch, statement: int) -> Batch:
+    """The batch, run to its end; its process was killed before it executed its n-th statement, if there were so many.
+
+    A kill between two files is the same as one before the next statement: nothing else remembers what was done.
+    """
+    settings = {
+        f"BATCH_{name.upper()}": str(getattr(system.settings, name))
+        for name in ("chunk_rows", "shared_staging_items", "database_writers")
+    }
+    left = kill(system, batch, KillPoint("psycopg:Cursor.execute", statement), settings)
+    if left.status in AT_REST and left.reason is not None and left.reason.code == WORKER_LOST:
+        return retry(system, left)
+    return left if left.status in AT_REST else run_attempt(system, left)
 
 
 def retry(system: System, batch: Batch) -> Batch:

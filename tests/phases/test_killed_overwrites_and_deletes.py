@@ -8,7 +8,6 @@ from typing import Any
 import psycopg
 import pytest
 from batch_runs import Row, arrived, as_csv, contacts, insert_contacts, new_organization
-from dagster import DagsterInstance
 from driving import run_attempt
 from killing import KillPoint, end_state, kill, retry
 
@@ -132,12 +131,11 @@ def test_the_undisturbed_runs_cover_all_outcomes(undisturbed: dict[Action, dict[
 @pytest.mark.parametrize(("action", "point"), KILL_POINTS, ids=str)
 def test_a_retry_of_a_killed_run_ends_like_an_undisturbed_run(
     stubborn_system: System,
-    module_instance: DagsterInstance,
     undisturbed: dict[Action, dict[str, Any]],
     action: Action,
     point: KillPoint,
 ) -> None:
-    batch = kill(stubborn_system, module_instance, _new_batch(stubborn_system, action), point)
+    batch = kill(stubborn_system, _new_batch(stubborn_system, action), point)
     assert (batch.status, batch.attempts) == ("failed", 1)
     batch = retry(stubborn_system, batch)
     assert batch.attempts == 2
@@ -209,14 +207,13 @@ MID_CLEANUP = KillPoint(f"{DELETING}:CleanupWriter.write", 1, after=True)
 )
 def test_a_late_re_run_does_not_undo_a_batch_that_arrived_later(
     module_system: System,
-    module_instance: DagsterInstance,
     first_action: Action,
     point: KillPoint,
     second_action: Action,
 ) -> None:
     system = module_system
     organization_id = _organization(system)
-    first = kill(system, module_instance, _batch(system, organization_id, first_action, _first_items()), point)
+    first = kill(system, _batch(system, organization_id, first_action, _first_items()), point)
     done_rows = _done_rows(system, first)
     assert done_rows
     assert len(done_rows) < first.facts.items or point == MID_CLEANUP

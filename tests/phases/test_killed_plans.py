@@ -5,9 +5,8 @@ from typing import Any
 
 import pytest
 from batch_runs import arrived, as_csv, contacts, insert_contacts, new_organization
-from dagster import DagsterInstance
 from driving import run_attempt
-from killing import KillPoint, kill, retry, run_until_killed
+from killing import KillPoint, kill, retry, run_phases_until_killed
 from worlds import record_id
 
 from batch_pipeline.batches.model import Action, Batch, IfChanged, Starter
@@ -80,16 +79,14 @@ EXPECTED = sorted((f"e{number}", f"New {number}") for number in range(12))
 
 
 @pytest.mark.parametrize("point", PLANNING_POINTS, ids=str)
-def test_a_killed_plan_is_made_again_and_is_the_same(
-    module_system: System, module_instance: DagsterInstance, point: KillPoint
-) -> None:
+def test_a_killed_plan_is_made_again_and_is_the_same(module_system: System, point: KillPoint) -> None:
     batch = new_batch(module_system)
     before = rows(module_system, batch)
 
     if point.function.endswith("_store") and point.after:
-        assert run_until_killed(batch.id, point)  # the plan is shown, so the batch is not at work
+        assert run_phases_until_killed(batch.id, point)  # the plan is shown, so the batch is not at work
     else:
-        kill(module_system, module_instance, batch, point)
+        kill(module_system, batch, point)
         batch = retry(module_system, batch)
 
     batch = module_system.ledger.get(batch.id)
@@ -104,13 +101,11 @@ def test_a_killed_plan_is_made_again_and_is_the_same(
 
 
 @pytest.mark.parametrize("point", APPLYING_POINTS, ids=str)
-def test_a_killed_apply_continues_with_the_shown_plan(
-    module_system: System, module_instance: DagsterInstance, point: KillPoint
-) -> None:
+def test_a_killed_apply_continues_with_the_shown_plan(module_system: System, point: KillPoint) -> None:
     batch = run_attempt(module_system, new_batch(module_system, save_result=True))
     shown = batch.plan
 
-    kill(module_system, module_instance, apply(module_system, batch), point)
+    kill(module_system, apply(module_system, batch), point)
     done = retry(module_system, batch)
 
     assert (done.status, done.plan) == (BatchStatus.completed, shown)
@@ -122,7 +117,7 @@ def test_a_killed_apply_continues_with_the_shown_plan(
 
 @pytest.mark.parametrize("point", CHANGED_POINTS, ids=str)
 def test_a_killed_apply_of_a_changed_plan_still_shows_the_difference_to_what_was_shown(
-    module_system: System, module_instance: DagsterInstance, point: KillPoint
+    module_system: System, point: KillPoint
 ) -> None:
     batch = run_attempt(module_system, new_batch(module_system))
     other = arrived(module_system, str(batch.organization_id), as_csv([{"external_id": "e0", "name": "New 0"}]))
@@ -130,9 +125,9 @@ def test_a_killed_apply_of_a_changed_plan_still_shows_the_difference_to_what_was
     between = rows(module_system, batch)
 
     if point.function.endswith("_store") and point.after:
-        assert run_until_killed(apply(module_system, batch).id, point)
+        assert run_phases_until_killed(apply(module_system, batch).id, point)
     else:
-        kill(module_system, module_instance, apply(module_system, batch), point)
+        kill(module_system, apply(module_system, batch), point)
         retry(module_system, batch)
 
     again = module_system.ledger.get(batch.id)
@@ -146,15 +141,13 @@ def test_a_killed_apply_of_a_changed_plan_still_shows_the_difference_to_what_was
     assert sorted(rows(module_system, batch)) == EXPECTED
 
 
-def test_the_files_of_a_changed_plan_that_is_written_are_its_own_after_a_kill(
-    module_system: System, module_instance: DagsterInstance
-) -> None:
+def test_the_files_of_a_changed_plan_that_is_written_are_its_own_after_a_kill(module_system: System) -> None:
     batch = run_attempt(module_system, new_batch(module_system))
     other = arrived(module_system, str(batch.organization_id), as_csv([{"external_id": "e0", "name": "New 0"}]))
     assert run_attempt(module_system, other).stats.created == 1
 
     requested = module_system.ledger.request_apply(batch.id, Starter.caller, if_changed=IfChanged.replan)
-    kill(module_system, module_instance, requested, KillPoint(f"{PROCESS}:write_chunks"))
+    kill(module_system, requested, KillPoint(f"{PROCESS}:write_chunks"))
     done = retry(module_system, batch)
 
     assert done.status == BatchStatus.completed

@@ -9,15 +9,15 @@ import pytest
 from batch_runs import Row, arrived, as_csv, contacts, insert_contacts, new_organization
 from dagster import DagsterInstance
 from driving import run_attempt
-from killing import KillPoint, end_state, kill, retry
+from killing import KillPoint, end_state, kill, kill_run, retry
 
 from batch_pipeline.batches.model import Batch, Starter
 from batch_pipeline.storage import keys
 from batch_pipeline.system import System
 
-ROWS = 400
+ROWS = 180
 KINDS = 10
-CHUNK_ROWS = 50
+CHUNK_ROWS = 30
 
 P = "batch_pipeline.phases"
 AFTER_ALL = KillPoint("batch_pipeline.batches.ledger:Ledger.transition", 3, after=True)  # `completed` is recorded
@@ -117,10 +117,10 @@ def test_the_undisturbed_run_covers_all_outcomes(undisturbed: dict[str, Any]) ->
 
 @pytest.mark.parametrize("point", KILL_POINTS, ids=str)
 def test_a_retry_of_a_killed_run_ends_like_an_undisturbed_run(
-    stubborn_system: System, module_instance: DagsterInstance, undisturbed: dict[str, Any], point: KillPoint
+    stubborn_system: System, undisturbed: dict[str, Any], point: KillPoint
 ) -> None:
     batch = _new_batch(stubborn_system)
-    batch = kill(stubborn_system, module_instance, batch, point)
+    batch = kill(stubborn_system, batch, point)
     assert batch.attempts == 1
     if point == AFTER_ALL:
         assert batch.status == "completed"
@@ -141,7 +141,7 @@ def test_a_run_killed_twice_at_any_calls_ends_like_an_undisturbed_run(
             batch = stubborn_system.ledger.request_rerun(batch.id, Starter.caller)
         function = chance.choice(sorted({point.function for point in KILL_POINTS}))
         point = KillPoint(function, chance.randint(1, 6), after=chance.random() < 0.5)
-        batch = kill(stubborn_system, module_instance, batch, point)
+        batch = kill_run(stubborn_system, module_instance, batch, point)
         if batch.status == "completed":
             break
     else:
@@ -149,14 +149,11 @@ def test_a_run_killed_twice_at_any_calls_ends_like_an_undisturbed_run(
     assert end_state(stubborn_system, batch) == undisturbed
 
 
-def test_the_rest_of_a_killed_run_is_planned_again_after_another_batch(
-    stubborn_system: System, module_instance: DagsterInstance
-) -> None:
+def test_the_rest_of_a_killed_run_is_planned_again_after_another_batch(stubborn_system: System) -> None:
     """The other one has created and renamed records that the unfinished chunks mean. It came later: its data stay."""
     batch = _new_batch(stubborn_system)
     batch = kill(
         stubborn_system,
-        module_instance,
         batch,
         KillPoint("batch_pipeline.loading.chunks:ChunkWriter.write", 3, after=True),
     )

@@ -7,7 +7,6 @@ from typing import Any, LiteralString
 import psycopg
 import pytest
 from batch_runs import arrived, new_organization
-from dagster import DagsterInstance
 from driving import run_attempt
 from killing import KillPoint, kill, retry
 from psycopg.rows import dict_row
@@ -160,8 +159,8 @@ def undisturbed(stubborn_system: System) -> dict[str, Any]:
 
 @pytest.mark.parametrize("point", KILL_POINTS, ids=str)
 def test_a_killed_and_retried_undo_ends_as_if_undisturbed(
-    stubborn_system: System, module_instance: DagsterInstance, undisturbed: dict[str, Any], point: KillPoint
+    stubborn_system: System, undisturbed: dict[str, Any], point: KillPoint
 ) -> None:
-    killed = kill(stubborn_system, module_instance, undo_to_be(stubborn_system), point)
+    killed = kill(stubborn_system, undo_to_be(stubborn_system), point)
     done = killed if killed.status == "completed" else retry(stubborn_system, killed)
     assert end_state(stubborn_system, done) == undisturbed

@@ -4,7 +4,6 @@ from dataclasses import asdict
 from typing import Any
 
 import pytest
-from dagster import DagsterInstance
 from driving import run_attempt
 from killing import KillPoint, end_state, kill, retry
 from worlds import World
@@ -82,10 +81,10 @@ def test_the_undisturbed_run_covers_all_outcomes(undisturbed: dict[str, Any]) ->
 
 @pytest.mark.parametrize("point", KILL_POINTS, ids=str)
 def test_a_killed_run_ends_like_an_undisturbed_run(
-    module_system: System, module_instance: DagsterInstance, undisturbed: dict[str, Any], point: KillPoint
+    module_system: System, undisturbed: dict[str, Any], point: KillPoint
 ) -> None:
     world, batch = _new_batch(module_system)
-    batch = kill(module_system, module_instance, batch, point)
+    batch = kill(module_system, batch, point)
     assert batch.status != "completed"
     batch = retry(module_system, batch)
     assert batch.attempts == 2

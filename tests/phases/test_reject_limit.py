@@ -5,7 +5,6 @@ from typing import Any
 
 import pytest
 from batch_runs import Row, arrived, as_csv, contacts, insert_contacts, new_organization
-from dagster import DagsterInstance
 from driving import run_attempt
 from killing import KillPoint, kill, retry
 
@@ -155,9 +154,7 @@ def test_a_plan_over_the_limit_is_not_offered_for_a_decision(module_system: Syst
     assert (_rejected_rows(module_system, batch), batch.plan) == (REJECTED, None)
 
 
-def test_a_plan_that_applying_makes_again_is_held_to_the_limit(
-    module_system: System, module_instance: DagsterInstance, organization_id: str
-) -> None:
+def test_a_plan_that_applying_makes_again_is_held_to_the_limit(module_system: System, organization_id: str) -> None:
     """First the changed plan is shown, as a decision is due on it; to apply that one is refused."""
     items = as_csv([{"name": "Ann", "email": "a@example.com"}, {"name": "Bob", "email": "b@example.com"}])
     batch = arrived(module_system, organization_id, items, reject_limit="0", plan_only=True)
@@ -177,13 +174,13 @@ def test_a_plan_that_applying_makes_again_is_held_to_the_limit(
 
 
 def test_once_a_chunk_is_written_the_rest_is_written_whatever_is_rejected(
-    module_system: System, module_instance: DagsterInstance, organization_id: str
+    module_system: System, organization_id: str
 ) -> None:
     """A run was killed after its first chunk; before the retry another batch made items of the second one invalid."""
     items = as_csv([{"name": name, "email": f"{name.lower()}@example.com"} for name in ("Ada", "Bob", "Cy", "Dan")])
     batch = arrived(module_system, organization_id, items, reject_limit="0")
     point = KillPoint("batch_pipeline.loading.merging:MergeWriter.write", 1, after=True)
-    batch = kill(module_system, module_instance, batch, point)
+    batch = kill(module_system, batch, point)
     assert _names(module_system, organization_id) == ["Ada", "Bob"]
     doubles = [{"name": name, "external_id": name, "email": "cy@example.com"} for name in ("Eve", "Flo")]
     assert run_attempt(module_system, arrived(module_system, organization_id, as_csv(doubles))).stats.created == 2
