@@ -1,13 +1,12 @@
 """The command line as its users start it, in a folder of its own.
 
-A new interpreter costs seconds of imports, so only those commands have one that are stopped or watched (`start`). What
-meets other settings than the rest runs in a process forked from one that has imported all (`process`); the others run
-in the tests' process.
+A new interpreter costs seconds of imports, so only what looks at a whole process has one (`start_program`). Commands
+that are stopped or watched (`start`), or meet other settings than the rest (`process`), run in processes forked from
+one that has imported all; the others run in the tests' process.
 """
 
 import io
 import os
-import signal
 import subprocess
 import sys
 import tempfile
@@ -31,7 +30,52 @@ MERGE = ("--resource", "contact", "--action", "merge")
 PEOPLE = "name,email\nAda Lovelace,ada@example.com\nAlan Turing,nowhere\n"
 
 Finished = subprocess.CompletedProcess[str]
-Process = subprocess.Popen[str]
+
+
+class Forked:
+    """A command that runs in a forked process; as ``subprocess.Popen`` in what it offers."""
+
+    def __init__(self, arguments: Sequence[str], environment: Mapping[str, str], folder: Path) -> None:
+        self.args = arguments
+        self._folder = tempfile.TemporaryDirectory()
+        self._outputs = [Path(self._folder.name, name) for name in ("out", "err")]
+        self._process = fork_context().Process(target=_command, args=(arguments, environment, folder, self._outputs))
+        self._process.start()
+
+    def __enter__(self) -> "Forked":
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        if self.poll() is None:
+            self.kill()
+        self._process.join()
+        self._folder.cleanup()
+
+    @property
+    def returncode(self) -> int | None:
+        return self._process.exitcode
+
+    def poll(self) -> int | None:
+        return self._process.exitcode
+
+    def send_signal(self, number: int) -> None:
+        assert self._process.pid is not None
+        os.kill(self._process.pid, number)
+
+    def kill(self) -> None:
+        self._process.kill()
+
+    def communicate(self, timeout: float) -> tuple[str, str]:
+        """Waits until the command has ended; returns what it printed."""
+        self._process.join(timeout)
+        out, err = (path.read_text() for path in self._outputs)
+        if self.poll() is None:
+            self.kill()
+            raise subprocess.TimeoutExpired(list(self.args), timeout, out, err)
+        return out, err
+
+
+Process = Forked | subprocess.Popen[str]
 
 
 @dataclass
@@ -41,7 +85,12 @@ class CommandLine:
     environment: dict[str, str] = field(repr=False)
     folder: Path
 
-    def start(self, *arguments: str, **changes: str) -> Process:
+    def start(self, *arguments: str, **changes: str) -> Forked:
+        """Starts the command in a process of its own."""
+        return Forked(arguments, {**self.environment, **changes}, self.folder)
+
+    def start_program(self, *arguments: str, **changes: str) -> "subprocess.Popen[str]":
+        """Starts the command as a shell does, in a new interpreter."""
         return subprocess.Popen(
             [str(PROGRAM), *arguments],
             env={**self.environment, **changes},
@@ -73,18 +122,8 @@ class CommandLine:
 
     def process(self, *arguments: str, **changes: str) -> Finished:
         """Runs the command to its end, in a process of its own."""
-        with tempfile.TemporaryDirectory() as folder:
-            outputs = [Path(folder, name) for name in ("out", "err")]
-            process = fork_context().Process(
-                target=_command, args=(arguments, {**self.environment, **changes}, self.folder, outputs)
-            )
-            process.start()
-            process.join(PATIENCE_SECONDS)
-            if process.exitcode is None:
-                process.kill()
-            printed = [path.read_text() for path in outputs]
-        assert process.exitcode is not None, printed
-        return subprocess.CompletedProcess(arguments, process.exitcode, *printed)
+        with self.start(*arguments, **changes) as process:
+            return finished(process)
 
     def file(self, name: str, text: str) -> str:
         """Writes a file to the folder; returns its name."""
@@ -133,8 +172,9 @@ def finished(process: Process) -> Finished:
     try:
         out, err = process.communicate(timeout=PATIENCE_SECONDS)
     except subprocess.TimeoutExpired:
-        os.killpg(process.pid, signal.SIGKILL)
+        process.kill()
         raise
+    assert process.returncode is not None
     return subprocess.CompletedProcess(process.args, process.returncode, out, err)
 
 

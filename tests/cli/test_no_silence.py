@@ -11,7 +11,7 @@ import time
 
 import pytest
 from batch_runs import accepted
-from command_line import MERGE, PEOPLE, PROGRAM, CommandLine
+from command_line import MERGE, PEOPLE, PROGRAM, CommandLine, batch_that_never_starts, wait_for
 
 from batch_pipeline.batches.facts import ArtifactProgress
 from batch_pipeline.batches.ledger import Ledger
@@ -43,26 +43,35 @@ class Terminal:
         os.close(self._ours)
 
 
-def test_a_terminal_shows_each_step_and_stdout_holds_json_alone(cli: CommandLine, organization: str) -> None:
+def test_a_terminal_shows_each_step_and_stdout_holds_json_alone(
+    cli: CommandLine, ledger: Ledger, organization: str
+) -> None:
     terminal = Terminal()
     people = cli.file("people.csv", PEOPLE)
-    arguments = [str(PROGRAM), "run", people, *MERGE, "--organization", organization, "--json"]
-    process = subprocess.Popen(
-        arguments,
+    # Held up until its progress has been seen, however fast it is.
+    first = batch_that_never_starts(ledger, organization)
+    with subprocess.Popen(
+        [str(PROGRAM), "run", people, *MERGE, "--organization", organization, "--json"],
         env={**cli.environment, "TERM": "xterm"},
         cwd=cli.folder,
         stdout=subprocess.PIPE,
         stderr=terminal.theirs,
-    )
-    out, _ = process.communicate(timeout=120)
+        text=True,
+    ) as process:
+        wait_for(lambda: b"validation" in terminal.shown, process)
+        ledger.end(first, BatchStatus.failed, Reason("cancelled", "Only there to be waited for."))
+        out, _ = process.communicate(timeout=120)
     terminal.close()
 
     assert process.returncode == 0
-    assert json.loads(out)["status"] == "completed"
+    batch = json.loads(out)
+    assert (batch["status"], batch["stats"]["created"], batch["stats"]["rejected"]) == ("completed", 1, 1)
+    assert batch == ledger.get(batch["id"]).to_json()
     steps = ("connecting to the database", "connecting to storage", "loading Dagster", "uploading people.csv")
-    places = [terminal.shown.find(text.encode()) for text in (*steps, "starting the run")]
+    places = [terminal.shown.find(text.encode()) for text in (*steps, "starting the run", "validation")]
     assert -1 not in places
     assert places == sorted(places)
+    assert b"Traceback" not in terminal.shown
 
 
 def test_without_a_terminal_a_long_step_is_on_a_line(

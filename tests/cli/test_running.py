@@ -1,17 +1,13 @@
 """`run` and `retry`: output, exit codes, and what an interrupt leaves."""
 
 import json
-import os
-import pty
 import signal
-import threading
 
 import psutil
 import pytest
 from command_line import (
     MERGE,
     PEOPLE,
-    PROGRAM,
     CommandLine,
     batch_that_never_starts,
     finished,
@@ -40,50 +36,6 @@ def test_run_prints_the_batch_and_its_first_rejected_items(cli: CommandLine, org
     assert without_progress(ended.stderr) == []
     for shown in ("people.csv", "completed", "parsing", "invalid_format", 'email "nowhere"', "batch-pipeline errors "):
         assert shown in ended.stdout
-
-
-def test_json_is_alone_on_stdout_while_a_terminal_shows_progress(
-    cli: CommandLine, ledger: Ledger, organization: str
-) -> None:
-    terminal, theirs = pty.openpty()
-    shown = bytearray()
-
-    def read() -> None:
-        while True:
-            try:
-                shown.extend(os.read(terminal, 4096))
-            except OSError:  # all writers have closed it
-                return
-
-    # Held up until its progress has been seen, however fast it is.
-    first = batch_that_never_starts(ledger, organization)
-    arguments = ["run", cli.file("people.csv", PEOPLE), *MERGE, "--organization", organization, "--json"]
-    out_end, their_out = os.pipe()
-    process = os.posix_spawn(
-        PROGRAM,
-        [str(PROGRAM), *(str(cli.folder / each) if each == "people.csv" else each for each in arguments)],
-        {**cli.environment, "TERM": "xterm"},
-        file_actions=[(os.POSIX_SPAWN_DUP2, their_out, 1), (os.POSIX_SPAWN_DUP2, theirs, 2)],
-    )
-    os.close(their_out)
-    os.close(theirs)
-    reader = threading.Thread(target=read)
-    reader.start()
-    while b"validation" not in shown:
-        reader.join(0.05)
-        assert reader.is_alive()
-    ledger.end(first, BatchStatus.failed, Reason("cancelled", "Only there to be waited for."))
-    with open(out_end) as out:
-        printed = out.read()
-    _, status = os.waitpid(process, 0)
-    reader.join()
-    os.close(terminal)
-
-    assert os.waitstatus_to_exitcode(status) == 0
-    batch = json.loads(printed)
-    assert (batch["status"], batch["stats"]["created"], batch["stats"]["rejected"]) == ("completed", 1, 1)
-    assert batch == ledger.get(batch["id"]).to_json()
-    assert b"Traceback" not in shown
 
 
 def test_each_option_has_a_flag_of_its_name(cli: CommandLine, ledger: Ledger, store: Store, organization: str) -> None:
@@ -195,7 +147,7 @@ def test_sigterm_leaves_a_cancelled_batch_and_no_embedded_server(cli: CommandLin
     people = "".join(f"Person {number},p{number}@example.com\n" for number in range(8_000))
     upload = here.file("many.csv", f"name,email\n{people}")
     data_dir = here.folder / "data"
-    with here.start("run", upload, *MERGE, "--json", "--data-dir", "data", BATCH_CHUNK_ROWS="100") as process:
+    with here.start_program("run", upload, *MERGE, "--json", "--data-dir", "data", BATCH_CHUNK_ROWS="100") as process:
         wait_for((data_dir / "s3" / "batch" / "batches").exists, process)  # uploaded, so the tables are there too
         embedded = Ledger(create_engine(json.loads((data_dir / "servers.json").read_text())["database_url"]))
         wait_for(lambda: processed(embedded, "default") > 0, process)
