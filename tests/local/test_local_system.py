@@ -161,7 +161,7 @@ def test_the_system_answers_refuses_a_second_one_and_ends_in_order_on_signals_wi
 
 
 @pytest.mark.timeout(600)
-def test_a_batch_killed_with_the_system_is_worker_lost(
+def test_the_system_is_killed_started_again_and_ended_by_the_death_of_a_part(
     data_dir: Path,
     processes_of: Callable[[Path], list[str]],
     eventually: Callable[..., None],
@@ -174,6 +174,15 @@ def test_a_batch_killed_with_the_system_is_worker_lost(
         eventually(lambda: not processes_of(data_dir))
         eventually(lambda: not any(map(alive, pids)))
     assert reason_of_the_batch(data_dir, monkeypatch, reconciles=True) == "worker_lost"
+
+    with up(data_dir) as system:
+        system.child("/postgres").kill()  # which all other parts need
+        system.wait_for("PostgreSQL was killed by signal 9", seconds=10.0)
+        assert system.ended() == 1
+    last = [line for line in system.lines if line][-1]
+    assert last.startswith("error: PostgreSQL was killed by signal 9")
+    assert last.endswith("start `batch-pipeline up` again")
+    assert processes_of(data_dir) == []
 
 
 @contextmanager
@@ -218,21 +227,6 @@ def readable_by_others(data_dir: Path) -> list[str]:
 def is_postgres(path: Path) -> bool:
     """Root's own group may pass through the folder of the server's account."""
     return os.geteuid() == 0 and path.name == "postgres"
-
-
-@pytest.mark.timeout(600)
-def test_a_killed_part_is_reported_and_the_system_can_be_started_again(
-    data_dir: Path, processes_of: Callable[[Path], list[str]]
-) -> None:
-    for part, called in (("dagster_webserver", "the Dagster webserver"), ("/postgres", "PostgreSQL")):
-        with up(data_dir) as system:
-            system.child(part).kill()
-            system.wait_for(f"{called} was killed by signal 9", seconds=10.0)
-            assert system.ended() == 1
-        last = [line for line in system.lines if line][-1]
-        assert last.startswith(f"error: {called} was killed by signal 9")
-        assert last.endswith("start `batch-pipeline up` again")
-        assert processes_of(data_dir) == []
 
 
 @pytest.mark.parametrize(("name", "flag"), [("port", "--port"), ("api_port", "--api-port"), ("s3_port", "--s3-port")])

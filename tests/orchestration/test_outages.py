@@ -40,10 +40,11 @@ def system_settings() -> dict[str, str]:
 
 
 class Parts:
-    """The code server and the daemon."""
+    """The code server and the daemon, which the tests share: each starts what another has left dead."""
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
+        self._running: dict[str, subprocess.Popen[bytes]] = {}
         self._socket = folder / "code-server"
         self._workspace = folder / "workspace.yaml"
         self._workspace.write_text(
@@ -52,45 +53,63 @@ class Parts:
         )
         (folder / "broken_definitions.py").write_text('raise RuntimeError("This code is broken.")\n')
 
-    def start_code_server(self, module: str = MODULE_NAME) -> "subprocess.Popen[bytes]":
-        self._socket.unlink(missing_ok=True)
+    def code_server(self, module: str = MODULE_NAME) -> "subprocess.Popen[bytes]":
+        """The code server; started, with the definitions of the module, if it doesn't run."""
+        if not self._is_running("batch_pipeline.orchestration.code_server"):
+            self._socket.unlink(missing_ok=True)
         what = ["--module-name", module, "--location-name", LOCATION_NAME, "--log-level", "warning"]
-        return self._start("batch_pipeline.orchestration.code_server", "--socket", str(self._socket), *what)
+        return self._have("batch_pipeline.orchestration.code_server", "--socket", str(self._socket), *what)
 
-    def runs(self, code_server: "subprocess.Popen[bytes]") -> list[psutil.Process]:
+    def daemon(self) -> "subprocess.Popen[bytes]":
+        """The daemon; started if it doesn't run."""
+        return self._have("dagster._daemon", "run", "--workspace", str(self._workspace))
+
+    def runs(self) -> list[psutil.Process]:
         """The processes of runs: they were forked without importing anything."""
-        own = psutil.Process(code_server.pid).children()  # a run has the command line of its fork server
+        own = psutil.Process(self.code_server().pid).children()  # a run has the command line of its fork server
         (forking,) = [child for child in own if "multiprocessing.forkserver" in command_of(child)]
         return forking.children()
 
-    def start_daemon(self) -> "subprocess.Popen[bytes]":
-        return self._start("dagster._daemon", "run", "--workspace", str(self._workspace))
+    def stop(self) -> None:
+        for process in self._running.values():
+            stop_process(process, patience_seconds=30)
 
-    def _start(self, module: str, *arguments: str) -> "subprocess.Popen[bytes]":
-        path = os.pathsep.join([str(self.folder), *filter(None, [os.environ.get("PYTHONPATH")])])
-        return start_process(
-            [sys.executable, "-m", module, *arguments],
-            log=self.folder / f"{module}.log",
-            environment={**os.environ, "PYTHONPATH": path},
-            folder=self.folder,
-        )
+    def _is_running(self, module: str) -> bool:
+        return module in self._running and self._running[module].poll() is None
 
-
-@pytest.fixture
-def parts(system: System) -> Iterator[Parts]:
-    del system  # os.environ leads to it
-    folder = Path(tempfile.mkdtemp(prefix="batch-pipeline-tests-", dir="/var/tmp"))  # a socket's path is short
-    yield Parts(folder)
-    shutil.rmtree(folder)
+    def _have(self, module: str, *arguments: str) -> "subprocess.Popen[bytes]":
+        if not self._is_running(module):
+            path = os.pathsep.join([str(self.folder), *filter(None, [os.environ.get("PYTHONPATH")])])
+            self._running[module] = start_process(
+                [sys.executable, "-m", module, *arguments],
+                log=self.folder / f"{module}.log",
+                environment={**os.environ, "PYTHONPATH": path},
+                folder=self.folder,
+            )
+        return self._running[module]
 
 
 @contextmanager
-def running(start: Callable[[], "subprocess.Popen[bytes]"]) -> Iterator["subprocess.Popen[bytes]"]:
-    process = start()
+def new_parts() -> Iterator[Parts]:
+    folder = Path(tempfile.mkdtemp(prefix="batch-pipeline-tests-", dir="/var/tmp"))  # a socket's path is short
+    parts = Parts(folder)
     try:
-        yield process
+        yield parts
     finally:
-        stop_process(process, patience_seconds=30)
+        parts.stop()
+    shutil.rmtree(folder)
+
+
+@pytest.fixture(scope="module")
+def parts(module_system: System) -> Iterator[Parts]:
+    del module_system  # os.environ leads to it
+    with new_parts() as shared:
+        yield shared
+
+
+def killed(process: "subprocess.Popen[bytes]") -> None:
+    process.send_signal(signal.SIGKILL)
+    process.wait()
 
 
 def eventually(condition: Callable[[], object], about: Callable[[], object]) -> None:
@@ -113,7 +132,8 @@ class World:
         self.system.store.write(f"uploads/{self.organization}/contact/merge/{name}.csv", payload)
 
     def batch(self, name: str) -> Batch | None:
-        found = [batch for batch in self.system.ledger.find() if batch.name == f"{name}.csv"]
+        batches = self.system.ledger.find(organization_id=self.organization)
+        found = [batch for batch in batches if batch.name == f"{name}.csv"]
         assert len(found) <= 1, "taken in twice"
         return found[0] if found else None
 
@@ -171,6 +191,14 @@ class World:
             )
             return [str(code) for (code,) in rows]
 
+    def age_started_runs(self) -> None:
+        """Lets the started runs look as if nothing had been heard of them for three minutes."""
+        with psycopg.connect(self.system.database_url) as connection:
+            connection.execute(
+                "UPDATE dagster.runs SET update_timestamp = update_timestamp - interval '3 min'"
+                " WHERE status = 'STARTED'"
+            )
+
     @contextmanager
     def held(self) -> Iterator[None]:
         """Nobody writes contacts for so long."""
@@ -186,80 +214,85 @@ class World:
 
 
 @pytest.fixture
-def world(system: System, instance: DagsterInstance) -> World:
-    return World(system, instance)
+def world(module_system: System, module_instance: DagsterInstance) -> World:
+    return World(module_system, module_instance)
 
 
 def test_runs_continue_while_the_daemon_is_killed_and_restarted(world: World, parts: Parts) -> None:
-    with running(parts.start_code_server):
-        with running(parts.start_daemon) as daemon, world.held():
-            world.drop("first")
-            world.wait("first", "processing", DagsterRunStatus.STARTED)
-            world.drop("second")
-            world.wait("second", None, DagsterRunStatus.QUEUED)
-            daemon.send_signal(signal.SIGKILL)
-            daemon.wait()
-        # The run needs no daemon to end, nor to say so.
-        world.wait("first", "completed", DagsterRunStatus.SUCCESS)
+    parts.code_server()
+    with world.held():
+        daemon = parts.daemon()
+        world.drop("first")
+        world.wait("first", "processing", DagsterRunStatus.STARTED)
+        world.drop("second")
         world.wait("second", None, DagsterRunStatus.QUEUED)
-        world.drop("third")
-        with running(parts.start_daemon):
-            world.check_all_completed_once("first", "second", "third")
+        killed(daemon)
+    # The run needs no daemon to end, nor to say so.
+    world.wait("first", "completed", DagsterRunStatus.SUCCESS)
+    world.wait("second", None, DagsterRunStatus.QUEUED)
+    world.drop("third")
+    parts.daemon()
+    world.check_all_completed_once("first", "second", "third")
 
 
 def test_queued_batches_run_once_the_code_can_be_loaded_again(world: World, parts: Parts) -> None:
-    with running(parts.start_daemon):
-        with running(parts.start_code_server) as code_server, world.held():
-            world.drop("first")
-            world.wait("first", "processing", DagsterRunStatus.STARTED)
-            world.drop("second")
-            world.wait("second", None, DagsterRunStatus.QUEUED)
-            code_server.send_signal(signal.SIGKILL)
-            code_server.wait()
-        # Its process is the code server's child, and outlives it.
-        world.wait("first", "completed", DagsterRunStatus.SUCCESS)
-        with running(lambda: parts.start_code_server("broken_definitions")):
-            eventually(lambda: world.requeued("second") > 0, lambda: world.run_status("second"))
-            world.drop("third")
-            world.wait("second", None, DagsterRunStatus.QUEUED)
-        with running(parts.start_code_server):
-            world.check_all_completed_once("first", "second", "third")
+    parts.daemon()
+    with world.held():
+        code_server = parts.code_server()
+        world.drop("first")
+        world.wait("first", "processing", DagsterRunStatus.STARTED)
+        world.drop("second")
+        world.wait("second", None, DagsterRunStatus.QUEUED)
+        killed(code_server)
+    # Its process is the code server's child, and outlives it.
+    world.wait("first", "completed", DagsterRunStatus.SUCCESS)
+    broken = parts.code_server("broken_definitions")
+    eventually(lambda: world.requeued("second") > 0, lambda: world.run_status("second"))
+    world.drop("third")
+    world.wait("second", None, DagsterRunStatus.QUEUED)
+    killed(broken)
+    parts.code_server()
+    world.check_all_completed_once("first", "second", "third")
 
 
 def test_a_run_whose_process_and_code_server_die_before_its_first_step_fails_and_lets_the_next_one_run(
     world: World, parts: Parts
 ) -> None:
     """Nobody else knows that the run has ended: Dagster shows it as STARTED for ever."""
-    with running(parts.start_daemon):
-        with running(parts.start_code_server) as code_server, psycopg.connect(world.system.database_url) as connection:
-            connection.execute("LOCK TABLE batch_attempts")  # Dagster has recorded STARTED, the attempt is not written
-            world.drop("first")
-            world.wait("first", None, DagsterRunStatus.STARTED)
-            world.drop("second")
-            world.wait("second", None, DagsterRunStatus.QUEUED)
-            children = psutil.Process(code_server.pid).children(recursive=True)
-            assert parts.runs(code_server)
-            for process in (*children, psutil.Process(code_server.pid)):
-                process.kill()
-            psutil.wait_procs(children)
-        with running(parts.start_code_server):
-            world.wait("second", "completed", DagsterRunStatus.SUCCESS)
-            first = world.completes_by_itself("first")
-            assert (first.attempts, first.reruns) == (1, 1)
-            assert world.reasons(first) == ["never_started"]
+    parts.daemon()
+    code_server = parts.code_server()
+    with psycopg.connect(world.system.database_url) as connection:
+        connection.execute("LOCK TABLE batch_attempts")  # Dagster has recorded STARTED, the attempt is not written
+        world.drop("first")
+        world.wait("first", None, DagsterRunStatus.STARTED)
+        world.drop("second")
+        world.wait("second", None, DagsterRunStatus.QUEUED)
+        children = psutil.Process(code_server.pid).children(recursive=True)
+        assert parts.runs()
+        for process in (*children, psutil.Process(code_server.pid)):
+            process.kill()
+        code_server.wait()
+        psutil.wait_procs(children)
+    world.age_started_runs()
+    parts.code_server()
+    world.wait("second", "completed", DagsterRunStatus.SUCCESS)
+    first = world.completes_by_itself("first")
+    assert (first.attempts, first.reruns) == (1, 1)
+    assert world.reasons(first) == ["never_started"]
     assert [record["name"] for record in contacts(world.system, world.organization)] == ["first", "second"]
 
 
 def test_a_batch_whose_worker_is_killed_runs_again_within_a_minute_by_itself(world: World, parts: Parts) -> None:
-    with running(parts.start_daemon), running(parts.start_code_server) as code_server:
-        with world.held():
-            world.drop("first")
-            world.wait("first", "processing", DagsterRunStatus.STARTED)
-            (run,) = parts.runs(code_server)
-            run.kill()
-            killed_at = time.monotonic()
-        first = world.completes_by_itself("first")
-        assert time.monotonic() - killed_at < 60
+    parts.daemon()
+    parts.code_server()
+    with world.held():
+        world.drop("first")
+        world.wait("first", "processing", DagsterRunStatus.STARTED)
+        (run,) = parts.runs()
+        run.kill()
+        killed_at = time.monotonic()
+    first = world.completes_by_itself("first")
+    assert time.monotonic() - killed_at < 60
     assert (first.attempts, first.reruns, first.stats.created) == (2, 1, 1)
     assert world.reasons(first) == ["worker_lost"]
 
@@ -303,32 +336,31 @@ def test_batches_run_again_by_themselves_after_outages_of_storage_and_database(
 ) -> None:
     del environment  # restored at the end of the session
     postgres, s3 = own_servers
-    folder = Path(tempfile.mkdtemp(prefix="batch-pipeline-tests-", dir="/var/tmp"))
-    with open_system() as system, open_instance(in_process=True) as instance:
-        world, parts = World(system, instance), Parts(folder)
-        with running(parts.start_code_server) as code_server:
-            with running(parts.start_daemon):
-                with psycopg.connect(system.database_url) as connection:
-                    connection.execute("LOCK TABLE batch_attempts")  # the run can't read the upload yet
-                    world.drop("first")
-                    world.wait("first", None, DagsterRunStatus.STARTED)
-                    s3.stop()
-                eventually(lambda: world.runs_again("first"), lambda: world.batch("first"))
-                s3.start("batch")
-                first = world.completes_by_itself("first")
-                assert world.reasons(first)[0] == "storage_unavailable"
+    with open_system() as system, open_instance(in_process=True) as instance, new_parts() as parts:
+        world = World(system, instance)
+        parts.code_server()
+        daemon = parts.daemon()
+        with psycopg.connect(system.database_url) as connection:
+            connection.execute("LOCK TABLE batch_attempts")  # the run can't read the upload yet
+            world.drop("first")
+            world.wait("first", None, DagsterRunStatus.STARTED)
+            s3.stop()
+        eventually(lambda: world.runs_again("first"), lambda: world.batch("first"))
+        s3.start("batch")
+        first = world.completes_by_itself("first")
+        assert world.reasons(first)[0] == "storage_unavailable"
 
-                holding = psycopg.connect(system.database_url)
-                holding.execute("LOCK TABLE contacts IN EXCLUSIVE MODE")
-                world.drop("second")
-                world.wait("second", "processing", DagsterRunStatus.STARTED)
-                postgres.stop()
-                holding.close()
-            # Nobody can record or notice that the batch has failed.
-            eventually(lambda: not parts.runs(code_server), lambda: parts.runs(code_server))
-            postgres.start()
-            with running(parts.start_daemon):  # a supervisor restarts a daemon that ended in the outage
-                second = world.completes_by_itself("second")
-                assert world.reasons(second)[0] in ("worker_lost", "database_unavailable")
+        holding = psycopg.connect(system.database_url)
+        holding.execute("LOCK TABLE contacts IN EXCLUSIVE MODE")
+        world.drop("second")
+        world.wait("second", "processing", DagsterRunStatus.STARTED)
+        postgres.stop()
+        holding.close()
+        stop_process(daemon, patience_seconds=30)
+        # Nobody can record or notice that the batch has failed.
+        eventually(lambda: not parts.runs(), parts.runs)
+        postgres.start()
+        parts.daemon()  # a supervisor restarts a daemon that ended in the outage
+        second = world.completes_by_itself("second")
+        assert world.reasons(second)[0] in ("worker_lost", "database_unavailable")
         assert [record["name"] for record in contacts(system, world.organization)] == ["first", "second"]
-    shutil.rmtree(folder)

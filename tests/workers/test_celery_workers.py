@@ -1,6 +1,5 @@
 """Runs on Celery workers: many batches, killed workers, a Redis that restarts or forgets, cancelled runs."""
 
-import os
 import signal
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -12,6 +11,7 @@ from change_logs import logged
 from crew import Crew, Worker, eventually
 from dagster import DagsterInstance, DagsterRun, DagsterRunStatus, RunsFilter
 from dagster._core.launcher import WorkerStatus
+from examples import examples
 
 from batch_pipeline.batches.locks import TURN
 from batch_pipeline.batches.model import Batch, Starter
@@ -24,8 +24,7 @@ from batch_pipeline.orchestration.reconciling import cancel_batch
 from batch_pipeline.system import System
 
 pytestmark = pytest.mark.timeout(900)
-# All 200 take two minutes on two idle cores.
-MANY = int(os.environ.get("BATCH_TEST_MANY", "30"))
+MANY = examples(18, thorough=200)  # 200 take two minutes on two idle cores
 ORGANIZATIONS = 5
 
 
