@@ -7,9 +7,8 @@ import secrets
 from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
-from typing import Any
+from typing import Any, LiteralString
 
-import psycopg
 import sqlalchemy as sa
 from dagster import DagsterInstance, DagsterRun, DagsterRunStatus
 from driving import run_attempt
@@ -21,6 +20,7 @@ from batch_pipeline.batches.ids import new_batch_id
 from batch_pipeline.batches.model import Action, Batch, Starter
 from batch_pipeline.batches.options import BatchOptions
 from batch_pipeline.batches.organizations import create_organization
+from batch_pipeline.database import borrowed
 from batch_pipeline.definitions import defs
 from batch_pipeline.orchestration import tags
 from batch_pipeline.orchestration.config import run_config_of, run_tags_of
@@ -175,24 +175,27 @@ class DagsterRunner(Runner):
         return execute_batch(self.system, self.instance, batch)
 
 
+def fetched(system: System, query: LiteralString | sql.Composed, parameters: Sequence[Any] = ()) -> list[Row]:
+    """The rows of a query."""
+    with borrowed(system.engine) as connection:
+        return connection.cursor(row_factory=dict_row).execute(query, parameters).fetchall()
+
+
 def contacts(system: System, organization_id: str) -> list[Row]:
     """The organization's contacts, by name and id."""
-    with psycopg.connect(system.database_url, row_factory=dict_row) as connection:
-        return connection.execute(
-            'SELECT * FROM contacts WHERE organization_id = %s ORDER BY name COLLATE "C", id', (organization_id,)
-        ).fetchall()
+    query: LiteralString = 'SELECT * FROM contacts WHERE organization_id = %s ORDER BY name COLLATE "C", id'
+    return fetched(system, query, (organization_id,))
 
 
 def records(system: System, organization_id: str, table: str) -> list[Row]:
     """The organization's records in a table, by external id and id."""
-    with psycopg.connect(system.database_url, row_factory=dict_row) as connection:
-        query = sql.SQL('SELECT * FROM {} WHERE organization_id = %s ORDER BY external_id COLLATE "C", id')
-        return connection.execute(query.format(sql.Identifier(table)), (organization_id,)).fetchall()
+    query = sql.SQL('SELECT * FROM {} WHERE organization_id = %s ORDER BY external_id COLLATE "C", id')
+    return fetched(system, query.format(sql.Identifier(table)), (organization_id,))
 
 
 def insert_contacts(system: System, organization_id: str, *rows: Row) -> None:
     """Stores contacts past all rules, as another tool might."""
-    with psycopg.connect(system.database_url) as connection:
+    with borrowed(system.engine) as connection:
         for row in rows:
             columns = {"organization_id": organization_id, **row}
             connection.execute(

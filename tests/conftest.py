@@ -1,5 +1,6 @@
 """What all tests share: a PostgreSQL and an S3 server for the session, and a corner of both for each test."""
 
+import gc
 import os
 import secrets
 import shutil
@@ -14,12 +15,13 @@ import hypothesis
 import psycopg
 import pytest
 from databases import DatabasePool, other_database
-from examples import THOROUGH
+from examples import THOROUGH, USUAL
 from psycopg import sql
 
 from batch_pipeline import migrations
 from batch_pipeline.dagster_home import dagster_database_url
 from batch_pipeline.database import url_of_role
+from batch_pipeline.garbage import collect_seldom
 from batch_pipeline.local.postgres import SERVER_SETTINGS
 from batch_pipeline.local.s3 import free_port
 from batch_pipeline.local.system import LocalServers, LocalSystem, embedded_servers, local_system
@@ -34,12 +36,17 @@ for _number, _handler in ((signal.SIGINT, signal.default_int_handler), (signal.S
     if signal.getsignal(_number) is signal.SIG_IGN:
         signal.signal(_number, _handler)
 
+collect_seldom()  # imports and tests are millions of objects, which stay
+
 # On a busy machine a short example takes seconds now and then, and so does making one.
-for _profile in ("busy machine", THOROUGH):
+for _profile, _examples in ((USUAL, 40), (THOROUGH, 500)):
     hypothesis.settings.register_profile(
-        _profile, deadline=None, suppress_health_check=[hypothesis.HealthCheck.too_slow]
+        _profile,
+        max_examples=_examples,
+        deadline=None,
+        suppress_health_check=[hypothesis.HealthCheck.too_slow],
     )
-hypothesis.settings.load_profile("busy machine")
+hypothesis.settings.load_profile(USUAL)
 
 NewDatabase = Callable[[], AbstractContextManager[str]]
 
@@ -55,6 +62,12 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     for item in items:
         longest[item.path] = max(longest.get(item.path, 0.0), patience(item))
     items.sort(key=lambda item: -longest[item.path])
+
+
+def pytest_collection_finish() -> None:
+    """Exempts what has been imported and collected from garbage collection, which would look at all of it each time."""
+    gc.collect()
+    gc.freeze()
 
 
 @pytest.fixture(scope="session")

@@ -96,12 +96,13 @@ class DatabasePool:
 
 def _state(connection: psycopg.Connection[Any]) -> tuple[Any, ...]:
     """The objects of a database, and the content of each table that has rows."""
-    tables = connection.execute(_TABLES).fetchall()
-    rows = []
-    for schema, table in sorted(tables):
-        found = connection.execute(
-            sql.SQL("SELECT t::text FROM {} t ORDER BY 1").format(sql.Identifier(schema, table))
-        ).fetchall()
-        if found:
-            rows.append(((schema, table), [text for (text,) in found]))
-    return connection.execute(_OBJECTS).fetchone(), tuple(rows)
+    tables = sorted(connection.execute(_TABLES).fetchall())
+    each = (
+        sql.SQL("SELECT {}, t::text FROM {} t").format(sql.Literal(number), sql.Identifier(*table))
+        for number, table in enumerate(tables)
+    )
+    found: dict[tuple[str, str], list[str]] = {}
+    for number, text in connection.execute(sql.SQL(" UNION ALL ").join(each)).fetchall():
+        found.setdefault(tables[number], []).append(text)
+    rows = tuple((table, sorted(found[table])) for table in sorted(found))
+    return connection.execute(_OBJECTS).fetchone(), rows

@@ -6,13 +6,12 @@ from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from typing import Any
 
-import psycopg
-from batch_runs import Row, arrived, as_csv, new_organization
+from batch_runs import Row, arrived, as_csv, fetched, new_organization
 from driving import run_attempt
 from psycopg import sql
-from psycopg.rows import dict_row
 
 from batch_pipeline.batches.model import Batch
+from batch_pipeline.database import borrowed
 from batch_pipeline.storage import keys
 from batch_pipeline.system import System
 
@@ -37,30 +36,30 @@ class World:
 
     def insert(self, table: str, *rows: Row) -> None:
         """Records as another tool might store them; the id follows from the external id or name."""
-        for row in rows:
-            name = row.get("external_id") or row["name"]
-            self._insert(table, {"id": record_id(table, name), **row})
+        named = [{"id": record_id(table, row.get("external_id") or row["name"]), **row} for row in rows]
+        self._insert(table, named)
 
     def join(self, group: str, *contacts: str, primary: bool = False) -> None:
         """Memberships by external ids; `loc_…` as they are."""
-        for name in contacts:
-            member = name if name.startswith("loc_") else record_id("contacts", name)
-            row = {"group_id": record_id("groups", group), "member_id": member, "is_primary": primary}
-            self._insert("group_members", row)
+        members = [name if name.startswith("loc_") else record_id("contacts", name) for name in contacts]
+        rows = [{"group_id": record_id("groups", group), "member_id": each, "is_primary": primary} for each in members]
+        self._insert("group_members", rows)
 
-    def _insert(self, table: str, row: Row) -> None:
-        columns = {"organization_id": self.organization_id, **row}
-        self.execute(
-            sql.SQL("INSERT INTO {} ({}) VALUES ({})").format(
-                sql.Identifier(table),
-                sql.SQL(", ").join(map(sql.Identifier, columns)),
-                sql.SQL(", ").join(sql.Placeholder() * len(columns)),
-            ),
-            list(columns.values()),
-        )
+    def _insert(self, table: str, rows: list[Row]) -> None:
+        with borrowed(self.system.engine) as connection:
+            for row in rows:
+                columns = {"organization_id": self.organization_id, **row}
+                connection.execute(
+                    sql.SQL("INSERT INTO {} ({}) VALUES ({})").format(
+                        sql.Identifier(table),
+                        sql.SQL(", ").join(map(sql.Identifier, columns)),
+                        sql.SQL(", ").join(sql.Placeholder() * len(columns)),
+                    ),
+                    list(columns.values()),
+                )
 
     def execute(self, statement: sql.Composed, parameters: list[Any]) -> None:
-        with psycopg.connect(self.system.database_url) as connection:
+        with borrowed(self.system.engine) as connection:
             connection.execute(statement, parameters)
 
     def arrived(self, resource: str, items: list[Any], *, flat: bool = False, **options: Any) -> Batch:
@@ -89,11 +88,8 @@ class World:
         return {entry["row"]: entry["outcome"] for entry in result if entry["row"] is not None}
 
     def rows(self, table: str) -> list[Row]:
-        with psycopg.connect(self.system.database_url, row_factory=dict_row) as connection:
-            return connection.execute(
-                sql.SQL("SELECT * FROM {} WHERE organization_id = %s").format(sql.Identifier(table)),
-                (self.organization_id,),
-            ).fetchall()
+        query = sql.SQL("SELECT * FROM {} WHERE organization_id = %s").format(sql.Identifier(table))
+        return fetched(self.system, query, (self.organization_id,))
 
     def members(self) -> dict[tuple[str, str], bool]:
         """Whether each membership is primary, by the external ids of group and contact (ids where there is none)."""

@@ -5,7 +5,6 @@ import json
 from dataclasses import asdict, dataclass
 from typing import Any, LiteralString
 
-import psycopg
 from batch_runs import Row, arrived, as_csv, new_organization
 from driving import run_attempt
 from killing import run_killed_once
@@ -14,6 +13,7 @@ from psycopg.rows import dict_row
 
 from batch_pipeline.batches.model import Action, Batch, Starter
 from batch_pipeline.batches.options import UndoOptions
+from batch_pipeline.database import borrowed
 from batch_pipeline.intake.undoing import request_undo
 from batch_pipeline.storage import keys
 from batch_pipeline.system import System
@@ -67,8 +67,8 @@ class UndoWorld:
 
     def execute(self, statement: LiteralString | sql.Composed, *parameters: Any) -> list[Row]:
         """Executes a statement, as another program might; returns the rows if it has any."""
-        with psycopg.connect(self.system.database_url, row_factory=dict_row) as connection:
-            cursor = connection.execute(statement, parameters)
+        with borrowed(self.system.engine) as connection:
+            cursor = connection.cursor(row_factory=dict_row).execute(statement, parameters)
             return cursor.fetchall() if cursor.description else []
 
     def rows(self, table: str) -> dict[Any, Row]:
