@@ -6,7 +6,7 @@ BIN := $(VENV)/bin
 # Tests start hundreds of Python processes, each of which would compile all modules again.
 unexport PYTHONDONTWRITEBYTECODE
 
-.PHONY: install demo up test lint bench clean
+.PHONY: install demo up test test-thorough lint bench clean
 
 install: $(VENV)/.installed
 
@@ -26,6 +26,10 @@ up: install
 
 test: install
 	$(BIN)/pytest -n 3 --dist loadfile --no-loadscope-reorder
+
+# Hundreds of random sequences of each model: about an hour on two cores.
+test-thorough: install
+	$(BIN)/pytest -n 3 --dist loadfile --no-loadscope-reorder --hypothesis-profile thorough tests/model tests/undo tests/memberships
 
 lint: install
 	$(BIN)/ruff check .

@@ -1,11 +1,12 @@
 """How many random examples a test has.
 
-Examples are new in every run, so few of them in each run find what many would, only later. A number that an issue
-demands is not chosen here: it stays in the test, with its reason.
+Examples are new in every run, so few of them in each run find what many would, only later. `make test-thorough` looks
+longer. A test without a number of its own has that of the profile (`tests/conftest.py`).
 """
 
 import hypothesis
 
+USUAL = "usual"
 THOROUGH = "thorough"  # the profile of a longer look: `pytest --hypothesis-profile thorough tests/model`
 
 

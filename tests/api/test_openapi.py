@@ -10,6 +10,7 @@ import httpx
 import psycopg
 import pytest
 from batch_runs import arrived, insert_contacts
+from examples import examples
 from serving import Client, new_client, served
 
 from batch_pipeline.batches.model import Starter
@@ -92,7 +93,7 @@ def test_no_request_however_made_gets_an_answer_that_is_not_described(
             "--phases",
             "examples,coverage,fuzzing,stateful",
             "--max-examples",
-            "8",
+            str(examples(4, thorough=30)),
             "--max-response-time",
             "120",
         ),

@@ -8,6 +8,7 @@ from typing import Any
 
 import pytest
 from batch_runs import accepted
+from examples import examples
 from hypothesis import HealthCheck, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule, run_state_machine_as_test
@@ -214,5 +215,7 @@ def test_any_sequence_of_calls_follows_the_state_machine(ledger: Ledger) -> None
     machine = type("AnySequenceHere", (AnySequence,), {"ledger": Ledger(ledger.engine, reruns)})
     run_state_machine_as_test(
         machine,
-        settings=settings(max_examples=20, stateful_step_count=20, suppress_health_check=list(HealthCheck)),
+        settings=settings(
+            max_examples=examples(10, thorough=200), stateful_step_count=20, suppress_health_check=list(HealthCheck)
+        ),
     )

@@ -9,6 +9,7 @@ from typing import Any
 import psycopg
 import pytest
 import sqlalchemy as sa
+from examples import examples
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -84,7 +85,7 @@ def expected(module_database_url: str, engine: sa.Engine) -> list[tuple[str, ...
         ).fetchall()
 
 
-@settings(max_examples=150)
+@settings(max_examples=examples(40, thorough=300))
 @given(
     chosen=st.fixed_dictionaries({}, optional={name: st.sampled_from(values) for name, values in VALUES.items()}),
     place=st.tuples(st.integers(1, 40) | st.just(10**9), st.integers(1, 100), st.booleans()),

@@ -301,7 +301,7 @@ _STEP = st.tuples(
 
 
 @given(st.lists(_STEP, min_size=1, max_size=5))
-@settings(max_examples=examples(12, thorough=100))
+@settings(max_examples=examples(6, thorough=200))
 def test_the_log_read_backwards_gives_every_earlier_state(
     module_system: System, steps: list[tuple[Action | None, list[Row]]]
 ) -> None:

@@ -6,6 +6,7 @@ from typing import Any
 
 import pyarrow as pa
 import pytest
+from examples import examples
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 from psycopg import sql
@@ -24,7 +25,7 @@ TEXTS = (
 SCHEMA = pa.schema(
     [pa.field("row", pa.int64(), nullable=False), ("text", pa.string()), ("flag", pa.bool_()), ("other", pa.string())]
 )
-COPIED = settings(max_examples=60)
+COPIED = settings(max_examples=examples(20, thorough=100))
 
 
 @pytest.fixture(scope="module")

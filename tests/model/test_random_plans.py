@@ -11,6 +11,7 @@ import pytest
 from batch_runs import insert_contacts, new_organization
 from contacts_model import ContactsModel, Outcome
 from driving import run_attempt
+from examples import examples
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from model_items import EMPTY, Record, Upload
@@ -103,11 +104,11 @@ def check_plan(system: System, batch: Batch, expected: Outcome, records: dict[st
     assert errors == expected.errors
 
 
-@pytest.mark.timeout(1200)
+@pytest.mark.timeout(3600)  # half an hour with the profile `thorough`
 def test_a_plan_is_what_applying_does_whatever_came_between(module_system: System) -> None:
     system = module_system
 
-    @settings(max_examples=40, suppress_health_check=list(HealthCheck))
+    @settings(max_examples=examples(10, thorough=500), suppress_health_check=list(HealthCheck))
     @given(first_records(), any_upload(), st.lists(any_upload(), max_size=2), st.booleans())
     def check(records: dict[str, Record], upload: Upload, others: list[Upload], again: bool) -> None:
         organization_id = new_organization(system)

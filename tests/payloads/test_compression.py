@@ -8,6 +8,7 @@ import zlib
 from collections.abc import Callable
 
 import pytest
+from examples import examples
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -60,7 +61,7 @@ def test_the_name_without_its_suffix_decides_where_the_content_does_not(read_upl
     uses_zstd=st.booleans(),
     has_padding=st.booleans(),
 )
-@settings(max_examples=60)
+@settings(max_examples=examples(30, thorough=200))
 def test_any_members_in_a_row_are_one_file(read_upload, *, data, cuts, uses_zstd, has_padding):
     text = data.hex()
     edges = [0, *sorted(min(cut, len(text)) for cut in cuts), len(text)]

@@ -53,7 +53,7 @@ def tables(draw: st.DrawFn) -> list[list[str]]:
     chunk_rows=st.integers(1, 5),
     encoding=st.sampled_from(["utf-8", "utf-8-sig", "utf-16"]),
 )
-@settings(max_examples=examples(100, thorough=200))
+@settings(max_examples=examples(40, thorough=500))
 def test_any_table_in_any_dialect_reads_back_the_same(
     read_upload, *, table, dialect, block_bytes, chunk_rows, encoding
 ):
@@ -158,7 +158,7 @@ CSV_LIKE = (
 
 
 @given(CSV_LIKE, st.integers(1, 3), BLOCK_BYTES)
-@settings(max_examples=examples(200, thorough=500))
+@settings(max_examples=examples(60, thorough=500))
 def test_any_text_is_read_by_the_rules(read_upload, text, width, block_bytes):
     header = ",".join("abc"[:width])
     reading = read_upload(f"{header}\n{text}", "x.csv", block_bytes=block_bytes)
@@ -175,7 +175,7 @@ def test_any_text_is_read_by_the_rules(read_upload, text, width, block_bytes):
     max_item=st.integers(5, 20),
 )
 @example(text="\raaaaa\r\na", width=1, block_bytes=2, max_cell=5, max_item=4)
-@settings(max_examples=examples(200, thorough=500))
+@settings(max_examples=examples(60, thorough=500))
 def test_any_text_is_read_by_the_rules_under_small_limits(read_upload, *, text, width, block_bytes, max_cell, max_item):
     header = ",".join("abc"[:width])
     max_item += len(header)
@@ -193,7 +193,7 @@ def test_any_text_is_read_by_the_rules_under_small_limits(read_upload, *, text, 
 
 @pytest.mark.parametrize("block_bytes", [1, 5, 64])
 @given(texts=st.lists(st.text('aé日😀,"\n', max_size=5), min_size=1, max_size=6))
-@settings(max_examples=examples(50, thorough=100))
+@settings(max_examples=examples(25, thorough=200))
 def test_a_block_edge_within_a_character_changes_nothing(read_upload, texts, block_bytes):
     dialect = Dialect(",", "\n", quotes_all=True, ends_last_line=True)
     reading = read_upload(dialect.write([["a"], *([text] for text in texts)]), block_bytes=block_bytes)

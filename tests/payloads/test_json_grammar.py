@@ -78,7 +78,7 @@ def refuse_constant(name: str) -> None:
 @given(text=ARRAYS, block_bytes=BLOCK_BYTES, max_item_bytes=LIMITS)
 @example(text="[{},10.5]", block_bytes=7, max_item_bytes=4)
 @example(text="[{},10e+5]", block_bytes=8, max_item_bytes=5)
-@settings(max_examples=examples(100, thorough=250))
+@settings(max_examples=examples(40, thorough=500))
 def test_whatever_the_grammar_allows_is_accepted(read_upload, text, block_bytes, max_item_bytes):
     assert Recogniser(text).accepts()
     sizes = item_sizes(text)
@@ -91,7 +91,7 @@ def test_whatever_the_grammar_allows_is_accepted(read_upload, text, block_bytes,
 
 
 @given(text=damaged_arrays(), block_bytes=BLOCK_BYTES, max_item_bytes=LIMITS)
-@settings(max_examples=examples(100, thorough=250))
+@settings(max_examples=examples(40, thorough=500))
 def test_whatever_the_grammar_forbids_is_refused_where_it_is_broken(read_upload, text, block_bytes, max_item_bytes):
     expected = Recogniser(text)
     is_array = text.lstrip(" \t\n\r\ufeff").startswith("[") and not text.lstrip(" \t\n\r").startswith("\ufeff")
@@ -115,7 +115,7 @@ def test_whatever_the_grammar_forbids_is_refused_where_it_is_broken(read_upload,
 
 
 @given(text=damaged_arrays(), max_item_bytes=LIMITS)
-@settings(max_examples=examples(60, thorough=150))
+@settings(max_examples=examples(30, thorough=500))
 def test_the_size_of_blocks_changes_nothing(read_upload, text, max_item_bytes):
     outcomes = []
     for block_bytes in (1, 3, 16, 1 << 20):
@@ -136,7 +136,7 @@ LINES = VALUES.map(lambda text: re.sub(r"[\r\n]", " ", text)) | NUMBERS
 
 
 @given(lines=st.lists(LINES, min_size=1, max_size=4), data=st.data())
-@settings(max_examples=examples(100, thorough=250))
+@settings(max_examples=examples(40, thorough=500))
 def test_each_line_is_judged_by_the_same_grammar(read_upload, lines, data):
     damaged = data.draw(st.integers(0, len(lines) - 1))
     position = data.draw(st.integers(0, len(lines[damaged])))

@@ -46,7 +46,7 @@ def as_cell(value: Any) -> str:
     block_bytes=BLOCK_BYTES,
     chunk_rows=st.integers(1, 4),
 )
-@settings(max_examples=examples(200, thorough=500))
+@settings(max_examples=examples(60, thorough=500))
 def test_any_items_read_back_the_same(read_upload, *, items, ensure_ascii, indent, as_lines, block_bytes, chunk_rows):
     if as_lines:
         data = "".join(json.dumps(item, ensure_ascii=ensure_ascii) + "\n" for item in items)
@@ -93,7 +93,7 @@ def decode_strictly(text: str) -> Any:
 
 
 @given(JSON_LIKE.map(lambda text: f"[{text}") | damaged_documents(), BLOCK_BYTES)
-@settings(max_examples=examples(200, thorough=500))
+@settings(max_examples=examples(60, thorough=500))
 def test_a_document_is_refused_exactly_if_the_grammar_forbids_it(read_upload, text, block_bytes):
     try:
         items = decode_strictly(text)

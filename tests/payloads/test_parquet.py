@@ -10,6 +10,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
+from examples import examples
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -108,7 +109,7 @@ def test_all_cells_of_all_rows_are_texts(typed_reading):
         }
     ),
 )
-@settings(max_examples=6)
+@settings(max_examples=examples(4, thorough=50))
 def test_any_table_of_text_reads_back_the_same(read_upload, *, table, chunk_rows, options):
     width = len(table[0]) if table else 2
     columns = {f"c{place}": pa.array([row[place] for row in table], pa.string()) for place in range(width)}

@@ -9,6 +9,7 @@ from collections.abc import Callable
 
 import pyarrow as pa
 import pyarrow.parquet as pq
+from examples import examples
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from workbooks import by_hand, excel_text
@@ -118,7 +119,7 @@ def writings(*names: str) -> Callable[[Callable[..., None]], Callable[..., None]
 
 
 @writings("csv", "json", "ndjson", "xlsx")
-@settings(max_examples=160)
+@settings(max_examples=examples(60, thorough=500))
 def test_any_table_of_text_reads_back_the_same(read_upload, *, table, name, suffix, block_bytes, chunk_rows, data):
     check_round_trip(
         read_upload, table=table, name=name, suffix=suffix, block_bytes=block_bytes, chunk_rows=chunk_rows, data=data
@@ -126,7 +127,7 @@ def test_any_table_of_text_reads_back_the_same(read_upload, *, table, name, suff
 
 
 @writings("parquet")
-@settings(max_examples=8)  # each starts a process; block_bytes means nothing to it
+@settings(max_examples=examples(4, thorough=50))  # each starts a process; block_bytes means nothing to it
 def test_any_table_of_text_reads_back_the_same_from_parquet(
     read_upload, *, table, name, suffix, block_bytes, chunk_rows, data
 ):

@@ -5,6 +5,7 @@ import io
 
 import openpyxl
 import pytest
+from examples import examples
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from workbooks import HEADER, STYLES, by_hand, by_openpyxl, excel_text
@@ -61,7 +62,7 @@ TABLES = st.integers(1, 4).flatmap(
 
 
 @given(table=TABLES, shared=st.booleans(), chunk_rows=st.integers(1, 4), has_places=st.booleans())
-@settings(max_examples=60)
+@settings(max_examples=examples(30, thorough=200))
 def test_any_table_of_text_reads_back_the_same(read_upload, *, table, shared, chunk_rows, has_places):
     width = len(table[0]) if table else 2
     strings: list[str] = []

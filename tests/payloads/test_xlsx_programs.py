@@ -9,6 +9,7 @@ import pandas as pd
 import pytest
 import python_calamine
 import xlsxwriter
+from examples import examples
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from workbooks import HEADER, MAIN, STYLES, by_hand, by_openpyxl, relations_to
@@ -177,7 +178,7 @@ def expected_text(value: object) -> str:
 
 
 @given(rows=st.lists(st.tuples(VALUES, VALUES), min_size=1, max_size=6), program=st.sampled_from("oxi"))
-@settings(max_examples=100, deadline=None)
+@settings(max_examples=examples(40, thorough=200))
 def test_values_are_read_as_they_were_written_and_as_calamine_reads_them(read_upload, upload_folder, *, rows, program):
     table = [["a", "b"], *map(list, rows)]
     if program == "o":

@@ -5,6 +5,7 @@ import unicodedata
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from examples import examples
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from record_samples import ID, contact_rules, csv_chunk, json_chunk, rules_of
@@ -48,7 +49,7 @@ VALUES = (
 
 PLACES = st.integers(0, 5)
 # A check costs tens of milliseconds however few the items, so fewer examples say more per second.
-FEW = settings(max_examples=60)
+FEW = settings(max_examples=examples(20, thorough=200))
 
 
 def defaults(resource: Resource) -> st.SearchStrategy[dict[str, str]]:

@@ -45,7 +45,7 @@ steps = st.one_of(
     st.tuples(st.just("undo"), st.sampled_from([1, 2, 3])),
     st.tuples(st.just("undo"), st.sampled_from([1, 2])),
 )
-sequences = st.lists(st.tuples(steps, kills), min_size=3, max_size=6)
+sequences = st.lists(st.tuples(steps, kills), min_size=2, max_size=5)
 
 
 @dataclass

@@ -5,6 +5,7 @@ import io
 import json
 
 import pytest
+from examples import examples
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -34,7 +35,7 @@ def json_copy(reading):
     chunk_rows=st.integers(1, 4),
     piece_bytes=st.sampled_from([30, 1 << 20]),
 )
-@settings(max_examples=100)
+@settings(max_examples=examples(30, thorough=300))
 def test_a_copy_of_a_flat_file_reads_back_as_its_original(read_upload, *, rows, chunk_rows, piece_bytes):
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(texts, "PIECE_BYTES", piece_bytes)
@@ -55,7 +56,7 @@ def test_a_copy_of_a_flat_file_reads_back_as_its_original(read_upload, *, rows, 
     broken=st.sets(st.integers(0, 6)),
     chunk_rows=st.integers(1, 4),
 )
-@settings(max_examples=100)
+@settings(max_examples=examples(30, thorough=300))
 def test_unreadable_rows_stand_in_their_places(read_upload, *, items, broken, chunk_rows):
     lines = [json.dumps(item) for item in items]
     for place in sorted(broken, reverse=True):
