@@ -70,6 +70,11 @@ def pytest_collection_finish() -> None:
     gc.freeze()
 
 
+def pytest_unconfigure() -> None:
+    """What tests have left in reference cycles ends while there is an interpreter that can close it."""
+    gc.collect()
+
+
 @pytest.fixture(scope="session")
 def session_folder() -> Iterator[Path]:
     """A folder that the account which PostgreSQL runs as reaches, also where the tests are root's."""
