@@ -2,6 +2,9 @@
 
 A chunk is a range of rows of the upload, or in cleanup of the list of records to delete. If the database refuses a
 range, it is halved, under savepoints, until single rows are found: one bad item costs only itself.
+
+The plan stores with each chunk how many of its items get which verdict. So no later step reads the plan to count the
+items of a chunk or of the batch.
 """
 
 from abc import ABC, abstractmethod
@@ -29,12 +32,45 @@ TRANSIENT_ATTEMPTS = 5
 
 
 @dataclass(frozen=True)
+class Planned:
+    """The number of items by what the plan does with them.
+
+    Attributes:
+        new: accepted items that create records.
+        existing: accepted items that mean existing records; of a delete, all accepted ones.
+        unchanged: accepted items that change nothing.
+    """
+
+    new: int = 0
+    existing: int = 0
+    unchanged: int = 0
+    rejected: int = 0
+    duplicates: int = 0
+
+    @property
+    def accepted(self) -> int:
+        """Items that are neither rejected nor duplicates."""
+        return self.new + self.existing + self.unchanged
+
+    @property
+    def is_all_new(self) -> bool:
+        """Whether each of the items creates a record."""
+        return self.new > 0 and self == Planned(new=self.new)
+
+
+@dataclass(frozen=True)
 class Chunk:
-    """A range of rows, both ends included."""
+    """A range of rows, both ends included.
+
+    Attributes:
+        planned: the items in it; None if its plan has other lines than items (undo, cleanup), or if an earlier release
+            made the plan.
+    """
 
     number: int
     first_row: int
     last_row: int
+    planned: Planned | None = None
 
 
 @dataclass(frozen=True)
@@ -91,11 +127,36 @@ def count_chunks(connection: Connection, batch_id: str, phase: PhaseName) -> int
 def open_chunks(connection: Connection, batch_id: str, phase: PhaseName) -> list[Chunk]:
     """The phase's unfinished chunks, in order."""
     rows = connection.execute(
-        "SELECT number, first_row, last_row FROM batch_chunks"
+        "SELECT number, first_row, last_row, planned_new, planned_existing, planned_unchanged, planned_rejected,"
+        " planned_duplicates FROM batch_chunks"
         " WHERE batch_id = %s AND phase = %s AND done_at IS NULL ORDER BY number",
         (batch_id, phase.value),
     )
-    return [Chunk(*row) for row in rows]
+    return [Chunk(row[0], row[1], row[2], None if row[3] is None else Planned(*row[3:])) for row in rows]
+
+
+# An earlier release stored no counts with its plans.
+_LEFT_OUT = """\
+WITH stored AS (
+    SELECT bool_and(planned_new IS NOT NULL) AS known, sum(planned_rejected + failed) AS rejected,
+           sum(planned_duplicates) AS duplicates
+    FROM batch_chunks WHERE batch_id = %(batch)s AND phase = %(phase)s
+), counted AS (
+    SELECT count(*) FILTER (WHERE verdict = 'r') AS rejected, count(*) FILTER (WHERE verdict = 'd') AS duplicates
+    FROM {plan} WHERE NOT (SELECT known FROM stored)
+)
+SELECT coalesce(CASE WHEN s.known THEN s.rejected ELSE c.rejected END, 0)::bigint,
+       coalesce(CASE WHEN s.known THEN s.duplicates ELSE c.duplicates END, 0)::bigint
+FROM stored s, counted c"""
+
+
+def left_out(connection: Connection, staging: Staging) -> tuple[int, int]:
+    """The items of a processed batch that were rejected, by the plan or the database, and the duplicates."""
+    rejected, duplicates = connection.execute(
+        sql.SQL(_LEFT_OUT).format(plan=staging.plan),
+        {"batch": staging.batch_id, "phase": PhaseName.processing.value},
+    ).fetchone() or (0, 0)
+    return rejected, duplicates
 
 
 def done_rows(connection: Connection, batch_id: str) -> str:
@@ -160,7 +221,7 @@ class ChunkWriter(ABC):
         """Writes a chunk and commits it with its outcome. Raises SupersededError if the batch has lost its turn."""
         with self._connection.transaction():
             check_fence(self._connection, self._turn)
-            outcome = self._write_rows(chunk.first_row, chunk.last_row)
+            outcome = self._write_rows(chunk.first_row, chunk.last_row, chunk.planned)
             marked = self._connection.execute(
                 self._mark_done,
                 {
@@ -176,17 +237,17 @@ class ChunkWriter(ABC):
         return outcome
 
     @abstractmethod
-    def apply(self, first: int, last: int) -> ChunkOutcome:
-        """Writes a range of rows. May raise one of `REFUSALS`."""
+    def apply(self, first: int, last: int, planned: Planned | None) -> ChunkOutcome:
+        """Writes a range of rows. May raise one of `REFUSALS`. `planned`: its items, if their number is known."""
 
     @abstractmethod
     def reject(self, row: int, refusal: psycopg.Error) -> ChunkOutcome:
         """Handles a single row that the database refused."""
 
-    def _write_rows(self, first: int, last: int) -> ChunkOutcome:
+    def _write_rows(self, first: int, last: int, planned: Planned | None = None) -> ChunkOutcome:
         try:
             with self._connection.transaction():
-                return self.apply(first, last)
+                return self.apply(first, last, planned)
         except REFUSALS as refusal:
             if first < last:
                 middle = (first + last) // 2

@@ -7,7 +7,7 @@ from batch_pipeline.batches.locks import Turn
 from batch_pipeline.batches.model import PhaseName
 from batch_pipeline.database import Connection
 from batch_pipeline.loading.change_log import log_deleted
-from batch_pipeline.loading.chunks import ChunkOutcome, ChunkWriter, ItemWriter
+from batch_pipeline.loading.chunks import ChunkOutcome, ChunkWriter, ItemWriter, Planned
 from batch_pipeline.loading.memberships import LinkRemover
 from batch_pipeline.loading.staging import Staging
 from batch_pipeline.loading.statements import COMMA, further_ctes, indented, records_table
@@ -76,12 +76,15 @@ class DeleteWriter(ItemWriter):
         self._count_named = sql.SQL(_COUNT_NAMED).format(plan=staging.plan)
         self._links = LinkRemover(connection, resource, named_ids(staging), logs=logs)
 
-    def apply(self, first: int, last: int) -> ChunkOutcome:
+    def apply(self, first: int, last: int, planned: Planned | None) -> ChunkOutcome:
         """Deletes; a record that another batch or tool deleted since the plan counts as unchanged."""
         parameters = self._range(first, last)
         (deleted,) = self._connection.execute(self._delete, parameters).fetchone() or (0,)
         self._links.remove(parameters)
-        (named,) = self._connection.execute(self._count_named, parameters).fetchone() or (0,)
+        if planned is not None:
+            named = planned.accepted
+        else:
+            (named,) = self._connection.execute(self._count_named, parameters).fetchone() or (0,)
         return ChunkOutcome(deleted=deleted, unchanged=named - deleted)
 
 
@@ -102,8 +105,9 @@ class CleanupWriter(ChunkWriter):
         self._delete = cleanup_statement(resource, staging, logs=logs)
         self._links = LinkRemover(connection, resource, listed_ids(staging), logs=logs)
 
-    def apply(self, first: int, last: int) -> ChunkOutcome:
+    def apply(self, first: int, last: int, planned: Planned | None) -> ChunkOutcome:
         """Deletes the records with the numbers `first` to `last` in the list."""
+        del planned
         parameters = self._range(first, last)
         (deleted,) = self._connection.execute(self._delete, parameters).fetchone() or (0,)
         self._links.remove(parameters)

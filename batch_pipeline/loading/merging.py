@@ -7,7 +7,7 @@ from psycopg import sql
 from batch_pipeline.batches.locks import Turn
 from batch_pipeline.database import Connection
 from batch_pipeline.loading.change_log import log_updated
-from batch_pipeline.loading.chunks import ChunkOutcome, ItemWriter
+from batch_pipeline.loading.chunks import ChunkOutcome, ItemWriter, Planned
 from batch_pipeline.loading.memberships import LinkWriter
 from batch_pipeline.loading.reference_fields import references_of
 from batch_pipeline.loading.staging import Staging
@@ -27,6 +27,16 @@ WHERE {items_in_range}
   AND p.row BETWEEN %(first)s AND %(last)s
   AND p.verdict = 'a'
   AND p.record_id IS NULL"""
+
+# Without the plan: reading it for the first time writes each of its pages, as the server marks the rows as committed.
+_INSERT_ALL = """\
+INSERT INTO {records} (
+    {columns}
+)
+SELECT
+    {values}
+FROM {items} s
+WHERE s.row BETWEEN %(first)s AND %(last)s"""
 
 _UPDATE = """\
 UPDATE {records} r
@@ -71,7 +81,8 @@ noted AS (
 _COUNT = """\
 SELECT count(*) FILTER (WHERE verdict = 'a' AND record_id IS NULL),
        count(*) FILTER (WHERE verdict = 'a' AND record_id IS NOT NULL),
-       count(*) FILTER (WHERE verdict = 'u')
+       count(*) FILTER (WHERE verdict = 'u'), count(*) FILTER (WHERE verdict = 'r'),
+       count(*) FILTER (WHERE verdict = 'd')
 FROM {plan}
 WHERE row BETWEEN %(first)s AND %(last)s"""
 
@@ -99,28 +110,35 @@ class MergeWriter(ItemWriter):
         has_links = bool(references_of(resource, fields))
         self._links = LinkWriter(connection, resource, staging, fields, logs=logs) if has_links else None
         self._insert = insert_statement(resource, staging, fields)
+        self._insert_all = insert_statement(resource, staging, fields, all_are_new=True)
         self._update = update_statement(resource, staging, fields, clears=clears, keep_changes=keep_changes, logs=logs)
         self._count = sql.SQL(_COUNT).format(plan=staging.plan)
 
-    def apply(self, first: int, last: int) -> ChunkOutcome:
+    def apply(self, first: int, last: int, planned: Planned | None) -> ChunkOutcome:
         """Inserts records, writes links, updates records: a record whose links changed is updated as well."""
         parameters = self._range(first, last)
-        new, existing, unchanged = self._connection.execute(self._count, parameters).fetchone() or (0, 0, 0)
-        created = self._connection.execute(self._insert, parameters).rowcount if new else 0
-        if created != new:
+        if planned is None:
+            planned = Planned(*(self._connection.execute(self._count, parameters).fetchone() or ()))
+        created = 0
+        if planned.new:
+            insert = self._insert_all if planned.is_all_new else self._insert
+            created = self._connection.execute(insert, parameters).rowcount
+        if created != planned.new:
             raise RuntimeError(f"rows {first} to {last} of {self._turn.batch_id}: staged items are missing")
-        if self._links is not None and new + existing:
+        if self._links is not None and planned.new + planned.existing:
             self._links.write(parameters)
         updated = 0
-        if existing and self._update is not None:
+        if planned.existing and self._update is not None:
             (updated,) = self._connection.execute(self._update, parameters).fetchone() or (0,)
-        return ChunkOutcome(created=created, updated=updated, unchanged=existing - updated + unchanged)
+        return ChunkOutcome(created=created, updated=updated, unchanged=planned.existing - updated + planned.unchanged)
 
 
-def insert_statement(resource: Resource, staging: Staging, fields: tuple[str, ...]) -> sql.Composed:
-    """The statement that creates the new records of rows `first` to `last`."""
+def insert_statement(
+    resource: Resource, staging: Staging, fields: tuple[str, ...], *, all_are_new: bool = False
+) -> sql.Composed:
+    """The statement that creates the new records of rows `first` to `last`. `all_are_new`: each item creates one."""
     staged = [field for field in resource.fields if _is_written(field, fields)]
-    return sql.SQL(_INSERT).format(
+    return sql.SQL(_INSERT_ALL if all_are_new else _INSERT).format(
         records=records_table(resource),
         columns=COMMA.join(
             [sql.SQL("organization_id, id, batch_id"), *(sql.Identifier(field.name) for field in staged)]

@@ -5,15 +5,50 @@ from dataclasses import dataclass
 
 from psycopg import sql
 
-from batch_pipeline.batches.model import DuplicateHandling
+from batch_pipeline.batches.model import DuplicateHandling, PhaseName
 from batch_pipeline.database import Connection
-from batch_pipeline.loading.chunks import done_rows
+from batch_pipeline.loading.chunks import Planned, done_rows
 from batch_pipeline.loading.staging import Staging
 from batch_pipeline.loading.statements import Statements
 from batch_pipeline.records.resource import Resource
 
 # The message for an item that would undo what a batch that arrived later wrote, after the quoted id of that batch.
 WRITTEN_SINCE = "nothing newer is undone, upload the item again if it is meant"
+
+
+# Counts all items of the plan, and stores the counts of each chunk. All chunks but the last have as many rows as the
+# first. A rejected item of a finished chunk is one that the plan rejected, or one that the database refused.
+_COUNT_PLAN = """\
+WITH verdicts AS MATERIALIZED (
+    SELECT (row - 1) / (
+               SELECT last_row - first_row + 1 FROM batch_chunks
+               WHERE batch_id = %(batch)s AND phase = %(phase)s AND number = 0
+           ) AS number, verdict, count(*) AS items, count(record_id) AS existing
+    FROM {plan}
+    GROUP BY 1, 2
+), counted AS MATERIALIZED (
+    SELECT number,
+           coalesce(sum(items - existing) FILTER (WHERE verdict = 'a'), 0)::bigint AS new,
+           coalesce(sum(existing) FILTER (WHERE verdict = 'a'), 0)::bigint AS existing,
+           coalesce(sum(items) FILTER (WHERE verdict = 'u'), 0)::bigint AS unchanged,
+           coalesce(sum(items) FILTER (WHERE verdict = 'r'), 0)::bigint AS rejected,
+           coalesce(sum(items) FILTER (WHERE verdict = 'd'), 0)::bigint AS duplicates
+    FROM batch_chunks LEFT JOIN verdicts USING (number)
+    WHERE batch_id = %(batch)s AND phase = %(phase)s
+    GROUP BY number
+), noted AS (
+    UPDATE batch_chunks c SET
+        planned_new = n.new, planned_existing = n.existing, planned_unchanged = n.unchanged,
+        planned_rejected = n.rejected - c.failed, planned_duplicates = n.duplicates
+    FROM counted n
+    WHERE c.batch_id = %(batch)s AND c.phase = %(phase)s AND c.number = n.number
+)
+SELECT coalesce(sum(items - existing) FILTER (WHERE verdict = 'a'), 0)::bigint,
+       coalesce(sum(existing) FILTER (WHERE verdict = 'a'), 0)::bigint,
+       coalesce(sum(items) FILTER (WHERE verdict = 'u'), 0)::bigint,
+       coalesce(sum(items) FILTER (WHERE verdict = 'r'), 0)::bigint,
+       coalesce(sum(items) FILTER (WHERE verdict = 'd'), 0)::bigint
+FROM verdicts"""
 
 
 @dataclass(frozen=True)
@@ -74,11 +109,11 @@ class BatchPlanner(ABC):
         self._statements.execute("DELETE FROM {errors} WHERE step = {step} AND NOT row <@ %(done)s::int8multirange")
 
     def _count_verdicts(self) -> PlanCounts:
-        rows = self._statements.connection.execute(
-            sql.SQL("SELECT verdict::text, count(*) FROM {} GROUP BY verdict").format(self._staging.plan)
-        ).fetchall()
-        counts = {str(verdict): int(count) for verdict, count in rows}
-        return PlanCounts(counts.get("a", 0) + counts.get("u", 0), counts.get("d", 0), counts.get("r", 0))
+        row = self._statements.connection.execute(
+            self._statements.compose(_COUNT_PLAN), {**self._statements.parameters, "phase": PhaseName.processing.value}
+        ).fetchone()
+        planned = Planned() if row is None else Planned(*row)
+        return PlanCounts(planned.accepted, planned.duplicates, planned.rejected)
 
 
 def count_records(connection: Connection, table: str, organization_id: str) -> int:

@@ -12,7 +12,7 @@ from batch_pipeline.batches.locks import Turn
 from batch_pipeline.batches.model import PhaseName
 from batch_pipeline.database import Connection
 from batch_pipeline.loading.change_log import log_deleted, log_updated
-from batch_pipeline.loading.chunks import ChunkOutcome, ChunkWriter, refusal_text
+from batch_pipeline.loading.chunks import ChunkOutcome, ChunkWriter, Planned, refusal_text
 from batch_pipeline.loading.staging import STEP_WRITE, Staging
 from batch_pipeline.loading.statements import COMMA, indented
 from batch_pipeline.loading.undo_links import UndoLinks
@@ -147,8 +147,9 @@ class UndoWriter(ChunkWriter):
         self._refuse = compose(_REFUSE)
         self._note_refusal = sql.SQL(_NOTE_REFUSAL).format(errors=staging.errors, step=sql.Literal(STEP_WRITE))
 
-    def apply(self, first: int, last: int) -> ChunkOutcome:
+    def apply(self, first: int, last: int, planned: Planned | None) -> ChunkOutcome:
         """Deletes, restores, changes records, then links."""
+        del planned  # an undo's lines have other verdicts
         parameters = self._range(first, last)
         deleted, restored, reversed_, _ = self._counts(parameters)
         if deleted:

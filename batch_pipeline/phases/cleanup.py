@@ -6,14 +6,12 @@ As the last phase it also completes the batch: artifacts, statistics, status `co
 import logging
 from dataclasses import asdict
 
-from psycopg import sql
-
 from batch_pipeline.batches.locks import Turn, claim_version, newer_writers
 from batch_pipeline.batches.model import Action, PhaseName
 from batch_pipeline.batches.states import BatchStatus
 from batch_pipeline.batches.stats import Stats
 from batch_pipeline.errors import UnavailableError
-from batch_pipeline.loading.chunks import chunk_ranges, count_chunks, done_outcome, store_chunks
+from batch_pipeline.loading.chunks import chunk_ranges, count_chunks, done_outcome, left_out, store_chunks
 from batch_pipeline.loading.deleting import CleanupWriter
 from batch_pipeline.phases.artifacts import write_errors, write_result
 from batch_pipeline.phases.attempt import Attempt
@@ -110,17 +108,13 @@ def _final_stats(attempt: Attempt) -> Stats:
         overwritten = 0
         if attempt.action is Action.overwrite:
             overwritten = done_outcome(connection, attempt.batch.id, PhaseName.cleanup).deleted
-        verdicts: dict[str, int] = dict(
-            connection.execute(
-                sql.SQL("SELECT verdict::text, count(*) FROM {} GROUP BY verdict").format(attempt.staging.plan)
-            ).fetchall()
-        )
+        rejected, duplicates = left_out(connection, attempt.staging)
     return Stats(
         created=done.created,
         updated=done.updated,
         unchanged=done.unchanged,
         deleted=done.deleted,
         overwritten=overwritten,
-        rejected=facts.unreadable + int(verdicts.get("r", 0)),
-        duplicates=facts.equal + int(verdicts.get("d", 0)),
+        rejected=facts.unreadable + rejected,
+        duplicates=facts.equal + duplicates,
     )

@@ -59,6 +59,8 @@ def merge_parts(resource: Resource) -> Iterator[Part]:
     plan = matched_query(Composer(resource, STAGING), matching)
     yield "Plan: the record of each item, by the item's deciding key, and whether the item changes it", plan
     yield "Chunk: create records", insert_statement(resource, STAGING, fields)
+    all_new = insert_statement(resource, STAGING, fields, all_are_new=True)
+    yield "The same if all items of the chunk are new", all_new
     if references_of(resource, fields):
         links = link_statements(resource, STAGING, fields, logs=True)
         yield "Once per connection: a table for the links that change", sql.SQL(CREATE_LINK_CHANGES).format()

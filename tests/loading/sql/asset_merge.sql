@@ -332,6 +332,63 @@ WHERE s.row BETWEEN %(first)s AND %(last)s
   AND p.verdict = 'a'
   AND p.record_id IS NULL;
 
+-- The same if all items of the chunk are new.
+INSERT INTO "public"."assets" (
+    organization_id, id, batch_id,
+    "external_id",
+    "item_id",
+    "location_id",
+    "layout_id",
+    "serial_number",
+    "sequence_id",
+    "value",
+    "initial_value",
+    "currency",
+    "barcode",
+    "category",
+    "sub_category",
+    "manifest_id",
+    "disposal_reason_code",
+    "status",
+    "attributes",
+    "maintenance_schedule",
+    "maintenance_status",
+    "purchased_at",
+    "warranty_expires_at",
+    "next_maintenance_at",
+    "disposed_at",
+    "disposal_comment",
+    "metadata"
+)
+SELECT
+    %(organization)s, s.new_id, %(batch)s,
+    s."external_id",
+    s."item_id",
+    s."location_id",
+    s."layout_id",
+    s."serial_number",
+    s."sequence_id",
+    s."value",
+    s."initial_value",
+    coalesce(s."currency", 'usd'::text),
+    s."barcode",
+    s."category",
+    s."sub_category",
+    s."manifest_id",
+    s."disposal_reason_code",
+    coalesce(s."status", 'in_storage'::text),
+    coalesce(s."attributes", '[]'::jsonb),
+    s."maintenance_schedule",
+    s."maintenance_status",
+    s."purchased_at",
+    s."warranty_expires_at",
+    s."next_maintenance_at",
+    s."disposed_at",
+    s."disposal_comment",
+    jsonb_strip_nulls(coalesce(s."metadata", '{}'::jsonb))
+FROM "staging"."items_batch_1" s
+WHERE s.row BETWEEN %(first)s AND %(last)s;
+
 -- Chunk: update records that change.
 WITH done AS (
     UPDATE "public"."assets" r

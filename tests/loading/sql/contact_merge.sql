@@ -235,6 +235,43 @@ WHERE s.row BETWEEN %(first)s AND %(last)s
   AND p.verdict = 'a'
   AND p.record_id IS NULL;
 
+-- The same if all items of the chunk are new.
+INSERT INTO "public"."contacts" (
+    organization_id, id, batch_id,
+    "external_id",
+    "name",
+    "email",
+    "phone",
+    "address",
+    "address_line2",
+    "alternate_names",
+    "alternate_emails",
+    "alternate_phones",
+    "alternate_addresses",
+    "id_number",
+    "is_primary",
+    "notes",
+    "metadata"
+)
+SELECT
+    %(organization)s, s.new_id, %(batch)s,
+    s."external_id",
+    s."name",
+    s."email",
+    s."phone",
+    s."address",
+    s."address_line2",
+    coalesce(s."alternate_names", '[]'::jsonb),
+    jsonb_strip_nulls(coalesce(s."alternate_emails", '{}'::jsonb)),
+    jsonb_strip_nulls(coalesce(s."alternate_phones", '{}'::jsonb)),
+    jsonb_strip_nulls(coalesce(s."alternate_addresses", '{}'::jsonb)),
+    s."id_number",
+    s."is_primary",
+    s."notes",
+    jsonb_strip_nulls(coalesce(s."metadata", '{}'::jsonb))
+FROM "staging"."items_batch_1" s
+WHERE s.row BETWEEN %(first)s AND %(last)s;
+
 -- Once per connection: a table for the links that change.
 CREATE TEMPORARY TABLE IF NOT EXISTS link_changes (
     row bigint,

@@ -120,6 +120,25 @@ WHERE s.row BETWEEN %(first)s AND %(last)s
   AND p.verdict = 'a'
   AND p.record_id IS NULL;
 
+-- The same if all items of the chunk are new.
+INSERT INTO "public"."groups" (
+    organization_id, id, batch_id,
+    "external_id",
+    "name",
+    "resource",
+    "location_id",
+    "metadata"
+)
+SELECT
+    %(organization)s, s.new_id, %(batch)s,
+    s."external_id",
+    s."name",
+    coalesce(s."resource", 'contact'::text),
+    s."location_id",
+    jsonb_strip_nulls(coalesce(s."metadata", '{}'::jsonb))
+FROM "staging"."items_batch_1" s
+WHERE s.row BETWEEN %(first)s AND %(last)s;
+
 -- Once per connection: a table for the links that change.
 CREATE TEMPORARY TABLE IF NOT EXISTS link_changes (
     row bigint,

@@ -225,6 +225,53 @@ WHERE s.row BETWEEN %(first)s AND %(last)s
   AND p.verdict = 'a'
   AND p.record_id IS NULL;
 
+-- The same if all items of the chunk are new.
+INSERT INTO "public"."shipments" (
+    organization_id, id, batch_id,
+    "external_id",
+    "tracking_number",
+    "provider",
+    "sender",
+    "recipient",
+    "parcels",
+    "amount",
+    "billed_amount",
+    "currency",
+    "status",
+    "paid",
+    "payment_reference",
+    "rma_number",
+    "label_url",
+    "tracking_url",
+    "coordinates",
+    "estimated_delivery_at",
+    "pickup_at",
+    "metadata"
+)
+SELECT
+    %(organization)s, s.new_id, %(batch)s,
+    s."external_id",
+    s."tracking_number",
+    s."provider",
+    jsonb_strip_nulls(coalesce(s."sender", '{}'::jsonb)),
+    jsonb_strip_nulls(coalesce(s."recipient", '{}'::jsonb)),
+    coalesce(s."parcels", '[]'::jsonb),
+    s."amount",
+    s."billed_amount",
+    coalesce(s."currency", 'usd'::text),
+    coalesce(s."status", 'created'::text),
+    s."paid",
+    s."payment_reference",
+    s."rma_number",
+    s."label_url",
+    s."tracking_url",
+    s."coordinates",
+    s."estimated_delivery_at",
+    s."pickup_at",
+    jsonb_strip_nulls(coalesce(s."metadata", '{}'::jsonb))
+FROM "staging"."items_batch_1" s
+WHERE s.row BETWEEN %(first)s AND %(last)s;
+
 -- Chunk: update records that change.
 WITH done AS (
     UPDATE "public"."shipments" r

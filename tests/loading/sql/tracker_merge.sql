@@ -153,6 +153,35 @@ WHERE s.row BETWEEN %(first)s AND %(last)s
   AND p.verdict = 'a'
   AND p.record_id IS NULL;
 
+-- The same if all items of the chunk are new.
+INSERT INTO "public"."trackers" (
+    organization_id, id, batch_id,
+    "external_id",
+    "tracking_number",
+    "provider_id",
+    "type",
+    "tags",
+    "status",
+    "estimated_delivery_at",
+    "tracking_url",
+    "location_id",
+    "metadata"
+)
+SELECT
+    %(organization)s, s.new_id, %(batch)s,
+    s."external_id",
+    s."tracking_number",
+    s."provider_id",
+    coalesce(s."type", 'outbound'::text),
+    coalesce(s."tags", '[]'::jsonb),
+    coalesce(s."status", 'package_at_waypoint'::text),
+    s."estimated_delivery_at",
+    s."tracking_url",
+    s."location_id",
+    jsonb_strip_nulls(coalesce(s."metadata", '{}'::jsonb))
+FROM "staging"."items_batch_1" s
+WHERE s.row BETWEEN %(first)s AND %(last)s;
+
 -- Chunk: update records that change.
 WITH done AS (
     UPDATE "public"."trackers" r
