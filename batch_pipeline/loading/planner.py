@@ -105,7 +105,7 @@ _KEPT = {DuplicateHandling.use_first: sql.SQL("first"), DuplicateHandling.use_la
 class Planner(BatchPlanner):
     """Makes the plan of one merge or overwrite.
 
-    `fields` are the staged ones. `clears`: some item of the batch clears a field.
+    `items` is the number of staged items, `fields` are their fields. `clears`: some item of the batch clears a field.
     """
 
     def __init__(
@@ -116,6 +116,7 @@ class Planner(BatchPlanner):
         *,
         organization_id: str,
         action: Action,
+        items: int,
         fields: tuple[str, ...],
         clears: bool,
         kinds: Collection[int] | None,
@@ -124,6 +125,7 @@ class Planner(BatchPlanner):
     ) -> None:
         super().__init__(connection, resource, staging, organization_id=organization_id, handling=handling, newer=newer)
         self._action = action
+        self._items = items
         self._fields = fields
         self._matching = Matching(resource, staging, fields, clears=clears, kinds=kinds)
         checks = RecordChecks(self._statements, fields, clears=clears)
@@ -164,7 +166,7 @@ class Planner(BatchPlanner):
             ("row", "verdict", "record_id", "kind", "matches", "target"),
             matched_query(self._statements, self._matching),
         )
-        has_ambiguous = rows > self._statements.count("SELECT count(*) FROM {items}")
+        has_ambiguous = rows > self._items
         if has_ambiguous:
             self._statements.execute(_COLLAPSE)
         return has_ambiguous

@@ -37,6 +37,13 @@ WHERE m.verdict <> 'u' AND m.matches = 1 AND m.kind IS NOT NULL AND s.invalid & 
 ORDER BY s.row LIMIT {limit}"""
 
 
+# Without statistics of the records, PostgreSQL expects nearly all of them to have the value, and joins all.
+_HAS_NEEDED = """\
+SELECT count(*) FROM (
+    SELECT FROM {records} r WHERE r.organization_id = %(organization)s AND {needed} LIMIT 1
+) AS found"""
+
+
 class RecordChecks:
     """Notes the errors of a batch's items. Reads the plan. Leaves out items that change nothing."""
 
@@ -87,6 +94,8 @@ class RecordChecks:
             needed = sql.SQL("r.{} <> {}").format(
                 sql.Identifier(rule.needs), initial_value(self._resource.field(rule.needs))
             )
+            if self._statements.count(_HAS_NEEDED, needed=needed) == 0:
+                return
         self._statements.execute(
             _NOTE_VIOLATIONS,
             join=join,

@@ -106,6 +106,7 @@ def _plan_nothing(connection: Connection, batch_id: str) -> None:
             SharedStaging(batch_id, resource.name),
             organization_id=batch_id,
             action=Action.merge,
+            items=0,
             fields=tuple(field.name for field in resource.fields),
             clears=False,
             kinds=None,

@@ -91,6 +91,7 @@ def _planner(connection: Connection, attempt: Attempt, facts: BatchFacts) -> Bat
         staging,
         organization_id=attempt.organization_id,
         action=attempt.action,
+        items=facts.items - facts.unreadable - facts.equal,
         fields=facts.fields,
         clears=facts.clears,
         kinds=facts.kinds,

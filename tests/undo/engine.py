@@ -76,6 +76,7 @@ class Engine:
             staging,
             organization_id=self.organization_id,
             action=Action.overwrite if overwrite else Action.merge,
+            items=len(items),
             fields=FIELDS,
             clears=False,
             kinds=(BY_ID, BY_EXTERNAL_ID),
