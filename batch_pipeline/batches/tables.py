@@ -106,6 +106,12 @@ chunks = sa.Table(
     sa.Column("failed", sa.BigInteger, nullable=False, server_default="0"),
     sa.Column("created_rows", INT8MULTIRANGE),
     sa.Column("is_logged", sa.Boolean, nullable=False, server_default=sa.false()),
+    # Items by what the plan does with them; null: see `loading.chunks.Chunk`.
+    sa.Column("planned_new", sa.BigInteger),
+    sa.Column("planned_existing", sa.BigInteger),
+    sa.Column("planned_unchanged", sa.BigInteger),
+    sa.Column("planned_rejected", sa.BigInteger),
+    sa.Column("planned_duplicates", sa.BigInteger),
 )
 
 turns = sa.Table(
