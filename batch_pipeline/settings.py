@@ -105,7 +105,16 @@ class Settings(BaseSettings):
     shared_staging_items: int = Field(
         200, ge=1, description="Most items of a batch that shares staging tables with others"
     )
-    database_writers: int = Field(2, ge=1, le=32, description="Connections that one batch writes with")
+    database_writers: int = Field(
+        2, ge=1, le=32, description="Connections that one batch writes with, in each of its workers"
+    )
+    # Measured: see decision 16.
+    parallel_items: int = Field(
+        500_000, ge=1, description="Fewest items of a batch on which several Celery workers work at once"
+    )
+    parallel_workers: int = Field(
+        8, ge=1, le=64, description="Most workers of one batch, with the one that executes its run; 1: no others help"
+    )
     inbox_quiet_seconds: float = Field(
         0.0,
         ge=0,

@@ -17,6 +17,7 @@ Order: a transaction or process that needs several locks acquires them from top 
 3. `TURN` + records: a batch writes these records. Session lock, `take_turn`.
 4. the row of `batches`: every change of a batch's status.
 5. `LINE` + records: a transaction assigns a place in the order of arrival. Transaction lock, `take_place`.
+   The row of a chunk, in `batch_chunks` or staging: a transaction does this chunk. Nobody waits for it (SKIP LOCKED).
 6. `CHUNKS` + batch: shared by chunks (`check_fence`), exclusive for the end of the batch (`ledger`). Transaction lock.
 7. the row of `turns`: shared by chunks; changed by the next holder, a final plan and the end of a batch.
 8. `STAGED` + batch: a transaction replaces staged rows of the batch. Transaction lock, `lock_staged`.
@@ -217,6 +218,19 @@ def claim_version(connection: Connection, turn: Turn) -> int:
     if row is None:
         raise _turn_lost_error(turn)
     return int(row[0])
+
+
+def held_turn(connection: Connection, batch: Batch, fence: int) -> Turn:
+    """The turn that the batch's run holds, for a helper. Raises SupersededError if it has another fencing number."""
+    organization_id, resource = batch.address.organization_id, batch.address.resource
+    row = connection.execute(
+        "SELECT version FROM turns WHERE organization_id = %s AND resource = %s AND fence = %s AND holder = %s",
+        (organization_id, resource, fence, batch.id),
+    ).fetchone()
+    turn = Turn(organization_id, resource, batch.id, fence, 0 if row is None else int(row[0]))
+    if row is None:
+        raise _turn_lost_error(turn)
+    return turn
 
 
 def check_fence(connection: Connection, turn: Turn) -> None:

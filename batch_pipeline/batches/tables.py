@@ -112,6 +112,7 @@ chunks = sa.Table(
     sa.Column("planned_unchanged", sa.BigInteger),
     sa.Column("planned_rejected", sa.BigInteger),
     sa.Column("planned_duplicates", sa.BigInteger),
+    sa.Column("worker", _Text),
 )
 
 turns = sa.Table(

@@ -5,8 +5,13 @@ range, it is halved, under savepoints, until single rows are found: one bad item
 
 The plan stores with each chunk how many of its items get which verdict. So no later step reads the plan to count the
 items of a chunk or of the batch.
+
+Writers may be threads of several processes. A writer claims a chunk by the lock on its row in `batch_chunks`, in the
+transaction that writes it. So a chunk of a writer that dies is free again.
 """
 
+import os
+import socket
 from abc import ABC, abstractmethod
 from dataclasses import asdict, dataclass
 from typing import Any, ClassVar
@@ -124,15 +129,17 @@ def count_chunks(connection: Connection, batch_id: str, phase: PhaseName) -> int
     return 0 if row is None else int(row[0])
 
 
-def open_chunks(connection: Connection, batch_id: str, phase: PhaseName) -> list[Chunk]:
-    """The phase's unfinished chunks, in order."""
-    rows = connection.execute(
+def next_chunk(connection: Connection, batch_id: str, phase: PhaseName) -> Chunk | None:
+    """The phase's first unfinished chunk that nobody is writing; None if there is none."""
+    row = connection.execute(
         "SELECT number, first_row, last_row, planned_new, planned_existing, planned_unchanged, planned_rejected,"
         " planned_duplicates FROM batch_chunks"
-        " WHERE batch_id = %s AND phase = %s AND done_at IS NULL ORDER BY number",
+        " WHERE batch_id = %s AND phase = %s AND done_at IS NULL ORDER BY number LIMIT 1 FOR UPDATE SKIP LOCKED",
         (batch_id, phase.value),
-    )
-    return [Chunk(row[0], row[1], row[2], None if row[3] is None else Planned(*row[3:])) for row in rows]
+    ).fetchone()
+    if row is None:
+        return None
+    return Chunk(row[0], row[1], row[2], None if row[3] is None else Planned(*row[3:]))
 
 
 # An earlier release stored no counts with its plans.
@@ -169,22 +176,68 @@ def done_rows(connection: Connection, batch_id: str) -> str:
     return "{}" if row is None else str(row[0])
 
 
-def done_outcome(connection: Connection, batch_id: str, phase: PhaseName) -> ChunkOutcome:
-    """The sum of the outcomes of the phase's finished chunks."""
+@dataclass(frozen=True)
+class ChunksDone:
+    """What is done of a phase.
+
+    Attributes:
+        chunks: number of finished chunks.
+        total: number of all chunks.
+        workers: number of processes that wrote the finished chunks.
+        outcome: the sum of the outcomes of the finished chunks.
+    """
+
+    chunks: int
+    total: int
+    workers: int
+    outcome: ChunkOutcome
+
+
+def chunks_done(connection: Connection, batch_id: str, phase: PhaseName) -> ChunksDone:
+    """What is done of the phase, by this and earlier attempts."""
     row = connection.execute(
-        "SELECT coalesce(sum(created), 0)::bigint, coalesce(sum(updated), 0)::bigint,"
+        "SELECT count(done_at), count(*), count(DISTINCT worker),"
+        " coalesce(sum(created), 0)::bigint, coalesce(sum(updated), 0)::bigint,"
         " coalesce(sum(unchanged), 0)::bigint, coalesce(sum(deleted), 0)::bigint, coalesce(sum(failed), 0)::bigint"
-        " FROM batch_chunks WHERE batch_id = %s AND phase = %s AND done_at IS NOT NULL",
+        " FROM batch_chunks WHERE batch_id = %s AND phase = %s",  # the counts of an unfinished chunk are 0
         (batch_id, phase.value),
     ).fetchone()
-    return ChunkOutcome(*row) if row is not None else ChunkOutcome()
+    assert row is not None  # noqa: S101 - an aggregate gives one row
+    done, total, workers, *outcome = row
+    return ChunksDone(done, total, workers, ChunkOutcome(*outcome))
+
+
+def done_outcome(connection: Connection, batch_id: str, phase: PhaseName) -> ChunkOutcome:
+    """The sum of the outcomes of the phase's finished chunks."""
+    return chunks_done(connection, batch_id, phase).outcome
+
+
+def count_by_worker(connection: Connection, batch_id: str, phase: PhaseName) -> dict[str, int]:
+    """The number of the phase's chunks by the process that wrote them (`worker_name`), the most first."""
+    rows = connection.execute(
+        "SELECT worker, count(*) FROM batch_chunks"
+        " WHERE batch_id = %s AND phase = %s AND worker IS NOT NULL GROUP BY worker ORDER BY 2 DESC, 1",
+        (batch_id, phase.value),
+    )
+    return {str(worker): int(chunks) for worker, chunks in rows}
+
+
+def worker_name() -> str:
+    """This process among those that work on a batch: host and process id."""
+    return f"{socket.gethostname()}/{os.getpid()}"
+
+
+_CLAIM = """\
+SELECT FROM batch_chunks
+WHERE batch_id = %s AND phase = %s AND number = %s AND done_at IS NULL
+FOR UPDATE SKIP LOCKED"""
 
 
 # A created record is not logged: the rows of created ones are stored with the chunk.
 _MARK_DONE = """\
 UPDATE batch_chunks SET
     done_at = clock_timestamp(), created = %(created)s, updated = %(updated)s, unchanged = %(unchanged)s,
-    deleted = %(deleted)s, failed = %(failed)s, is_logged = %(is_logged)s,
+    deleted = %(deleted)s, failed = %(failed)s, is_logged = %(is_logged)s, worker = %(worker)s,
     created_rows = CASE %(created)s
         WHEN 0 THEN NULL
         WHEN last_row - first_row + 1 THEN int8multirange(int8range(first_row, last_row, '[]'))
@@ -192,7 +245,7 @@ UPDATE batch_chunks SET
             SELECT range_agg(int8range(row, row, '[]')) FROM {plan}
             WHERE row BETWEEN first_row AND last_row AND verdict = 'a' AND record_id IS NULL
         ) END
-WHERE batch_id = %(batch)s AND phase = %(phase)s AND number = %(number)s AND done_at IS NULL"""
+WHERE batch_id = %(batch)s AND phase = %(phase)s AND number = %(number)s"""
 
 
 class ChunkWriter(ABC):
@@ -217,12 +270,18 @@ class ChunkWriter(ABC):
         wait=wait_random_exponential(multiplier=0.05, max=2),
         reraise=True,
     )
-    def write(self, chunk: Chunk) -> ChunkOutcome:
-        """Writes a chunk and commits it with its outcome. Raises SupersededError if the batch has lost its turn."""
+    def write(self, chunk: Chunk) -> ChunkOutcome | None:
+        """Writes a chunk and commits it with its outcome; None if it is done, or another writer is writing it.
+
+        Raises SupersededError if the batch has lost its turn.
+        """
         with self._connection.transaction():
+            key = (self._turn.batch_id, self.phase.value, chunk.number)
+            if self._connection.execute(_CLAIM, key).rowcount == 0:
+                return None
             check_fence(self._connection, self._turn)
             outcome = self._write_rows(chunk.first_row, chunk.last_row, chunk.planned)
-            marked = self._connection.execute(
+            self._connection.execute(
                 self._mark_done,
                 {
                     **self._parameters,
@@ -230,10 +289,9 @@ class ChunkWriter(ABC):
                     "phase": self.phase.value,
                     "number": chunk.number,
                     "is_logged": self._logs,
+                    "worker": worker_name(),
                 },
             )
-            if marked.rowcount != 1:
-                raise RuntimeError(f"chunk {chunk.number} of {self._turn.batch_id} was done already")
         return outcome
 
     @abstractmethod

@@ -32,7 +32,15 @@ FIXED_COLUMNS = {
 
 
 class OwnStaging(Staging):
-    """Tables that no other batch uses."""
+    """Tables that no other batch uses.
+
+    Attributes:
+        parsed: the list of the parsed chunks, if several workers stage them (`parsed_chunks`).
+    """
+
+    def __init__(self, batch_id: str) -> None:
+        super().__init__(batch_id)
+        self.parsed = self._name("parsed")
 
     def _name(self, part: str) -> sql.Identifier:
         return sql.Identifier("staging", self._table(part))
@@ -125,7 +133,8 @@ class OwnStaging(Staging):
 
     def drop(self, connection: Connection) -> None:
         """Drops those of the tables that exist."""
-        tables = sql.SQL(", ").join(map(self._name, PARTS))
+        # In the order in which a worker that stages a chunk locks them: else the two could wait for each other.
+        tables = sql.SQL(", ").join(map(self._name, ("parsed", *PARTS)))
         connection.execute(sql.SQL("DROP TABLE IF EXISTS {}").format(tables))
 
     def joined_range(self, alias: str) -> sql.Composable:

@@ -84,6 +84,15 @@ def tasks_in_broker(app: Celery) -> set[str]:
     return {str(message["headers"]["id"]) for message in waiting + received}
 
 
+def count_waiting_runs(app: Celery) -> int:
+    """The number of runs that wait in Redis. Requests for help are in another list: their priority is lower.
+
+    Raises UnavailableError (service ``broker``).
+    """
+    with _channel(app) as channel:
+        return int(channel.client.llen(QUEUE))
+
+
 def is_worker_ready(broker_url: str, name: str) -> bool:
     """Whether the worker of this name answers."""
     with (

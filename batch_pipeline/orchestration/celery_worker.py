@@ -30,6 +30,7 @@ from batch_pipeline.errors import StateError, UnavailableError
 from batch_pipeline.garbage import collect_as_usual
 from batch_pipeline.logs import configure_logs, is_json
 from batch_pipeline.orchestration.celery_app import QUEUE, celery_settings, check_broker
+from batch_pipeline.orchestration.celery_helpers import HELP_TASK, help_with_chunks
 from batch_pipeline.orchestration.instance import open_instance
 from batch_pipeline.settings import get_settings
 
@@ -40,7 +41,7 @@ logger = logging.getLogger(__name__)
 
 
 def worker_app(broker_url: str) -> Celery:
-    """The Celery application of workers: it knows the task, and stores states in the broker for monitoring."""
+    """The Celery application of workers: it knows the tasks, and stores states in the broker for monitoring."""
     app: Celery = make_app(  # type: ignore[no-untyped-call] # dagster-celery's
         {
             "broker": broker_url,
@@ -50,6 +51,7 @@ def worker_app(broker_url: str) -> Celery:
         }
     )
     app.task(name=TASK_EXECUTE_JOB_NAME)(execute_job)
+    app.task(name=HELP_TASK)(help_with_chunks)
     return app
 
 

@@ -16,6 +16,7 @@ for _module in (
     "batch_pipeline.orchestration.instance",
     "batch_pipeline.orchestration.workers",
     "batch_pipeline.phases.cleanup",
+    "batch_pipeline.phases.helping",
     "batch_pipeline.phases.parse",
     "batch_pipeline.phases.process",
     "batch_pipeline.phases.validate",

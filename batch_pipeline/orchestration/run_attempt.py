@@ -23,6 +23,7 @@ from batch_pipeline.errors import (
 from batch_pipeline.logs import bound
 from batch_pipeline.orchestration import tags
 from batch_pipeline.orchestration.asset_events import ending_events, log_events
+from batch_pipeline.orchestration.helpers import call_helpers
 from batch_pipeline.orchestration.outcomes import tag_outcome
 from batch_pipeline.orchestration.resources import Workplace
 from batch_pipeline.orchestration.run_page import CANCELLED, ProgressEvents, failure_of, unexpected_failure
@@ -138,6 +139,7 @@ def _attempt(context: OpExecutionContext, system: System, batch: Batch, scratch:
         report=ProgressEvents(context).report,
         used_seconds=system.ledger.attempt_seconds(context.run_id),
         has_slot=tags.IN_PROCESS not in context.run.tags,
+        call_helpers=call_helpers(system.settings),
     )
 
 

@@ -78,6 +78,8 @@ def progress_metadata(progress: Progress) -> Metadata:
     else:
         of_chunks = "" if progress.chunks is None else f" of {progress.chunks:,}"
         values["chunk"] = MetadataValue.text(f"{progress.chunk:,}{of_chunks}")
+    if progress.workers > 1:
+        values["workers"] = MetadataValue.int(progress.workers)
     values["rows"] = MetadataValue.int(progress.done)
     if progress.total is not None:
         values["of rows"] = MetadataValue.int(progress.total)

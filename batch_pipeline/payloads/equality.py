@@ -138,32 +138,27 @@ def write_rows(path: Path, lists: Iterable[Rows]) -> int:
 
 
 class RowReader:
-    """Reads a file of `write_rows` once, from the first row to the last, a part of it at a time."""
+    """Reads parts of a file of `write_rows`. For one thread at a time."""
 
     def __init__(self, path: Path) -> None:
-        self._parts = pq.ParquetFile(path).iter_batches()
-        self._ahead: Rows = np.empty(0, np.int64)
+        self._file = pq.ParquetFile(path)
+        metadata = self._file.metadata
+        bounds = [metadata.row_group(number).column(0).statistics for number in range(metadata.num_row_groups)]
+        self._first = np.array([each.min for each in bounds], np.int64)
+        self._last = np.array([each.max for each in bounds], np.int64)
 
-    def up_to(self, last: int) -> Rows:
-        """The rows that come next, as far as they are at most `last`."""
-        taken: list[Rows] = []
-        while True:
-            cut = int(np.searchsorted(self._ahead, last, side="right"))
-            taken.append(self._ahead[:cut])
-            self._ahead = self._ahead[cut:]
-            if len(self._ahead):
-                return np.concatenate(taken)
-            part = next(self._parts, None)
-            if part is None:
-                return np.concatenate(taken)
-            self._ahead = part.column(0).to_numpy()
+    def between(self, first: int, last: int) -> pa.Int64Array:
+        """The rows from `first` to `last`, both included."""
+        groups = np.flatnonzero((self._first <= last) & (self._last >= first)).tolist()
+        rows = self._file.read_row_groups(groups)["row"].to_numpy()
+        return pa.array(rows[np.searchsorted(rows, first) : np.searchsorted(rows, last, side="right")])
 
 
 def without_rows(chunk: RawChunk, dropped: RowReader) -> RawChunk:
-    """The chunk without the readable rows that `dropped` lists. Chunks come in the order of their rows."""
+    """The chunk without the readable rows that `dropped` lists."""
     if len(chunk.rows) == 0:
         return chunk
-    rows = pa.array(dropped.up_to(chunk.rows[-1].as_py()))
+    rows = dropped.between(chunk.rows[0].as_py(), chunk.rows[-1].as_py())
     return chunk if len(rows) == 0 else select(chunk, pc.invert(pc.is_in(chunk.rows, value_set=rows)))
 
 

@@ -1,7 +1,8 @@
 """One attempt at a batch: the context that phases work in, report to, and check whether they must stop."""
 
+import math
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -41,6 +42,7 @@ class Progress:
         per_second: items that this attempt processes per second.
         chunk: chunks processed.
         chunks: chunks to process; None while unknown.
+        workers: processes that did the processed chunks; 0 if unknown.
     """
 
     phase: PhaseName
@@ -50,6 +52,7 @@ class Progress:
     per_second: float = field(default=0.0, compare=False)  # it changes even if nothing progresses
     chunk: int = 0
     chunks: int | None = None
+    workers: int = 0
 
     @property
     def seconds_left(self) -> int | None:
@@ -64,10 +67,26 @@ class Progress:
         chunks = "" if self.chunks is None else f" of {self.chunks:,}"
         total = "" if self.total is None else f" of {self.total:,}"
         left = "" if self.seconds_left is None else f", about {self.seconds_left:,} s left"
+        workers = f", by {self.workers:,} workers" if self.workers > 1 else ""
         return (
             f"{self.phase.value}: {self.note or f'chunk {self.chunk:,}{chunks}'}, {self.done:,}{total} rows, "
-            f"{self.per_second:,.0f} a second{left}"
+            f"{self.per_second:,.0f} a second{left}{workers}"
         )
+
+
+@dataclass(frozen=True)
+class HelpRequest:
+    """A running phase whose chunks other workers may do as well.
+
+    Attributes:
+        run_id: the run that is the batch's newest attempt.
+        fence: the fencing number of the turn that the run holds; None in validation, which needs no turn.
+    """
+
+    batch_id: str
+    run_id: str
+    phase: PhaseName
+    fence: int | None
 
 
 @dataclass
@@ -80,6 +99,8 @@ class Attempt:
         report: called with progress up to four times a second; may repeat the same progress.
         used_seconds: running time of the attempt before this object was created, without waits for the turn.
         has_slot: whether the run occupies one of Dagster's slots, because Dagster launched it.
+        call_helpers: offers a phase to other workers, at most this many; by default to none.
+        transaction_seconds: time-out of a transaction, if that is less than the attempt's remaining time.
     """
 
     system: System
@@ -91,6 +112,8 @@ class Attempt:
     report: Callable[[Progress], None]
     used_seconds: float = 0.0
     has_slot: bool = False
+    call_helpers: Callable[[HelpRequest, int], None] = field(default=lambda request, number: None, repr=False)
+    transaction_seconds: float = math.inf
     _phase: Phase | None = field(default=None, repr=False)
     _progress: Progress | None = field(default=None, repr=False)
     _checked_at: float = field(default=0.0, repr=False)
@@ -137,6 +160,18 @@ class Attempt:
         return items <= self.system.settings.shared_staging_items
 
     @property
+    def is_parallel(self) -> bool:
+        """Whether several workers may work on the batch: it has at least `BATCH_PARALLEL_ITEMS` items."""
+        facts = self.batch.facts
+        return facts.items >= self.system.settings.parallel_items and not facts.shares_staging
+
+    def offer(self, phase: PhaseName, *, chunks: int, fence: int | None = None) -> None:
+        """Offers the phase, which has this many open chunks, to other workers if the batch is large enough."""
+        helpers = min(self.system.settings.parallel_workers, chunks) - 1
+        if self.is_parallel and helpers > 0:
+            self.call_helpers(HelpRequest(self.batch.id, self.run_id, phase, fence), helpers)
+
+    @property
     def timeout_seconds(self) -> int:
         """Maximum running time of one attempt."""
         return self.options.timeout_seconds or self.system.settings.timeout_seconds
@@ -172,7 +207,7 @@ class Attempt:
         return {"synchronous_commit": "off", STAGED_BATCH: self.batch.id}
 
     def _milliseconds_left(self) -> str:
-        return str(max(int(self.remaining_seconds * 1000), 1))
+        return str(max(int(min(self.remaining_seconds, self.transaction_seconds) * 1000), 1))
 
     def out_of_time(self) -> TimedOutError:
         """The error for an attempt that reached its time-out."""
@@ -214,6 +249,11 @@ class Attempt:
     def announce(self, name: PhaseName, note: str) -> None:
         """Reports a step that takes long and counts nothing."""
         self.report(Progress(name, note))
+
+    def announce_workers(self, name: PhaseName, chunks: Mapping[str, int]) -> None:
+        """Reports how many chunks of the phase each process did (`loading.chunks.worker_name`)."""
+        each = ", ".join(f"{worker} {number:,}" for worker, number in chunks.items())
+        self.announce(name, f"{len(chunks):,} workers did the chunks: {each}")
 
     @contextmanager
     def writing(self, phase: PhaseName, files: str, *, total: int) -> "Iterator[Callable[[int], None]]":
@@ -259,12 +299,14 @@ class Attempt:
         self._phase, self._progress = phase, None
         self._store(phase, durably=False)
 
-    def advance(self, *, success: int, error: int, chunk: int, chunks: int | None = None) -> None:
+    def advance(self, *, success: int, error: int, chunk: int, chunks: int | None = None, workers: int = 0) -> None:
         """Stores and reports the running phase's counts since its start. Raises as `check` does."""
         self._require_time()
         phase = self._phase = replace(self._running, success=success, error=error)
         self._store(phase, durably=False)
-        self._progress = Progress(phase.name, done=phase.processed, total=phase.total, chunk=chunk, chunks=chunks)
+        self._progress = Progress(
+            phase.name, done=phase.processed, total=phase.total, chunk=chunk, chunks=chunks, workers=workers
+        )
         self._report()
 
     def complete(self, *, success: int, error: int, total: int, reason: str | None = None, **changes: Any) -> None:

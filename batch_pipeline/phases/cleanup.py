@@ -10,6 +10,7 @@ from batch_pipeline.batches.locks import Turn, claim_version, newer_writers
 from batch_pipeline.batches.model import Action, PhaseName
 from batch_pipeline.batches.states import BatchStatus
 from batch_pipeline.batches.stats import Stats
+from batch_pipeline.database import Connection
 from batch_pipeline.errors import UnavailableError
 from batch_pipeline.loading.chunks import chunk_ranges, count_chunks, done_outcome, left_out, store_chunks
 from batch_pipeline.loading.deleting import CleanupWriter
@@ -54,25 +55,19 @@ def _delete_others(attempt: Attempt, turn: Turn) -> None:
     """Deletes the records that the plan lists, except those that a later-arrived batch has written since."""
     to_delete = attempt.batch.facts.to_delete
     with attempt.borrow_untimed() as connection:
-        newer = newer_writers(connection, attempt.batch)
         if count_chunks(connection, attempt.batch.id, PhaseName.cleanup) == 0:
             chunks = chunk_ranges(to_delete, attempt.system.settings.chunk_rows)
             store_chunks(connection, attempt.batch.id, PhaseName.cleanup, chunks)
         claim_version(connection, turn)
         connection.commit()
-    write_chunks(
-        attempt,
-        PhaseName.cleanup,
-        lambda connection: CleanupWriter(
-            connection,
-            attempt.resource,
-            attempt.staging,
-            turn,
-            newer=newer,
-            logs=attempt.logs_changes(connection),
-        ),
-        total=to_delete,
-    )
+    write_chunks(attempt, turn, PhaseName.cleanup, cleanup_writer, total=to_delete)
+
+
+def cleanup_writer(attempt: Attempt, connection: Connection, turn: Turn) -> CleanupWriter:
+    """The writer of cleanup over a connection in autocommit mode."""
+    newer = newer_writers(connection, attempt.batch)
+    logs = attempt.logs_changes(connection)
+    return CleanupWriter(connection, attempt.resource, attempt.staging, turn, newer=newer, logs=logs)
 
 
 def _finish(attempt: Attempt) -> None:

@@ -1,9 +1,8 @@
 """Applies the row rules to a batch's items, and stages the items and their errors."""
 
-from collections.abc import Callable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
-from functools import partial
+from threading import Lock
 
 import numpy as np
 import pyarrow as pa
@@ -26,8 +25,6 @@ from batch_pipeline.records.check import CheckedChunk, RowRules
 from batch_pipeline.records.resource import Resource
 from batch_pipeline.storage import keys
 
-MakeRows = Callable[[Attempt, CheckedChunk, RowRules], pa.Table]
-
 
 @dataclass(frozen=True)
 class Staged:
@@ -49,11 +46,16 @@ def stage_items(attempt: Attempt, connection: Connection, fields: tuple[str, ...
 
     `fields` are those of `staged_fields`.
     """
+    create_staging(attempt, connection, fields)
+    return _stage(attempt, connection, ItemStager(attempt, fields))
+
+
+def create_staging(attempt: Attempt, connection: Connection, fields: tuple[str, ...]) -> None:
+    """Makes the empty staged parts of the batch; removes those of an earlier attempt."""
     if attempt.action is Action.delete:
         attempt.staging.create_for_delete(connection, keep_changes=attempt.options.save_result)
-        return _stage(attempt, connection, "plan", _listed_ids)
-    attempt.staging.create(connection, attempt.resource, fields, keep_changes=attempt.options.save_result)
-    return _stage(attempt, connection, "items", partial(_staged_items, fields=fields))
+    else:
+        attempt.staging.create(connection, attempt.resource, fields, keep_changes=attempt.options.save_result)
 
 
 def restore_items(attempt: Attempt) -> None:
@@ -65,13 +67,14 @@ def restore_items(attempt: Attempt) -> None:
     with attempt.borrow() as connection:
         if not staging.has_items(connection):
             connection.execute(sql.SQL("TRUNCATE {}").format(staging.items))  # COPY can write frozen rows then
-            make_rows = partial(_staged_items, fields=facts.fields)
-            _stage(attempt, connection, "items", make_rows, stages_errors=False)
+            _stage(attempt, connection, ItemStager(attempt, facts.fields), stages_errors=False)
         connection.commit()
 
 
 def staged_fields(resource: Resource, attempt: Attempt) -> tuple[str, ...]:
-    """The fields that items of a merge or overwrite can have, in the resource's order."""
+    """The fields that items of the batch can have, in the resource's order. Those of a delete have none that counts."""
+    if attempt.action is Action.delete:
+        return ()
     mapped = {header: name for name, header in attempt.batch.column_mapping.items()}
     names = {mapped.get(column, column) for column in attempt.batch.facts.columns} | set(attempt.options.properties)
     names |= {resource.file_headers[name] for name in names & set(resource.file_headers)}
@@ -82,39 +85,81 @@ def staged_fields(resource: Resource, attempt: Attempt) -> tuple[str, ...]:
     )
 
 
-def parsed_chunks(attempt: Attempt) -> Iterator[RawChunk]:
-    """The parsed chunks without repeated items; a thread reads the next chunk ahead."""
-    store, batch = attempt.system.store, attempt.batch
-    equal: RowReader | None = None
-    if batch.facts.equal:
-        path = attempt.scratch / "equal.parquet"
-        store.download(keys.equal_rows(batch.id), path)
-        equal = RowReader(path)
-    with ThreadPoolExecutor(1) as reading:
-        numbers = range(1, batch.facts.chunks + 1)
-        ahead: Future[pa.Table] | None = None
-        for number in numbers:
-            current = ahead or reading.submit(store.read_table, keys.parsed_chunk(batch.id, number))
-            if number < batch.facts.chunks:
-                ahead = reading.submit(store.read_table, keys.parsed_chunk(batch.id, number + 1))
-            chunk = from_table(current.result())
-            yield chunk if equal is None else without_rows(chunk, equal)
+@dataclass(frozen=True)
+class StagedChunk:
+    """The rows of one parsed chunk after the row rules.
 
-
-def _stage(
-    attempt: Attempt,
-    connection: Connection,
-    target: Part,
-    make_rows: MakeRows,
-    *,
-    stages_errors: bool = True,
-) -> Staged:
-    """Checks every item, and COPYs the rows that `make_rows` returns to the part `target`, and the errors to theirs.
-
-    A thread copies a chunk while the next one is checked. Reports progress of the phase unless the errors are known.
+    Attributes:
+        target: the part that the items go to.
+        items: the items, with the columns of that part.
+        errors: the errors, with the columns of `Staging.errors`.
+        valid: number of items that break no rule.
+        invalid: number of the others; unreadable rows count in neither.
+        clears: whether any item clears a field.
+        kinds: the kinds of deciding keys that items have.
     """
+
+    target: Part
+    items: pa.Table
+    errors: pa.Table
+    valid: int
+    invalid: int
+    clears: bool
+    kinds: frozenset[int]
+
+
+class ItemStager:
+    """Reads parsed chunks and applies the row rules to them. For any number of threads: one at a time checks.
+
+    `fields` are those of `staged_fields`; a delete has none.
+    """
+
+    def __init__(self, attempt: Attempt, fields: tuple[str, ...]) -> None:
+        self._attempt = attempt
+        self._fields = fields
+        self._is_delete = attempt.action is Action.delete
+        self._rules = _row_rules(attempt)
+        self._equal = _equal_rows(attempt)
+        self._lock = Lock()
+
+    @property
+    def target(self) -> Part:
+        """The part that items are staged in."""
+        return "plan" if self._is_delete else "items"
+
+    def read(self, number: int) -> pa.Table:
+        """The parsed chunk with this number, from storage."""
+        return self._attempt.system.store.read_table(keys.parsed_chunk(self._attempt.batch.id, number))
+
+    def check(self, parsed: pa.Table) -> StagedChunk:
+        """The rows of a parsed chunk. Items that are equal to others of the batch are left out."""
+        with self._lock:
+            chunk = from_table(parsed)
+            if self._equal is not None:
+                chunk = without_rows(chunk, self._equal)
+            checked = self._rules.check(chunk)
+            if self._is_delete:
+                items = _listed_ids(checked)
+            else:
+                items = _staged_items(self._attempt, checked, self._rules, self._fields)
+            kinds: frozenset[int] = frozenset()
+            if "kind" in items.column_names:
+                kinds = frozenset(pc.unique(pc.fill_null(items["kind"], UNDECIDED)).to_pylist())
+            wrong = int(np.count_nonzero(checked.invalid))
+            return StagedChunk(
+                self.target,
+                items,
+                _error_table(chunk, checked),
+                valid=len(checked.rows) - wrong,
+                invalid=wrong,
+                clears=bool(checked.cleared.any()),
+                kinds=kinds,
+            )
+
+
+def _row_rules(attempt: Attempt) -> RowRules:
     options = attempt.options
-    rules = RowRules(
+    return RowRules(
         attempt.resource,
         ReadingOptions(
             mapping={header: name for name, header in attempt.batch.column_mapping.items()},
@@ -125,41 +170,61 @@ def _stage(
         attempt.rule_context,
         only_ids=attempt.action is Action.delete,
     )
+
+
+def _equal_rows(attempt: Attempt) -> RowReader | None:
+    """The rows that repeat another one; None if there are none."""
+    if attempt.batch.facts.equal == 0:
+        return None
+    path = attempt.scratch / "equal.parquet"
+    attempt.system.store.download(keys.equal_rows(attempt.batch.id), path)
+    return RowReader(path)
+
+
+def _stage(attempt: Attempt, connection: Connection, stager: ItemStager, *, stages_errors: bool = True) -> Staged:
+    """Checks every item, and COPYs the items to their part and the errors to theirs, in the connection's transaction.
+
+    Threads read the next chunk and copy the last one while one is checked. Reports progress of the phase unless the
+    errors are known.
+    """
+    chunks = attempt.batch.facts.chunks
     clears = False
     kinds: set[int] = set()
     valid = invalid = 0
-    with ThreadPoolExecutor(1) as copying:
+    with ThreadPoolExecutor(1) as reading, ThreadPoolExecutor(1) as copying:
+        ahead = reading.submit(stager.read, 1) if chunks else None
         copied: Future[None] | None = None
-        for number, chunk in enumerate(parsed_chunks(attempt), start=1):
-            checked = rules.check(chunk)
-            clears = clears or bool(checked.cleared.any())
-            items = make_rows(attempt, checked, rules)
-            if "kind" in items.column_names:
-                kinds |= set(pc.unique(pc.fill_null(items["kind"], UNDECIDED)).to_pylist())
-            rows: list[tuple[Part, pa.Table]] = [(target, items)]
-            if stages_errors:
-                rows.append(("errors", _error_table(chunk, checked)))
+        for number in range(1, chunks + 1):
+            assert ahead is not None  # noqa: S101 - there is a next chunk
+            parsed = ahead.result()
+            ahead = reading.submit(stager.read, number + 1) if number < chunks else None
+            staged = stager.check(parsed)
             if copied is not None:
                 copied.result()
                 if stages_errors:
-                    attempt.advance(success=valid, error=invalid, chunk=number - 1, chunks=attempt.batch.facts.chunks)
-            copied = copying.submit(_copy, attempt.staging, connection, *rows)
-            wrong = int(np.count_nonzero(checked.invalid))
-            valid, invalid = valid + len(checked.rows) - wrong, invalid + wrong
+                    attempt.advance(success=valid, error=invalid, chunk=number - 1, chunks=chunks)
+            copied = copying.submit(
+                copy_staged, attempt.staging, connection, staged, is_new=True, stages_errors=stages_errors
+            )
+            clears, kinds = clears or staged.clears, kinds | staged.kinds
+            valid, invalid = valid + staged.valid, invalid + staged.invalid
         if copied is not None:
             copied.result()
-    parts: tuple[Part, ...] = (target, "errors") if stages_errors else (target,)
+    parts: tuple[Part, ...] = (stager.target, "errors") if stages_errors else (stager.target,)
     return Staged(parts, clears, tuple(sorted(kinds)))
 
 
-def _copy(staging: Staging, connection: Connection, *parts: tuple[Part, pa.Table]) -> None:
-    for part, rows in parts:
-        staging.copy(connection, part, rows)
+def copy_staged(
+    staging: Staging, connection: Connection, staged: StagedChunk, *, is_new: bool, stages_errors: bool = True
+) -> None:
+    """COPYs the rows of a chunk. `is_new`: the parts were made in this transaction."""
+    staging.copy(connection, staged.target, staged.items, is_new=is_new)
+    if stages_errors:
+        staging.copy(connection, "errors", staged.errors, is_new=is_new)
 
 
-def _listed_ids(attempt: Attempt, checked: CheckedChunk, rules: RowRules) -> pa.Table:
+def _listed_ids(checked: CheckedChunk) -> pa.Table:
     """The items of a delete, with the columns of `Staging.plan`."""
-    del attempt, rules
     valid = pa.array(checked.invalid == 0)
     ids = checked.fields.get("id")
     if ids is None:  # no item of the chunk has one
@@ -173,7 +238,7 @@ def _listed_ids(attempt: Attempt, checked: CheckedChunk, rules: RowRules) -> pa.
     )
 
 
-def _staged_items(attempt: Attempt, checked: CheckedChunk, rules: RowRules, *, fields: tuple[str, ...]) -> pa.Table:
+def _staged_items(attempt: Attempt, checked: CheckedChunk, rules: RowRules, fields: tuple[str, ...]) -> pa.Table:
     """The items of a merge or overwrite, with the columns of `Staging.items`."""
     batch = attempt.batch
     rows = checked.rows

@@ -34,12 +34,7 @@ def process(attempt: Attempt) -> None:
     with turn_of(attempt) as turn:
         final = _final_plan(attempt, turn)
         if final.is_written:
-            write_chunks(
-                attempt,
-                PhaseName.processing,
-                lambda connection: _writer(attempt, connection, turn),
-                total=final.accepted,
-            )
+            write_chunks(attempt, turn, PhaseName.processing, item_writer, total=final.accepted)
     if final.changed is None or final.is_written:
         return
     show_changed_plan(attempt, final.changed)
@@ -50,7 +45,8 @@ def process(attempt: Attempt) -> None:
     )
 
 
-def _writer(attempt: Attempt, connection: Connection, turn: Turn) -> ChunkWriter:
+def item_writer(attempt: Attempt, connection: Connection, turn: Turn) -> ChunkWriter:
+    """The writer of the batch's items, or of an undo's lines, over a connection in autocommit mode."""
     if attempt.action is Action.undo:
         return undo_writer(attempt, connection, turn)
     staging, logs = attempt.staging, attempt.logs_changes(connection)

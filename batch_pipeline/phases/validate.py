@@ -12,6 +12,7 @@ from batch_pipeline.loading.reference_fields import referred_resources
 from batch_pipeline.phases.attempt import Attempt
 from batch_pipeline.phases.copies import write_small_copies
 from batch_pipeline.phases.items import stage_items, staged_fields
+from batch_pipeline.phases.parallel_staging import stage_in_parallel
 from batch_pipeline.phases.planning import TUNING, Plan, make_plan, require_valid_items
 from batch_pipeline.phases.showing import show_plan, show_plan_again
 from batch_pipeline.phases.undo import stage_undo
@@ -61,9 +62,10 @@ def _plan_items(attempt: Attempt) -> tuple[Plan, int | None]:
             "If that is what you want, set allow_empty (and delete_limit).",
         )
     attempt.begin(PhaseName.validation, total=facts.items - facts.unreadable - facts.equal)
-    fields = () if attempt.action is Action.delete else staged_fields(attempt.resource, attempt)
+    fields = staged_fields(attempt.resource, attempt)
     with attempt.borrow(**TUNING) as connection:
-        staged = stage_items(attempt, connection, fields)
+        stage = stage_in_parallel if attempt.is_parallel else stage_items
+        staged = stage(attempt, connection, fields)
         # This process is idle while the database makes the plan.
         with ThreadPoolExecutor(1) as copying:
             copied = copying.submit(write_small_copies, attempt.system, attempt.batch)

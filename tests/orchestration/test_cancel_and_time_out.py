@@ -136,7 +136,7 @@ def test_a_cancelled_running_batch_stops_at_its_next_chunk_and_reports_its_progr
     reached, go_on = threading.Semaphore(0), threading.Event()
     write = ChunkWriter.write
 
-    def held(writer: ChunkWriter, chunk: Chunk) -> ChunkOutcome:
+    def held(writer: ChunkWriter, chunk: Chunk) -> ChunkOutcome | None:
         if chunk.number > 0:
             reached.release()
             assert go_on.wait(WAIT_SECONDS)

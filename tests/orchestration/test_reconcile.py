@@ -253,7 +253,7 @@ def held_chunk(monkeypatch: pytest.MonkeyPatch) -> Iterator["HeldChunk"]:
     held = HeldChunk()
     write = ChunkWriter.write
 
-    def wait_then_write(writer: ChunkWriter, chunk: Chunk) -> ChunkOutcome:
+    def wait_then_write(writer: ChunkWriter, chunk: Chunk) -> ChunkOutcome | None:
         if (writer._turn.batch_id, chunk.number) == (held.batch_id, 1):
             held.reached.set()
             assert held.go_on.wait(WAIT_SECONDS)

@@ -150,18 +150,19 @@ def test_memory_does_not_grow_with_the_number_of_equal_items(tmp_path: Path, kee
 @given(
     rows=st.lists(st.integers(1, 60), unique=True).map(sorted),
     list_length=st.integers(1, 7),
-    ends=st.lists(st.integers(1, 60)).map(sorted),
+    parts=st.lists(st.tuples(st.integers(1, 60), st.integers(1, 60)), min_size=1),
 )
-def test_listed_rows_are_read_once_in_order_up_to_any_row(rows: list[int], list_length: int, ends: list[int]) -> None:
+def test_listed_rows_are_read_by_parts_in_any_order(
+    rows: list[int], list_length: int, parts: list[tuple[int, int]]
+) -> None:
     lists = [np.array(rows[start : start + list_length]) for start in range(0, len(rows), list_length)]
     with TemporaryDirectory() as folder:
         path = Path(folder) / "rows"
         assert write_rows(path, lists) == len(rows)
         reader = RowReader(path)
-        read = [reader.up_to(end).tolist() for end in [*ends, 60]]
+        read = [reader.between(first, last).to_pylist() for first, last in parts]
 
-    starts = [0, *ends]
-    assert read == [[row for row in rows if start < row <= end] for start, end in zip(starts, [*ends, 60], strict=True)]
+    assert read == [[row for row in rows if first <= row <= last] for first, last in parts]
 
 
 # ---- parsed chunks ----------------------------------------------------------------------------------------------

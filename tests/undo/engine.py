@@ -18,7 +18,7 @@ from batch_pipeline.batches.ids import new_batch_id
 from batch_pipeline.batches.locks import Turn
 from batch_pipeline.batches.model import Action, DuplicateHandling, PhaseName
 from batch_pipeline.database import Connection
-from batch_pipeline.loading.chunks import ChunkWriter, chunk_ranges, done_rows, open_chunks, store_chunks
+from batch_pipeline.loading.chunks import ChunkWriter, chunk_ranges, done_rows, next_chunk, store_chunks
 from batch_pipeline.loading.delete_planner import DeletePlanner
 from batch_pipeline.loading.deleting import CleanupWriter, DeleteWriter
 from batch_pipeline.loading.identity import BY_EXTERNAL_ID, BY_ID
@@ -190,5 +190,5 @@ class Engine:
         batch_id, phase = writer._turn.batch_id, PhaseName(writer.phase)
         with self.connection.transaction():
             store_chunks(self.connection, batch_id, phase, chunk_ranges(rows, self.chunk_rows))
-        for chunk in open_chunks(self.connection, batch_id, phase):
+        while chunk := next_chunk(self.connection, batch_id, phase):
             writer.write(chunk)

@@ -1,0 +1,82 @@
+"""The threads in which a process does the chunks of a phase, each with a connection of its own."""
+
+import threading
+from abc import ABC, abstractmethod
+from collections.abc import Callable
+from concurrent.futures import Future, ThreadPoolExecutor, wait
+
+from batch_pipeline.database import Connection, connect, set_in_session
+from batch_pipeline.phases.attempt import Attempt
+
+WATCH_SECONDS = 0.25
+BUSY_POLL_SECONDS = 0.1  # while others do the last chunks
+STOP_SECONDS = 20.0  # running chunks may finish within this time once work must stop; they take about a second each
+
+
+class ChunkWork(ABC):
+    """The work on a phase's chunks over one connection, which is in autocommit mode."""
+
+    @abstractmethod
+    def do_next(self) -> bool:
+        """Does the first open chunk that nobody else does, in one transaction. False if there is none."""
+
+    @abstractmethod
+    def is_finished(self) -> bool:
+        """Whether all chunks are done."""
+
+
+class ChunkThreads:
+    """Does chunks in threads of this process.
+
+    Args:
+        open_work: makes the work for a thread's connection.
+        threads: number of threads.
+        stays: whether the threads wait for chunks that others do: these may fail, and leave a chunk open. The process
+            of the batch's run stays, a helper does not.
+    """
+
+    def __init__(
+        self, attempt: Attempt, open_work: Callable[[Connection], ChunkWork], *, threads: int, stays: bool
+    ) -> None:
+        self._attempt = attempt
+        self._open_work = open_work
+        self._threads = threads
+        self._stays = stays
+        self._connections: list[Connection] = []
+        self._stop = threading.Event()
+
+    def run(self, watch: Callable[[], bool]) -> None:
+        """Returns once no chunk is left for this process, or `watch` has returned False.
+
+        Calls `watch` four times a second. If it raises or a chunk fails, begins no further chunk and raises that error.
+        """
+        with ThreadPoolExecutor(max(self._threads, 1)) as pool:
+            running: set[Future[None]] = {pool.submit(self._work) for _ in range(self._threads)}
+            try:
+                while running:
+                    finished, running = wait(running, timeout=WATCH_SECONDS)
+                    for future in finished:
+                        future.result()
+                    if running and not watch():
+                        break
+            finally:
+                # Also if the run is interrupted: running chunks finish, and no further ones begin.
+                self._stop.set()
+                wait(running, timeout=STOP_SECONDS)
+                for connection in self._connections:
+                    if not connection.closed:  # stuck, for example on another session's lock: roll its chunk back
+                        connection.cancel_safe()
+
+    def _work(self) -> None:
+        # Autocommit, because each chunk opens its own transaction.
+        with connect(self._attempt.system.database_url, autocommit=True) as connection:
+            set_in_session(connection, self._attempt.session_settings)
+            self._connections.append(connection)
+            work = self._open_work(connection)
+            while not self._stop.is_set():
+                self._attempt.limit_transactions(connection)
+                if work.do_next():
+                    continue
+                if not self._stays or work.is_finished():
+                    return
+                self._stop.wait(BUSY_POLL_SECONDS)
