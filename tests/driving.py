@@ -9,7 +9,7 @@ from batch_pipeline.batches.model import Batch
 from batch_pipeline.batches.options import BatchOptions
 from batch_pipeline.batches.states import BatchStatus, Reason
 from batch_pipeline.errors import BatchError, PlanChangedError
-from batch_pipeline.phases.attempt import Attempt
+from batch_pipeline.phases.attempt import Attempt, HelpRequest
 from batch_pipeline.phases.cleanup import cleanup
 from batch_pipeline.phases.parse import parse
 from batch_pipeline.phases.process import process
@@ -18,7 +18,13 @@ from batch_pipeline.records.descriptions import get_resource
 from batch_pipeline.system import System
 
 
-def run_attempt(system: System, batch: Batch, *, once_validated: Callable[[], None] = lambda: None) -> Batch:
+def run_attempt(
+    system: System,
+    batch: Batch,
+    *,
+    once_validated: Callable[[], None] = lambda: None,
+    call_helpers: Callable[[HelpRequest, int], None] = lambda request, number: None,
+) -> Batch:
     """One attempt at the batch, to its end; `once_validated` is called before it takes its turn."""
     run_id = str(uuid.uuid4())
     attempt_batch = system.ledger.begin_attempt(batch.id, run_id)
@@ -31,6 +37,7 @@ def run_attempt(system: System, batch: Batch, *, once_validated: Callable[[], No
             options=BatchOptions.model_validate(batch.options),
             scratch=Path(scratch),
             report=lambda progress: None,
+            call_helpers=call_helpers,
         )
         try:
             parse(attempt)
