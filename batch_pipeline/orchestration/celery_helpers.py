@@ -81,13 +81,14 @@ class _RunsWaiting:
 
     def __init__(self) -> None:
         self.found = False
+        self._app = _sender()
         self._looked_at = time.monotonic()
 
     def __call__(self) -> bool:
         if time.monotonic() - self._looked_at >= LOOK_SECONDS:
             self._looked_at = time.monotonic()
             try:
-                self.found = count_waiting_runs(_sender()) > 0
+                self.found = count_waiting_runs(self._app) > 0
             except UnavailableError:
                 self.found = False
         return self.found
