@@ -14,6 +14,7 @@ from driving import run_attempt
 from tenacity import retry, retry_if_result, stop_after_delay, wait_fixed
 
 from batch_pipeline.batches.model import PhaseName
+from batch_pipeline.errors import SupersededError
 from batch_pipeline.loading.chunks import worker_name
 from batch_pipeline.orchestration.forking import fork_context
 from batch_pipeline.phases import helping
@@ -44,7 +45,8 @@ def _help(request: HelpRequest, scratch: Path, environment: dict[str, str]) -> N
     os.environ.update(environment)
     get_settings.cache_clear()
     helping.CHUNK_SECONDS = 2.0
-    with open_system() as system, suppress(psycopg.OperationalError):  # the server has ended its session
+    # The server has ended its session, and the batch has ended.
+    with open_system() as system, suppress(psycopg.OperationalError, SupersededError):
         helping.help_out(system, request, scratch, is_wanted=lambda: True)
 
 
