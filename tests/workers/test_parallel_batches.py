@@ -138,9 +138,9 @@ def left_behind(system: System, batch: Batch, table: str) -> dict[str, Any]:
     plain = ("id", "organization_id", "batch_id", "created_at", "updated_at")
     changes = [
         {
-            name: keys_of.get(value, value)
+            name: value is not None if name == "before_batch" else keys_of.get(value, value)
             for name, value in row.items()
-            if name not in (*plain, "number", "at", "last_by")
+            if name not in (*plain, "number", "at")
         }
         for row in logged(system, organization, f"{table.removesuffix('s')}_changes")
         if row["batch_id"] == batch.id
