@@ -58,8 +58,8 @@ def slow_tables(module_system: System) -> None:
 
 
 def name_of(place: int) -> str:
-    """Three slow records in each chunk, and a refused one in every tenth."""
-    if place % CHUNK_ROWS in (5, 15, 25):
+    """Five slow records in each chunk, and a refused one in every tenth."""
+    if place % CHUNK_ROWS in (5, 12, 19, 26, 33):
         return f"slow {place}"
     return "refused" if place % (10 * CHUNK_ROWS) == 7 else f"Person {place}"
 
