@@ -92,7 +92,7 @@ def group_rows() -> list[Row]:
         {
             "external_id": f"g-{place}",
             "name": f"slow {place}" if place % CHUNK_ROWS in (5, 25) else f"Group {place}",
-            "member_external_ids": ";".join(f"m-{(place + step) % 50}" for step in range(MEMBERS)),
+            "children": ",".join(f"m-{(place + step) % 50}" for step in range(MEMBERS)),
         }
         for place in range(ITEMS)
     ]
