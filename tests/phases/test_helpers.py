@@ -101,5 +101,5 @@ def test_the_chunk_of_a_suspended_helper_is_done_by_the_run_and_not_again_by_the
     assert [row["external_id"] for row in contacts(system, organization) if row["name"] == "held"] == ["x000"]
     assert len(contacts(system, organization)) == ITEMS
     with psycopg.connect(system.database_url) as connection:
-        workers = connection.execute("SELECT DISTINCT worker FROM batch_chunks WHERE batch_id = %s", (batch.id,))
-        assert workers.fetchall() == [(worker_name(),)]
+        query = "SELECT worker FROM batch_chunks WHERE batch_id = %s AND phase = 'processing' AND number = 0"
+        assert connection.execute(query, (batch.id,)).fetchall() == [(worker_name(),)]
