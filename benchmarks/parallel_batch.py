@@ -131,7 +131,7 @@ def main() -> None:
     with tempfile.TemporaryDirectory(prefix="batch-bench-", dir="/var/tmp") as name:
         folder = Path(name)
         folder.chmod(0o755)
-        with embedded_servers(folder / "servers") as servers, _redis(folder) as broker_url:
+        with embedded_servers(folder / "servers") as servers, _redis(folder / "redis") as broker_url:
             os.environ |= servers.environment | {
                 "BATCH_LAUNCHER": "celery",
                 "BATCH_CELERY_BROKER_URL": broker_url,
@@ -144,8 +144,9 @@ def main() -> None:
 
 @contextmanager
 def _redis(folder: Path) -> Iterator[str]:
-    socket = folder / "redis.socket"
-    server = start_process(redis.redis_command(socket, folder / "redis"), log=folder / "redis.log")
+    """A Redis server with all its files in a folder of its own: the folder of its log becomes private."""
+    socket = folder / "socket"
+    server = start_process(redis.redis_command(socket, folder / "data"), log=folder / "redis.log")
     while not redis.answers(socket):
         time.sleep(0.1)
     yield redis.redis_url(socket)
@@ -157,7 +158,7 @@ def _worker(folder: Path, broker_url: str) -> Iterator[subprocess.Popen[bytes]]:
     """A Celery worker of one process, ready."""
     name = "bench@localhost"
     command = [sys.executable, "-m", "batch_pipeline", "worker", "--concurrency", "1", "--name", name]
-    worker = start_process(command, log=folder / "worker.log", environment=os.environ)
+    worker = start_process(command, log=folder / "redis" / "worker.log", environment=os.environ)
     while not is_worker_ready(broker_url, name):
         assert worker.poll() is None
     yield worker
