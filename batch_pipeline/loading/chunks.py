@@ -13,6 +13,7 @@ transaction that writes it. So a chunk of a writer that dies is free again.
 import os
 import socket
 from abc import ABC, abstractmethod
+from collections.abc import Collection
 from dataclasses import asdict, dataclass
 from typing import Any, ClassVar
 
@@ -129,13 +130,16 @@ def count_chunks(connection: Connection, batch_id: str, phase: PhaseName) -> int
     return 0 if row is None else int(row[0])
 
 
-def next_chunk(connection: Connection, batch_id: str, phase: PhaseName) -> Chunk | None:
-    """The phase's first unfinished chunk that nobody is writing; None if there is none."""
+def next_chunk(
+    connection: Connection, batch_id: str, phase: PhaseName, *, without: Collection[int] = ()
+) -> Chunk | None:
+    """The phase's first unfinished chunk that nobody is writing and that is not in `without`; None if there is none."""
     row = connection.execute(
         "SELECT number, first_row, last_row, planned_new, planned_existing, planned_unchanged, planned_rejected,"
         " planned_duplicates FROM batch_chunks"
-        " WHERE batch_id = %s AND phase = %s AND done_at IS NULL ORDER BY number LIMIT 1 FOR UPDATE SKIP LOCKED",
-        (batch_id, phase.value),
+        " WHERE batch_id = %s AND phase = %s AND done_at IS NULL AND number <> ALL(%s::integer[])"
+        " ORDER BY number LIMIT 1 FOR UPDATE SKIP LOCKED",
+        (batch_id, phase.value, list(without)),
     ).fetchone()
     if row is None:
         return None

@@ -17,7 +17,7 @@ from batch_pipeline.phases.cleanup import cleanup_writer
 from batch_pipeline.phases.items import ItemStager, staged_fields
 from batch_pipeline.phases.parallel_staging import ChunkStaging
 from batch_pipeline.phases.process import item_writer
-from batch_pipeline.phases.writing import MakeWriter, Writing
+from batch_pipeline.phases.writing import InWork, MakeWriter, Writing
 from batch_pipeline.records.descriptions import get_resource
 from batch_pipeline.system import System
 
@@ -66,5 +66,5 @@ def _open_work(attempt: Attempt, request: HelpRequest) -> Callable[[Connection],
         return lambda connection: ChunkStaging(attempt, connection, stager)
     with borrowed(attempt.system.engine) as connection:
         turn = held_turn(connection, attempt.batch, request.fence)
-    make_writer = _WRITERS[request.phase]
-    return lambda connection: Writing(attempt, connection, make_writer(attempt, connection, turn))
+    make_writer, in_work = _WRITERS[request.phase], InWork()
+    return lambda connection: Writing(attempt, connection, make_writer(attempt, connection, turn), in_work)

@@ -1,5 +1,6 @@
 """Writes a phase's chunks while the batch's run holds its turn, on several connections and workers at once."""
 
+import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -42,20 +43,37 @@ def turn_of(attempt: Attempt) -> Iterator[Turn]:
         yield turn
 
 
-class Writing(ChunkWork):
-    """Writes the chunks of the writer's phase."""
+class InWork:
+    """The chunks that the threads of this process are writing: none tries another one's before that has locked it."""
 
-    def __init__(self, attempt: Attempt, connection: Connection, writer: ChunkWriter) -> None:
+    def __init__(self) -> None:
+        self.lock = threading.Lock()
+        self.numbers: set[int] = set()
+
+
+class Writing(ChunkWork):
+    """Writes the chunks of the writer's phase. `in_work` is shared by the threads of the process."""
+
+    def __init__(self, attempt: Attempt, connection: Connection, writer: ChunkWriter, in_work: InWork) -> None:
         self._batch_id = attempt.batch.id
         self._connection = connection
         self._writer = writer
+        self._in_work = in_work
 
     def do_next(self) -> bool:
         """Writes the first open chunk that nobody else writes."""
-        chunk = next_chunk(self._connection, self._batch_id, self._writer.phase)
-        if chunk is not None:
+        with self._in_work.lock:
+            numbers = self._in_work.numbers
+            chunk = next_chunk(self._connection, self._batch_id, self._writer.phase, without=numbers)
+            if chunk is None:
+                return False
+            numbers.add(chunk.number)
+        try:
             self._writer.write(chunk)
-        return chunk is not None
+        finally:
+            with self._in_work.lock:
+                numbers.discard(chunk.number)
+        return True
 
     def is_finished(self) -> bool:
         """Whether all chunks are written."""
@@ -92,9 +110,10 @@ def write_chunks(
             )
         return True
 
+    in_work = InWork()
     ChunkThreads(
         attempt,
-        lambda connection: Writing(attempt, connection, make_writer(attempt, connection, turn)),
+        lambda connection: Writing(attempt, connection, make_writer(attempt, connection, turn), in_work),
         threads=min(attempt.system.settings.database_writers, todo),
         stays=True,
     ).run(watch)
