@@ -108,7 +108,7 @@ class Settings(BaseSettings):
     database_writers: int = Field(
         2, ge=1, le=32, description="Connections that one batch writes with, in each of its workers"
     )
-    # Ten chunks: in a smaller batch most helpers would find none. Decision 16 has the figures.
+    # Ten chunks: in a smaller batch most helpers would find none. Decision 18 has the figures.
     parallel_items: int = Field(
         500_000, ge=1, description="Fewest items of a batch on which several Celery workers work at once"
     )
