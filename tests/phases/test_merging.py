@@ -11,7 +11,7 @@ from staged_rows import staged_rows
 from batch_pipeline.batches.locks import take_turn
 from batch_pipeline.batches.model import Batch, PhaseName
 from batch_pipeline.database import borrowed
-from batch_pipeline.loading.chunks import left_out, open_chunks
+from batch_pipeline.loading.chunks import left_out, next_chunk
 from batch_pipeline.loading.staging import STAGED_BATCH
 from batch_pipeline.loading.staging_choice import staging_of
 from batch_pipeline.storage import keys
@@ -402,7 +402,9 @@ def test_the_items_of_a_plan_of_an_earlier_release_are_counted_from_the_plan(run
     with borrowed(run.system.engine, **{STAGED_BATCH: batch.id}) as connection:
         assert left_out(connection, staging_of(batch)) == (2, 1)
         connection.execute("UPDATE batch_chunks SET planned_new = NULL WHERE batch_id = %s", (batch.id,))
-        assert open_chunks(connection, batch.id, PhaseName.processing)[0].planned is None
+        chunk = next_chunk(connection, batch.id, PhaseName.processing)
+        assert chunk is not None
+        assert chunk.planned is None
         assert left_out(connection, staging_of(batch)) == (2, 1)
 
 
