@@ -46,6 +46,11 @@ bench: install
 	$(BIN)/python benchmarks/memory_by_format.py
 	$(BIN)/python benchmarks/validate_contacts.py
 	$(BIN)/python benchmarks/equal_rows.py
+	$(BIN)/python benchmarks/change_log.py
+	$(BIN)/python benchmarks/first_call.py
+	$(BIN)/python benchmarks/command_start.py
+	$(BIN)/python benchmarks/parallel_batch.py
+	$(BIN)/python benchmarks/small_files.py --files 100
 
 clean:
 	rm -rf $(VENV) .batch-pipeline build *.egg-info
