@@ -223,7 +223,7 @@ def test_rejected_rows_are_seen_in_the_list_on_the_asset_and_in_their_file_and_r
     launch.click()
     browser.page.wait_for_url("**/runs/*")
     again: Batch = _until(ended(lambda each: each.retry_of == batch.id))
-    assert again.reason is not None
+    assert again.reason is not None, (again.status, again.stats, again.facts, again.error_summary)
     assert again.reason.code == "no_valid_items"  # nobody has corrected them
     browser.sees("failed: no_valid_items")
     browser.go("/assets/contacts?view=overview")

@@ -178,10 +178,10 @@ def test_the_speed_of_an_attempt_excludes_earlier_attempts(
     write = MergeWriter.apply
     calls = iter(range(1, 100))
 
-    def fail_in_the_third_chunk(self: MergeWriter, first: int, last: int) -> Any:
+    def fail_in_the_third_chunk(self: MergeWriter, *chunk: Any) -> Any:
         if next(calls) == 3:
             raise RuntimeError
-        return write(self, first, last)
+        return write(self, *chunk)
 
     people: list[Row] = [{"name": f"Person {number}"} for number in range(250)]
     batch = arrived(runner.system, runner.organization_id, as_csv(people))

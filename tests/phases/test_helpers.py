@@ -7,6 +7,7 @@ from contextlib import ExitStack, contextmanager, suppress
 from multiprocessing.process import BaseProcess
 from pathlib import Path
 
+import psutil
 import psycopg
 import pytest
 from batch_runs import arrived, as_csv, contacts, new_organization
@@ -69,6 +70,11 @@ def _wait_until_held(connection: psycopg.Connection[tuple[object, ...]]) -> bool
     return row is not None and bool(row[0])
 
 
+@retry(retry=retry_if_result(lambda stopped: not stopped), stop=stop_after_delay(WAIT_SECONDS), wait=wait_fixed(0.01))
+def _wait_until_stopped(process: psutil.Process) -> bool:
+    return bool(process.status() == psutil.STATUS_STOPPED)
+
+
 def test_the_chunk_of_a_suspended_helper_is_done_by_the_run_and_not_again_by_the_helper(
     module_system: System, tmp_path: Path
 ) -> None:
@@ -86,6 +92,7 @@ def test_the_chunk_of_a_suspended_helper_is_done_by_the_run_and_not_again_by_the
             helper = open_helper.enter_context(_helper(request, tmp_path))
             _wait_until_held(connection)
             os.kill(helper.pid or 0, signal.SIGSTOP)
+            _wait_until_stopped(psutil.Process(helper.pid))  # a signal takes its time on a busy machine
             helpers.append(helper)
 
     with psycopg.connect(system.database_url) as connection:
