@@ -180,7 +180,9 @@ def test_rejected_rows_are_seen_in_the_list_on_the_asset_and_in_their_file_and_r
     browser.sees("Success")
 
     def ended(of: Callable[[Batch], bool]) -> Callable[[], Batch | None]:
-        return lambda: next((each for each in system.ledger.find() if of(each) and _ended(system, each)), None)
+        return lambda: next(
+            (found for each in system.ledger.find() if of(each) and (found := _ended(system, each))), None
+        )
 
     batch: Batch = _until(ended(lambda each: each.name == "contacts.csv"))
     assert (batch.stats.created, batch.stats.rejected) == (8, 2)
@@ -223,7 +225,7 @@ def test_rejected_rows_are_seen_in_the_list_on_the_asset_and_in_their_file_and_r
     launch.click()
     browser.page.wait_for_url("**/runs/*")
     again: Batch = _until(ended(lambda each: each.retry_of == batch.id))
-    assert again.reason is not None, (again.status, again.stats, again.facts, again.error_summary)
+    assert again.reason is not None
     assert again.reason.code == "no_valid_items"  # nobody has corrected them
     browser.sees("failed: no_valid_items")
     browser.go("/assets/contacts?view=overview")
