@@ -65,6 +65,7 @@ class StackModel:
         self.moves: list[Move] = []
         self.versions: dict[Unit, int] = defaultdict(int)
         self.last_writer: dict[str, str | None] = {}
+        self.writer_before: dict[str, str | None] = {}
 
     # ---- writes --------------------------------------------------------------------------------------------------
 
@@ -110,6 +111,7 @@ class StackModel:
     def undo(self, batch: str, undo: str, records: Mapping[str, Row]) -> UndoOutcome:
         """What the undo does to these records; remembers it as written."""
         result = UndoOutcome({record_id: dict(row) for record_id, row in records.items()})
+        self.writer_before = dict(self.last_writer)  # an undo decides by the records as it finds them
         for move in [move for move in self.moves if move.writer == batch]:
             getattr(self, f"_undo_{move.kind}")(move, undo, records, result)
         return result
@@ -198,7 +200,7 @@ class StackModel:
             other
             for other, values in records.items()
             if other in changed
-            and self.last_writer[other] not in (move.writer, undo)
+            and self.writer_before.get(other) not in (move.writer, undo)
             and natural_key(values) == natural_key(row)
         ]
         return min(found, default=None)
