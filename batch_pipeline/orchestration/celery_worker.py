@@ -26,13 +26,16 @@ from dagster_celery.config import TASK_EXECUTE_JOB_NAME
 from dagster_celery.make_app import make_app
 
 from batch_pipeline.batches.locks import Ownership, run_task
+from batch_pipeline.batches.states import BatchStatus
 from batch_pipeline.errors import StateError, UnavailableError
 from batch_pipeline.garbage import collect_as_usual
 from batch_pipeline.logs import configure_logs, is_json
 from batch_pipeline.orchestration.celery_app import QUEUE, celery_settings, check_broker
 from batch_pipeline.orchestration.celery_helpers import HELP_TASK, help_with_chunks
 from batch_pipeline.orchestration.instance import open_instance
+from batch_pipeline.orchestration.run_attempt import cancelled_reason
 from batch_pipeline.settings import get_settings
+from batch_pipeline.system import shared_system
 
 if TYPE_CHECKING:
     from dagster import DagsterInstance
@@ -117,6 +120,14 @@ def _begin_process(**_: Any) -> None:
     collect_as_usual()
 
 
+def _end_batch(run_id: str) -> None:
+    """Cancels the batch of an interrupted run, unless an op has: between two ops there is none to do it."""
+    with shared_system() as system:
+        batch = system.ledger.of_run(run_id)
+        if batch is not None:
+            system.ledger.end_attempt(batch.id, run_id, BatchStatus.failed, cancelled_reason)
+
+
 def execute_job(execute_job_args_packed: Any) -> None:
     """The task: executes one run of Dagster in this process, unless another process does or it has begun.
 
@@ -127,11 +138,13 @@ def execute_job(execute_job_args_packed: Any) -> None:
     try:
         with _own_signals(), Ownership(get_settings().require_database_url()) as ownership:
             ownership.take(run_task(run_id))
-            _execute(run_id)
+            try:
+                _execute(run_id)
+            except DagsterExecutionInterruptedError:
+                logger.info("Run %s was interrupted.", run_id)
+                _end_batch(run_id)
     except StateError:
         logger.info("Run %s is executed by another process.", run_id)
-    except DagsterExecutionInterruptedError:
-        logger.info("Run %s was interrupted.", run_id)
     except UnavailableError as error:
         logger.error("Run %s: %s", run_id, error.message)
 
