@@ -32,6 +32,7 @@ from batch_pipeline.garbage import collect_as_usual
 from batch_pipeline.logs import configure_logs, is_json
 from batch_pipeline.orchestration.celery_app import QUEUE, celery_settings, check_broker
 from batch_pipeline.orchestration.celery_helpers import HELP_TASK, help_with_chunks
+from batch_pipeline.orchestration.execute import is_interruption
 from batch_pipeline.orchestration.instance import open_instance
 from batch_pipeline.orchestration.run_attempt import cancelled_reason
 from batch_pipeline.settings import get_settings
@@ -138,9 +139,7 @@ def execute_job(execute_job_args_packed: Any) -> None:
     try:
         with _own_signals(), Ownership(get_settings().require_database_url()) as ownership:
             ownership.take(run_task(run_id))
-            try:
-                _execute(run_id)
-            except DagsterExecutionInterruptedError:
+            if _execute(run_id):
                 logger.info("Run %s was interrupted.", run_id)
                 _end_batch(run_id)
     except StateError:
@@ -153,7 +152,8 @@ _instance: "DagsterInstance | None" = None
 _opened = ExitStack()
 
 
-def _execute(run_id: str) -> None:
+def _execute(run_id: str) -> bool:
+    """Executes the run; returns whether a signal has interrupted it, which Dagster may raise or not."""
     global _instance  # noqa: PLW0603 - the process's own
     try:
         if _instance is None:
@@ -161,9 +161,15 @@ def _execute(run_id: str) -> None:
         run = _instance.get_run_by_id(run_id)
         if run is None or run.job_code_origin is None:
             logger.warning("Run %s is unknown: it was deleted.", run_id)
-            return
-        for _ in core_execute_run(recon_job_from_origin(run.job_code_origin), run, _instance, inject_env_vars=False):
-            pass
+            return False
+        is_interrupted = False
+        for event in core_execute_run(
+            recon_job_from_origin(run.job_code_origin), run, _instance, inject_env_vars=False
+        ):
+            is_interrupted = is_interrupted or is_interruption(event)
+        return is_interrupted
+    except DagsterExecutionInterruptedError:
+        return True
     except Exception:
         _instance = None  # its connections may be broken
         _opened.close()

@@ -2,7 +2,7 @@
 
 from typing import Any
 
-from dagster import DagsterExecutionInterruptedError, DagsterInstance, ExecuteInProcessResult
+from dagster import DagsterEvent, DagsterExecutionInterruptedError, DagsterInstance
 
 from batch_pipeline.batches.model import Batch
 from batch_pipeline.batches.states import AT_REST, BatchStatus, Reason
@@ -50,7 +50,7 @@ def execute_until_interrupted(
             resources={"system": opened_system(system)},
             raise_on_error=False,
         )
-        interrupted = _was_interrupted(result)
+        interrupted = any(map(is_interruption, result.all_events))
     except (KeyboardInterrupt, DagsterExecutionInterruptedError):
         interrupted = True  # before the first op, or after the last
     except Exception:
@@ -80,9 +80,10 @@ def _end_if_live(system: System, executed: Batch, *, interrupted: bool) -> Batch
     return system.ledger.end(batch.id, BatchStatus.failed, reason)
 
 
-def _was_interrupted(result: ExecuteInProcessResult) -> bool:
-    if result.success:
-        return False
-    errors = [event.job_failure_data.error for event in result.all_events if event.is_job_failure]
-    names = (DagsterExecutionInterruptedError.__name__, KeyboardInterrupt.__name__)
-    return any(error is not None and error.cls_name in names for error in errors)
+def is_interruption(event: DagsterEvent) -> bool:
+    """Whether the event is the failure of a run that a signal interrupted."""
+    error = event.job_failure_data.error if event.is_job_failure else None
+    return error is not None and error.cls_name in (
+        DagsterExecutionInterruptedError.__name__,
+        KeyboardInterrupt.__name__,
+    )
