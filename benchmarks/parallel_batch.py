@@ -148,7 +148,7 @@ def _redis(folder: Path) -> Iterator[str]:
     socket = folder / "socket"
     server = start_process(redis.redis_command(socket, folder / "data"), log=folder / "redis.log")
     while not redis.answers(socket):
-        time.sleep(0.1)
+        time.sleep(0.1)  # it starts in some tenths of a second, and says nowhere that it has
     yield redis.redis_url(socket)
     server.kill()
 

@@ -11,7 +11,7 @@ from alembic.script import ScriptDirectory
 from batch_pipeline.database import Connection, create_engine
 from batch_pipeline.errors import SettingError
 from batch_pipeline.migrations import roles
-from batch_pipeline.migrations.revisions import VERSION_TABLE
+from batch_pipeline.migrations.revisions import stored_revision
 
 MINIMUM_VERSION = (
     170_000  # as server_version_num; the first version with the collation pg_c_utf8, which compares emails
@@ -32,7 +32,8 @@ def apply(database_url: str, revision: str) -> bool:
             connection.commit()
             try:
                 _check_version(connection)
-                is_newer = _is_newer(connection, ScriptDirectory.from_config(config))
+                driver_connection = cast(Connection, connection.connection.driver_connection)
+                is_newer = _is_newer(driver_connection, ScriptDirectory.from_config(config))
                 connection.commit()  # Alembic commits only transactions that it began
                 if is_newer:
                     return False
@@ -40,7 +41,7 @@ def apply(database_url: str, revision: str) -> bool:
                 command.upgrade(config, revision)
                 connection.commit()  # Alembic leaves a transaction if there was nothing to do
                 with connection.begin():
-                    roles.protect(cast(Connection, connection.connection.driver_connection))
+                    roles.protect(driver_connection)
                 return True
             finally:
                 connection.rollback()
@@ -50,12 +51,10 @@ def apply(database_url: str, revision: str) -> bool:
         engine.dispose()
 
 
-def _is_newer(connection: sa.Connection, scripts: ScriptDirectory) -> bool:
+def _is_newer(connection: Connection, scripts: ScriptDirectory) -> bool:
     """Whether the database has a revision that this package does not have."""
-    if connection.exec_driver_sql("SELECT to_regclass(%s)", (VERSION_TABLE,)).scalar_one() is None:
-        return False
-    stored = connection.exec_driver_sql(f"SELECT version_num FROM {VERSION_TABLE}").scalars()  # noqa: S608 - a constant
-    return not set(stored) <= {script.revision for script in scripts.walk_revisions()}
+    stored = stored_revision(connection)
+    return stored is not None and stored not in {script.revision for script in scripts.walk_revisions()}
 
 
 def _check_version(connection: sa.Connection) -> None:

@@ -2,6 +2,8 @@
 
 from pathlib import Path
 
+from psycopg import sql
+
 from batch_pipeline.database import Connection
 
 VERSION_TABLE = "batch_pipeline_schema"
@@ -12,7 +14,8 @@ def stored_revision(connection: Connection) -> str | None:
     row = connection.execute("SELECT to_regclass(%s)", (VERSION_TABLE,)).fetchone()
     if row is None or row[0] is None:
         return None
-    stored = connection.execute(f"SELECT version_num FROM {VERSION_TABLE}").fetchone()  # noqa: S608 - a constant
+    query = sql.SQL("SELECT version_num FROM {}").format(sql.Identifier(VERSION_TABLE))
+    stored = connection.execute(query).fetchone()
     return None if stored is None else str(stored[0])
 
 

@@ -82,20 +82,19 @@ class Monitored:
 
     def until_ended(self, batch: dict[str, Any]) -> dict[str, Any]:
         """The batch, once it is completed or failed."""
-        deadline = time.monotonic() + PATIENCE_SECONDS
-        while batch["status"] not in ("completed", "failed"):
-            assert time.monotonic() < deadline, batch
-            time.sleep(0.2)
+
+        def read() -> dict[str, Any]:
             answer = self.http.get(f"/v1/batches/{batch['id']}", headers={"X-API-Key": self.system.api_key})
-            batch = answer.json()["data"]
-        return batch
+            found: dict[str, Any] = answer.json()["data"]
+            return found
+
+        eventually(lambda: read()["status"] in ("completed", "failed"))
+        return read()
 
     def until_run_ended(self, run_id: str) -> None:
         """Waits until the run has logged its end, which comes after that of its batch."""
-        log, deadline = self.system.log_folder / "code-server.log", time.monotonic() + PATIENCE_SECONDS
-        while not any(run_id in line and "RUN_SUCCESS" in line for line in log.read_text().splitlines()):
-            assert time.monotonic() < deadline, run_id
-            time.sleep(0.2)
+        log = self.system.log_folder / "code-server.log"
+        eventually(lambda: any(run_id in line and "RUN_SUCCESS" in line for line in log.read_text().splitlines()))
 
     def create(self, body: dict[str, Any]) -> dict[str, Any]:
         answer = self.http.post("/v1/batches", json=body, headers={"X-API-Key": self.system.api_key})
