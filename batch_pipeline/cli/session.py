@@ -10,7 +10,6 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from batch_pipeline.cli.console import say
-from batch_pipeline.cli.importing import importing_meanwhile
 from batch_pipeline.cli.progress import step
 from batch_pipeline.errors import SettingError, UnavailableError
 from batch_pipeline.settings import get_settings
@@ -28,11 +27,10 @@ _OTHER_SCHEMA = ("42P01", "42703", "3F000", "42883")
 
 
 @contextmanager
-def servers(data_dir: Path, *, migrate: bool = False, runs_batches: bool = False) -> "Iterator[LocalServers | None]":
+def servers(data_dir: Path, *, migrate: bool = False) -> "Iterator[LocalServers | None]":
     """The servers in the settings, else the embedded servers of ``data_dir``, with the newest schema.
 
-    The schema of a configured database is upgraded only with ``migrate``, because its operator decides when. With
-    ``runs_batches``, the libraries for runs are imported while embedded servers start.
+    The schema of a configured database is upgraded only with ``migrate``, because its operator decides when.
     Raises SettingError and UnavailableError.
     """
     embedded = get_settings().database_url is None
@@ -41,12 +39,7 @@ def servers(data_dir: Path, *, migrate: bool = False, runs_batches: bool = False
     with step("opening the local PostgreSQL and S3" if embedded else "connecting to the database"):
         from batch_pipeline.local.connecting import connected
         from batch_pipeline.local.servers import embedded_servers
-    with ExitStack() as stack:
-        imports = stack.enter_context(importing_meanwhile()) if runs_batches and embedded else None
-        local = stack.enter_context(connected(data_dir, start=partial(embedded_servers, report=say)))
-        if imports is not None:
-            with step("loading Dagster"):
-                imports()
+    with connected(data_dir, start=partial(embedded_servers, report=say)) as local:
         if migrate or local is not None:
             with step("checking the database's schema"):
                 from batch_pipeline import migrations
@@ -87,7 +80,7 @@ def open_workplace(data_dir: Path) -> "Iterator[tuple[System, DagsterInstance]]"
 
     Fails the batches of killed processes first, because without a daemon nothing else does.
     """
-    with servers(data_dir, migrate=True, runs_batches=True), ExitStack() as stack:
+    with servers(data_dir, migrate=True), ExitStack() as stack:
         system = stack.enter_context(_system())
         # After the checks: Dagster takes seconds to import, and an outage should be reported before.
         with step("loading Dagster"):
