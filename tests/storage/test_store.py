@@ -1,6 +1,7 @@
 """The store on the real S3 server: its methods and their errors."""
 
 import asyncio
+import gc
 import hashlib
 import os
 import secrets
@@ -339,4 +340,5 @@ def test_a_store_closed_in_an_event_loop_leaves_it_no_task(storage_url: str) -> 
         store.close()
         await asyncio.gather(*asyncio.all_tasks() - {asyncio.current_task()})  # raises their errors
 
+    gc.collect()  # s3fs closes the clients of other tests in whatever loop runs when they are collected
     asyncio.run(use())
