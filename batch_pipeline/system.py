@@ -1,5 +1,6 @@
 """Opens the settings, database, ledger and storage that batches need, as one object."""
 
+import atexit
 import os
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
@@ -76,8 +77,8 @@ def shared_system() -> Iterator[System]:
     """The process's system, kept open for later callers. Threads may use it concurrently.
 
     For long-lived processes that use it often and briefly. It is reopened after an exception in the ``with`` block and
-    after a change of settings or AWS_ variables. The previous one is closed when its last user leaves. Raises as
-    `open_system`.
+    after a change of settings or AWS_ variables. The previous one is closed when its last user leaves. At the process's
+    end the last one is closed. Raises as `open_system`.
     """
     global _shared  # noqa: PLW0603 - the process's own
     opened_with = (get_settings(), {name: text for name, text in os.environ.items() if name.startswith("AWS_")})
@@ -116,3 +117,10 @@ class _Shared:
 
 _lock = Lock()
 _shared: _Shared | None = None
+
+
+@atexit.register
+def _close_shared() -> None:
+    """Closes the shared system while its connections can still be closed: later the interpreter is half gone."""
+    if _shared is not None:
+        _shared.closing.close()

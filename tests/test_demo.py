@@ -32,7 +32,7 @@ def start(data_dir: Path) -> "subprocess.Popen[str]":
         stderr=subprocess.PIPE,
         text=True,
         # Whoever runs the tests in the background may have Ctrl-C ignored, which children inherit.
-        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.default_int_handler),  # noqa: PLW1509
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.default_int_handler),  # noqa: PLW1509 - no threads
     )
 
 

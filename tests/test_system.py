@@ -1,5 +1,7 @@
 """The system that long-lived processes share: opened once, closed when nobody uses it any more."""
 
+import subprocess
+import sys
 from concurrent.futures import ThreadPoolExecutor
 from threading import Barrier
 
@@ -9,6 +11,11 @@ from batch_pipeline.settings import get_settings
 from batch_pipeline.system import System, shared_system
 
 THREADS = 8
+USE = """
+from batch_pipeline.system import shared_system
+with shared_system() as system:
+    print(system.store.list(""))
+"""
 
 
 def _fail_with_it() -> None:
@@ -71,3 +78,9 @@ def test_a_closed_system_leaves_no_connection() -> None:
         _fail_with_it()
 
     assert shared.engine.pool.checkedin() == 0
+
+
+@pytest.mark.usefixtures("system")
+def test_a_process_that_used_the_shared_system_ends_without_a_word() -> None:
+    ended = subprocess.run([sys.executable, "-c", USE], capture_output=True, text=True, timeout=60, check=False)
+    assert (ended.returncode, ended.stdout, ended.stderr) == (0, "[]\n", "")

@@ -134,7 +134,7 @@ class EmbeddedPostgres:
         unfinished = files.data.with_name("data.unfinished")
         if unfinished.exists():
             shutil.rmtree(unfinished)
-        result = subprocess.run(  # noqa: S603
+        result = subprocess.run(  # noqa: S603 - a list of arguments, no shell
             [
                 str(files.programs / "initdb"),
                 f"--pgdata={unfinished}",

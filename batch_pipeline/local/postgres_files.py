@@ -112,7 +112,7 @@ def _account() -> SystemUser:
 def _reaches(user: SystemUser, folder: Path, *, run: str | None = None) -> bool:
     """Whether ``user`` can enter ``folder`` (and run a program there). Tries it, because modes alone don't decide."""
     script = 'cd -- "$1"' if run is None else 'cd -- "$1" && "./$2" --version'
-    result = subprocess.run(  # noqa: S603
+    result = subprocess.run(  # noqa: S603 - the script is fixed, the paths are its arguments
         ["/bin/sh", "-c", script, "sh", str(folder), run or ""],
         check=False,
         capture_output=True,

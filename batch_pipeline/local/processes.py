@@ -68,7 +68,7 @@ def start_process(
             extra_groups=None if user is None else [],
             # Runs after the change of user, which would clear the signal. preexec_fn is unsafe beside threads in
             # general; this one only calls a library that is loaded already.
-            preexec_fn=_end_with_parent(os.getpid(), death_signal),  # noqa: PLW1509
+            preexec_fn=_end_with_parent(os.getpid(), death_signal),  # noqa: PLW1509 - see above
         )
 
 
@@ -182,7 +182,7 @@ class FileLock:
     def acquire(self, *, shared: bool = False) -> bool:
         """Acquires the lock, or changes its kind. Returns False if another holder prevents that; never waits."""
         if self._file is None:
-            self._file = open(os.open(self.path, os.O_RDWR | os.O_CREAT, 0o600), "r+b")  # noqa: SIM115
+            self._file = open(os.open(self.path, os.O_RDWR | os.O_CREAT, 0o600), "r+b")  # noqa: SIM115 - `release` closes it
         try:
             fcntl.flock(self._file, (fcntl.LOCK_SH if shared else fcntl.LOCK_EX) | fcntl.LOCK_NB)
         except BlockingIOError:

@@ -17,7 +17,7 @@ from batch_pipeline.records.registry import RESOURCES
 from batch_pipeline.storage import keys
 
 # The Launchpad takes the NAME of an enum's member, so names equal values. mypy wants the members as literals.
-ResourceName = Enum("ResourceName", {name: name for name in RESOURCES})  # type: ignore[misc]
+ResourceName = Enum("ResourceName", {name: name for name in RESOURCES})  # type: ignore[misc] # its names are computed
 
 
 # What the Launchpads are filled in with. `up` puts the sample into the bucket.

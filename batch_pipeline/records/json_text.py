@@ -15,7 +15,7 @@ from batch_pipeline.payloads.json_items import JsonNumber
 _ESCAPES = (("\\", "\\\\"), ('"', '\\"'), ("\n", "\\n"), ("\t", "\\t"))
 _SCAN: Callable[[str, int], tuple[Any, int]] = json.JSONDecoder(  # five times as slow as orjson, but exact
     parse_float=JsonNumber, parse_int=JsonNumber
-).scan_once  # type: ignore[attr-defined]
+).scan_once  # type: ignore[attr-defined] # typeshed lacks it
 _WITHOUT_NUMBERS = (str, bool, type(None))
 
 

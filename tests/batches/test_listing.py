@@ -40,7 +40,7 @@ NUMBER = 400
 
 def fill(connection: "psycopg.Connection[Any]", organization_id: str, number: int) -> None:
     """So many batches of random kinds; many were created at the same moment."""
-    chance = random.Random(number)  # noqa: S311
+    chance = random.Random(number)  # noqa: S311 - repeatable, not secret
     shape = (
         json.dumps([phase.to_row() for phase in initial_phases(Mode.mixed, Via.file)]),
         json.dumps(Stats().__dict__),

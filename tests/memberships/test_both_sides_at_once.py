@@ -133,7 +133,7 @@ def test_no_membership_dangles_after_concurrent_changes_of_both_sides(
     ended: list[Batch] = []
 
     def side(resource: str, names: list[str], others: list[str]) -> None:
-        chance = random.Random(f"{seed} {resource}")  # noqa: S311
+        chance = random.Random(f"{seed} {resource}")  # noqa: S311 - repeatable, not secret
         for turn in range(6):
             both.wait()
             some = chance.sample(names, len(names) // 2)

@@ -134,7 +134,7 @@ def test_a_retry_of_a_killed_run_ends_like_an_undisturbed_run(
 def test_a_run_killed_twice_at_any_calls_ends_like_an_undisturbed_run(
     stubborn_system: System, module_instance: DagsterInstance, undisturbed: dict[str, Any], seed: int
 ) -> None:
-    chance = random.Random(seed)  # noqa: S311
+    chance = random.Random(seed)  # noqa: S311 - repeatable, not secret
     batch = _new_batch(stubborn_system)
     for number in range(2):
         if number:

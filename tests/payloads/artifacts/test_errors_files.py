@@ -184,7 +184,7 @@ def test_rows_out_of_order_are_an_error_also_among_much_text() -> None:
 
 class _Discarded(io.BytesIO):
     def write(self, data: object) -> int:
-        return len(data)  # type: ignore[arg-type]
+        return len(data)  # type: ignore[arg-type] # pyarrow passes buffers
 
 
 def test_memory_does_not_grow_with_the_number_of_chunks() -> None:
