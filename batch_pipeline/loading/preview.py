@@ -117,13 +117,19 @@ WITH hashed AS (
 )
 SELECT encode(sha256(coalesce(string_agg(hash, ''::bytea ORDER BY block), ''::bytea)), 'hex') FROM blocks"""
 
+# Whether line `o` of the shown plan and line `v` differ in what the batch does: a duplicate does nothing to its record.
+LINES_DIFFER = sql.SQL(
+    "(o.outcome, CASE WHEN o.outcome <> 'duplicate' THEN o.id END, o.changes)"
+    " IS DISTINCT FROM (v.outcome, CASE WHEN v.outcome <> 'duplicate' THEN v.id END, v.changes)"
+)
+
 # Compares the lines of each row, and the deletions of each record. Ids are no numbers, so the two can't be confused.
 _DIFFERENCE = """\
 SELECT coalesce(o.row, v.row), CASE WHEN coalesce(o.row, v.row) IS NULL THEN coalesce(o.id, v.id) END,
        {was}, {now}
 FROM {shown} o
 FULL JOIN {preview} v ON coalesce(v.row::text, v.id) = coalesce(o.row::text, o.id)
-WHERE (o.outcome, o.id, o.changes) IS DISTINCT FROM (v.outcome, v.id, v.changes)
+WHERE {differ}
 ORDER BY 1 NULLS LAST, 2
 LIMIT {most}"""
 
@@ -168,7 +174,12 @@ class Preview:
     def difference(self, most: int) -> list[dict[str, Any]]:
         """The first lines in which the preview differs from the shown one (`Staging.shown`)."""
         found = self._rows(
-            _DIFFERENCE, was=_line("o"), now=_line("v"), shown=self.staging.shown, most=sql.Literal(most)
+            _DIFFERENCE,
+            was=_line("o"),
+            now=_line("v"),
+            shown=self.staging.shown,
+            differ=LINES_DIFFER,
+            most=sql.Literal(most),
         )
         names = ("row", "id", "was", "now")
         return [dict(zip(names, row, strict=True)) for row in found]

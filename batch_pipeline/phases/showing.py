@@ -13,7 +13,7 @@ from batch_pipeline.database import Connection
 from batch_pipeline.loading.bulk_copy import fetch_table
 from batch_pipeline.loading.plan import count_records
 from batch_pipeline.loading.plan_warnings import plan_warnings
-from batch_pipeline.loading.preview import Preview, preview_query
+from batch_pipeline.loading.preview import LINES_DIFFER, Preview, preview_query
 from batch_pipeline.loading.reference_fields import referred_resources
 from batch_pipeline.loading.undo_preview import undo_preview_query
 from batch_pipeline.payloads.artifacts import PLAN_SCHEMA, PlanWriter
@@ -45,7 +45,7 @@ ORDER BY v.row"""
 _JOIN_SHOWN = "LEFT JOIN {shown} o ON o.row = v.row AND o.row BETWEEN %(first)s AND %(last)s"
 
 _WAS = """\
-CASE WHEN (o.outcome, o.id, o.changes) IS DISTINCT FROM (v.outcome, v.id, v.changes)
+CASE WHEN {differ}
             THEN jsonb_build_object('outcome', o.outcome, 'id', o.id, 'changes', o.changes)::text END"""
 
 _DELETIONS = """\
@@ -180,7 +180,7 @@ def _write_plan(attempt: Attempt, *, is_compared: bool) -> None:
     lines = sql.SQL(_LINES).format(
         preview=staging.preview,
         errors=staging.errors,
-        was=sql.SQL(_WAS if is_compared else "NULL::text"),
+        was=sql.SQL(_WAS).format(differ=LINES_DIFFER) if is_compared else sql.SQL("NULL::text"),
         shown=joined,
     )
     items, step = batch.facts.items, attempt.system.settings.chunk_rows

@@ -5,9 +5,11 @@ from typing import Any
 
 import pytest
 from batch_runs import contacts, insert_contacts, new_organization
+from driving import run_attempt
 from model_items import Action, Handling, UnreadableRow, Upload
 from sequences import run_upload
 
+from batch_pipeline.batches.model import Starter
 from batch_pipeline.storage import keys
 from batch_pipeline.system import System
 
@@ -105,3 +107,19 @@ def test_a_rejected_item_keeps_the_records_whose_keys_it_carries(
     assert (batch.status, batch.stats.rejected, batch.stats.overwritten) == ("completed", 1, 0 if survives else 1)
     names = [record["name"] for record in contacts(module_system, organization_id)]
     assert names == (["Ada", "Bob"] if survives else ["Ada"])
+
+
+def test_the_difference_of_a_plan_leaves_out_duplicates_that_only_mean_another_record(module_system: System) -> None:
+    organization_id = new_organization(module_system)
+    items = [{"external_id": "e1", "name": "Ada"}, {"external_id": "e1", "name": "Bob"}]
+    upload = Upload("merge", "json", items, duplicate_handling="use_last")
+    batch = run_upload(module_system, organization_id, upload, chunk_rows=2, plan_only=True)
+    insert_contacts(module_system, organization_id, {**RECORDS[0], "external_id": "e1"})
+    run_upload(module_system, organization_id, Upload("merge", "json", [{"name": "Eve"}]), chunk_rows=2)
+
+    changed = run_attempt(module_system, module_system.ledger.request_apply(batch.id, Starter.caller))
+
+    assert changed.plan is not None
+    assert [(line["row"], line["now"]["outcome"]) for line in changed.plan["difference"]] == [(2, "update")]
+    lines = json.loads(module_system.store.read(keys.plan_json(batch.id)))
+    assert [line["row"] for line in lines if "was" in line] == [2]
