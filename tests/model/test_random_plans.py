@@ -32,6 +32,7 @@ OUTCOMES = {
     "rejected": "reject",
     "duplicate": "duplicate",
 }
+REFUSED_FOR_ITEMS = ("no_valid_items", "reject_limit_exceeded")
 Effect = dict[Any, Any]  # by row, or by the id of a record that an overwrite deletes
 
 
@@ -137,6 +138,11 @@ def test_a_plan_is_what_applying_does_whatever_came_between(module_system: Syste
         requested = system.ledger.request_apply(batch.id, Starter.caller)
         applied = run_attempt(system, requested)
         if now.status == "failed":
+            if now.reason in REFUSED_FOR_ITEMS:  # the plan that rejects them is shown first
+                assert applied.status == BatchStatus.planned
+                errors = {line["row"]: line["errors"] for line in plan_lines(system, applied) if line["errors"]}
+                assert {row: sorted(each["code"] for each in found) for row, found in errors.items()} == now.errors
+                applied = run_attempt(system, system.ledger.request_apply(batch.id, Starter.caller))
             assert (applied.status, applied.reason and applied.reason.code) == ("failed", now.reason)
             return
         second = effect(now, model.records)
