@@ -1,11 +1,12 @@
 """Many small files: how long they take compared with as many empty runs of four ops by the same launcher.
 
 Both ways are the same: a sensor requests runs, Dagster's queue launches them, and Celery workers (or the code server,
-with --workers 0) execute them. The target for 1,000 files of 100 rows on workers is 1.3 times the empty runs. Usage:
-python benchmarks/small_files.py [--files N] [--rows N] [--workers N]
+with --workers 0) execute them. The suite runs this as a program of its own. Usage:
+python -m benchmarks.suite.small_files [--files N] [--rows N] [--workers N]
 """
 
 import argparse
+import json
 import os
 import sys
 import tempfile
@@ -17,9 +18,6 @@ from unittest import mock
 
 from dagster import DagsterRunStatus, RunsFilter
 
-sys.path.insert(0, str(Path(__file__).parent.parent / "tests"))
-from batch_runs import arrived, new_organization
-
 from batch_pipeline.batches.model import Starter
 from batch_pipeline.local import services
 from batch_pipeline.local.s3 import free_port
@@ -27,18 +25,22 @@ from batch_pipeline.local.system import local_system
 from batch_pipeline.orchestration import tags
 from batch_pipeline.orchestration.instance import open_instance
 from batch_pipeline.system import open_system
+from benchmarks.suite.services import EMPTY, OURS, SCRIPTS
+
+sys.path.insert(0, str(SCRIPTS.parent / "tests"))
+from batch_runs import arrived, new_organization
 
 ORGANIZATIONS = 5
 
 
 def main() -> None:
-    """Prints the seconds of both, and their ratio."""
+    """Prints the seconds of both as JSON, in the last line."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--files", type=int, default=1000)
     parser.add_argument("--rows", type=int, default=100, help="of each file")
     parser.add_argument("--workers", type=int, default=2, help="Celery workers; 0: the default launcher")
     arguments = parser.parse_args()
-    os.environ |= {"EMPTY_RUNS": str(arguments.files), "PYTHONPATH": str(Path(__file__).parent)}
+    os.environ |= {"EMPTY_RUNS": str(arguments.files), "PYTHONPATH": str(SCRIPTS)}
     with (
         tempfile.TemporaryDirectory(dir="/var/tmp", prefix="small-files-") as folder,
         mock.patch.object(services, "MODULE_NAME", "empty_job"),  # the code location with the empty job as well
@@ -48,8 +50,9 @@ def main() -> None:
         with local_system(Path(folder) / "data", **ports, workers=arguments.workers, report=print) as local:
             empty = measured("empty_job", arguments.files, lambda: None)
             files = measured(tags.JOB_NAME, arguments.files, lambda: send(arguments.files, arguments.rows))
-            print(f"{files[0] / empty[0]:.2f} times as long, {files[1] / empty[1]:.2f} times per run")
             local.hurry()
+    samples = ((EMPTY, empty), (OURS, files))
+    print(json.dumps({name: {"seconds": all_, "figures": {"mean of a run s": each}} for name, (all_, each) in samples}))
 
 
 def send(files: int, rows: int) -> None:
