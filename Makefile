@@ -36,21 +36,9 @@ lint: install
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 
+# All cases at full size take hours. BENCH='--rows 100000 --cases all_new' gives the suite's options.
 bench: install
-	$(BIN)/python benchmarks/merge_contacts.py
-	$(BIN)/python benchmarks/overwrite_and_delete.py
-	$(BIN)/python benchmarks/sync_batch.py
-	$(BIN)/python benchmarks/list_batches.py
-	$(BIN)/python benchmarks/api_load.py
-	$(BIN)/python benchmarks/rejected_rows.py
-	$(BIN)/python benchmarks/memory_by_format.py
-	$(BIN)/python benchmarks/validate_contacts.py
-	$(BIN)/python benchmarks/equal_rows.py
-	$(BIN)/python benchmarks/change_log.py
-	$(BIN)/python benchmarks/first_call.py
-	$(BIN)/python benchmarks/command_start.py
-	$(BIN)/python benchmarks/parallel_batch.py
-	$(BIN)/python benchmarks/small_files.py --files 100
+	$(BIN)/python -m benchmarks.suite $(BENCH)
 
 clean:
 	rm -rf $(VENV) .batch-pipeline build *.egg-info

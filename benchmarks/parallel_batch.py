@@ -7,7 +7,7 @@ both, so two workers can be no faster; the processor's seconds show what they co
 
 The arithmetic takes the processor's seconds of one worker: a part that is split takes the larger of Python's share,
 divided by the workers, and PostgreSQL's share, divided by the connections or the database's cores, whichever are fewer.
-Usage: python benchmarks/parallel_batch.py [--rows N] [--rounds N]
+Usage: python -m benchmarks.parallel_batch [--rows N] [--rounds N]
 """
 
 import argparse
@@ -26,9 +26,6 @@ from pathlib import Path
 from typing import Any
 
 import psycopg
-from change_log import processor_seconds, settle
-from contacts_file import write_contacts
-from merge_contacts import ORGANIZATION, run_cli
 
 from batch_pipeline.batches.accept import ArrivedPayload, NewBatch, accept
 from batch_pipeline.batches.ids import new_batch_id
@@ -36,7 +33,6 @@ from batch_pipeline.batches.model import Action, Starter
 from batch_pipeline.batches.options import BatchOptions
 from batch_pipeline.local import redis
 from batch_pipeline.local.processes import start_process
-from batch_pipeline.local.servers import embedded_servers
 from batch_pipeline.orchestration.celery_app import is_worker_ready
 from batch_pipeline.orchestration.helpers import call_helpers
 from batch_pipeline.phases import process, validate
@@ -47,6 +43,8 @@ from batch_pipeline.records.descriptions import get_resource
 from batch_pipeline.settings import get_settings
 from batch_pipeline.storage import keys
 from batch_pipeline.system import System, open_system
+from benchmarks.suite.processes import database_seconds
+from benchmarks.suite.world import ORGANIZATION, World, opened_world
 
 STAGING, WRITING = "rules and staging", "writing"
 SPLIT = (STAGING, WRITING)
@@ -102,13 +100,7 @@ class Clock:
     def _now(self) -> Used:
         times = os.times()
         helper = 0.0 if self.helper is None else _processes_seconds(self.helper.pid)
-        return Used(time.perf_counter(), times.user + times.system, helper, processor_seconds(self.url) - _children())
-
-
-def _children() -> float:
-    """What `processor_seconds` counts of this program's ended children."""
-    times = os.times()
-    return times.children_user + times.children_system
+        return Used(time.perf_counter(), times.user + times.system, helper, database_seconds(self.url))
 
 
 def _processes_seconds(parent: int) -> float:
@@ -128,18 +120,14 @@ def main() -> None:
     parser.add_argument("--rounds", type=int, default=2)
     parser.add_argument("--workers", type=int, nargs="+", default=[1, 2], choices=(1, 2))
     arguments = parser.parse_args()
-    with tempfile.TemporaryDirectory(prefix="batch-bench-", dir="/var/tmp") as name:
-        folder = Path(name)
-        folder.chmod(0o755)
-        with embedded_servers(folder / "servers") as servers, _redis(folder / "redis") as broker_url:
-            os.environ |= servers.environment | {
-                "BATCH_LAUNCHER": "celery",
-                "BATCH_CELERY_BROKER_URL": broker_url,
-                "BATCH_PARALLEL_ITEMS": str(min(arguments.rows, 500_000)),
-                "BATCH_TIMEOUT_SECONDS": "7200",
-            }
-            get_settings.cache_clear()
-            measure(folder, arguments.rows, arguments.rounds, arguments.workers, broker_url)
+    with opened_world("minimal", arguments.rows) as world, _redis(world.folder / "redis") as broker_url:
+        os.environ |= world.environment | {
+            "BATCH_LAUNCHER": "celery",
+            "BATCH_CELERY_BROKER_URL": broker_url,
+            "BATCH_PARALLEL_ITEMS": str(min(arguments.rows, 500_000)),
+        }
+        get_settings.cache_clear()
+        measure(world, arguments.rounds, arguments.workers, broker_url)
 
 
 @contextmanager
@@ -168,23 +156,18 @@ def _worker(folder: Path, broker_url: str) -> Iterator[subprocess.Popen[bytes]]:
     worker.wait()
 
 
-def measure(folder: Path, rows: int, rounds: int, workers: list[int], broker_url: str) -> None:
+def measure(world: World, rounds: int, workers: list[int], broker_url: str) -> None:
     """Measures each number of workers in turn, and prints."""
-    source = folder / "contacts.csv"
-    write_contacts(source, rows)
-    run_cli(dict(os.environ), "db", "upgrade")
-    run_cli(dict(os.environ), "organizations", "create", ORGANIZATION)
+    source = world.files.contacts()
     found: dict[int, list[dict[str, Used]]] = defaultdict(list)
     with open_system() as system:
         for number in range(rounds):
             for count in workers if number % 2 == 0 else reversed(workers):
-                with psycopg.connect(system.database_url, autocommit=True) as connection:
-                    connection.execute("TRUNCATE contacts, contact_changes")
-                settle(system.database_url)
+                world.clear()
                 if count == 1:
                     parts = run_batch(system, source, Clock(system.database_url, None))
                 else:
-                    with _worker(folder, broker_url) as helper:
+                    with _worker(world.folder, broker_url) as helper:
                         parts = run_batch(system, source, Clock(system.database_url, helper))
                 found[count].append(parts)
                 print(f"round {number + 1}, {count} worker(s): {sum(parts.values(), Used())}", flush=True)
@@ -192,9 +175,9 @@ def measure(folder: Path, rows: int, rounds: int, workers: list[int], broker_url
                     print(f"  {name:20}{used}", flush=True)
     for count, all_parts in found.items():
         wall = statistics.median(sum(used.wall for used in parts.values()) for parts in all_parts)
-        print(f"{count} worker(s): median {wall:.1f} s, {rows / wall:,.0f} rows a second")
+        print(f"{count} worker(s): median {wall:.1f} s, {world.rows / wall:,.0f} rows a second")
     if 1 in found:
-        explain(found[1][0], rows)
+        explain(found[1][0], world.rows)
 
 
 def run_batch(system: System, source: Path, clock: Clock) -> dict[str, Used]:

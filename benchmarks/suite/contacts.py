@@ -38,7 +38,8 @@ def changed(world: World, every: int | None) -> list[Contestant]:
 
     def ours() -> Sample:
         world.restore()
-        sample, stats = run_batch(world.environment, file)
+        sample, batch = run_batch(world.environment, file)
+        stats = batch["stats"]
         _expect((stats["updated"], stats["unchanged"]), (updated, world.rows - updated))
         return sample
 
@@ -136,8 +137,8 @@ def _new(world: World, name: str, file: Path, *, created: int) -> Contestant:
 
     def ours() -> Sample:
         world.clear()
-        sample, stats = run_batch(world.environment, file)
-        _expect(stats["created"], created)
+        sample, batch = run_batch(world.environment, file)
+        _expect(batch["stats"]["created"], created)
         return sample
 
     return Contestant(name, ours)

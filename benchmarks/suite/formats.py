@@ -30,9 +30,9 @@ def shipments(world: World) -> list[Contestant]:
 def _new(world: World, name: str, file: Path, resource: str, rows: int) -> Contestant:
     def ours() -> Sample:
         world.clear()
-        sample, stats = run_batch(world.environment, file, resource=resource)
-        if stats["created"] != rows:
-            raise RuntimeError(f"{file.name} created {stats['created']} records of {rows}")
+        sample, batch = run_batch(world.environment, file, resource=resource)
+        if batch["stats"]["created"] != rows:
+            raise RuntimeError(f"{file.name} created {batch['stats']['created']} records of {rows}")
         return sample
 
     return Contestant(name, ours)

@@ -15,7 +15,7 @@ from benchmarks.suite.world import ORGANIZATION
 def run_batch(
     environment: dict[str, str], file: Path, *, action: str = "merge", resource: str = "contact"
 ) -> tuple[Sample, dict[str, Any]]:
-    """Runs the file as a command. Returns the sample, with the time of the run and its phases, and the batch's stats.
+    """Runs the file as a command. Returns the sample, with the time of the run and its phases, and the batch.
 
     Raises RuntimeError if the batch doesn't complete.
     """
@@ -32,4 +32,4 @@ def run_batch(
         ).fetchone()
     assert row is not None
     phases = {phase["name"]: phase["ended_at"] - phase["started_at"] for phase in row[1] if phase["ended_at"]}
-    return replace(sample, seconds=float(row[0]), phases=phases), batch["stats"]
+    return replace(sample, seconds=float(row[0]), phases=phases), batch

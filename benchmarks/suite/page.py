@@ -11,6 +11,7 @@ from benchmarks.suite.plot import write_plot
 from benchmarks.suite.results import ONCE, Measured, Results
 from benchmarks.suite.world import WAL_LEVELS
 
+PHASES = ("parsing", "validation", "processing", "cleanup")
 PLOT = "images/performance.svg"
 
 _INTRODUCTION = """\
@@ -155,19 +156,17 @@ def _times(results: Results) -> Iterator[str]:
 
 def _phases(results: Results) -> Iterator[str]:
     yield "## Phases\n"
-    yield "Seconds of each phase of our runs, medians. The rest of a run is between its phases.\n"
+    yield "Seconds of each phase of our runs, medians. The rest of a run is before, between and after its phases.\n"
     rows = []
-    names: list[str] = []
     for name in CASES:
         for level, measured in _levels(results, name):
             for contestant in measured.contestants:
                 phases = [each[contestant].phases for each in measured.rounds if contestant in each]
-                if not phases or not phases[0]:
+                if not any(phases):
                     continue
-                names = names or list(phases[0])
-                middles = [f"{median([each[phase] for each in phases]):.2f}" for phase in phases[0]]
-                rows.append((f"`{name}`, {_level(level)}", contestant, *middles))
-    yield from _table(("case", "contestant", *names), rows)
+                middles = (_middle([each[phase] for each in phases if phase in each]) for phase in PHASES)
+                rows.append((f"`{name}`{', ' if _level(level) else ''}{_level(level)}", contestant, *middles))
+    yield from _table(("case", "contestant", *PHASES), rows)
     yield ""
 
 
@@ -197,6 +196,10 @@ def _levels(results: Results, case: str) -> Iterator[tuple[str, Measured]]:
         measured = results.cases.get(case, {}).get(level)
         if measured is not None and measured.rounds:
             yield level, measured
+
+
+def _middle(values: Sequence[float]) -> str:
+    return f"{median(values):.2f}" if values else ""
 
 
 def _level(level: str) -> str:

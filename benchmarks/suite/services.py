@@ -70,9 +70,8 @@ def commands(world: World) -> list[Contestant]:
         world.clear()
         return run_batch(world.environment, file)[0]
 
-    run()
-    listed = measure_command(batch_pipeline("list", "--json"), database_url=world.url, environment=world.environment)[1]
-    batch_id = re.findall(r"batch_\w{22}", listed)[0]
+    world.clear()
+    batch_id = run_batch(world.environment, file)[1]["id"]
 
     def plain(command: list[str]) -> Sample:
         return measure_command(command, database_url=world.url, environment=world.environment)[0]

@@ -47,7 +47,8 @@ class World:
         """Empties contacts, shipments and the change log, and brings the server to a comparable state."""
         with psycopg.connect(self.url, autocommit=True) as connection:
             connection.execute("TRUNCATE contacts, contact_changes, shipments, shipment_changes")
-            self._settle(connection)
+            connection.execute(_FORGET_RANGES)
+        self.settle()
 
     def keep(self) -> None:
         """Keeps the present contacts for `restore`."""
@@ -61,7 +62,8 @@ class World:
             with connection.transaction():
                 connection.execute("TRUNCATE contacts, contact_changes")
                 connection.execute("INSERT INTO contacts SELECT * FROM kept_contacts")
-            self._settle(connection)
+            connection.execute(_FORGET_RANGES)
+        self.settle()
 
     def count(self, condition: str = "true") -> int:
         """How many contacts there are for which the condition holds."""
@@ -70,12 +72,11 @@ class World:
         assert row is not None
         return int(row[0])
 
-    @staticmethod
-    def _settle(connection: psycopg.Connection) -> None:
+    def settle(self) -> None:
         """Does now what the server would otherwise do at some time during a measurement."""
-        connection.execute(_FORGET_RANGES)
-        connection.execute("VACUUM ANALYZE contacts")
-        connection.execute("CHECKPOINT")
+        with psycopg.connect(self.url, autocommit=True) as connection:
+            connection.execute("VACUUM ANALYZE contacts")
+            connection.execute("CHECKPOINT")
 
 
 @contextmanager
