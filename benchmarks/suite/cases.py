@@ -23,6 +23,8 @@ class Case:
     contestants: Callable[[World], list[Contestant]]
     by_wal_level: bool = True
     share: float = 1.0  #: its rows, in the rows of the suite
+    has_dlt: bool = False  #: whether dlt is a contestant
+    most_rounds: int | None = None  #: for a case that is long, and measures many times itself
 
     def heading(self, rows: int) -> str:
         """The title at a size."""
@@ -30,11 +32,11 @@ class Case:
 
 
 _CASES = (
-    Case("all_new", "All of {rows} contacts are new", contacts.all_new),
-    Case("all_changed", "All of {rows} contacts are changed", partial(contacts.changed, every=1)),
-    Case("tenth_changed", "10 % of {rows} contacts are changed", partial(contacts.changed, every=10)),
-    Case("hundredth_changed", "1 % of {rows} contacts are changed", partial(contacts.changed, every=100)),
-    Case("none_changed", "None of {rows} contacts is changed", partial(contacts.changed, every=None)),
+    Case("all_new", "All of {rows} contacts are new", contacts.all_new, has_dlt=True),
+    Case("all_changed", "All of {rows} contacts are changed", partial(contacts.changed, every=1), has_dlt=True),
+    Case("tenth_changed", "10 % of {rows} contacts are changed", partial(contacts.changed, every=10), has_dlt=True),
+    Case("hundredth_changed", "1 % of {rows} contacts are changed", partial(contacts.changed, every=100), has_dlt=True),
+    Case("none_changed", "None of {rows} contacts is changed", partial(contacts.changed, every=None), has_dlt=True),
     Case("rejected", "10 % of {rows} new contacts are rejected", contacts.rejected),
     Case("overwrite", "Overwrite removes 30 % of {rows} contacts, the others are unchanged", contacts.overwrite),
     Case("delete", "Delete of all {rows} contacts", contacts.delete),
@@ -47,6 +49,8 @@ _CASES = (
     Case("sync_100", "Sync call of 100 items", partial(services.sync, items=100), False),
     Case("api", "The API under 50 clients", services.api, False),
     Case("commands", "Commands on an existing system", services.commands, False),
-    Case("idle_system", "An idle local system: a file of one row, and memory", services.idle_system, False),
+    Case(
+        "idle_system", "An idle local system: a file of one row, and memory", services.idle_system, False, most_rounds=1
+    ),
 )
 CASES = {case.name: case for case in _CASES}

@@ -17,13 +17,16 @@ def run_suite(
     results: Results, path: Path, cases: Sequence[Case], *, levels: Sequence[str], rounds: int, with_dlt: bool
 ) -> None:
     """Measures what the results lack, and stores each sample as it comes."""
-    _find_dlt(results, with_dlt=with_dlt)
+    if any(case.has_dlt for case in cases):
+        _find_dlt(results, with_dlt=with_dlt)
     for level in levels:
         here = [case for case in cases if case.by_wal_level or level == levels[0]]
         lacking = [
             (case, found)
             for case in here
-            if not (found := results.of(case.name, level_of(case, level))).is_done(rounds, results.missing)
+            if not (found := results.of(case.name, level_of(case, level))).is_done(
+                rounds_of(case, rounds), results.missing
+            )
         ]
         for case in here:
             if case not in [other for other, _ in lacking]:
@@ -31,7 +34,12 @@ def run_suite(
         if lacking:
             with opened_world(level, results.rows) as world:
                 for case, found in lacking:
-                    _run_case(case, world, results, found, path=path, rounds=rounds)
+                    _run_case(case, world, results, found, path=path, rounds=rounds_of(case, rounds))
+
+
+def rounds_of(case: Case, rounds: int) -> int:
+    """How many of the rounds a case takes part in."""
+    return rounds if case.most_rounds is None else min(rounds, case.most_rounds)
 
 
 def level_of(case: Case, level: str) -> str:

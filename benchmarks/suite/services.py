@@ -85,9 +85,9 @@ def commands(world: World) -> list[Contestant]:
 
 
 def idle_system(world: World) -> list[Contestant]:
-    """A local system: ten files of one row from the inbox to their end, then the code server's memory while idle."""
-    idle = _scaled(world, 1800, least=10)
-    program = ["-m", "benchmarks.suite.idle_system", "--idle-seconds", str(idle)]
+    """A local system: files of one row from the inbox to their end, then the code server's memory while idle."""
+    files, idle = _scaled(world, 10, least=3), _scaled(world, 1800, least=10)
+    program = ["-m", "benchmarks.suite.idle_system", "--files", str(files), "--idle-seconds", str(idle)]
     return [Contestant(OURS, lambda: Sample(**json.loads(_output(program).splitlines()[-1])))]
 
 
