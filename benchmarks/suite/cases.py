@@ -44,7 +44,7 @@ _CASES = (
     Case("formats", "{rows} new contacts by format", formats.formats, share=0.2),
     Case("equal_rows", "{rows} equal rows", contacts.equal_rows, share=5),
     Case("tenfold", "All of {rows} contacts are new", contacts.tenfold, share=10),
-    Case("small_files", "{rows} files of 100 rows, two workers", services.small_files, False, 0.001),
+    Case("small_files", "Files of 100 rows, two workers", services.small_files, False),
     Case("sync_1", "Sync call of 1 item", partial(services.sync, items=1), False),
     Case("sync_100", "Sync call of 100 items", partial(services.sync, items=100), False),
     Case("api", "The API under 50 clients", services.api, False),
