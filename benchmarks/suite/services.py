@@ -12,7 +12,7 @@ from pathlib import Path
 from benchmarks.suite.model import Contestant, Sample
 from benchmarks.suite.ours import run_batch
 from benchmarks.suite.processes import batch_pipeline, measure_command, python
-from benchmarks.suite.world import World
+from benchmarks.suite.world import ORGANIZATION, World
 
 SCRIPTS = Path(__file__).parents[1]
 ROOT = SCRIPTS.parent
@@ -78,7 +78,7 @@ def commands(world: World) -> list[Contestant]:
 
     return [
         Contestant(READING, lambda: plain(python("-c", READING))),
-        Contestant(SHOW, lambda: plain(batch_pipeline("show", batch_id))),
+        Contestant(SHOW, lambda: plain(batch_pipeline("show", batch_id, "--organization", ORGANIZATION))),
         Contestant(DAGSTER, lambda: plain(python("-c", DAGSTER))),
         Contestant(RUN, run),
     ]
