@@ -73,3 +73,13 @@ def test_a_small_run_is_stored_and_continued_and_its_page_can_be_made_again_from
     other = _suite(tmp_path, *small[2:], *CASES, "--rows", "3000", "--results", str(page.with_suffix(".json")))
     assert other.returncode == 2
     assert "has results of 2,000 rows" in other.stderr
+
+
+def test_the_page_in_the_documentation_is_what_the_suite_makes_of_its_results(tmp_path: Path) -> None:
+    kept = ROOT / "docs" / "performance.json"
+    made = _suite(tmp_path, "--page-only", "--results", str(kept))
+    assert made.returncode == 0, made.stderr
+    text = (tmp_path / "docs" / "performance.md").read_text()
+    assert text == kept.with_suffix(".md").read_text(), (
+        "run `python -m benchmarks.suite --page-only --results docs/performance.json`"
+    )
