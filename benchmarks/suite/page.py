@@ -155,8 +155,6 @@ def _times(results: Results) -> Iterator[str]:
 
 
 def _phases(results: Results) -> Iterator[str]:
-    yield "## Phases\n"
-    yield "Seconds of each phase of our runs, medians. The rest of a run is before, between and after its phases.\n"
     rows = []
     for name in CASES:
         for level, measured in _levels(results, name):
@@ -166,12 +164,15 @@ def _phases(results: Results) -> Iterator[str]:
                     continue
                 middles = (_middle([each[phase] for each in phases if phase in each]) for phase in PHASES)
                 rows.append((f"`{name}`{', ' if _level(level) else ''}{_level(level)}", contestant, *middles))
+    if not rows:
+        return
+    yield "## Phases\n"
+    yield "Seconds of each phase of our runs, medians. The rest of a run is before, between and after its phases.\n"
     yield from _table(("case", "contestant", *PHASES), rows)
     yield ""
 
 
 def _services(results: Results) -> Iterator[str]:
-    yield "## Calls, files and commands\n"
     rows = []
     for name, case in CASES.items():
         for _, measured in _levels(results, name):
@@ -186,6 +187,9 @@ def _services(results: Results) -> Iterator[str]:
                     rows.append(
                         (case.heading(results.rows), contestant, label, _spread(measured.values(contestant, figure)))
                     )
+    if not rows:
+        return
+    yield "## Calls, files and commands\n"
     yield from _table(("case", "contestant", "figure", "median (least to most)"), rows)
     yield ""
 
