@@ -180,8 +180,10 @@ def _services(results: Results) -> Iterator[str]:
                 continue
             for contestant in measured.contestants:
                 samples = [each[contestant] for each in measured.rounds if contestant in each]
-                figures = ["command_seconds"] if samples and samples[0].command_seconds is not None else ["seconds"]
-                figures += samples[0].figures if samples else []
+                if not samples:
+                    continue
+                figures = ["command_seconds"] if samples[0].command_seconds is not None else ["seconds"]
+                figures += samples[0].figures
                 for figure in figures:
                     label = "s" if figure.endswith("seconds") else figure
                     rows.append(
