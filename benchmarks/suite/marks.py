@@ -1,4 +1,4 @@
-"""The marks that the figures are compared with, from the issue that asked for the suite."""
+"""The marks that the figures are compared with."""
 
 from collections.abc import Callable
 from dataclasses import dataclass
