@@ -104,46 +104,40 @@ def up(data_dir: Path, *more: str) -> Iterator[Up]:
             process.wait()
 
 
-@pytest.mark.timeout(600)
-def test_the_system_answers_refuses_a_second_one_and_ends_in_order_on_signals_with_its_batch(
+@pytest.mark.timeout(900)
+def test_the_system_starts_again_after_its_own_death_and_that_of_a_part_and_ends_in_order_on_signals(
     data_dir: Path,
     processes_of: Callable[[Path], list[str]],
     eventually: Callable[..., None],
     capsys: pytest.CaptureFixture[str],
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    """A batch is at work that never ends: the first signal waits for it, the second one kills it."""
+    """Each start takes many seconds, so one data directory goes through all ends, twice with a batch at work."""
+    with up(data_dir) as system:
+        with blocked_batch(system, eventually, "killed.csv") as pids:
+            system.process.send_signal(signal.SIGKILL)
+        assert system.ended() == -signal.SIGKILL
+        eventually(lambda: not processes_of(data_dir))
+        eventually(lambda: not any(map(alive, pids)))
+    assert reason_of_the_batch(data_dir, monkeypatch, "killed.csv", reconciles=True) == "worker_lost"
 
-    def refused(*flags: str) -> str:
-        """The one line of a second `up`; on a busy machine it shows before that it loads."""
-        with pytest.raises(SystemExit) as ended:
-            main(["up", *flags])
-        printed = capsys.readouterr()
-        assert (ended.value.code, printed.out) == (2, "")
-        *loading, line = printed.err.splitlines()
-        assert set(loading) <= {"preparing the local system …"}
-        return str(line)
+    with up(data_dir) as system:
+        with psycopg.connect(system.database_url, autocommit=True) as looking:
+            completed = "SELECT status = 'completed' FROM batches WHERE name = 'killed.csv'"
+            eventually(lambda: looking.execute(completed).fetchone() == (True,), seconds=PATIENCE_SECONDS)
+        system.child("/postgres").kill()  # which all other parts need
+        system.wait_for("PostgreSQL was killed by signal 9", seconds=10.0)
+        assert system.ended() == 1
+    last = [line for line in system.lines if line][-1]
+    assert last.startswith("error: PostgreSQL was killed by signal 9")
+    assert last.endswith("start `batch-pipeline up` again")
+    assert processes_of(data_dir) == []
 
     has_redis = shutil.which("redis-server", path=f"{PROGRAM.parent}:{os.environ['PATH']}") is not None
     with up(data_dir, "--workers", str(int(has_redis))) as system:
-        shown = "\n".join(system.lines)
-        key = data_dir / "api-key"
-        for part in (system.url, system.api_url, key.read_text().strip(), "data/s3/batch/uploads/"):
-            assert part in shown
-        assert key.stat().st_mode & 0o077 == 0
-        with urllib.request.urlopen(f"{system.url}/server_info", timeout=120) as answer:  # noqa: S310 -- ours
-            assert answer.status == 200
-        commands = processes_of(data_dir)
-        for part in ("redis-server", "--name worker-1@") if has_redis else ():
-            assert any(part in command for command in commands), part
-        secret = (data_dir / "s3.keys.json").read_text().split('"')[-2]
-        assert not any(secret in command for command in commands)
-        running = (
-            rf"The local system of \S+ is already running \(.*{system.url}, .*{system.api_url}\): end .*--data-dir"
-        )
-        assert re.search(running, refused("--data-dir", str(data_dir)))
-        assert "--port" in refused("--data-dir", str(data_dir.with_name("other")), *system.flags)
-        with blocked_batch(system, eventually) as pids:
+        answers_and_refuses_a_second_one(system, processes_of, capsys, has_redis=has_redis)
+        # A batch that never ends: the first signal waits for it, the second one kills it.
+        with blocked_batch(system, eventually, "people.csv") as pids:
             undecodable = os.fsencode(data_dir / "s3/batch/uploads/default/contact/merge") + b"/caf\xe9.csv"
             private = os.open(undecodable, os.O_WRONLY | os.O_CREAT, 0o600)  # it may still be there at the end
             with open(private, "w") as file:
@@ -158,56 +152,64 @@ def test_the_system_answers_refuses_a_second_one_and_ends_in_order_on_signals_wi
     assert processes_of(data_dir) == []
     assert list(data_dir.glob("socket-*")) == []
     eventually(lambda: not any(map(alive, pids)))
-    assert reason_of_the_batch(data_dir, monkeypatch, reconciles=False) == "worker_lost"
+    assert reason_of_the_batch(data_dir, monkeypatch, "people.csv", reconciles=False) == "worker_lost"
 
 
-@pytest.mark.timeout(600)
-def test_the_system_is_killed_started_again_and_ended_by_the_death_of_a_part(
-    data_dir: Path,
-    processes_of: Callable[[Path], list[str]],
-    eventually: Callable[..., None],
-    monkeypatch: pytest.MonkeyPatch,
+def answers_and_refuses_a_second_one(
+    system: Up, processes_of: Callable[[Path], list[str]], capsys: pytest.CaptureFixture[str], *, has_redis: bool
 ) -> None:
-    with up(data_dir) as system:
-        with blocked_batch(system, eventually) as pids:
-            system.process.send_signal(signal.SIGKILL)
-        assert system.ended() == -signal.SIGKILL
-        eventually(lambda: not processes_of(data_dir))
-        eventually(lambda: not any(map(alive, pids)))
-    assert reason_of_the_batch(data_dir, monkeypatch, reconciles=True) == "worker_lost"
+    """The running system shows where it is and hides its secrets; another of its folder or ports is refused."""
 
-    with up(data_dir) as system:
-        system.child("/postgres").kill()  # which all other parts need
-        system.wait_for("PostgreSQL was killed by signal 9", seconds=10.0)
-        assert system.ended() == 1
-    last = [line for line in system.lines if line][-1]
-    assert last.startswith("error: PostgreSQL was killed by signal 9")
-    assert last.endswith("start `batch-pipeline up` again")
-    assert processes_of(data_dir) == []
+    def refused(*flags: str) -> str:
+        """The one line of a second `up`; on a busy machine it shows before that it loads."""
+        with pytest.raises(SystemExit) as ended:
+            main(["up", *flags])
+        printed = capsys.readouterr()
+        assert (ended.value.code, printed.out) == (2, "")
+        *loading, line = printed.err.splitlines()
+        assert set(loading) <= {"preparing the local system …"}
+        return str(line)
+
+    data_dir = system.data_dir
+    shown = "\n".join(system.lines)
+    key = data_dir / "api-key"
+    for part in (system.url, system.api_url, key.read_text().strip(), "data/s3/batch/uploads/"):
+        assert part in shown
+    assert key.stat().st_mode & 0o077 == 0
+    with urllib.request.urlopen(f"{system.url}/server_info", timeout=120) as answer:  # noqa: S310 -- ours
+        assert answer.status == 200
+    commands = processes_of(data_dir)
+    for part in ("redis-server", "--name worker-1@") if has_redis else ():
+        assert any(part in command for command in commands), part
+    secret = (data_dir / "s3.keys.json").read_text().split('"')[-2]
+    assert not any(secret in command for command in commands)
+    running = rf"The local system of \S+ is already running \(.*{system.url}, .*{system.api_url}\): end .*--data-dir"
+    assert re.search(running, refused("--data-dir", str(data_dir)))
+    assert "--port" in refused("--data-dir", str(data_dir.with_name("other")), *system.flags)
 
 
 @contextmanager
-def blocked_batch(system: Up, eventually: Callable[..., None]) -> Iterator[list[int]]:
-    """A batch of the system can't write, within. Gives the ids of the system's processes."""
+def blocked_batch(system: Up, eventually: Callable[..., None], name: str) -> Iterator[list[int]]:
+    """A batch of this name can't write, within. Gives the ids of the system's processes."""
     # Closed, not committed: the server may be gone by then.
     with closing(psycopg.connect(system.database_url)) as blocking:
         blocking.execute("LOCK TABLE contacts IN ACCESS EXCLUSIVE MODE")
-        (system.data_dir / "s3/batch/uploads/default/contact/merge/people.csv").write_text("name\nAda\n")
+        (system.data_dir / "s3/batch/uploads/default/contact/merge" / name).write_text("name\nAda\n")
         waiting = "SELECT count(*) > 0 FROM pg_locks WHERE NOT granted"
         with psycopg.connect(system.database_url, autocommit=True) as looking:
             eventually(lambda: looking.execute(waiting).fetchone() == (True,), seconds=PATIENCE_SECONDS)
         yield [child.pid for child in psutil.Process(system.process.pid).children(recursive=True)]
 
 
-def reason_of_the_batch(data_dir: Path, monkeypatch: pytest.MonkeyPatch, *, reconciles: bool) -> str:
-    """Why the only batch of people.csv has failed; looks at the files of the ended system as well."""
-    for name in ("BATCH_DATABASE_URL", "BATCH_STORAGE_URL"):
-        monkeypatch.delenv(name, raising=False)
+def reason_of_the_batch(data_dir: Path, monkeypatch: pytest.MonkeyPatch, name: str, *, reconciles: bool) -> str:
+    """Why the only batch of this name has failed; looks at the files of the ended system as well."""
+    for variable in ("BATCH_DATABASE_URL", "BATCH_STORAGE_URL"):
+        monkeypatch.delenv(variable, raising=False)
     with connected(data_dir), open_system() as opened:
         if reconciles:
             with open_instance() as instance:
                 reconcile(opened, instance)
-        [batch] = [batch for batch in opened.ledger.find() if batch.name == "people.csv"]
+        [batch] = [batch for batch in opened.ledger.find() if batch.name == name]
     assert batch.reason is not None
     assert batch.status == "failed"
     assert readable_by_others(data_dir) == []
