@@ -1,12 +1,14 @@
-"""One Redis, one local system that sends runs to Celery, and its workers, for the tests of each module."""
+"""One Redis, one local system that sends runs to Celery, and its workers, for the tests of one module."""
 
 import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 
 import psutil
+import psycopg
 import pytest
 from crew import Crew, Redis
+from large_batches import CHUNK_ROWS, ITEMS, SLOW_TABLES
 from process_table import command_of
 
 from batch_pipeline.errors import SettingError
@@ -34,11 +36,20 @@ def redis_server(worker_folder: Path) -> Iterator[Redis]:
 
 @pytest.fixture(scope="module")
 def system_settings(redis_server: Redis) -> dict[str, str]:
-    return {"BATCH_LAUNCHER": "celery", "BATCH_CELERY_BROKER_URL": redis_server.url}
+    return {
+        "BATCH_LAUNCHER": "celery",
+        "BATCH_CELERY_BROKER_URL": redis_server.url,
+        "BATCH_CHUNK_ROWS": str(CHUNK_ROWS),
+        "BATCH_PARALLEL_ITEMS": str(ITEMS // 2),
+        "BATCH_RERUN_PAUSE_SECONDS": "0.5",
+        "BATCH_SYNC_WORKERS": "1",
+    }
 
 
 @pytest.fixture(scope="module")
 def crew(module_system: System, running: LocalSystem, redis_server: Redis, worker_folder: Path) -> Iterator[Crew]:
+    with psycopg.connect(module_system.database_url) as connection:
+        connection.execute(SLOW_TABLES)
     hired = Crew(module_system, running, redis_server, worker_folder)
     yield hired
     hired.stop()

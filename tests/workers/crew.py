@@ -6,16 +6,18 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
 import httpx
 import psutil
+import psycopg
 from process_table import command_of
 
 from batch_pipeline.batches.model import Batch
 from batch_pipeline.batches.queries import running_batches
+from batch_pipeline.batches.states import BatchStatus
 from batch_pipeline.local import redis
 from batch_pipeline.local.processes import kill_group, start_process
 from batch_pipeline.local.system import LocalSystem
@@ -35,7 +37,7 @@ def eventually(condition: Callable[[], Any], *, seconds: float = PATIENCE_SECOND
     deadline = time.monotonic() + seconds
     while not (found := condition()):
         assert time.monotonic() < deadline, f"not within {seconds} s"
-        time.sleep(0.05)
+        time.sleep(0.1)
     return found
 
 
@@ -116,6 +118,14 @@ class Crew:
             eventually(lambda worker=worker: is_worker_ready(self.redis.url, worker.name))
         return self.workers
 
+    def only_one(self) -> Worker:
+        """Kills all workers but one, or starts one."""
+        (kept,) = self.have(1)[:1]
+        for worker in self.workers[1:]:
+            worker.kill()
+        self.workers = [kept]
+        return kept
+
     def stop(self) -> None:
         for worker in self.workers:
             if worker.process.poll() is None:
@@ -137,6 +147,26 @@ class Crew:
 
     def batch(self, batch: Batch) -> Batch:
         return self.system.ledger.get(batch.id)
+
+    def count(self, batches: Sequence[Batch], *statuses: BatchStatus) -> int:
+        """How many of the batches have one of the statuses."""
+        with psycopg.connect(self.system.database_url) as connection:
+            row = connection.execute(
+                "SELECT count(*) FROM batches WHERE id = ANY(%s) AND status = ANY(%s)",
+                ([batch.id for batch in batches], [str(status) for status in statuses]),
+            ).fetchone()
+        assert row is not None
+        return int(row[0])
+
+    def reasons(self, batch: Batch) -> list[str]:
+        """Why the batch has failed so far, each time."""
+        with psycopg.connect(self.system.database_url) as connection:
+            rows = connection.execute(
+                "SELECT reason ->> 'code' FROM batch_transitions WHERE batch_id = %s AND reason IS NOT NULL"
+                " ORDER BY number",
+                (batch.id,),
+            )
+            return [str(code) for (code,) in rows]
 
     def terminate(self, run_id: str) -> str:
         """Terminates the run as Dagster's UI does; returns the type of the answer."""
