@@ -26,6 +26,25 @@ def data_dir(open_folder: Path) -> Path:
     return open_folder / "data"
 
 
+@pytest.fixture(scope="module")
+def module_folder() -> Iterator[Path]:
+    """A folder that every account may enter, for one module's tests."""
+    folder = Path(tempfile.mkdtemp(prefix="batch-pipeline-tests-", dir="/var/tmp"))
+    folder.chmod(0o755)
+    yield folder
+    shutil.rmtree(folder)
+
+
+@pytest.fixture
+def used_data_dir(module_folder: Path) -> Iterator[Path]:
+    """A data directory that the module's other tests have used, or will: initdb takes longer than starting.
+
+    At the end no process may be left that uses it.
+    """
+    yield module_folder / "data"
+    assert _processes_of(module_folder) == []
+
+
 @pytest.fixture
 def processes_of() -> Callable[[Path], list[str]]:
     """A function that gives the command lines of the processes that work in a folder or have it in their arguments."""
@@ -40,7 +59,7 @@ def eventually() -> Callable[..., None]:
         deadline = time.monotonic() + seconds
         while not condition():
             assert time.monotonic() < deadline, f"not within {seconds} s"
-            time.sleep(0.02)
+            time.sleep(0.1)
 
     return wait
 

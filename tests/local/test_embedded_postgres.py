@@ -21,8 +21,8 @@ as_root = pytest.mark.skipif(os.geteuid() != 0, reason="what only root could do 
 
 
 @pytest.fixture
-def postgres(data_dir: Path) -> Iterator[EmbeddedPostgres]:
-    server = EmbeddedPostgres(data_dir)
+def postgres(used_data_dir: Path) -> Iterator[EmbeddedPostgres]:
+    server = EmbeddedPostgres(used_data_dir)
     yield server
     server.stop()
 
@@ -45,6 +45,7 @@ def fetch(url: str, query: LiteralString) -> object:
 
 def write_row(url: str) -> None:
     with psycopg.connect(url) as connection:
+        connection.execute("DROP TABLE IF EXISTS kept")  # that of another test
         connection.execute("CREATE TABLE kept (id int)")
         connection.execute("INSERT INTO kept VALUES (7)")
 
@@ -81,13 +82,13 @@ def test_rows_survive_the_death_of_the_postmaster(postgres: EmbeddedPostgres) ->
 
 
 def test_a_killed_owner_takes_the_server_with_it_and_the_next_one_starts(
-    data_dir: Path, postgres: EmbeddedPostgres, eventually: Callable[..., None]
+    postgres: EmbeddedPostgres, eventually: Callable[..., None]
 ) -> None:
     script = (
         "import sys, pathlib; from batch_pipeline.local.postgres import EmbeddedPostgres;"
         "print(EmbeddedPostgres(pathlib.Path(sys.argv[1])).start(), flush=True); sys.stdin.read()"
     )
-    command = [sys.executable, "-c", script, str(data_dir)]
+    command = [sys.executable, "-c", script, str(postgres.data_dir)]
     with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as owner:
         assert owner.stdout is not None
         url = owner.stdout.readline().strip()
@@ -122,12 +123,13 @@ def test_a_second_owner_is_refused_in_one_line(running_postgres: EmbeddedPostgre
 
 
 def test_a_server_that_cannot_start_says_why_in_one_line(postgres: EmbeddedPostgres) -> None:
-    data = Path(str(fetch(postgres.start(), "SHOW data_directory")))
+    settings = Path(str(fetch(postgres.start(), "SHOW data_directory"))) / "postgresql.auto.conf"
     postgres.stop()
-    with (data / "postgresql.auto.conf").open("a") as file:
-        file.write("no_such_setting = 1\n")
+    before = settings.read_text()
+    settings.write_text(f"{before}no_such_setting = 1\n")
     with pytest.raises(UnavailableError) as caught:
         postgres.start()
+    settings.write_text(before)
     assert "FATAL" in caught.value.message
     assert "\n" not in caught.value.message
 
@@ -209,12 +211,11 @@ def remove_tree(folder: Path) -> None:
     folder.rmdir()
 
 
-def test_stop_is_idempotent_and_allowed_before_start(data_dir: Path) -> None:
-    server = EmbeddedPostgres(data_dir)
-    server.stop()
-    server.start()
-    server.stop()
-    server.stop()
+def test_stop_is_idempotent_and_allowed_before_start(postgres: EmbeddedPostgres) -> None:
+    postgres.stop()
+    postgres.start()
+    postgres.stop()
+    postgres.stop()
 
 
 def test_open_sessions_do_not_delay_a_stop(postgres: EmbeddedPostgres) -> None:

@@ -86,9 +86,9 @@ def pid_of(data_dir: Path, name: str) -> int:
     raise AssertionError(f"no {name} in {data_dir}")
 
 
-def test_the_environment_has_all_variables_that_the_package_reads(data_dir: Path) -> None:
+def test_the_environment_has_all_variables_that_the_package_reads(used_data_dir: Path) -> None:
     before = dict(os.environ)
-    with embedded_servers(data_dir) as servers:
+    with embedded_servers(used_data_dir) as servers:
         assert set(servers.environment) >= {
             *("BATCH_DATABASE_URL", "BATCH_STORAGE_URL", "BATCH_INBOX_QUIET_SECONDS"),
             *("AWS_ENDPOINT_URL", "AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY", "AWS_DEFAULT_REGION"),
@@ -105,11 +105,11 @@ def test_the_environment_has_all_variables_that_the_package_reads(data_dir: Path
 
 
 def test_a_second_command_joins_and_the_first_waits_for_it(
-    data_dir: Path, processes_of: Callable[[Path], list[str]]
+    used_data_dir: Path, processes_of: Callable[[Path], list[str]]
 ) -> None:
-    with other_process(data_dir) as first:
+    with other_process(used_data_dir) as first:
         assert answers(first.environment)
-        with embedded_servers(data_dir) as servers:
+        with embedded_servers(used_data_dir) as servers:
             assert servers.environment == first.environment
             first.end()
             assert "Waiting for other commands" in first.stderr_line()
@@ -117,10 +117,10 @@ def test_a_second_command_joins_and_the_first_waits_for_it(
             assert answers(servers.environment)
         first.process.wait(120)
         assert first.process.returncode == 0
-    assert processes_of(data_dir) == []
+    assert processes_of(used_data_dir) == []
 
 
-def test_the_owner_waits_for_a_joined_command_even_after_an_error(data_dir: Path) -> None:
+def test_the_owner_waits_for_a_joined_command_even_after_an_error(used_data_dir: Path) -> None:
     second: OtherProcess | None = None
 
     def let_it_end(line: str) -> None:
@@ -129,8 +129,8 @@ def test_the_owner_waits_for_a_joined_command_even_after_an_error(data_dir: Path
 
     def fail_while_another_has_joined() -> None:
         nonlocal second
-        with embedded_servers(data_dir, report=let_it_end) as servers:
-            second = others.enter_context(other_process(data_dir))
+        with embedded_servers(used_data_dir, report=let_it_end) as servers:
+            second = others.enter_context(other_process(used_data_dir))
             assert second.environment == servers.environment
             raise RuntimeError("mine")
 
@@ -141,8 +141,8 @@ def test_the_owner_waits_for_a_joined_command_even_after_an_error(data_dir: Path
         assert second.process.wait(120) == 0
 
 
-def test_a_command_that_joined_may_be_killed(data_dir: Path) -> None:
-    with embedded_servers(data_dir) as servers, other_process(data_dir) as second:
+def test_a_command_that_joined_may_be_killed(used_data_dir: Path) -> None:
+    with embedded_servers(used_data_dir) as servers, other_process(used_data_dir) as second:
         assert second.environment == servers.environment
         second.process.kill()
         second.process.wait()
@@ -150,37 +150,38 @@ def test_a_command_that_joined_may_be_killed(data_dir: Path) -> None:
 
 
 def test_a_killed_owner_leaves_nothing_running_and_the_next_command_starts_with_the_same_data(
-    data_dir: Path, processes_of: Callable[[Path], list[str]], eventually: Callable[..., None]
+    used_data_dir: Path, processes_of: Callable[[Path], list[str]], eventually: Callable[..., None]
 ) -> None:
-    with other_process(data_dir) as first:
+    with other_process(used_data_dir) as first:
         with psycopg.connect(first.environment["BATCH_DATABASE_URL"]) as connection:
+            connection.execute("DROP TABLE IF EXISTS kept")
             connection.execute("CREATE TABLE kept ()")
         first.process.kill()
         first.process.wait()
-        eventually(lambda: not processes_of(data_dir))
-    with embedded_servers(data_dir) as servers:
+        eventually(lambda: not processes_of(used_data_dir))
+    with embedded_servers(used_data_dir) as servers:
         with psycopg.connect(servers.environment["BATCH_DATABASE_URL"]) as connection:
             assert connection.execute("SELECT count(*) FROM kept").fetchone() == (0,)
         assert servers.environment["AWS_SECRET_ACCESS_KEY"] == first.environment["AWS_SECRET_ACCESS_KEY"]
 
 
-def test_a_command_starts_while_one_that_joined_a_killed_owner_is_still_running(data_dir: Path) -> None:
-    with other_process(data_dir) as owner, other_process(data_dir, after=owner) as joined:
+def test_a_command_starts_while_one_that_joined_a_killed_owner_is_still_running(used_data_dir: Path) -> None:
+    with other_process(used_data_dir) as owner, other_process(used_data_dir, after=owner) as joined:
         assert joined.environment == owner.environment
         owner.process.kill()
         owner.process.wait()
-        with owned_servers(data_dir, s3_port=None, in_a_hurry=lambda: True) as servers:
+        with owned_servers(used_data_dir, s3_port=None, in_a_hurry=lambda: True) as servers:
             assert answers(servers.environment)
             assert joined.process.poll() is None
 
 
 @pytest.mark.parametrize(("name", "called"), [("postgres", "PostgreSQL"), ("rclone", "the S3 server")])
 def test_the_owner_sees_which_server_died(
-    data_dir: Path, eventually: Callable[..., None], name: str, called: str
+    used_data_dir: Path, eventually: Callable[..., None], name: str, called: str
 ) -> None:
-    with embedded_servers(data_dir) as servers:
+    with embedded_servers(used_data_dir) as servers:
         assert servers.ended() is None
-        os.kill(pid_of(data_dir, name), signal.SIGKILL)
+        os.kill(pid_of(used_data_dir, name), signal.SIGKILL)
         eventually(servers.ended)
         assert str(servers.ended()).startswith(f"{called} was killed by signal 9")
 
@@ -198,14 +199,14 @@ def test_commands_that_start_at_once_share_one_pair_of_servers(
     assert processes_of(data_dir) == []
 
 
-def test_a_command_that_must_own_the_servers_is_refused_if_another_owns_them(data_dir: Path) -> None:
+def test_a_command_that_must_own_the_servers_is_refused_if_another_owns_them(used_data_dir: Path) -> None:
     with (
-        embedded_servers(data_dir) as servers,
+        embedded_servers(used_data_dir) as servers,
         pytest.raises(SettingError, match=r"^Another command uses the servers of \S+: wait until .* --data-dir$"),
-        owned_servers(data_dir, s3_port=None),
+        owned_servers(used_data_dir, s3_port=None),
     ):
         pass
-    assert servers.data_dir == data_dir
+    assert servers.data_dir == used_data_dir
 
 
 def test_a_port_in_use_is_reported_and_no_process_remains(
