@@ -52,7 +52,7 @@ class Client:
         deadline = time.monotonic() + PATIENCE_SECONDS
         while (batch := self.batch(batch_id))["status"] not in statuses:
             assert time.monotonic() < deadline, batch
-            time.sleep(0.1)
+            time.sleep(0.2)
         return batch
 
 

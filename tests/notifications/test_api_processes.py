@@ -41,13 +41,14 @@ def api_processes(number: int, **variables: str) -> Iterator[None]:
 
     def is_ready(port: int) -> bool:
         try:
-            return httpx.get(f"http://127.0.0.1:{port}/healthz").is_success
+            return client.get(f"http://127.0.0.1:{port}/healthz").is_success
         except httpx.TransportError:
             return False
 
     try:
-        for port in ports:
-            eventually(lambda port=port: is_ready(port))
+        with httpx.Client() as client:  # to make one takes as long as a hundred calls
+            for port in ports:
+                eventually(lambda port=port: is_ready(port))
         yield
     finally:
         for process in processes:
