@@ -57,6 +57,7 @@ class Composed:
     places: Mapping[str, str]
     folder: Path
     running: dict[str, subprocess.Popen[bytes]] = field(default_factory=dict)
+    _healthy: set[str] = field(default_factory=set)
 
     def environment(self, service: str) -> dict[str, str]:
         """The service's variables, and nothing of the tests' own."""
@@ -72,30 +73,42 @@ class Composed:
         done = self._execute(service, self.compose["services"][service]["command"])
         assert done.returncode == 0, done.stderr
 
-    def start(self, service: str) -> None:
-        """Starts the service's command; waits until its health check passes, if it has one."""
-        described = self.compose["services"][service]
-        command = [self.here(word) for word in described["command"]]
-        log = self.folder / f"{service}.log"
-        self.running[service] = start_process(
-            [shutil.which(command[0], path=str(PROGRAMS)) or command[0], *command[1:]],
-            log=log,
-            environment=self.environment(service),
-            folder=self.folder,
-        )
-        if "healthcheck" in described:
-            kind, *test = described["healthcheck"]["test"]
-            command = test if kind == "CMD" else shlex.split(f"/bin/sh -c {shlex.quote(test[0])}")
-            assert self._is_healthy(service, command), f"{service}: {log.read_text()[-2000:]}"
+    def start(self, *services: str) -> None:
+        """Starts the commands of the services, each once those that it depends on are healthy; all are, at the end."""
+        for service in services:
+            described = self.compose["services"][service]
+            for before in services:
+                if before in described["depends_on"]:
+                    self._wait_until_healthy(before)
+            command = [self.here(word) for word in described["command"]]
+            self.running[service] = start_process(
+                [shutil.which(command[0], path=str(PROGRAMS)) or command[0], *command[1:]],
+                log=self._log(service),
+                environment=self.environment(service),
+                folder=self.folder,
+            )
+        for service in reversed(services):  # so that the checks find those healthy that were the first to start
+            self._wait_until_healthy(service)
+
+    def _log(self, service: str) -> Path:
+        return self.folder / f"{service}.log"
+
+    def _wait_until_healthy(self, service: str) -> None:
+        if (described := self.compose["services"][service].get("healthcheck")) is None or service in self._healthy:
+            return
+        kind, *test = described["test"]
+        command = test if kind == "CMD" else shlex.split(f"/bin/sh -c {shlex.quote(test[0])}")
+        assert self._is_healthy(service, command), f"{service}: {self._log(service).read_text()[-2000:]}"
+        self._healthy.add(service)
 
     @retry(
         retry=retry_if_result(lambda healthy: not healthy),
         stop=stop_after_delay(PATIENCE_SECONDS),
-        wait=wait_fixed(0.2),
+        wait=wait_fixed(2.0),  # a check that imports Dagster takes the processor that the service needs to start
         retry_error_callback=lambda state: False,
     )
     def _is_healthy(self, service: str, test: list[str]) -> bool:
-        assert self.running[service].poll() is None, (self.folder / f"{service}.log").read_text()[-2000:]
+        assert self.running[service].poll() is None, self._log(service).read_text()[-2000:]
         return self._execute(service, test).returncode == 0
 
     def _execute(self, service: str, command: list[str]) -> subprocess.CompletedProcess[str]:

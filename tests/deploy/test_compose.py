@@ -78,8 +78,7 @@ def test_a_batch_goes_through_the_processes_of_compose(
         ) as process:
             try:
                 composed.run("migrate")
-                for service in OURS:
-                    composed.start(service)
+                composed.start(*OURS)
                 run_batches(composed, f"http://127.0.0.1:{ports['8000']}", Store(places["s3://batch"]))
                 assert composed.stop() == dict.fromkeys(reversed(OURS), 0)
             finally:
