@@ -33,12 +33,6 @@ WAIT_SECONDS = 150.0  # for what takes seconds on a machine that isn't overloade
 pytestmark = pytest.mark.timeout(400)
 
 
-@pytest.fixture(scope="module")
-def system_settings() -> dict[str, str]:
-    # So that the second batch waits in Dagster's queue.
-    return {"BATCH_ORGANIZATION_RUNS": "1", "BATCH_RERUN_PAUSE_SECONDS": "2"}
-
-
 class Parts:
     """The code server and the daemon, which the tests share: each starts what another has left dead."""
 
@@ -89,22 +83,50 @@ class Parts:
         return self._running[module]
 
 
-@contextmanager
-def new_parts() -> Iterator[Parts]:
-    folder = Path(tempfile.mkdtemp(prefix="batch-pipeline-tests-", dir="/var/tmp"))  # a socket's path is short
-    parts = Parts(folder)
+@pytest.fixture(scope="module")
+def own_servers(environment: dict[str, str]) -> Iterator[tuple[EmbeddedPostgres, EmbeddedS3]]:
+    """Servers of these tests' own, which they can stop; ``os.environ`` leads to them."""
+    del environment  # restored at the end of the session
+    folder = Path(tempfile.mkdtemp(prefix="batch-pipeline-tests-", dir="/var/tmp"))
+    folder.chmod(0o755)
+    postgres, s3 = EmbeddedPostgres(folder), EmbeddedS3(folder / "s3", free_port())
     try:
-        yield parts
+        url = postgres.start()
+        endpoint = s3.start("batch")
+        with pytest.MonkeyPatch.context() as patch:
+            variables = {
+                "BATCH_DATABASE_URL": url,
+                "BATCH_STORAGE_URL": "s3://batch",
+                "BATCH_INBOX_QUIET_SECONDS": "0",
+                "DAGSTER_POSTGRES_URL": dagster_database_url(url),
+                "DAGSTER_HOME": str(prepare_dagster_home(folder)),
+                "AWS_ENDPOINT_URL": endpoint,
+                "AWS_ACCESS_KEY_ID": s3.keys.access_key_id,
+                "AWS_SECRET_ACCESS_KEY": s3.keys.secret_access_key,
+                "BATCH_ORGANIZATION_RUNS": "1",  # so that the second batch waits in Dagster's queue
+                "BATCH_RERUN_PAUSE_SECONDS": "2",
+            }
+            for name, value in variables.items():
+                patch.setenv(name, value)
+            get_settings.cache_clear()
+            migrations.upgrade(url)
+            upgrade_dagster()
+            yield postgres, s3
     finally:
-        parts.stop()
-    shutil.rmtree(folder)
+        s3.stop()
+        postgres.stop()
+        get_settings.cache_clear()
+        shutil.rmtree(folder)
 
 
 @pytest.fixture(scope="module")
-def parts(module_system: System) -> Iterator[Parts]:
-    del module_system  # os.environ leads to it
-    with new_parts() as shared:
-        yield shared
+def parts(own_servers: tuple[EmbeddedPostgres, EmbeddedS3]) -> Iterator[Parts]:
+    del own_servers  # os.environ leads to them
+    folder = Path(tempfile.mkdtemp(prefix="batch-pipeline-tests-", dir="/var/tmp"))  # a socket's path is short
+    shared = Parts(folder)
+    yield shared
+    shared.stop()
+    shutil.rmtree(folder)
 
 
 def killed(process: "subprocess.Popen[bytes]") -> None:
@@ -213,9 +235,16 @@ class World:
         assert [record["name"] for record in contacts(self.system, self.organization)] == sorted(names)
 
 
+@pytest.fixture(scope="module")
+def opened(own_servers: tuple[EmbeddedPostgres, EmbeddedS3]) -> Iterator[tuple[System, DagsterInstance]]:
+    del own_servers  # os.environ leads to them
+    with open_system() as system, open_instance(in_process=True) as instance:
+        yield system, instance
+
+
 @pytest.fixture
-def world(module_system: System, module_instance: DagsterInstance) -> World:
-    return World(module_system, module_instance)
+def world(opened: tuple[System, DagsterInstance]) -> World:
+    return World(*opened)
 
 
 def test_runs_continue_while_the_daemon_is_killed_and_restarted(world: World, parts: Parts) -> None:
@@ -297,70 +326,33 @@ def test_a_batch_whose_worker_is_killed_runs_again_within_a_minute_by_itself(wor
     assert world.reasons(first) == ["worker_lost"]
 
 
-@pytest.fixture
-def own_servers(system_settings: dict[str, str]) -> Iterator[tuple[EmbeddedPostgres, EmbeddedS3]]:
-    """Servers of this test's own, which it can stop; ``os.environ`` leads to them."""
-    folder = Path(tempfile.mkdtemp(prefix="batch-pipeline-tests-", dir="/var/tmp"))
-    folder.chmod(0o755)
-    postgres, s3 = EmbeddedPostgres(folder), EmbeddedS3(folder / "s3", free_port())
-    try:
-        url = postgres.start()
-        endpoint = s3.start("batch")
-        with pytest.MonkeyPatch.context() as patch:
-            variables = {
-                "BATCH_DATABASE_URL": url,
-                "BATCH_STORAGE_URL": "s3://batch",
-                "BATCH_INBOX_QUIET_SECONDS": "0",
-                "DAGSTER_POSTGRES_URL": dagster_database_url(url),
-                "DAGSTER_HOME": str(prepare_dagster_home(folder)),
-                "AWS_ENDPOINT_URL": endpoint,
-                "AWS_ACCESS_KEY_ID": s3.keys.access_key_id,
-                "AWS_SECRET_ACCESS_KEY": s3.keys.secret_access_key,
-                **system_settings,
-            }
-            for name, value in variables.items():
-                patch.setenv(name, value)
-            get_settings.cache_clear()
-            migrations.upgrade(url)
-            upgrade_dagster()
-            yield postgres, s3
-    finally:
-        s3.stop()
-        postgres.stop()
-        get_settings.cache_clear()
-        shutil.rmtree(folder)
-
-
 def test_batches_run_again_by_themselves_after_outages_of_storage_and_database(
-    environment: dict[str, str], own_servers: tuple[EmbeddedPostgres, EmbeddedS3]
+    world: World, parts: Parts, own_servers: tuple[EmbeddedPostgres, EmbeddedS3]
 ) -> None:
-    del environment  # restored at the end of the session
     postgres, s3 = own_servers
-    with open_system() as system, open_instance(in_process=True) as instance, new_parts() as parts:
-        world = World(system, instance)
-        parts.code_server()
-        daemon = parts.daemon()
-        with psycopg.connect(system.database_url) as connection:
-            connection.execute("LOCK TABLE batch_attempts")  # the run can't read the upload yet
-            world.drop("first")
-            world.wait("first", None, DagsterRunStatus.STARTED)
-            s3.stop()
-        eventually(lambda: world.runs_again("first"), lambda: world.batch("first"))
-        s3.start("batch")
-        first = world.completes_by_itself("first")
-        assert world.reasons(first)[0] == "storage_unavailable"
+    parts.code_server()
+    daemon = parts.daemon()
+    with psycopg.connect(world.system.database_url) as connection:
+        connection.execute("LOCK TABLE batch_attempts")  # the run can't read the upload yet
+        world.drop("first")
+        world.wait("first", None, DagsterRunStatus.STARTED)
+        s3.stop()
+    eventually(lambda: world.runs_again("first"), lambda: world.batch("first"))
+    s3.start("batch")
+    first = world.completes_by_itself("first")
+    assert world.reasons(first)[0] == "storage_unavailable"
 
-        holding = psycopg.connect(system.database_url)
-        holding.execute("LOCK TABLE contacts IN EXCLUSIVE MODE")
-        world.drop("second")
-        world.wait("second", "processing", DagsterRunStatus.STARTED)
-        postgres.stop()
-        holding.close()
-        stop_process(daemon, patience_seconds=30)
-        # Nobody can record or notice that the batch has failed.
-        eventually(lambda: not parts.runs(), parts.runs)
-        postgres.start()
-        parts.daemon()  # a supervisor restarts a daemon that ended in the outage
-        second = world.completes_by_itself("second")
-        assert world.reasons(second)[0] in ("worker_lost", "database_unavailable")
-        assert [record["name"] for record in contacts(system, world.organization)] == ["first", "second"]
+    holding = psycopg.connect(world.system.database_url)
+    holding.execute("LOCK TABLE contacts IN EXCLUSIVE MODE")
+    world.drop("second")
+    world.wait("second", "processing", DagsterRunStatus.STARTED)
+    postgres.stop()
+    holding.close()
+    stop_process(daemon, patience_seconds=30)
+    # Nobody can record or notice that the batch has failed.
+    eventually(lambda: not parts.runs(), parts.runs)
+    postgres.start()
+    parts.daemon()  # a supervisor restarts a daemon that ended in the outage
+    second = world.completes_by_itself("second")
+    assert world.reasons(second)[0] in ("worker_lost", "database_unavailable")
+    assert [record["name"] for record in contacts(world.system, world.organization)] == ["first", "second"]
