@@ -17,7 +17,7 @@ from worlds import World, record_id
 from batch_pipeline.batches.model import Action, Batch
 from batch_pipeline.system import System
 
-SEQUENCES = examples(8, thorough=500)
+SEQUENCES = examples(5, thorough=500)
 TABLES: dict[Resource, str] = {"contact": "contacts", "group": "groups"}
 
 

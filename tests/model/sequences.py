@@ -33,7 +33,7 @@ from batch_pipeline.storage import keys
 from batch_pipeline.system import System
 
 STEPS_OF_A_SEQUENCE = 4
-SEQUENCES = examples(10, thorough=250)
+SEQUENCES = examples(5, thorough=250)
 TRACES = ("updated_at", "batch_id")  # what differs after a batch and its undo
 
 chunk_rows = st.integers(2, 5)

@@ -109,7 +109,7 @@ def check_plan(system: System, batch: Batch, expected: Outcome, records: dict[st
 def test_a_plan_is_what_applying_does_whatever_came_between(module_system: System) -> None:
     system = module_system
 
-    @settings(max_examples=examples(10, thorough=500), suppress_health_check=list(HealthCheck))
+    @settings(max_examples=examples(6, thorough=500), suppress_health_check=list(HealthCheck))
     @given(first_records(), any_upload(), st.lists(any_upload(), max_size=2), st.booleans())
     def check(records: dict[str, Record], upload: Upload, others: list[Upload], again: bool) -> None:
         organization_id = new_organization(system)

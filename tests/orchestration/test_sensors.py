@@ -237,7 +237,7 @@ def test_any_order_of_events_processes_each_file_once(daemon: Daemon) -> None:
     run_state_machine_as_test(
         machine,
         settings=settings(
-            max_examples=examples(3, thorough=50),
+            max_examples=examples(2, thorough=50),
             stateful_step_count=8,
             print_blob=True,
             suppress_health_check=list(HealthCheck),

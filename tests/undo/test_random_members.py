@@ -17,7 +17,7 @@ from undo_world import UndoWorld, counts, undo_world
 from batch_pipeline.batches.model import Batch
 from batch_pipeline.system import System
 
-SEQUENCES = examples(8, thorough=500)
+SEQUENCES = examples(4, thorough=500)
 TABLES = {"contact": "contacts", "group": "groups"}
 LINKS = {"contact": "groups", "group": "children"}  # the field of the members
 CONTACTS, GROUPS = "abc", "gh"

@@ -17,7 +17,7 @@ from batch_pipeline.system import System
 
 # Few records, fields and values, so that many writes meet in one field.
 NAMES = ("a", "b", "c")
-SEQUENCES = examples(40, thorough=500)
+SEQUENCES = examples(20, thorough=500)
 
 fields = st.fixed_dictionaries(
     {"name": st.sampled_from(["Ann", "Bob", "Cid"])},
