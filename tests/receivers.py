@@ -97,7 +97,7 @@ def receiving(
 
 @retry(
     retry=retry_if_exception_type(AssertionError),
-    wait=wait_fixed(0.05),
+    wait=wait_fixed(0.1),
     stop=stop_after_delay(PATIENCE_SECONDS),
     reraise=True,
 )

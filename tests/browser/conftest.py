@@ -25,7 +25,7 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 @pytest.fixture(scope="module")
 def system_settings() -> dict[str, str]:
     # No re-runs: the engineer re-executes the run.
-    return {"BATCH_CHUNK_ROWS": "100", "BATCH_DATABASE_WRITERS": "1", "BATCH_RERUNS": "0"}
+    return {"BATCH_CHUNK_ROWS": "100", "BATCH_DATABASE_WRITERS": "1", "BATCH_RERUNS": "0", "BATCH_SYNC_WORKERS": "1"}
 
 
 @pytest.fixture(scope="session")

@@ -87,7 +87,7 @@ class Composed:
                 environment=self.environment(service),
                 folder=self.folder,
             )
-        for service in reversed(services):  # so that the checks find those healthy that were the first to start
+        for service in reversed(services):  # by the time that the last to start is healthy, the others are
             self._wait_until_healthy(service)
 
     def _log(self, service: str) -> Path:

@@ -138,7 +138,7 @@ def eventually(condition: Callable[[], object], about: Callable[[], object]) -> 
     deadline = time.monotonic() + WAIT_SECONDS
     while not condition():
         assert time.monotonic() < deadline, about()
-        time.sleep(0.1)
+        time.sleep(0.3)  # the queries of one look take 10 ms of processor
 
 
 class World:

@@ -37,7 +37,7 @@ def eventually(condition: Callable[[], Any], *, seconds: float = PATIENCE_SECOND
     deadline = time.monotonic() + seconds
     while not (found := condition()):
         assert time.monotonic() < deadline, f"not within {seconds} s"
-        time.sleep(0.1)
+        time.sleep(0.2)
     return found
 
 
