@@ -29,6 +29,8 @@ _KEEPALIVE = {
 }
 # A connection that was returned to the pool within this time is assumed to be alive: no server restarts as fast.
 TRUSTED_SECONDS = 0.25
+# More than a batch of each resource has. psycopg prepares a statement at its sixth execution on a connection.
+PREPARED_STATEMENTS = 300
 _AT_REST_SINCE = "at_rest_since"
 _ON_BEGIN = "batch_pipeline_on_begin"
 
@@ -99,6 +101,7 @@ def create_engine(
             except BaseException:
                 connection.close()
                 raise
+        connection.prepared_max = PREPARED_STATEMENTS
         return connection
 
     engine = sa.create_engine(
@@ -119,6 +122,8 @@ def create_engine(
 
 def single_statements(engine: sa.Engine) -> sa.Engine:
     """The engine for transactions of one statement: autocommit saves the round trips for BEGIN and COMMIT.
+
+    It also saves a reader's ROLLBACK, at which psycopg forgets all statements that it has prepared on the connection.
 
     The same engine if its transactions begin with a statement of their own.
     """
@@ -177,6 +182,32 @@ def borrowed(engine: sa.Engine, **settings: str) -> Iterator[Connection]:
             pooled.invalidate()  # the next caller gets a new connection
         else:
             pooled.close()
+
+
+@contextmanager
+def borrowed_session(engine: sa.Engine, **settings: str) -> Iterator[Connection]:
+    """As `borrowed`, for session locks and a transaction at a time: the connection is in autocommit mode.
+
+    The end releases the session's advisory locks. An exception closes the connection, which releases them as well.
+    """
+    pooled = engine.raw_connection()
+    connection = pooled.driver_connection
+    assert isinstance(connection, psycopg.Connection)  # noqa: S101 - `create_engine` makes no others
+    try:
+        connection.autocommit = True
+        if settings:
+            set_in_session(connection, settings)
+        yield connection
+    except BaseException:
+        pooled.invalidate()
+        raise
+    try:
+        connection.execute("SELECT pg_advisory_unlock_all(); RESET ALL")
+        connection.autocommit = False
+    except psycopg.Error:  # it was lost, and its locks with it
+        pooled.invalidate()
+    else:
+        pooled.close()
 
 
 def set_in_session(connection: Connection, settings: Mapping[str, str]) -> None:

@@ -8,7 +8,14 @@ import pytest
 import sqlalchemy as sa
 
 from batch_pipeline import database
-from batch_pipeline.database import borrowed, connect, create_engine, is_outage, translating_outages
+from batch_pipeline.database import (
+    borrowed,
+    borrowed_session,
+    connect,
+    create_engine,
+    is_outage,
+    translating_outages,
+)
 from batch_pipeline.errors import BatchError, SettingError, UnavailableError
 
 HIDDEN = "hunter2-very-secret"
@@ -187,6 +194,41 @@ def test_a_connection_lost_in_the_pool_is_not_reused(
 
     with borrowed(engine) as connection:
         assert connection.execute("SELECT pg_backend_pid()").fetchone() != (pid,)
+
+
+LOCK = "SELECT pg_try_advisory_lock(1)"
+
+
+def test_the_locks_of_a_borrowed_session_end_with_it(engine: sa.Engine, database_url: str) -> None:
+    with borrowed_session(engine, work_mem="1MB") as session, connect(database_url, autocommit=True) as other:
+        pid = session.info.backend_pid
+        assert session.autocommit
+        assert session.execute(LOCK).fetchone() == (True,)
+        assert other.execute(LOCK).fetchone() == (False,)
+
+    with borrowed(engine) as connection, connect(database_url, autocommit=True) as other:
+        assert connection.info.backend_pid == pid
+        assert not connection.autocommit
+        assert connection.execute("SHOW work_mem").fetchone() != ("1MB",)
+        assert other.execute(LOCK).fetchone() == (True,)
+
+
+def test_a_borrowed_session_is_closed_by_an_exception_and_by_its_loss(engine: sa.Engine, database_url: str) -> None:
+    def fail(pid: int) -> None:
+        with borrowed_session(engine) as session:
+            assert session.info.backend_pid != pid
+            pids.append(session.info.backend_pid)
+            raise KeyboardInterrupt
+
+    pids: list[int] = []
+    with borrowed_session(engine) as session, connect(database_url, autocommit=True) as killer:
+        pids.append(session.info.backend_pid)
+        killer.execute("SELECT pg_terminate_backend(%s, 60000)", pids)
+    with pytest.raises(KeyboardInterrupt):
+        fail(pids[0])
+
+    with borrowed(engine) as connection:
+        assert connection.info.backend_pid not in pids
 
 
 def test_errors_of_a_statement_pass_unchanged(database_url: str) -> None:

@@ -34,10 +34,11 @@ from types import TracebackType
 from typing import Any, Self
 
 import psycopg
+import sqlalchemy as sa
 
 from batch_pipeline.batches.model import Batch, Starter
 from batch_pipeline.batches.states import LIVE
-from batch_pipeline.database import Connection, connect
+from batch_pipeline.database import Connection, borrowed_session, connect
 from batch_pipeline.errors import StateError, SupersededError, YieldedSlotError
 
 TURN_POLL_SECONDS = 0.2
@@ -110,7 +111,7 @@ def referred_version(connection: Connection, organization_id: str, resources: It
 
 
 @contextmanager
-def take_turn(database_url: str, batch: Batch, *, check: Callable[[], None], may_yield: bool) -> Iterator[Turn]:
+def take_turn(engine: sa.Engine, batch: Batch, *, check: Callable[[], None], may_yield: bool) -> Iterator[Turn]:
     """Waits until the batch is first in the order of arrival; holds the turn within the context.
 
     Calls `check` while it waits; `check` may raise to stop waiting. With `may_yield` (the run occupies a slot of
@@ -118,7 +119,7 @@ def take_turn(database_url: str, batch: Batch, *, check: Callable[[], None], may
     the slot.
     """
     organization_id, resource = batch.address.organization_id, batch.address.resource
-    with connect(database_url, autocommit=True) as connection:
+    with borrowed_session(engine) as connection:
         blocked_since: float | None = None
         while not _try_take(connection, batch):
             check()

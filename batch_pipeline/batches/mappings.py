@@ -14,7 +14,7 @@ from sqlalchemy.dialects.postgresql import insert
 
 from batch_pipeline.batches.model import Action, Address, Batch
 from batch_pipeline.batches.tables import column_mappings
-from batch_pipeline.database import translating_outages
+from batch_pipeline.database import single_statements, translating_outages
 
 
 @dataclass(frozen=True)
@@ -57,7 +57,7 @@ def find_mapping(engine: sa.Engine, address: Address, header: Iterable[str]) -> 
         column_mappings.c.resource == address.resource,
         column_mappings.c.header_hash == header_hash(header),
     )
-    with translating_outages(), engine.connect() as connection:
+    with translating_outages(), single_statements(engine).connect() as connection:
         row = connection.execute(statement).one_or_none()
     return None if row is None else RememberedMapping(dict(row.mapping), row.batch_id)
 

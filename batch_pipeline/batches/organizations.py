@@ -8,7 +8,7 @@ from phonenumbers import SUPPORTED_REGIONS
 from sqlalchemy.dialects.postgresql import insert
 
 from batch_pipeline.batches.tables import organizations
-from batch_pipeline.database import translating_outages
+from batch_pipeline.database import single_statements, translating_outages
 from batch_pipeline.errors import NotFoundError, RefusedError, StateError
 
 DEFAULT_ORGANIZATION = "default"
@@ -54,7 +54,7 @@ def list_organizations(engine: sa.Engine) -> list[Organization]:
 
 def get_organization(engine: sa.Engine, name: str) -> Organization:
     """The organization with this name. Raises NotFoundError (`unknown_organization`)."""
-    with translating_outages(), engine.connect() as connection:
+    with translating_outages(), single_statements(engine).connect() as connection:
         row = connection.execute(sa.select(organizations).where(organizations.c.id == name)).one_or_none()
     if row is None:
         raise NotFoundError(

@@ -47,7 +47,7 @@ from batch_pipeline.records.descriptions import all_resources
 from batch_pipeline.records.fields import RuleContext
 from batch_pipeline.system import System, connect_ahead
 
-CONNECTIONS = 3  # that a small batch uses at once: the ledger's, the phase's, and one that copies
+CONNECTIONS = 3  # that a small batch uses at once: the ledger's, the turn's, and one that writes
 
 _ITEM = b'[{"external_id": "1", "name": "Ada", "email": "ada@example.com", "phone": "+14155550132"}]'
 

@@ -203,8 +203,15 @@ class Attempt:
 
         A crash of the server may lose their last commits, never an earlier one: a retry makes the lost plan or chunks
         again. The ledger's commit at the end of a phase waits until the server has stored all of them.
+
+        psycopg prepares the statements of a kept connection. PostgreSQL plans them for each batch all the same: one
+        organization has a few records, another millions.
         """
-        return {"synchronous_commit": "off", STAGED_BATCH: self.batch.id}
+        return {
+            "synchronous_commit": "off",
+            "plan_cache_mode": "force_custom_plan",
+            STAGED_BATCH: self.batch.id,
+        }
 
     def _milliseconds_left(self) -> str:
         return str(max(int(min(self.remaining_seconds, self.transaction_seconds) * 1000), 1))

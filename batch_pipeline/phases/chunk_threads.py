@@ -5,7 +5,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Callable
 from concurrent.futures import Future, ThreadPoolExecutor, wait
 
-from batch_pipeline.database import Connection, connect, set_in_session
+from batch_pipeline.database import Connection, borrowed_session
 from batch_pipeline.phases.attempt import Attempt
 
 WATCH_SECONDS = 0.25
@@ -42,7 +42,8 @@ class ChunkThreads:
         self._open_work = open_work
         self._threads = threads
         self._stays = stays
-        self._connections: list[Connection] = []
+        self._connections: list[Connection] = []  # lent to a thread, under the lock
+        self._lock = threading.Lock()
         self._stop = threading.Event()
 
     def run(self, watch: Callable[[], bool]) -> None:
@@ -63,20 +64,28 @@ class ChunkThreads:
                 # Also if the run is interrupted: running chunks finish, and no further ones begin.
                 self._stop.set()
                 wait(running, timeout=STOP_SECONDS)
-                for connection in self._connections:
-                    if not connection.closed:  # stuck, for example on another session's lock: roll its chunk back
-                        connection.cancel_safe()
+                with self._lock:  # no thread returns its connection meanwhile
+                    for connection in self._connections:
+                        if not connection.closed:  # stuck, for example on another session's lock: roll its chunk back
+                            connection.cancel_safe()
 
     def _work(self) -> None:
-        # Autocommit, because each chunk opens its own transaction.
-        with connect(self._attempt.system.database_url, autocommit=True) as connection:
-            set_in_session(connection, self._attempt.session_settings)
-            self._connections.append(connection)
-            work = self._open_work(connection)
-            while not self._stop.is_set():
-                self._attempt.limit_transactions(connection)
-                if work.do_next():
-                    continue
-                if not self._stays or work.is_finished():
-                    return
-                self._stop.wait(BUSY_POLL_SECONDS)
+        # Each chunk opens its own transaction.
+        with borrowed_session(self._attempt.system.engine, **self._attempt.session_settings) as connection:
+            with self._lock:
+                self._connections.append(connection)
+            try:
+                self._do_all(connection)
+            finally:
+                with self._lock:
+                    self._connections.remove(connection)
+
+    def _do_all(self, connection: Connection) -> None:
+        work = self._open_work(connection)
+        while not self._stop.is_set():
+            self._attempt.limit_transactions(connection)
+            if work.do_next():
+                continue
+            if not self._stays or work.is_finished():
+                return
+            self._stop.wait(BUSY_POLL_SECONDS)

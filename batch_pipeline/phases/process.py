@@ -106,7 +106,7 @@ def _final_plan(attempt: Attempt, turn: Turn) -> _Final:
             connection.commit()
             attempt.limit_transactions(connection)
             attempt.batch = attempt.system.ledger.update(attempt.batch.id, attempt.run_id, work=plan.facts.to_row())
-        connection.rollback()
+        connection.commit()
         if changed is not None and attempt.batch.if_changed is IfChanged.fail:
             return _Final(accepted, changed, is_written=False)
         require_valid_items(attempt, attempt.batch.facts)

@@ -35,7 +35,7 @@ def turn_of(attempt: Attempt) -> Iterator[Turn]:
         if time.time() - began >= LONG_WAIT_SECONDS:
             attempt.announce(PhaseName.processing, "waits for its turn, after an earlier batch of the same records")
 
-    with take_turn(attempt.system.database_url, attempt.batch, check=check, may_yield=attempt.has_slot) as turn:
+    with take_turn(attempt.system.engine, attempt.batch, check=check, may_yield=attempt.has_slot) as turn:
         waited_seconds = time.time() - began
         if waited_seconds >= TURN_POLL_SECONDS:  # shorter: the turn was free
             attempt.waited(waited_seconds)

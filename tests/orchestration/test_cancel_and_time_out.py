@@ -68,7 +68,7 @@ def _status(instance: DagsterInstance, batch: Batch) -> DagsterRunStatus:
 @contextmanager
 def _turn_taken(system: System, batch: Batch) -> Iterator[None]:
     """The batch that is first in line holds the turn and does nothing."""
-    with take_turn(system.database_url, batch, check=lambda: None, may_yield=False):
+    with take_turn(system.engine, batch, check=lambda: None, may_yield=False):
         yield
 
 

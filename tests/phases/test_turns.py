@@ -189,7 +189,7 @@ def _runs_batch(batch_id: str, environment: Mapping[str, str], give_way_seconds:
 @contextmanager
 def _turn_taken(system: System, batch: Batch) -> Iterator[None]:
     """The batch that is first in line holds the turn and does nothing."""
-    with take_turn(system.database_url, batch, check=lambda: None, may_yield=False):
+    with take_turn(system.engine, batch, check=lambda: None, may_yield=False):
         yield
 
 
