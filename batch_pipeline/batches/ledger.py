@@ -16,12 +16,13 @@ import sqlalchemy as sa
 from batch_pipeline.batches.accept import seconds_from_now
 from batch_pipeline.batches.locks import CHUNKS
 from batch_pipeline.batches.mappings import remember_mapping
-from batch_pipeline.batches.model import Action, Batch, IfChanged, Phase, PhaseName, PhaseStatus, Starter
+from batch_pipeline.batches.model import Action, Batch, IfChanged, Phase, PhaseStatus, Starter
 from batch_pipeline.batches.outbox import write_event
 from batch_pipeline.batches.reruns import Reruns, planned_rerun, reopen, requested_rerun
 from batch_pipeline.batches.rows import (
     batch_from_row,
     change,
+    change_live,
     ended_phase,
     get_row,
     is_plan_expired,
@@ -34,7 +35,6 @@ from batch_pipeline.batches.rows import (
 from batch_pipeline.batches.states import (
     AT_REST,
     FINAL,
-    LIVE,
     RERUNNABLE,
     BatchStatus,
     Reason,
@@ -45,7 +45,11 @@ from batch_pipeline.batches.transition import alert_of_failure, change_status
 from batch_pipeline.database import single_statements, translating_outages
 from batch_pipeline.errors import NotFoundError, StateError
 
-_PHASE_ORDER = list(PhaseName)
+_OF_RUN = (
+    sa.select(batches)
+    .join(attempts, attempts.c.batch_id == batches.c.id)
+    .where(attempts.c.run_id == sa.bindparam("run"))
+)
 
 # The function gets the number of items processed, counted after the batch can no longer write.
 AnyReason = Reason | Callable[[int], Reason]
@@ -65,16 +69,15 @@ class Ledger:
     def get(self, batch_id: str, organization_id: str | None = None) -> Batch:
         """The batch. Raises NotFoundError; with `organization_id` also for a batch of another organization."""
         with translating_outages(), self._single.begin() as connection:
-            row = connection.execute(sa.select(batches).where(batches.c.id == batch_id)).one_or_none()
-        if row is None or (organization_id is not None and row.organization_id != organization_id):
+            row = get_row(connection, batch_id)
+        if organization_id is not None and row.organization_id != organization_id:
             raise NotFoundError("batch_not_found", f"There is no batch {batch_id}.")
         return batch_from_row(row)
 
     def of_run(self, run_id: str) -> Batch | None:
         """The batch that the Dagster run is an attempt of, or None."""
-        statement = sa.select(batches).join(attempts, attempts.c.batch_id == batches.c.id)
         with translating_outages(), self._single.begin() as connection:
-            row = connection.execute(statement.where(attempts.c.run_id == run_id)).one_or_none()
+            row = connection.execute(_OF_RUN, {"run": run_id}).one_or_none()
         return None if row is None else batch_from_row(row)
 
     def find(
@@ -243,11 +246,7 @@ class Ledger:
 
     def update_phase(self, batch_id: str, run_id: str, phase: Phase, *, durably: bool = True, **changes: Any) -> Batch:
         """Stores a phase's progress (and other columns with it), as `update` does; returns the batch."""
-        path = [str(_PHASE_ORDER.index(phase.name))]
-        changes["phases"] = sa.func.jsonb_set(
-            batches.c.phases, sa.cast(path, sa.ARRAY(sa.Text)), sa.cast(phase.to_row(), batches.c.phases.type)
-        )
-        return self.update(batch_id, run_id, durably=durably, **changes)
+        return self._update(batch_id, run_id, changes, phase, durably=durably)
 
     def update(self, batch_id: str, run_id: str, *, durably: bool = True, **changes: Any) -> Batch:
         """Stores columns of a live batch; returns it. Raises SupersededError unless the run is its newest attempt.
@@ -255,22 +254,23 @@ class Ledger:
         With `durably` false the commit does not wait for the server's disk: a crash of the server within the next
         second may lose the change. It is for progress, which a retry makes again.
         """
-        statement = (
-            sa.update(batches)
-            .where(batches.c.id == batch_id, batches.c.run_id == run_id, batches.c.status.in_(LIVE))
-            .values(updated_at=sa.func.clock_timestamp(), **changes)
-            .returning(batches)
-        )
-        if not durably:  # set while the statement runs, for its own transaction
-            statement = statement.where(sa.func.set_config("synchronous_commit", "off", True) == "off")
+        return self._update(batch_id, run_id, changes, durably=durably)
+
+    def _update(
+        self, batch_id: str, run_id: str, changes: Mapping[str, Any], phase: Phase | None = None, *, durably: bool
+    ) -> Batch:
         with translating_outages(), self._single.begin() as connection:
-            row = connection.execute(statement).one_or_none()
+            row = change_live(connection, batch_id, run_id, changes, phase, durably=durably)
             if row is None:
                 raise superseded(batch_from_row(get_row(connection, batch_id)))
         return batch_from_row(row)
 
-    def transition(self, batch_id: str, run_id: str, after: BatchStatus, **changes: Any) -> Batch:
-        """Changes the status of a live batch, for its newest attempt. No change if it has the status already.
+    def transition(
+        self, batch_id: str, run_id: str, after: BatchStatus, phase: Phase | None = None, **changes: Any
+    ) -> Batch:
+        """Changes the status of a live batch, and a phase with it, for its newest attempt.
+
+        If it has the status already, only the phase and the other columns change.
 
         Raises SupersededError if the run is not the newest attempt or the batch has ended, and StateError
         (`illegal_transition`). An ended batch runs again only by `request_rerun` or `begin_attempt`.
@@ -285,7 +285,7 @@ class Ledger:
             if after is BatchStatus.completed:
                 remember_mapping(connection, batch)
             at_rest = {"awaits_run": None} if after in AT_REST else {}
-            return change_status(connection, batch, after, at_rest | changes, run_id=run_id)
+            return change_status(connection, batch, after, at_rest | changes, run_id=run_id, phase=phase)
 
     def yield_slot(self, batch_id: str, run_id: str) -> None:
         """Requests another run for a queued batch, so that this run can end. The place in the order stays."""

@@ -56,16 +56,16 @@ def _complete_a_batch(transactions: sa.Engine) -> None:
     accept(transactions, new, payload=ArrivedPayload("", False, Starter.caller))
     ledger.get(batch_id)
     ledger.begin_attempt(batch_id, run_id)
+    ledger.of_run(run_id)
+    ledger.attempt_seconds(run_id)
     for name in PhaseName:
-        ledger.of_run(run_id)
-        ledger.attempt_seconds(run_id)
         ledger.check_live(batch_id, run_id)
         ledger.update_phase(batch_id, run_id, Phase(name), durably=False)
     facts = BatchFacts(format="json").to_row()
     ledger.update_phase(batch_id, run_id, Phase(PhaseName.parsing))
     ledger.update_phase(batch_id, run_id, Phase(PhaseName.parsing), work=facts, checksum="")
-    ledger.update_phase(batch_id, run_id, Phase(PhaseName.validation), work=facts, plan_version=0)
-    ledger.transition(batch_id, run_id, BatchStatus.queued)
+    planned = Phase(PhaseName.validation)
+    ledger.transition(batch_id, run_id, BatchStatus.queued, planned, work=facts, plan_version=0)
     ledger.transition(batch_id, run_id, BatchStatus.processing)
     ledger.transition(
         batch_id,

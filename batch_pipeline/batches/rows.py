@@ -1,6 +1,8 @@
 """Reads, locks and changes rows of the ledger's tables. For `accept`, `transition` and `ledger`."""
 
+from collections.abc import Mapping
 from dataclasses import replace
+from functools import lru_cache
 from typing import Any, Protocol
 
 import sqlalchemy as sa
@@ -18,10 +20,17 @@ from batch_pipeline.batches.model import (
     Starter,
     Via,
 )
-from batch_pipeline.batches.states import FINAL, BatchStatus, Reason
+from batch_pipeline.batches.states import FINAL, LIVE, BatchStatus, Reason
 from batch_pipeline.batches.stats import Stats
 from batch_pipeline.batches.tables import arrivals, batches, chunks
 from batch_pipeline.errors import NotFoundError, StateError, SupersededError
+
+_PHASE_ORDER = list(PhaseName)
+_JSON = batches.c.phases.type
+
+# SQLAlchemy takes longer to make one of these statements than PostgreSQL to execute it, so each is made once.
+_BATCH = sa.select(batches).where(batches.c.id == sa.bindparam("batch"))
+_LOCKED_BATCH = _BATCH.with_for_update()
 
 
 class HasRecordsOf(Protocol):
@@ -75,8 +84,7 @@ def superseded(batch: Batch) -> SupersededError:
 
 def get_row(connection: sa.Connection, batch_id: str, *, lock: bool = False) -> sa.Row[Any]:
     """The batch's row; with `lock`, locked until commit. Raises NotFoundError (`batch_not_found`)."""
-    statement = sa.select(batches).where(batches.c.id == batch_id)
-    row = connection.execute(statement.with_for_update() if lock else statement).one_or_none()
+    row = connection.execute(_LOCKED_BATCH if lock else _BATCH, {"batch": batch_id}).one_or_none()
     if row is None:
         raise NotFoundError("batch_not_found", f"There is no batch {batch_id}.")
     return row
@@ -105,10 +113,58 @@ def require_files(batch: Batch) -> None:
         )
 
 
-def change(connection: sa.Connection, batch_id: str, values: dict[str, Any]) -> sa.Row[Any]:
-    """Changes columns of the batch and returns the changed row."""
-    statement = sa.update(batches).where(batches.c.id == batch_id)
-    return connection.execute(statement.values(updated_at=sa.func.clock_timestamp(), **values).returning(batches)).one()
+def change(
+    connection: sa.Connection, batch_id: str, values: Mapping[str, Any], phase: Phase | None = None
+) -> sa.Row[Any]:
+    """Changes columns of the batch, and one of its phases, and returns the changed row."""
+    statement, parameters = _changing(batch_id, values, phase)
+    return connection.execute(statement, parameters).one()
+
+
+def change_live(
+    connection: sa.Connection,
+    batch_id: str,
+    run_id: str,
+    values: Mapping[str, Any],
+    phase: Phase | None = None,
+    *,
+    durably: bool,
+) -> sa.Row[Any] | None:
+    """As `change`, in a transaction of its own; None unless the batch is live and the run is its newest attempt.
+
+    With `durably` false the commit does not wait for the server's disk.
+    """
+    statement, parameters = _changing(batch_id, values, phase, is_live=True, durably=durably)
+    return connection.execute(statement, parameters | {"run": run_id}).one_or_none()
+
+
+def _changing(
+    batch_id: str, values: Mapping[str, Any], phase: Phase | None, *, is_live: bool = False, durably: bool = True
+) -> tuple[sa.sql.dml.ReturningUpdate[Any], dict[str, Any]]:
+    """The statement that changes a batch, and its parameters."""
+    plain = {name: value for name, value in values.items() if not isinstance(value, sa.ClauseElement)}
+    statement = _update(frozenset(plain), has_phase=phase is not None, is_live=is_live, durably=durably)
+    parameters: dict[str, Any] = {"batch": batch_id} | {f"new_{name}": value for name, value in plain.items()}
+    if phase is not None:
+        parameters |= {"phase_path": [str(_PHASE_ORDER.index(phase.name))], "phase": phase.to_row()}
+    computed = {name: value for name, value in values.items() if name not in plain}
+    return (statement.values(computed) if computed else statement), parameters
+
+
+@lru_cache(maxsize=256)
+def _update(
+    columns: frozenset[str], *, has_phase: bool, is_live: bool, durably: bool
+) -> sa.sql.dml.ReturningUpdate[Any]:
+    values: dict[str, Any] = {name: sa.bindparam(f"new_{name}", type_=batches.c[name].type) for name in columns}
+    if has_phase:
+        path, phase = sa.bindparam("phase_path", type_=sa.ARRAY(sa.Text)), sa.bindparam("phase", type_=_JSON)
+        values["phases"] = sa.func.jsonb_set(batches.c.phases, sa.cast(path, sa.ARRAY(sa.Text)), sa.cast(phase, _JSON))
+    statement = sa.update(batches).where(batches.c.id == sa.bindparam("batch"))
+    if is_live:
+        statement = statement.where(batches.c.run_id == sa.bindparam("run"), batches.c.status.in_(LIVE))
+    if not durably:  # set while the statement runs, for its own transaction
+        statement = statement.where(sa.func.set_config("synchronous_commit", "off", True) == "off")
+    return statement.values(updated_at=sa.func.clock_timestamp(), **values).returning(batches)
 
 
 def batch_from_row(row: sa.Row[Any]) -> Batch:

@@ -6,11 +6,14 @@ from typing import Any
 
 import sqlalchemy as sa
 
-from batch_pipeline.batches.model import Batch
+from batch_pipeline.batches.model import Batch, Phase
 from batch_pipeline.batches.outbox import write_event
 from batch_pipeline.batches.rows import batch_from_row, change
 from batch_pipeline.batches.states import BatchStatus, Reason, check_transition
 from batch_pipeline.batches.tables import transitions
+
+_RECORD = sa.insert(transitions)
+_RECORD_UNTOLD = sa.insert(transitions).values(alerted_at=sa.func.now())
 
 
 def change_status(
@@ -21,22 +24,23 @@ def change_status(
     *,
     run_id: str | None = None,
     reason: Reason | None = None,
+    phase: Phase | None = None,
 ) -> Batch:
-    """Changes the batch's status, its reason and other columns, in the caller's transaction; returns the batch.
+    """Changes the batch's status, reason, phase and other columns, in the caller's transaction; returns the batch.
 
     The caller has locked the batch's row. `reason` replaces the batch's reason. If the batch has the status already,
-    only `changes` are stored. Records a transition with its run, and the event for the organization's webhooks, unless
-    the batch runs again by itself.
+    only `changes` and `phase` are stored. Records a transition with its run, and the event for the organization's
+    webhooks, unless the batch runs again by itself.
 
     Raises StateError (`illegal_transition`) unless the state machine has the transition.
     """
     if batch.status is after:
-        return batch_from_row(change(connection, batch.id, dict(changes)))
+        return batch_from_row(change(connection, batch.id, changes, phase))
     check_transition(batch.id, batch.status, after)
     why = None if reason is None else reason.to_row()
     runs_again = changes.get("next_attempt_at") is not None
     record_transition(connection, batch.id, batch.status, after, run_id=run_id, reason=why, is_alert=not runs_again)
-    changed = batch_from_row(change(connection, batch.id, {"status": after.value, "reason": why, **changes}))
+    changed = batch_from_row(change(connection, batch.id, {"status": after.value, "reason": why, **changes}, phase))
     if not runs_again:
         write_event(connection, changed)
     return changed
@@ -54,14 +58,14 @@ def record_transition(
 ) -> None:
     """Records a transition; `before` is None for a new batch. `is_alert`: if it is a failure, people are told."""
     connection.execute(
-        sa.insert(transitions).values(
-            batch_id=batch_id,
-            before=None if before is None else before.value,
-            after=after.value,
-            run_id=run_id,
-            reason=reason,
-            alerted_at=None if is_alert else sa.func.now(),
-        )
+        _RECORD if is_alert else _RECORD_UNTOLD,
+        {
+            "batch_id": batch_id,
+            "before": None if before is None else before.value,
+            "after": after.value,
+            "run_id": run_id,
+            "reason": reason,
+        },
     )
 
 

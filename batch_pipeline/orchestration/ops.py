@@ -72,7 +72,7 @@ def validate(context: OpExecutionContext, system: ResourceParam[Workplace]) -> I
     """Runs phase validation. Dagster skips the ops that write if the batch is planned."""
     from batch_pipeline.phases.validate import validate as validate_items
 
-    batch = _attempt(context, system, batch_of_run(context, system.system), validate_items)
+    batch = _attempt(context, system, batch_of_run(context, system), validate_items)
     if batch.status is BatchStatus.planned:
         tag_outcome(context.instance, context.run_id, batch)
     shown = {
@@ -103,7 +103,7 @@ def process(context: OpExecutionContext, system: ResourceParam[Workplace]) -> No
     """Runs phase processing."""
     from batch_pipeline.phases.process import process as process_items
 
-    run_phase(context, system, batch_to_write(context, system.system), PhaseName.processing, process_items)
+    run_phase(context, system, batch_to_write(context, system), PhaseName.processing, process_items)
 
 
 @op(
@@ -116,7 +116,7 @@ def cleanup(context: OpExecutionContext, system: ResourceParam[Workplace]) -> No
     from batch_pipeline.phases.cleanup import cleanup as clean_up
 
     shown: run_page.Metadata = {}
-    with running_attempt(context, system, batch_to_write(context, system.system)) as (found, attempt):
+    with running_attempt(context, system, batch_to_write(context, system)) as (found, attempt):
         if attempt is not None:
             shown = run_page.failure_metadata(system.system, found)
             clean_up(attempt)

@@ -15,31 +15,33 @@ from batch_pipeline.errors import RefusedError, StateError
 from batch_pipeline.intake import inbox
 from batch_pipeline.orchestration import tags
 from batch_pipeline.orchestration.config import ApplyConfig, BatchConfig, run_tags_of
+from batch_pipeline.orchestration.resources import Workplace
 from batch_pipeline.orchestration.run_attempt import follow_cancelling
 from batch_pipeline.records.registry import check_action
 from batch_pipeline.storage import keys
 from batch_pipeline.system import System
 
 
-def batch_of_run(context: OpExecutionContext, system: System) -> Batch:
+def batch_of_run(context: OpExecutionContext, workplace: Workplace) -> Batch:
     """The batch that an earlier op resolved, in this run or in the run that it re-executes.
 
-    Raises Failure if the ledger knows no batch of either run.
+    It may be outdated: the ledger checks each change that the run's attempt makes. Raises Failure if the ledger knows
+    no batch of either run.
     """
-    batch = _known_batch(context, system)
+    batch = _known_batch(context, workplace.system) if workplace.attempt is None else workplace.attempt.batch
     if batch is None:
         message = "The ledger has no batch for this run or for the run that it re-executes: re-execute the whole run."
         raise Failure(message, metadata={"code": "unknown_run"}, allow_retries=False)
     return batch
 
 
-def batch_to_write(context: OpExecutionContext, system: System) -> Batch:
+def batch_to_write(context: OpExecutionContext, workplace: Workplace) -> Batch:
     """As `batch_of_run`, for an op that writes.
 
     Raises Failure if the batch is planned: a re-execution from the failure of a run that found the plan changed begins
     at this op, and nobody has applied the new plan.
     """
-    batch = batch_of_run(context, system)
+    batch = batch_of_run(context, workplace)
     if batch.status is BatchStatus.planned:
         message = f"Batch {batch.id} is planned, so nothing is written: look at its plan, then apply it."
         raise Failure(message, metadata={"code": "not_applied"}, allow_retries=False)
@@ -122,11 +124,15 @@ def create_from_file(config: BatchConfig, system: System) -> Batch:
 
 def _requested(context: OpExecutionContext, system: System) -> Batch | None:
     """The batch that the run was requested for, or that it re-executes; None for a new run from the Launchpad."""
+    run = context.run
+    tagged = run.tags.get(tags.BATCH_ID)
+    if tagged is not None and run.parent_run_id is None:
+        batch = system.ledger.get(tagged)
+        if batch.awaits_run is not None:
+            return batch
     known = _known_batch(context, system)
     if known is not None:
         return known
-    run = context.run
-    tagged = run.tags.get(tags.BATCH_ID)
     if tagged is not None:
         batch = system.ledger.get(tagged)
         if batch.awaits_run is None:

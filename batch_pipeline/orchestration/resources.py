@@ -3,6 +3,7 @@
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 from dagster import ConfigurableResource, InitResourceContext, ResourceDefinition
 
@@ -10,13 +11,21 @@ from batch_pipeline.batches.locks import Ownership
 from batch_pipeline.orchestration.scratch import remove_abandoned_folders
 from batch_pipeline.system import System, shared_system
 
+if TYPE_CHECKING:
+    from batch_pipeline.phases.attempt import Attempt
 
-@dataclass(frozen=True)
+
+@dataclass
 class Workplace:
-    """The context of a run's ops: the open system, and the locks that show that the run is alive."""
+    """The context of a run's ops: the open system, and the locks that show that the run is alive.
+
+    Attributes:
+        attempt: the run's attempt as the last op of this process left it; None before the first.
+    """
 
     system: System
     ownership: Ownership
+    attempt: "Attempt | None" = None
 
 
 class SystemResource(ConfigurableResource[Workplace]):

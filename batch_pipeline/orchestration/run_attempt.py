@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
 
 import psycopg
@@ -51,14 +52,19 @@ def running_attempt(
     attempt: Attempt | None = None
     with named:
         try:
-            batch = _begin(context, workplace, found)
+            batch, is_new = _begin(context, workplace, found)
             if batch.status == BatchStatus.completed:
                 context.log.info(f"Batch {batch_id} is completed: nothing to do.")
                 drop_leftovers(system, batch)
                 yield batch, None
                 return
             with scratch_folder() as scratch:
-                attempt = _attempt(context, system, batch, scratch)
+                if workplace.attempt is None:
+                    used_seconds = 0.0 if is_new else system.ledger.attempt_seconds(context.run_id)
+                    attempt = _attempt(context, system, batch, scratch, used_seconds)
+                else:
+                    attempt = replace(workplace.attempt, scratch=scratch, report=ProgressEvents(context).report)
+                workplace.attempt = attempt
                 yield batch, attempt
         except DagsterExecutionInterruptedError:
             _end(context, system, batch_id, BatchStatus.failed, cancelled_reason)
@@ -117,18 +123,21 @@ def _is_unexpected(error: Exception) -> bool:
     return not (isinstance(error, BatchError | psycopg.Error | DBAPIError) or is_disk_full(error))
 
 
-def _begin(context: OpExecutionContext, workplace: Workplace, batch: Batch) -> Batch:
-    """Acquires the batch's lock and begins the attempt, unless an earlier op did. Returns the batch."""
+def _begin(context: OpExecutionContext, workplace: Workplace, batch: Batch) -> tuple[Batch, bool]:
+    """Acquires the batch's lock and begins the attempt, unless an earlier op did.
+
+    Returns the batch, and whether the attempt began here.
+    """
     workplace.ownership.take(batch.id, wait_seconds=0.0 if batch.awaits_run is None else HANDOVER_SECONDS)
     if batch.run_id == context.run_id:  # an earlier op began the attempt
-        return batch
+        return batch, False
     begun = workplace.system.ledger.begin_attempt(batch.id, context.run_id)
     if tags.OUTCOME in context.run.tags:  # a re-executed run has the tags of its parent
         tag_outcome(context.instance, context.run_id, begun)
-    return begun
+    return begun, True
 
 
-def _attempt(context: OpExecutionContext, system: System, batch: Batch, scratch: Path) -> Attempt:
+def _attempt(context: OpExecutionContext, system: System, batch: Batch, scratch: Path, used_seconds: float) -> Attempt:
     return Attempt(
         system=system,
         batch=batch,
@@ -137,7 +146,7 @@ def _attempt(context: OpExecutionContext, system: System, batch: Batch, scratch:
         options=BatchOptions.model_validate(batch.options),
         scratch=scratch,
         report=ProgressEvents(context).report,
-        used_seconds=system.ledger.attempt_seconds(context.run_id),
+        used_seconds=used_seconds,
         has_slot=tags.IN_PROCESS not in context.run.tags,
         call_helpers=call_helpers(system.settings),
     )

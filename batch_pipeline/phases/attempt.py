@@ -249,9 +249,9 @@ class Attempt:
             self._checked_at = now
             self.check()
 
-    def move_to(self, status: BatchStatus, **changes: Any) -> None:
-        """Changes the batch's status and other columns. Raises SupersededError."""
-        self.batch = self.system.ledger.transition(self.batch.id, self.run_id, status, **changes)
+    def move_to(self, status: BatchStatus, *, phase: Phase | None = None, **changes: Any) -> None:
+        """Changes the batch's status, one of its phases and other columns. Raises SupersededError."""
+        self.batch = self.system.ledger.transition(self.batch.id, self.run_id, status, phase, **changes)
 
     def announce(self, name: PhaseName, note: str) -> None:
         """Reports a step that takes long and counts nothing."""
@@ -316,8 +316,17 @@ class Attempt:
         )
         self._report()
 
-    def complete(self, *, success: int, error: int, total: int, reason: str | None = None, **changes: Any) -> None:
-        """Marks the running phase as completed and changes other columns of the batch in the same statement."""
+    def complete(
+        self,
+        *,
+        success: int,
+        error: int,
+        total: int,
+        reason: str | None = None,
+        status: BatchStatus | None = None,
+        **changes: Any,
+    ) -> None:
+        """Marks the running phase as completed; changes the batch's status and other columns with it."""
         phase = replace(
             self._running,
             status=PhaseStatus.completed,
@@ -328,7 +337,10 @@ class Attempt:
             ended_at=time.time(),
         )
         self._phase = self._progress = None
-        self._store(phase, **changes)
+        if status is None:
+            self._store(phase, **changes)
+        else:
+            self.move_to(status, phase=phase, **changes)
 
     def skip(self, name: PhaseName, reason: str, **changes: Any) -> None:
         """Marks a phase that has nothing to do as skipped and changes other columns of the batch."""

@@ -63,7 +63,7 @@ def make_plan(connection: Connection, attempt: Attempt, facts: BatchFacts, phase
     if done == ChunkOutcome():  # else part of the batch is written, so the rest is written whatever is rejected
         facts = facts.with_(rejected=counts.rejected + facts.unreadable)
     # A batch that is refused for its rejected items deletes nothing. It is refused after the errors are committed.
-    if has_limit(attempt.options.delete_limit, attempt.action) and _refusal_for_items(attempt, facts) is None:
+    if has_limit(attempt.options.delete_limit, attempt.action) and refusal_for_items(attempt, facts) is None:
         check_delete_limit(
             attempt.options.delete_limit,
             to_delete=counts.accepted if attempt.action is Action.delete else counts.to_delete,
@@ -115,7 +115,7 @@ def require_valid_items(attempt: Attempt, facts: BatchFacts) -> None:
     `facts` are those of the plan. `no_valid_items`: items were read but none is valid. `reject_limit_exceeded`: the
     last plan made before a chunk was written rejects more items than `reject_limit` allows.
     """
-    refusal = _refusal_for_items(attempt, facts)
+    refusal = refusal_for_items(attempt, facts)
     if refusal is None:
         return
     summary = write_errors(attempt, PhaseName.validation)
@@ -123,7 +123,8 @@ def require_valid_items(attempt: Attempt, facts: BatchFacts) -> None:
     raise refusal
 
 
-def _refusal_for_items(attempt: Attempt, facts: BatchFacts) -> RefusedError | None:
+def refusal_for_items(attempt: Attempt, facts: BatchFacts) -> RefusedError | None:
+    """The refusal that `require_valid_items` raises; None if it raises none."""
     if facts.accepted == 0 and facts.items > 0:
         return RefusedError(
             "no_valid_items",

@@ -125,7 +125,6 @@ def _final_plan(attempt: Attempt, turn: Turn) -> _Final:
         if attempt.logs_changes(connection):
             attempt.limit_transactions(connection)
             make_partitions_if_due(connection, attempt.resource.changes_table)
-    attempt.refresh()
     return _Final(accepted, changed)
 
 

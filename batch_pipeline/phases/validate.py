@@ -13,7 +13,7 @@ from batch_pipeline.phases.attempt import Attempt
 from batch_pipeline.phases.copies import write_small_copies
 from batch_pipeline.phases.items import stage_items, staged_fields
 from batch_pipeline.phases.parallel_staging import stage_in_parallel
-from batch_pipeline.phases.planning import TUNING, Plan, make_plan, require_valid_items
+from batch_pipeline.phases.planning import TUNING, Plan, make_plan, refusal_for_items, require_valid_items
 from batch_pipeline.phases.showing import show_plan, show_plan_again
 from batch_pipeline.phases.undo import stage_undo
 
@@ -38,18 +38,19 @@ def validate(attempt: Attempt) -> None:
     else:
         plan, version = _plan_items(attempt)
     counts = plan.counts
+    goes_on = not attempt.batch.awaits_decision and refusal_for_items(attempt, plan.facts) is None
     attempt.complete(
         success=counts.accepted + counts.duplicates,
         error=counts.rejected,
         total=counts.accepted + counts.duplicates + counts.rejected,
         work=plan.facts.to_row(),
         plan_version=version,
+        status=BatchStatus.queued if goes_on else None,
     )
+    if goes_on:
+        return
     require_valid_items(attempt, plan.facts)
-    if attempt.batch.awaits_decision:
-        show_plan(attempt, plan.facts)
-    else:
-        attempt.move_to(BatchStatus.queued)
+    show_plan(attempt, plan.facts)
 
 
 def _plan_items(attempt: Attempt) -> tuple[Plan, int | None]:
