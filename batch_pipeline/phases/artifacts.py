@@ -69,10 +69,9 @@ def _prefetched(chunks: Iterator[Rejected]) -> Iterator[Rejected]:
 
 def _chunks(attempt: Attempt) -> Iterator[tuple[RawChunk, int, int]]:
     """Each parsed chunk with the first and the last upload row that it covers; together they cover every row."""
-    store, batch = attempt.system.store, attempt.batch
     first = 1
-    for number in range(1, batch.facts.chunks + 1):
-        table = store.read_table(keys.parsed_chunk(batch.id, number))
+    for number in range(1, attempt.batch.facts.chunks + 1):
+        table = attempt.parsed_chunk(number)
         last = first + table.num_rows - 1
         yield from_table(table), first, last
         first = last + 1

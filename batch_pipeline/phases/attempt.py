@@ -18,9 +18,12 @@ from batch_pipeline.errors import BatchError
 from batch_pipeline.loading.log_support import can_log
 from batch_pipeline.loading.staging import STAGED_BATCH, Staging
 from batch_pipeline.loading.staging_choice import staging_of
+from batch_pipeline.storage import keys
 from batch_pipeline.system import System
 
 if TYPE_CHECKING:
+    import pyarrow as pa
+
     from batch_pipeline.records.fields import RuleContext
     from batch_pipeline.records.resource import Resource
 
@@ -101,6 +104,7 @@ class Attempt:
         has_slot: whether the run occupies one of Dagster's slots, because Dagster launched it.
         call_helpers: offers a phase to other workers, at most this many; by default to none.
         transaction_seconds: time-out of a transaction, if that is less than the attempt's remaining time.
+        only_chunk: the only parsed chunk of a small batch, if this process has parsed it; it is also in storage.
     """
 
     system: System
@@ -114,6 +118,7 @@ class Attempt:
     has_slot: bool = False
     call_helpers: Callable[[HelpRequest, int], None] = field(default=lambda request, number: None, repr=False)
     transaction_seconds: float = math.inf
+    only_chunk: "pa.Table | None" = field(default=None, repr=False)
     _phase: Phase | None = field(default=None, repr=False)
     _progress: Progress | None = field(default=None, repr=False)
     _checked_at: float = field(default=0.0, repr=False)
@@ -164,6 +169,12 @@ class Attempt:
         """Whether several workers may work on the batch: it has at least `BATCH_PARALLEL_ITEMS` items."""
         facts = self.batch.facts
         return facts.items >= self.system.settings.parallel_items and not facts.shares_staging
+
+    def parsed_chunk(self, number: int) -> "pa.Table":
+        """The parsed chunk with this number (see `payloads.parsed`)."""
+        if self.only_chunk is not None:
+            return self.only_chunk
+        return self.system.store.read_table(keys.parsed_chunk(self.batch.id, number))
 
     def offer(self, phase: PhaseName, *, chunks: int, fence: int | None = None) -> None:
         """Offers the phase, which has this many open chunks, to other workers if the batch is large enough."""

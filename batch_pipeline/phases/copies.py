@@ -5,9 +5,11 @@ are available from the end of parsing until retention deletes the files.
 """
 
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from enum import StrEnum
 from pathlib import Path
+
+import pyarrow as pa
 
 from batch_pipeline.batches.locks import Ownership
 from batch_pipeline.batches.model import Batch, PhaseName, PhaseStatus
@@ -16,12 +18,16 @@ from batch_pipeline.payloads.artifacts import flattened_columns, write_csv_copy,
 from batch_pipeline.payloads.formats import is_flat
 from batch_pipeline.payloads.model import RawChunk
 from batch_pipeline.payloads.parsed import from_table
+from batch_pipeline.phases.attempt import Attempt
 from batch_pipeline.settings import MIB
 from batch_pipeline.storage import keys
 from batch_pipeline.system import System
 
 # The run writes the copies of uploads that decode to at most this size.
 SMALL_UPLOAD_BYTES = 64 * MIB
+
+
+ReadChunk = Callable[[int], pa.Table]  # the parsed chunk with this number
 
 
 class CopyFormat(StrEnum):
@@ -60,41 +66,45 @@ def make_copies(system: System, batch_id: str) -> bool:
             return False
         missing = [copy_format for copy_format in CopyFormat if find_copy(system, batch, copy_format) is None]
         try:
-            _write_copies(system, batch, missing)
+            _write_copies(system, batch, missing, _from_storage(system, batch))
         except NotFoundError:  # retention has deleted the chunks
             return False
     return True
 
 
-def write_small_copies(system: System, batch: Batch) -> None:
+def write_small_copies(attempt: Attempt) -> None:
     """Writes the copies if the upload is small and kept. For the batch's run, so it takes no lock."""
+    batch = attempt.batch
     if can_be_copied(batch) and batch.facts.decoded_bytes <= SMALL_UPLOAD_BYTES:
-        _write_copies(
-            system, batch, [copy_format for copy_format in CopyFormat if not _is_original(batch, copy_format)]
-        )
+        formats = [copy_format for copy_format in CopyFormat if not _is_original(batch, copy_format)]
+        _write_copies(attempt.system, batch, formats, attempt.parsed_chunk)
 
 
-def _write_copies(system: System, batch: Batch, formats: list[CopyFormat]) -> None:
+def _write_copies(system: System, batch: Batch, formats: list[CopyFormat], read: ReadChunk) -> None:
     with tempfile.TemporaryDirectory(prefix=f"{batch.id}-") as folder:
         for copy_format in formats:
             path = Path(folder) / copy_format
             with path.open("wb") as file:
                 if copy_format is CopyFormat.json:
-                    write_json_copy(file, _chunks(system, batch))
+                    write_json_copy(file, _chunks(batch, read))
                 else:
                     columns = list(batch.facts.columns)
                     if not is_flat(batch.facts.format):
                         limit = system.settings.max_columns
-                        columns = flattened_columns(columns, _chunks(system, batch), max_columns=limit)
+                        columns = flattened_columns(columns, _chunks(batch, read), max_columns=limit)
                     has_unreadable = batch.facts.unreadable > 0
-                    write_csv_copy(file, _chunks(system, batch), columns, has_unreadable=has_unreadable)
+                    write_csv_copy(file, _chunks(batch, read), columns, has_unreadable=has_unreadable)
             system.store.upload(path, _copy_key(batch, copy_format))
             path.unlink()
 
 
-def _chunks(system: System, batch: Batch) -> Iterator[RawChunk]:
+def _from_storage(system: System, batch: Batch) -> ReadChunk:
+    return lambda number: system.store.read_table(keys.parsed_chunk(batch.id, number))
+
+
+def _chunks(batch: Batch, read: ReadChunk) -> Iterator[RawChunk]:
     for number in range(1, batch.facts.chunks + 1):
-        yield from_table(system.store.read_table(keys.parsed_chunk(batch.id, number)))
+        yield from_table(read(number))
 
 
 def _is_original(batch: Batch, copy_format: CopyFormat) -> bool:

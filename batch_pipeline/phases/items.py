@@ -128,8 +128,8 @@ class ItemStager:
         return "plan" if self._is_delete else "items"
 
     def read(self, number: int) -> pa.Table:
-        """The parsed chunk with this number, from storage."""
-        return self._attempt.system.store.read_table(keys.parsed_chunk(self._attempt.batch.id, number))
+        """The parsed chunk with this number."""
+        return self._attempt.parsed_chunk(number)
 
     def check(self, parsed: pa.Table) -> StagedChunk:
         """The rows of a parsed chunk. Items that are equal to others of the batch are left out."""

@@ -58,8 +58,9 @@ def _read(attempt: Attempt, payload: Payload, uses: Columns, checksum: str) -> N
                 work.result()
             if begun:
                 attempt.advance(success=read, error=unreadable, chunk=number - 1)
+            parsed = to_table(chunk)
             begun = [
-                working.submit(store.write_table, keys.parsed_chunk(batch.id, number), to_table(chunk)),
+                working.submit(store.write_table, keys.parsed_chunk(batch.id, number), parsed),
                 working.submit(equal_items.add, uses.use(chunk)),
             ]
             columns |= dict.fromkeys(chunk.columns)
@@ -70,6 +71,8 @@ def _read(attempt: Attempt, payload: Payload, uses: Columns, checksum: str) -> N
             work.result()
         equal_path = attempt.scratch / "equal.parquet"
         equal = write_rows(equal_path, equal_items.repeated_rows())
+    if number == 1 and attempt.shares_staging(read + unreadable):
+        attempt.only_chunk = parsed
     if equal:
         store.upload(equal_path, keys.equal_rows(batch.id))
     facts = batch.facts.with_(

@@ -69,7 +69,7 @@ def _plan_items(attempt: Attempt) -> tuple[Plan, int | None]:
         staged = stage(attempt, connection, fields)
         # This process is idle while the database makes the plan.
         with ThreadPoolExecutor(1) as copying:
-            copied = copying.submit(write_small_copies, attempt.system, attempt.batch)
+            copied = copying.submit(write_small_copies, attempt)
             if facts.items > FEW_ROWS:
                 attempt.staging.index(connection, *staged.parts)
             connection.commit()

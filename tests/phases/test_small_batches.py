@@ -2,11 +2,13 @@
 
 from typing import Any
 
+import pytest
 from batch_runs import arrived, as_csv, new_organization
 from driving import run_attempt
 
 from batch_pipeline.batches.model import Batch
 from batch_pipeline.database import borrowed
+from batch_pipeline.storage.store import Store
 from batch_pipeline.system import System
 
 # psycopg prepares a statement at its sixth execution on a connection.
@@ -42,3 +44,16 @@ def test_later_batches_open_no_connection_and_their_statements_are_prepared(modu
 
     assert _number(module_system, _NEW_SESSIONS) == before
     assert _number(module_system, _PREPARED, '%INSERT INTO "staging"."plan"%') == 1
+
+
+def test_the_parsed_items_of_a_small_batch_are_not_fetched_again(
+    module_system: System, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    fetched: list[str] = []
+    read = Store.read_table
+    monkeypatch.setattr(Store, "read_table", lambda store, key: fetched.append(key) or read(store, key))
+
+    batch = _run(module_system, new_organization(module_system))
+
+    assert batch.facts.shares_staging
+    assert fetched == []
