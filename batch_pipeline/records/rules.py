@@ -38,6 +38,10 @@ class Rule:
         """The rule as a pandera check; its failures have the rule's code."""
         return pandera.Check(self._passes, name=self.code, error=self.code)
 
+    def refuses_any(self, column: pa.Array) -> bool:
+        """Whether the column has a value that the rule does not accept."""
+        return pc.all(self.accepts(column)).as_py() is False
+
     def _passes(self, series: "pd.Series[str]") -> "pd.Series[bool]":
         accepted = pc.fill_null(self.accepts(arrow_column(series)), True)
         return pd.Series(accepted.to_numpy(zero_copy_only=False), index=series.index)
@@ -106,9 +110,9 @@ class Complaint:
     code: str
     expectation: str
 
-    def check(self) -> pandera.Check:
-        """The pandera check for a column of flags: true where a value was refused."""
-        return Rule(self.code, self.expectation, pc.invert).check()
+    def rule(self) -> Rule:
+        """The rule of a column of flags: true where a value was refused."""
+        return Rule(self.code, self.expectation, pc.invert)
 
 
 def failures(schema: pandera.DataFrameSchema, columns: dict[str, pa.Array]) -> Iterator[tuple[str, str, pa.Int64Array]]:
