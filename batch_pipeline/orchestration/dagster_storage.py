@@ -48,10 +48,28 @@ class PooledPostgresStorage(DagsterPostgresStorage):
         autocreate = config_value.get("should_autocreate_tables", True) and not shared.has_tables
         storage = cls(url, autocreate, inst_data)
         shared.has_tables = shared.has_tables or autocreate
+        storage._run_storage = _RunStorage(url, should_autocreate_tables=False)
         storage._schedule_storage = _ScheduleStorage(url, should_autocreate_tables=False)
         for part in (storage._run_storage, storage._event_log_storage, storage._schedule_storage):
             part._engine = shared.engine  # there is no setting for it
         return storage
+
+
+class _RunStorage(PostgresRunStorage):
+    """Dagster's storage of runs, which looks for columns six times a run. This one stops once it has found them."""
+
+    _has_stats = False
+    _has_backfills = False
+
+    def has_run_stats_index_cols(self) -> bool:
+        """Whether the table of runs has their times."""
+        self._has_stats = self._has_stats or super().has_run_stats_index_cols()
+        return self._has_stats
+
+    def has_backfill_id_column(self) -> bool:
+        """Whether the table of runs has their backfills."""
+        self._has_backfills = self._has_backfills or super().has_backfill_id_column()
+        return self._has_backfills
 
 
 class _ScheduleStorage(PostgresScheduleStorage):
