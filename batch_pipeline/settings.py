@@ -78,12 +78,15 @@ class Settings(BaseSettings):
     sync_turn_seconds: float = Field(
         30.0, gt=0, allow_inf_nan=False, description="How long a call in mode sync waits for its turn"
     )
-    sync_workers: int = Field(2, ge=1, le=64, description="Processes of the API that run batches in mode sync")
+    sync_workers: int = Field(2, ge=1, le=64, description="Processes of each API process that run batches in mode sync")
     mixed_wait_seconds: float = Field(
         30.0, gt=0, allow_inf_nan=False, description="How long a call in mode mixed waits for validation"
     )
     upload_url_seconds: int = Field(3600, ge=1, le=7 * 24 * 3600, description="Validity of an upload URL")
     download_url_seconds: int = Field(3600, ge=1, le=7 * 24 * 3600, description="Validity of a download URL")
+    api_processes: int = Field(
+        1, ge=1, le=64, description="Processes of `batch-pipeline api`, which answer calls on one port"
+    )
     api_requests_per_minute: int = Field(
         6000, gt=0, description="API calls of one organization per API process; also the size of a burst"
     )

@@ -1,10 +1,8 @@
 """The FastAPI application: routes, error answers and the OpenAPI document, around one open service."""
 
-import copy
-from collections.abc import AsyncIterator, Callable
-from contextlib import asynccontextmanager, suppress
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
 from importlib.metadata import version
-from socket import socket
 from typing import Any
 
 from anyio import CapacityLimiter
@@ -14,15 +12,12 @@ from fastapi.openapi.utils import get_openapi
 from batch_pipeline.api import document, files, health, history, metrics, routes, webhooks
 from batch_pipeline.api.envelope import add_error_answers
 from batch_pipeline.api.limits import RateLimits
-from batch_pipeline.logs import configure_logs, is_json, json_formatter
-from batch_pipeline.metrics.calls import call_seconds
+from batch_pipeline.metrics.calls import call_seconds, scraped_calls
 from batch_pipeline.metrics.scraping import Scraper
 from batch_pipeline.notifications.background import notifying, open_people
 from batch_pipeline.service.context import open_service
 from batch_pipeline.settings import Settings, get_settings
 from batch_pipeline.system import open_system
-
-STARTUP_FAILURE = 3  # exit code: something can't be reached
 
 _DESCRIPTION = """
 Bulk operations on logistics records. A batch has the items of the call, or a file that you send to a presigned URL; it
@@ -48,7 +43,7 @@ def create_app(settings: Settings | None = None, *, warm_up: bool = True) -> Fas
             with open_system(settings) as whole, notifying(whole, people) as sender:
                 app.state.service = service
                 app.state.sender = sender
-                app.state.scraper = scraper = Scraper(whole.engine, seconds)
+                app.state.scraper = scraper = Scraper(whole.engine, scraped_calls(seconds))
                 app.state.scrape_limiter = CapacityLimiter(1)
                 if warm_up:
                     _build_routes(app)
@@ -99,36 +94,3 @@ def _build_routes(app: FastAPI) -> None:
     nowhere = {"type": "http", "method": "GET", "path": "/", "headers": []}
     for route in app.routes:
         route.matches(nowhere)
-
-
-def serve(app: FastAPI, *, host: str, port: int, on_ready: Callable[[], None]) -> None:
-    """Serves until SIGINT or SIGTERM; running calls then have 10 s to end.
-
-    The port opens when the service is warm; `on_ready` is called then. Raises SystemExit if the service can't start.
-    """
-    import uvicorn
-
-    class Server(uvicorn.Server):
-        async def startup(self, sockets: list[socket] | None = None) -> None:
-            await super().startup(sockets)
-            if self.started:
-                on_ready()
-
-    configure_logs()
-    log_config = copy.deepcopy(uvicorn.config.LOGGING_CONFIG)
-    if is_json():
-        log_config["formatters"] = {name: {"()": json_formatter} for name in log_config["formatters"]}
-    config = uvicorn.Config(
-        app,
-        log_config=log_config,
-        host=host,
-        port=port,
-        log_level="warning",
-        server_header=False,
-        timeout_graceful_shutdown=10,
-    )
-    server = Server(config)
-    with suppress(KeyboardInterrupt):
-        server.run()
-    if not server.started:
-        raise SystemExit(STARTUP_FAILURE)

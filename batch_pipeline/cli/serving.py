@@ -30,9 +30,7 @@ def api(
         _require_free(host, port)
         _require_row_security()
         with step("loading the API"):
-            from batch_pipeline.api.app import create_app, serve
-
-            app = create_app()
+            from batch_pipeline.api.server import serve
         with ExitStack() as starting:
             starting.enter_context(step("warming up"))
 
@@ -40,7 +38,7 @@ def api(
                 starting.close()
                 say(f"The API listens on http://{host}:{port} (docs at /docs).")
 
-            serve(app, host=host, port=port, on_ready=say_address)
+            serve(host=host, port=port, processes=get_settings().api_processes, on_ready=say_address)
 
 
 def worker(

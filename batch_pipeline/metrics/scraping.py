@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 import psycopg
 import sqlalchemy as sa
-from prometheus_client import CONTENT_TYPE_PLAIN_0_0_4, Histogram, generate_latest
+from prometheus_client import CONTENT_TYPE_PLAIN_0_0_4, generate_latest
 from prometheus_client.core import Metric
 from prometheus_client.registry import Collector
 
@@ -31,11 +31,11 @@ STATEMENT_SECONDS = 5.0  # Prometheus gives a scrape 10 s by default
 
 @dataclass(frozen=True)
 class Figures(Collector):
-    """All figures at one time, and this process's calls."""
+    """All figures at one time, and the calls as they are now."""
 
     ledger: LedgerFigures
     dagster: DagsterFigures
-    calls: Histogram
+    calls: Collector
 
     def collect(self) -> Iterator[Metric]:
         """The metric families."""
@@ -47,7 +47,7 @@ class Figures(Collector):
 class Scraper:
     """Renders the figures of a database. Thread-safe; one thread reads, others wait for its result."""
 
-    def __init__(self, engine: sa.Engine, calls: Histogram) -> None:
+    def __init__(self, engine: sa.Engine, calls: Collector) -> None:
         self._engine = engine
         self._calls = calls
         self._lock = Lock()
