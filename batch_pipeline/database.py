@@ -86,11 +86,12 @@ def create_engine(
     *,
     on_connect: Callable[[Connection], None] | None = None,
     on_begin: Callable[[Connection], None] | None = None,
+    kept_connections: int = 4,
 ) -> sa.Engine:
     """An engine that opens its connections with `connect`, so any libpq URL works, also with a socket directory.
 
     `on_connect` checks each new connection. `on_begin` executes the first statement of each transaction, and of each
-    `borrowed` connection.
+    `borrowed` connection. Of the connections in use at once, `kept_connections` stay open for later callers.
     """
 
     def open_connection() -> Connection:
@@ -108,7 +109,7 @@ def create_engine(
         "postgresql+psycopg://",
         creator=open_connection,
         execution_options={_ON_BEGIN: on_begin},
-        pool_size=4,
+        pool_size=kept_connections,
         max_overflow=-1,  # a thread that holds a connection may need another, so a limit could cause a deadlock
         pool_use_lifo=True,  # the server process of a connection in use has its caches filled
         pool_recycle=1800,

@@ -6,9 +6,11 @@ from concurrent.futures import ThreadPoolExecutor
 from threading import Barrier
 
 import pytest
+import sqlalchemy as sa
 
+from batch_pipeline.batches.callers import CALL_THREADS
 from batch_pipeline.settings import get_settings
-from batch_pipeline.system import System, shared_system
+from batch_pipeline.system import System, open_system, shared_system
 
 THREADS = 8
 USE = """
@@ -84,3 +86,21 @@ def test_a_closed_system_leaves_no_connection() -> None:
 def test_a_process_that_used_the_shared_system_ends_without_a_word() -> None:
     ended = subprocess.run([sys.executable, "-c", USE], capture_output=True, text=True, timeout=60, check=False)
     assert (ended.returncode, ended.stdout, ended.stderr) == (0, "[]\n", "")
+
+
+@pytest.mark.usefixtures("system")
+def test_simultaneous_calls_of_the_api_keep_their_connections_for_later_calls() -> None:
+    together = Barrier(CALL_THREADS)
+    opened: list[object] = []
+
+    def call(engine: sa.Engine) -> None:
+        with engine.connect() as connection:
+            connection.execute(sa.text("SELECT"))
+            together.wait(60)
+
+    with open_system(for_api=True) as api, ThreadPoolExecutor(CALL_THREADS) as threads:
+        sa.event.listen(api.engine, "connect", lambda connection, _: opened.append(connection))
+        for _ in range(3):
+            list(threads.map(call, [api.engine] * CALL_THREADS))
+
+    assert len(opened) == CALL_THREADS

@@ -12,7 +12,7 @@ from pydantic import BaseModel
 from batch_pipeline.api.envelope import MediaTypeError
 from batch_pipeline.errors import TooLargeError
 from batch_pipeline.service.context import Service
-from batch_pipeline.service.payload import MEMORY_BYTES, view_of
+from batch_pipeline.service.payload import MEMORY_BYTES, SMALL_BYTES, view_of
 from batch_pipeline.service.request import check_members, read_members
 from batch_pipeline.settings import MIB
 
@@ -32,7 +32,7 @@ class Body:
 async def read_body(request: Request, service: Service, *, limit_bytes: int, limit_name: str) -> Body:
     """Reads the body. Raises TooLargeError as soon as it is known to be larger than the limit.
 
-    Threads hash and write it, so that the event loop only collects blocks.
+    Threads hash and write a body that is not small, so that the event loop only collects blocks.
     """
     too_large = TooLargeError(f"The body is larger than {limit_bytes:,} bytes ({limit_name}).")
     announced = request.headers.get("Content-Length", "")
@@ -59,7 +59,7 @@ async def read_body(request: Request, service: Service, *, limit_bytes: int, lim
             if len(collected) >= MIB:
                 await service.in_thread(add, collected)
                 collected = bytearray()
-        return await service.in_thread(end, collected)
+        return end(collected) if size <= SMALL_BYTES else await service.in_thread(end, collected)
 
 
 def require_json(request: Request) -> None:

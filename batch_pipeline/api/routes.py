@@ -26,7 +26,8 @@ from batch_pipeline.api.models import (
     UndoRequest,
 )
 from batch_pipeline.batches.accept import IdempotencyKey
-from batch_pipeline.batches.api_keys import act_for_key, find_key
+from batch_pipeline.batches.api_keys import act_for_key, find_key, find_key_and_batch
+from batch_pipeline.batches.ids import is_batch_id
 from batch_pipeline.batches.listing import Filters, list_page
 from batch_pipeline.batches.model import Batch, Mode
 from batch_pipeline.batches.states import BatchStatus
@@ -66,15 +67,10 @@ async def authenticate(
     other_key: Annotated[str | None, Depends(KEY_HEADERS[1])],
 ) -> Caller:
     """The caller of the key; log records of the call name its organization and batch. Raises UnauthorizedError."""
-    sent = key or other_key
-    if not sent:
-        raise UnauthorizedError("Send a key in the header X-API-Key.")
-    found = await find_caller(service, sent)
+    found = await find_caller(service, _sent(key, other_key))
     if found is None:
-        raise UnauthorizedError("The key in the header X-API-Key is unknown or revoked.")
-    named = str(request.path_params.get("batch_id", ""))
-    batch_id = named if re.fullmatch(BATCH_ID_PATTERN, named) else None  # never just any text of the caller's
-    bind(organization=found.organization_id, batch=batch_id)
+        raise _unknown_key()
+    _bind(found.organization_id, str(request.path_params.get("batch_id", "")))
     return found
 
 
@@ -83,6 +79,42 @@ async def find_caller(service: Service, key: str) -> Caller | None:
     act_for_key(key)  # here: what a thread sets in its context ends with the thread
     found = await service.in_thread(find_key, service.system.engine, key)
     return None if found is None else Caller(found.organization_id, found.id)
+
+
+async def read_batch(
+    request: Request,
+    service: Served,
+    key: Annotated[str | None, Depends(KEY_HEADERS[0])],
+    other_key: Annotated[str | None, Depends(KEY_HEADERS[1])],
+    batch_id: BatchId,
+) -> Batch | None:
+    """As `authenticate` and `limit_rate`, with the caller's batch of this id: one transaction, in one thread."""
+    sent = _sent(key, other_key)
+    act_for_key(sent)
+    found = await service.in_thread(find_key_and_batch, service.system.engine, sent, batch_id)
+    if found is None:
+        raise _unknown_key()
+    caller, batch = found
+    _bind(caller.organization_id, batch_id)
+    limits: RateLimits = request.app.state.limits
+    limits.take(caller.organization_id)
+    return batch
+
+
+def _sent(key: str | None, other_key: str | None) -> str:
+    sent = key or other_key
+    if not sent:
+        raise UnauthorizedError("Send a key in the header X-API-Key.")
+    return sent
+
+
+def _bind(organization_id: str, batch_id: str) -> None:
+    """Names them in the log records of the call; never just any text of the caller's."""
+    bind(organization=organization_id, batch=batch_id if is_batch_id(batch_id) else None)
+
+
+def _unknown_key() -> UnauthorizedError:
+    return UnauthorizedError("The key in the header X-API-Key is unknown or revoked.")
 
 
 Authenticated = Annotated[Caller, Depends(authenticate)]
@@ -220,10 +252,13 @@ async def list_batches(
     dependencies=[Depends(refuse_repeated)],
 )
 async def retrieve(
-    request: Request, service: Served, caller: Limited, batch_id: BatchId, query: Annotated[IncludeQuery, Query()]
+    request: Request,
+    service: Served,
+    found: Annotated[Batch | None, Depends(read_batch)],
+    query: Annotated[IncludeQuery, Query()],
 ) -> Response:
     """Live while it runs; with the requested URLs of its files."""
-    batch = await changing.find_batch(service, caller, batch_id)
+    batch = changing.require_shown(found)
     wanted = [name.removeprefix("include_") for name, is_wanted in query.model_dump().items() if is_wanted]
     urls = await service.in_thread(download_urls, service, batch, wanted) if wanted else {}
     return answer(request, HTTPStatus.OK, "Batch retrieved successfully.", data={**batch.to_json(), **urls})

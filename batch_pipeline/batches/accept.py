@@ -5,7 +5,7 @@ idempotency key and the version of the source object. A crash therefore leaves n
 payload becomes two batches.
 """
 
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from datetime import datetime
 from typing import Any, NamedTuple
 
@@ -25,6 +25,7 @@ from batch_pipeline.database import translating_outages
 from batch_pipeline.errors import BusyError, StateError
 
 IDEMPOTENCY_SECONDS = 24 * 3600  # how long a caller's idempotency key refers to its batch
+_INSERT = insert(batches).on_conflict_do_nothing(index_elements=["source_version"]).returning(batches)
 CLAIM_SECONDS = 20  # seconds that the API has to launch the run before the sensor does
 
 
@@ -63,7 +64,7 @@ class NewBatch:
             "status": BatchStatus.requested.value,
             "options": self.options.model_dump(mode="json"),
             "phases": [phase.to_row() for phase in initial_phases(self.mode, self.via, self.action)],
-            "stats": asdict(Stats()),
+            "stats": Stats().to_json(),
             "work": BatchFacts().to_row(),
             "source_key": self.source_key,
             "source_version": self.source_version,
@@ -147,18 +148,19 @@ def accept(
             if holder != new.id:
                 return Accepted(batch_from_row(get_row(connection, holder)), is_new=False)
         row = new.to_row()
+        arrival: dict[str, Any] = {}
         if payload is not None:
             row |= {"upload_key": payload.key, "has_upload_file": payload.saved}
         if refused is None and payload is not None:
             place = take_place(connection, new)
             if only_if_turn_is_free and _is_any_live(connection, new.organization_id, new.resource):
                 raise BusyError("resource_busy", "Other batches of the same records are being processed.")
-            row |= _arrival(payload, place)
+            arrival = _arrival(payload, place)
         elif undo is not None:
             require_undoable(connection, str(new.undo_of), kept_days=undo.kept_days)
-            row |= _arrival(undo, take_place(connection, new))
-        statement = insert(batches).values(row).on_conflict_do_nothing(index_elements=["source_version"])
-        made = connection.execute(statement.returning(batches)).one_or_none()
+            arrival = _arrival(undo, take_place(connection, new))
+        # The row as parameters: SQLAlchemy would go through each value of `values` for the key of its statement cache.
+        made = connection.execute(_INSERT.values(arrival) if arrival else _INSERT, row).one_or_none()
         if made is None:
             earlier = sa.select(batches).where(batches.c.source_version == new.source_version)
             return Accepted(batch_from_row(connection.execute(earlier).one()), is_new=False)

@@ -9,9 +9,11 @@ from datetime import datetime
 import sqlalchemy as sa
 
 from batch_pipeline.batches.callers import act_for, hash_secret
-from batch_pipeline.batches.ids import ALPHABET
+from batch_pipeline.batches.ids import ALPHABET, is_batch_id
+from batch_pipeline.batches.model import Batch
 from batch_pipeline.batches.organizations import get_organization
-from batch_pipeline.batches.tables import api_keys
+from batch_pipeline.batches.rows import batch_from_row
+from batch_pipeline.batches.tables import api_keys, batches
 from batch_pipeline.database import translating_outages
 from batch_pipeline.errors import NotFoundError
 
@@ -20,6 +22,10 @@ _ID_CHARACTERS = 16
 _SECRET_CHARACTERS = 43  # base58, 252 bits: enough entropy for a fast hash per request
 _KEY = re.compile(f"(key_[{ALPHABET}]{{{_ID_CHARACTERS}}})_([{ALPHABET}]{{{_SECRET_CHARACTERS}}})")
 _UNKNOWN_KEY_HASH = bytes(32)
+_BY_ID = sa.select(api_keys).where(api_keys.c.id == sa.bindparam("key_id"))
+_BATCH = sa.select(batches).where(
+    batches.c.id == sa.bindparam("batch_id"), batches.c.organization_id == sa.bindparam("organization_id")
+)
 
 
 @dataclass(frozen=True)
@@ -88,12 +94,29 @@ def find_key(engine: sa.Engine, key: str) -> ApiKey | None:
 
     An unknown id takes the same steps as a wrong secret, so that timing does not reveal which ids exist.
     """
+    with translating_outages(), engine.connect() as connection:
+        return _find(connection, key)
+
+
+def find_key_and_batch(engine: sa.Engine, key: str, batch_id: str) -> tuple[ApiKey, Batch | None] | None:
+    """As `find_key`, with the batch of this id if it is of the key's organization: in one transaction."""
+    with translating_outages(), engine.connect() as connection:
+        found = _find(connection, key)
+        if found is None:
+            return None
+        if not is_batch_id(batch_id):
+            return found, None
+        names = {"batch_id": batch_id, "organization_id": found.organization_id}
+        row = connection.execute(_BATCH, names).one_or_none()
+    return found, None if row is None else batch_from_row(row)
+
+
+def _find(connection: sa.Connection, key: str) -> ApiKey | None:
     parts = _KEY.fullmatch(key)
     if parts is None:
         return None
     key_id, secret = parts.groups()
-    with translating_outages(), engine.connect() as connection:
-        row = connection.execute(sa.select(api_keys).where(api_keys.c.id == key_id)).one_or_none()
+    row = connection.execute(_BY_ID, {"key_id": key_id}).one_or_none()
     expected = _UNKNOWN_KEY_HASH if row is None else bytes(row.secret_hash)
     is_right = hmac.compare_digest(hash_secret(secret), expected)
     if row is None or not is_right or row.revoked_at is not None:

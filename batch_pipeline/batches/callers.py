@@ -15,6 +15,8 @@ from batch_pipeline.database import Connection, create_engine
 from batch_pipeline.errors import SettingError
 
 SETTING = "batch_pipeline.api_key"
+# Threads of an API process that work for calls. Each keeps a connection: a new one costs more than a call.
+CALL_THREADS = 16
 
 # In the call's context: threads and tasks that the call starts have it as well.
 _proof: ContextVar[str] = ContextVar("api_key_proof", default="")
@@ -57,7 +59,12 @@ def create_api_engine(database_url: str, *, row_security: bool) -> sa.Engine:
     With `row_security`, its connections raise SettingError, one line, if their role could read rows of other keys'
     organizations.
     """
-    return create_engine(database_url, on_connect=require_row_security if row_security else None, on_begin=_prove)
+    return create_engine(
+        database_url,
+        on_connect=require_row_security if row_security else None,
+        on_begin=_prove,
+        kept_connections=CALL_THREADS,
+    )
 
 
 def require_row_security(connection: Connection) -> None:

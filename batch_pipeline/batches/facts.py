@@ -1,7 +1,7 @@
 """What a batch's phases hand to each other beside their files, stored in the ledger as one JSON object."""
 
 import json
-from dataclasses import asdict, dataclass, fields, replace
+from dataclasses import asdict, dataclass, replace
 from typing import Any, Self
 
 
@@ -85,7 +85,7 @@ class BatchFacts:
         """The inverse of `to_row`."""
         artifacts = tuple(ArtifactProgress(**each) for each in data.get("artifacts", ()))
         data = {**data, "columns": json.loads(data["columns"]), "artifacts": artifacts}
-        known = {item.name for item in fields(cls)}
+        known = cls.__dataclass_fields__
         values: dict[str, Any] = {k: tuple(v) if isinstance(v, list) else v for k, v in data.items() if k in known}
         return cls(**values)
 

@@ -268,7 +268,7 @@ class Batch:
         only_undo = set(UNDO_COUNTS) - {"deleted"}
         return {
             name: count
-            for name, count in asdict(self.stats).items()
+            for name, count in self.stats.to_json().items()
             if (name in UNDO_COUNTS if is_undo else name not in only_undo)
         }
 
@@ -298,7 +298,7 @@ class Batch:
             "reason": None if self.reason is None else self.reason.to_json(),
             "duplicate_handling": self.options["duplicate_handling"],
             "phases": [phase.to_json() for phase in self.phases],
-            "stats": asdict(self.stats),
+            "stats": self.stats.to_json(),
             "plan": self.plan,
             "column_mapping": self.column_mapping,
             "suggested_mapping": None if self.reason is None else self.reason.suggested_mapping,

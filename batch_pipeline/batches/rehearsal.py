@@ -5,7 +5,6 @@ SQLAlchemy compiles a statement when it first meets it, and a server process pla
 
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager, suppress
-from dataclasses import asdict
 from typing import Any, cast
 
 import sqlalchemy as sa
@@ -71,7 +70,7 @@ def _complete_a_batch(transactions: sa.Engine) -> None:
         batch_id,
         run_id,
         BatchStatus.completed,
-        stats=asdict(Stats()),
+        stats=Stats().to_json(),
         has_errors_file=False,
         error_summary=None,
         has_result_file=False,

@@ -29,9 +29,13 @@ class Stats:
         """The number of the upload's items in these counts; in a completed batch, each item counts exactly once."""
         return self.created + self.updated + self.unchanged + self.deleted + self.rejected + self.duplicates
 
+    def to_json(self) -> dict[str, int]:
+        """The counts by name."""
+        return dict(vars(self))  # `asdict` copies deeply, which takes ten times as long
+
     @classmethod
     def from_json(cls, data: dict[str, int]) -> Self:
-        """The inverse of `asdict`."""
+        """The inverse of `to_json`."""
         return cls(**data)
 
 

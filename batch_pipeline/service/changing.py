@@ -18,11 +18,16 @@ async def find_batch(service: Service, caller: Caller, batch_id: str) -> Batch:
 
     Also for batches of inbox folders that name no known resource or action: only the operator sees those.
     """
-    if is_batch_id(batch_id):
-        batch = await service.in_thread(service.system.ledger.get, batch_id, caller.organization_id)
-        if batch.resource is not None and batch.action is not None:
-            return batch
-    raise NotFoundError("batch_not_found", "There is no batch of this id.")
+    if not is_batch_id(batch_id):
+        return require_shown(None)
+    return require_shown(await service.in_thread(service.system.ledger.get, batch_id, caller.organization_id))
+
+
+def require_shown(batch: Batch | None) -> Batch:
+    """The batch. Raises NotFoundError as `find_batch`, for None too."""
+    if batch is None or batch.resource is None or batch.action is None:
+        raise NotFoundError("batch_not_found", "There is no batch of this id.")
+    return batch
 
 
 async def cancel(service: Service, caller: Caller, batch_id: str) -> Batch:

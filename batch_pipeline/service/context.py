@@ -15,6 +15,7 @@ from anyio import CapacityLimiter, to_thread
 
 from batch_pipeline.batches.accept import is_turn_free
 from batch_pipeline.batches.api_keys import find_key
+from batch_pipeline.batches.callers import CALL_THREADS
 from batch_pipeline.errors import BatchError
 from batch_pipeline.garbage import collect_as_usual
 from batch_pipeline.orchestration.launching import Launcher
@@ -31,8 +32,6 @@ logger = logging.getLogger(__name__)
 P = ParamSpec("P")
 T = TypeVar("T")
 
-# Fewer than the connections of the engine's pool, so that no thread waits for one.
-THREADS = 16
 WARM_UP_SECONDS = 60.0
 CONNECTIONS = 2  # that one call uses at once
 UNKNOWN_KEY = f"key_{'1' * 16}_{'1' * 43}"
@@ -48,7 +47,7 @@ class Service:
     workers: WorkerPool
     copier: Copier
     listener: StatusListener
-    _threads: CapacityLimiter = field(default_factory=lambda: CapacityLimiter(THREADS), repr=False)
+    _threads: CapacityLimiter = field(default_factory=lambda: CapacityLimiter(CALL_THREADS), repr=False)
     _started: set[asyncio.Task[Any]] = field(default_factory=set, repr=False)
 
     async def in_thread(self, function: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:

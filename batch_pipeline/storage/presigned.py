@@ -6,7 +6,7 @@ from urllib.parse import quote
 
 import botocore.session
 from botocore.config import Config
-from botocore.exceptions import BotoCoreError
+from botocore.exceptions import BotoCoreError, NoCredentialsError
 
 from batch_pipeline.errors import UnavailableError
 from batch_pipeline.storage.store import Store, s3_descriptions
@@ -26,11 +26,21 @@ class Presigner:
         self._store = store
         session = botocore.session.get_session()
         session.register_component("data_loader", s3_descriptions())
+        self._credentials = session.get_credentials()
         self._client = session.create_client(
             "s3",
             endpoint_url=endpoint,
             config=Config(signature_version="s3v4", s3={} if endpoint is None else _PATH),
         )
+
+    def require_credentials(self) -> None:
+        """Raises UnavailableError if there are no AWS credentials. Much cheaper than to sign a URL."""
+        try:
+            if self._credentials is None:
+                raise NoCredentialsError
+            self._credentials.get_frozen_credentials()  # gets new ones where they have expired
+        except BotoCoreError as error:
+            raise _unsignable(error) from error
 
     def put_url(self, key: str, *, seconds: int) -> str:
         """A URL for a PUT with any content type. Raises UnavailableError if there are no AWS credentials."""
@@ -49,9 +59,11 @@ class Presigner:
                 )
             )
         except BotoCoreError as error:
-            raise UnavailableError(
-                "storage", f"URLs can't be signed ({type(error).__name__}): check the AWS_ variables."
-            ) from error
+            raise _unsignable(error) from error
+
+
+def _unsignable(error: BotoCoreError) -> UnavailableError:
+    return UnavailableError("storage", f"URLs can't be signed ({type(error).__name__}): check the AWS_ variables.")
 
 
 def _attachment(file_name: str) -> str:
