@@ -121,6 +121,9 @@ class _Supervisor(Multiprocess):
         self.was_stopped = False  # by a signal
 
     def keep_subprocess_alive(self) -> None:
+        for process in self.processes:
+            # Else the parent holds the pipe of an ended process open, and waits for its answer to the end.
+            process.child_conn.close()
         before = [process.pid for process in self.processes]
         super().keep_subprocess_alive()
         if self.should_exit.is_set():
