@@ -92,7 +92,7 @@ def measure(api_pid: int, port: int, database_url: str, arguments: argparse.Name
     per_call = 1000 / calls
     print(
         f"{arguments.clients} clients, {arguments.processes} processes, pause {arguments.pause:g} s: "
-        f"{calls:,} calls in {elapsed:.1f} s, {calls / elapsed:.0f} a second; none wrong, none lost; "
+        f"{calls:,} calls in {elapsed:.1f} s: {calls / elapsed:.0f} a second; none wrong, none lost; "
         f"processor per call: API {(processor_seconds(api) - before) * per_call:.2f} ms, "
         f"clients {(time.process_time() - own) * per_call:.2f} ms"
     )
