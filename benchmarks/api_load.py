@@ -2,9 +2,9 @@
 
 Each client creates a batch for an upload, sends items (mode mixed, which does not wait here), reads its batch and lists
 its own, over and over. Dagster is not running, so that the API is measured. The script checks every answer, and that no
-batch is lost. The clients are tasks of one event loop on plain sockets: a call costs them about a tenth of a
-millisecond, which the API would lack otherwise. Without --pause each client calls again at once, so the times are those
-of a saturated machine; with it, each client pauses for as many seconds after each call, on average.
+batch is lost. The clients are tasks of one event loop on plain sockets, because what they take of the processor the API
+would lack; the script prints it. Without --pause each client calls again at once, so the times are those of a saturated
+machine; with it, each client pauses for as many seconds after each call, on average.
 
 Usage: python benchmarks/api_load.py [--clients N] [--rounds N] [--processes N] [--pause SECONDS]
 """
