@@ -173,16 +173,12 @@ def borrowed(engine: sa.Engine, **settings: str) -> Iterator[Connection]:
         yield connection
         connection.commit()
     finally:
-        try:
+        with _returned(pooled):
             if connection.info.transaction_status not in _AT_REST:
                 raise psycopg.OperationalError("lost, or still executing a statement")
             connection.rollback()
             if settings:
                 _execute_alone(connection, sql.SQL("RESET ALL"))
-        except psycopg.Error:
-            pooled.invalidate()  # the next caller gets a new connection
-        else:
-            pooled.close()
 
 
 @contextmanager
@@ -202,11 +198,24 @@ def borrowed_session(engine: sa.Engine, **settings: str) -> Iterator[Connection]
     except BaseException:
         pooled.invalidate()
         raise
-    try:
+    with _returned(pooled):
         connection.execute("SELECT pg_advisory_unlock_all(); RESET ALL")
         connection.autocommit = False
-    except psycopg.Error:  # it was lost, and its locks with it
+
+
+@contextmanager
+def _returned(pooled: sa.PoolProxiedConnection) -> Iterator[None]:
+    """Returns the connection to the pool after the block, which resets it. If the block fails, closes the connection.
+
+    An interrupt may come in the middle of it, and the next caller must not get the settings or locks of this one.
+    """
+    try:
+        yield
+    except psycopg.Error:  # it was lost, which concerns nobody any more
         pooled.invalidate()
+    except BaseException:
+        pooled.invalidate()
+        raise
     else:
         pooled.close()
 

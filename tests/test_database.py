@@ -1,7 +1,8 @@
 """Connections to PostgreSQL, and their errors."""
 
 import socket
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager
 
 import psycopg
 import pytest
@@ -9,6 +10,7 @@ import sqlalchemy as sa
 
 from batch_pipeline import database
 from batch_pipeline.database import (
+    Connection,
     borrowed,
     borrowed_session,
     connect,
@@ -229,6 +231,28 @@ def test_a_borrowed_session_is_closed_by_an_exception_and_by_its_loss(engine: sa
 
     with borrowed(engine) as connection:
         assert connection.info.backend_pid not in pids
+
+
+@pytest.mark.parametrize("borrow", [borrowed, borrowed_session])
+def test_an_interrupt_while_a_connection_is_returned_closes_it(
+    engine: sa.Engine, monkeypatch: pytest.MonkeyPatch, borrow: Callable[..., AbstractContextManager[Connection]]
+) -> None:
+    def interrupt(*_: object) -> None:
+        raise KeyboardInterrupt
+
+    pids: list[int] = []
+
+    def use() -> None:
+        with borrow(engine, work_mem="1MB") as connection:
+            pids.append(connection.info.backend_pid)
+            monkeypatch.setattr(connection, "execute", interrupt)
+
+    with pytest.raises(KeyboardInterrupt):
+        use()
+    monkeypatch.undo()
+    with borrowed(engine) as connection:
+        assert connection.info.backend_pid not in pids
+        assert connection.execute("SHOW work_mem").fetchone() != ("1MB",)
 
 
 def test_errors_of_a_statement_pass_unchanged(database_url: str) -> None:

@@ -12,7 +12,7 @@ from pydantic import BaseModel
 from batch_pipeline.api.envelope import MediaTypeError
 from batch_pipeline.errors import TooLargeError
 from batch_pipeline.service.context import Service
-from batch_pipeline.service.payload import MEMORY_BYTES, SMALL_BYTES, view_of
+from batch_pipeline.service.payload import EVENT_LOOP_BYTES, MEMORY_BYTES, view_of
 from batch_pipeline.service.request import check_members, read_members
 from batch_pipeline.settings import MIB
 
@@ -59,7 +59,7 @@ async def read_body(request: Request, service: Service, *, limit_bytes: int, lim
             if len(collected) >= MIB:
                 await service.in_thread(add, collected)
                 collected = bytearray()
-        return end(collected) if size <= SMALL_BYTES else await service.in_thread(end, collected)
+        return end(collected) if size <= EVENT_LOOP_BYTES else await service.in_thread(end, collected)
 
 
 def require_json(request: Request) -> None:

@@ -67,7 +67,7 @@ async def authenticate(
     other_key: Annotated[str | None, Depends(KEY_HEADERS[1])],
 ) -> Caller:
     """The caller of the key; log records of the call name its organization and batch. Raises UnauthorizedError."""
-    found = await find_caller(service, _sent(key, other_key))
+    found = await find_caller(service, _sent_key(key, other_key))
     if found is None:
         raise _unknown_key()
     _bind(found.organization_id, str(request.path_params.get("batch_id", "")))
@@ -89,7 +89,7 @@ async def read_batch(
     batch_id: BatchId,
 ) -> Batch | None:
     """As `authenticate` and `limit_rate`, with the caller's batch of this id: one transaction, in one thread."""
-    sent = _sent(key, other_key)
+    sent = _sent_key(key, other_key)
     act_for_key(sent)
     found = await service.in_thread(find_key_and_batch, service.system.engine, sent, batch_id)
     if found is None:
@@ -101,7 +101,7 @@ async def read_batch(
     return batch
 
 
-def _sent(key: str | None, other_key: str | None) -> str:
+def _sent_key(key: str | None, other_key: str | None) -> str:
     sent = key or other_key
     if not sent:
         raise UnauthorizedError("Send a key in the header X-API-Key.")

@@ -53,6 +53,7 @@ def serve(*, host: str, port: int, processes: int, on_ready: Callable[[], None])
 
 def open_app() -> "FastAPI":
     """The application of one of several processes. Raises SystemExit if it can't start, which ends all of them."""
+    signal.signal(signal.SIGHUP, signal.SIG_IGN)  # of a closed terminal: the parent stops its processes in order
     configure_logs()
     parent = multiprocessing.parent_process()
     assert parent is not None  # noqa: S101 - the supervisor
@@ -120,7 +121,24 @@ class _Supervisor(Multiprocess):
         self._on_ready: Callable[[], None] | None = on_ready
         self.was_stopped = False  # by a signal
 
+    def run(self) -> None:
+        try:
+            super().run()
+        except BaseException:  # a replacement can't be started: no process may stay without its parent
+            self.terminate_all()
+            self.join_all()
+            raise
+
+    def terminate_all(self) -> None:
+        for bound in self.sockets:
+            bound.close()  # else new connections would wait in the parent's copy until the last process has ended
+        super().terminate_all()
+
     def keep_subprocess_alive(self) -> None:
+        if self._on_ready is not None and any(process.exitcode is not None for process in self.processes):
+            logger.error("A process of the API ended while it started, so none is started again.")
+            self.should_exit.set()
+            return
         for process in self.processes:
             # Else the parent holds the pipe of an ended process open, and waits for its answer to the end.
             process.child_conn.close()

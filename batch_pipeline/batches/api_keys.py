@@ -94,14 +94,20 @@ def find_key(engine: sa.Engine, key: str) -> ApiKey | None:
 
     An unknown id takes the same steps as a wrong secret, so that timing does not reveal which ids exist.
     """
+    parts = _KEY.fullmatch(key)
+    if parts is None:  # refused without the database
+        return None
     with translating_outages(), engine.connect() as connection:
-        return _find(connection, key)
+        return _find(connection, *parts.groups())
 
 
 def find_key_and_batch(engine: sa.Engine, key: str, batch_id: str) -> tuple[ApiKey, Batch | None] | None:
     """As `find_key`, with the batch of this id if it is of the key's organization: in one transaction."""
+    parts = _KEY.fullmatch(key)
+    if parts is None:
+        return None
     with translating_outages(), engine.connect() as connection:
-        found = _find(connection, key)
+        found = _find(connection, *parts.groups())
         if found is None:
             return None
         if not is_batch_id(batch_id):
@@ -111,11 +117,7 @@ def find_key_and_batch(engine: sa.Engine, key: str, batch_id: str) -> tuple[ApiK
     return found, None if row is None else batch_from_row(row)
 
 
-def _find(connection: sa.Connection, key: str) -> ApiKey | None:
-    parts = _KEY.fullmatch(key)
-    if parts is None:
-        return None
-    key_id, secret = parts.groups()
+def _find(connection: sa.Connection, key_id: str, secret: str) -> ApiKey | None:
     row = connection.execute(_BY_ID, {"key_id": key_id}).one_or_none()
     expected = _UNKNOWN_KEY_HASH if row is None else bytes(row.secret_hash)
     is_right = hmac.compare_digest(hash_secret(secret), expected)

@@ -4,13 +4,14 @@ Processes of one API (`BATCH_API_PROCESSES`) write them to files of one folder, 
 so that each of the processes can answer for all of them.
 """
 
+import multiprocessing
 import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 from tempfile import TemporaryDirectory
+from typing import cast
 
 from prometheus_client import Histogram, disable_created_metrics
-from prometheus_client.core import Metric
 from prometheus_client.multiprocess import MultiProcessCollector
 from prometheus_client.registry import Collector
 
@@ -52,17 +53,7 @@ def call_seconds() -> Histogram:
 
 
 def scraped_calls(seconds: Histogram) -> Collector:
-    """The calls to show: of all processes that share them, else this process's."""
-    return _SharedCalls() if _FOLDER in os.environ else seconds
-
-
-class _SharedCalls(Collector):
-    """The calls of all processes, those that have ended included."""
-
-    def __init__(self) -> None:
-        self._collector = MultiProcessCollector(None)  # type: ignore[no-untyped-call] # the library leaves it untyped
-
-    def collect(self) -> Iterator[Metric]:
-        for metric in self._collector.collect():  # type: ignore[no-untyped-call]
-            metric.documentation = _DESCRIPTION  # the files don't have it
-            yield metric
+    """The calls to show: in one of several processes those of all, of ended ones too; else this process's."""
+    if multiprocessing.parent_process() is None:
+        return seconds
+    return cast(Collector, MultiProcessCollector(None))  # type: ignore[no-untyped-call] # the library leaves it untyped

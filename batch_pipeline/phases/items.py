@@ -66,6 +66,7 @@ def restore_items(attempt: Attempt) -> None:
         return
     with attempt.borrow() as connection:
         if not staging.has_items(connection):
+            attempt.refresh()  # a run that is superseded must not touch the tables of the newest one
             connection.execute(sql.SQL("TRUNCATE {}").format(staging.items))  # COPY can write frozen rows then
             _stage(attempt, connection, ItemStager(attempt, facts.fields), stages_errors=False)
         connection.commit()

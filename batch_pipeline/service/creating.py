@@ -25,7 +25,7 @@ from batch_pipeline.orchestration.reconciling import LOST_WORKER
 from batch_pipeline.orchestration.run_queue import QUEUED_PER_SLOT
 from batch_pipeline.orchestration.workers import NoWorkerError, Worker, WorkerLostError
 from batch_pipeline.service.context import Service
-from batch_pipeline.service.payload import SMALL_BYTES, InlinePayload, inline_payload
+from batch_pipeline.service.payload import EVENT_LOOP_BYTES, InlinePayload, inline_payload
 from batch_pipeline.service.request import BatchRequest, read_members, read_request
 from batch_pipeline.storage import keys
 
@@ -64,7 +64,7 @@ async def create_batch(service: Service, caller: Caller, body: memoryview) -> Ba
     Raises MalformedError, WrongValuesError, TooLargeError, BusyError (`resource_busy`), StateError
     (`idempotency_conflict`) and UnavailableError, each without having created anything.
     """
-    request, payload = _read(body) if len(body) <= SMALL_BYTES else await service.in_thread(_read, body)
+    request, payload = _read(body) if len(body) <= EVENT_LOOP_BYTES else await service.in_thread(_read, body)
     if payload is None:
         return await _create_for_upload(service, caller, request)
     if request.mode is Mode.mixed:
@@ -95,11 +95,11 @@ async def _create_for_upload(service: Service, caller: Caller, request: BatchReq
     expires_at = datetime.now(UTC) + timedelta(seconds=service.system.settings.upload_url_seconds)
     new = _new_batch(caller, request, request.options(), via=Via.file, upload_expires_at=expires_at)
 
-    def accept_signable() -> Batch:
+    def accept_for_upload() -> Batch:
         service.presigner.require_credentials()  # without them, nothing is created
         return accept(service.system.engine, new, idempotency=caller.idempotency).batch
 
-    return await service.in_thread(accept_signable)
+    return await service.in_thread(accept_for_upload)
 
 
 async def _create_mixed(service: Service, caller: Caller, request: BatchRequest, payload: InlinePayload) -> Batch:

@@ -19,7 +19,7 @@ from batch_pipeline.settings import MIB, Settings
 from batch_pipeline.storage.store import Store
 
 MEMORY_BYTES = MIB  # larger bodies and payloads are in files
-SMALL_BYTES = 16_384  # smaller bodies are read in the event loop: a change to a thread and back takes longer
+EVENT_LOOP_BYTES = 16_384  # smaller bodies are read in the event loop: a change to a thread and back takes longer
 
 _DATA_URL = re.compile(
     rb'"data:([\w.+-]+\\?/[\w.+-]+)?(?:;[\w.+-]+=[^;,"]{0,99}){0,9};base64,', re.ASCII | re.IGNORECASE

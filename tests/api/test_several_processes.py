@@ -164,3 +164,28 @@ def test_a_start_that_fails_ends_the_command(system: System, variable: str, valu
 
     assert done.returncode == code, done.stderr
     assert "The API listens on" not in done.stderr
+
+
+def test_a_process_that_is_killed_while_the_command_starts_ends_the_command(system: System, tmp_path: Path) -> None:
+    del system
+    log = tmp_path / "api.log"
+
+    def starting() -> list[int]:
+        children = psutil.Process(command.pid).children()
+        return [child.pid for child in children if "--multiprocessing-fork" in child.cmdline()]
+
+    with open(log, "w", encoding="utf-8") as output:
+        command = subprocess.Popen(
+            [str(PROGRAM), "api", "--port", str(free_port())],
+            env={**os.environ, "BATCH_SYNC_WORKERS": "1", "BATCH_API_PROCESSES": "2"},
+            stderr=output,
+        )
+    eventually(lambda: len(starting()) == 2)
+    both = starting()
+    os.kill(both[0], signal.SIGKILL)
+
+    assert command.wait(120) == 3
+    assert all(is_gone(pid) for pid in both)
+    text = log.read_text(encoding="utf-8")
+    assert "ended while it started" in text
+    assert "The API listens on" not in text
