@@ -82,12 +82,19 @@ def send(folder: Path, inbox: Path, url: str, number: int) -> dict[str, float]:
 
 def code_server_megabytes(seconds: float) -> list[float]:
     """The code server's resident memory now and, every 30 s, until so many seconds have passed."""
-    (server,) = [each for each in psutil.Process().children(recursive=True) if "--module-name" in each.cmdline()]
+    (server,) = [each for each in psutil.Process().children(recursive=True) if _is_code_server(each)]
     found, until = [server.memory_info().rss / 2**20], time.monotonic() + seconds
     while (left := until - time.monotonic()) > 0:
         time.sleep(min(left, MEMORY_EVERY_SECONDS))
         found.append(server.memory_info().rss / 2**20)
     return found
+
+
+def _is_code_server(process: psutil.Process) -> bool:
+    try:
+        return "--module-name" in process.cmdline()
+    except psutil.Error:  # a run that has just ended
+        return False
 
 
 if __name__ == "__main__":
