@@ -5,6 +5,7 @@ import signal
 
 import psutil
 import pytest
+import sqlalchemy as sa
 from command_line import (
     MERGE,
     PEOPLE,
@@ -118,7 +119,7 @@ def test_a_batch_whose_process_was_killed_is_failed_by_the_next_command_and_can_
     cli: CommandLine, ledger: Ledger, organization: str
 ) -> None:
     mine = ("--organization", organization, "--json")
-    people = "".join(f"Person {number},p{number}@example.com\n" for number in range(8_000))
+    people = "".join(f"Person {number},p{number}@example.com\n" for number in range(20_000))
     upload = cli.file("many.csv", f"name,email\n{people}")
     with cli.start("run", upload, *MERGE, *mine, BATCH_CHUNK_ROWS="100") as process:
         wait_for(lambda: processed(ledger, organization) > 0, process)
@@ -131,7 +132,7 @@ def test_a_batch_whose_process_was_killed_is_failed_by_the_next_command_and_can_
     again = cli("retry", killed.id, *mine)
     assert again.returncode == 0, again.stderr
     stats = json.loads(again.stdout)["stats"]
-    assert (stats["created"], stats["unchanged"]) == (8_000, 0)
+    assert (stats["created"], stats["unchanged"]) == (20_000, 0)
     assert [reached for _, reached, _, _ in ledger.history(killed.id)][-5:] == [
         "processing",
         "failed",
@@ -139,6 +140,11 @@ def test_a_batch_whose_process_was_killed_is_failed_by_the_next_command_and_can_
         "processing",
         "completed",
     ]
+
+
+def is_being_written(ledger: Ledger) -> bool:
+    batch = newest(ledger, "default")
+    return batch is not None and batch.status is BatchStatus.processing
 
 
 def test_sigterm_leaves_a_cancelled_batch_and_no_embedded_server(cli: CommandLine) -> None:
@@ -150,9 +156,11 @@ def test_sigterm_leaves_a_cancelled_batch_and_no_embedded_server(cli: CommandLin
     with here.start_program("run", upload, *MERGE, "--json", "--data-dir", "data", BATCH_CHUNK_ROWS="100") as process:
         wait_for((data_dir / "s3" / "batch" / "batches").exists, process)  # uploaded, so the tables are there too
         embedded = Ledger(create_engine(json.loads((data_dir / "servers.json").read_text())["database_url"]))
-        wait_for(lambda: processed(embedded, "default") > 0, process)
+        with embedded.engine.begin() as connection:
+            connection.execute(sa.text("LOCK TABLE contacts IN SHARE MODE"))  # no chunk is written until it ends
+            wait_for(lambda: is_being_written(embedded), process)
+            process.send_signal(signal.SIGTERM)
         embedded.engine.dispose()
-        process.send_signal(signal.SIGTERM)
         ended = finished(process)
 
     batch = json.loads(ended.stdout)
