@@ -14,6 +14,7 @@ from pathlib import Path
 
 import psycopg
 from dagster import DagsterInstance
+from psycopg import sql
 
 from batch_pipeline import migrations
 from batch_pipeline.batches.accept import ArrivedPayload, NewBatch, accept
@@ -89,10 +90,10 @@ def show(system: System, when: str) -> None:
     parts = []
     with psycopg.connect(system.database_url, autocommit=True) as connection:
         for table in TABLES:
-            connection.execute(f"VACUUM FULL {table}")
-            row = connection.execute(
-                f"SELECT count(*), pg_total_relation_size('{table}') FROM {table}"  # noqa: S608 - the names are in this file
-            ).fetchone()
+            name = sql.Identifier(*table.split("."))
+            connection.execute(sql.SQL("VACUUM FULL {}").format(name))
+            count = sql.SQL("SELECT count(*), pg_total_relation_size({}) FROM {}").format(table, name)
+            row = connection.execute(count).fetchone()
             assert row is not None
             parts.append(f"{table.split('.')[1]} {row[0]:,} rows {row[1] / 1e6:.1f} MB")
     files = system.store.list("batches/")

@@ -5,7 +5,7 @@ import io
 import json
 import secrets
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from datetime import UTC, datetime, timedelta
 from typing import Any, LiteralString
 
@@ -179,6 +179,21 @@ def fetched(system: System, query: LiteralString | sql.Composed, parameters: Seq
     """The rows of a query."""
     with borrowed(system.engine) as connection:
         return connection.cursor(row_factory=dict_row).execute(query, parameters).fetchall()
+
+
+def reasons(system: System, batch: Batch) -> list[str]:
+    """The codes of the batch's failures so far, in order."""
+    query: LiteralString = (
+        "SELECT reason ->> 'code' AS code FROM batch_transitions WHERE batch_id = %s AND reason IS NOT NULL"
+        " ORDER BY number"
+    )
+    return [str(row["code"]) for row in fetched(system, query, (batch.id,))]
+
+
+def counted(batch: Batch) -> dict[str, int]:
+    """The statistics that are not zero, of a batch that must have completed."""
+    assert batch.status == "completed", batch.reason
+    return {name: count for name, count in asdict(batch.stats).items() if count}
 
 
 def contacts(system: System, organization_id: str) -> list[Row]:

@@ -33,7 +33,7 @@ def changed(world: World, every: int | None) -> list[Contestant]:
     def by_hand() -> Sample:
         world.restore()
         sample = psql.upsert(world.url, with_ids)
-        _expect(world.count("batch_id = 'psql'"), world.rows)
+        _expect(world.count(batch="psql"), world.rows)
         return sample
 
     def ours() -> Sample:

@@ -5,53 +5,59 @@ The upsert sets `batch_id` as well: an update that leaves it is a change from ou
 
 from pathlib import Path
 
+from psycopg import sql
+
 from batch_pipeline.local.postgres_files import postgres_program
 from benchmarks.suite.files import COLUMNS
 from benchmarks.suite.model import Sample
 from benchmarks.suite.processes import measure_command
 from benchmarks.suite.world import ORGANIZATION
 
-_NAMES = ", ".join(["id", *COLUMNS])
-_TYPES = ", ".join(f"{name} {'boolean' if name == 'is_primary' else 'text'}" for name in ["id", *COLUMNS])
-_UPDATES = ", ".join(f"{name} = excluded.{name}" for name in ["batch_id", *COLUMNS])
+_UPSERT = """
+    CREATE TEMPORARY TABLE upload ({types});
+    \\copy upload ({names}) FROM {file} WITH (FORMAT csv, HEADER)
+    INSERT INTO contacts (organization_id, batch_id, {names})
+    SELECT {organization}, 'psql', {names} FROM upload
+    ON CONFLICT (organization_id, external_id) WHERE external_id IS NOT NULL DO UPDATE SET {updates};
+"""
+_DELETE_OTHERS = """
+    DELETE FROM contacts c WHERE organization_id = {organization}
+        AND NOT EXISTS (SELECT FROM upload u WHERE u.external_id = c.external_id);
+"""
+_DELETE = """
+    CREATE TEMPORARY TABLE upload (id text);
+    \\copy upload FROM {file} WITH (FORMAT csv, HEADER)
+    DELETE FROM contacts c USING upload u WHERE c.organization_id = {organization} AND c.id = u.id;
+"""
+_COLUMNS = ("id", *COLUMNS)
 
 
 def upsert(url: str, file: Path) -> Sample:
     """Loads a file with ids."""
-    return _script(url, _upsert(file))
+    return _script(url, sql.SQL(_UPSERT), file)
 
 
 def overwrite(url: str, file: Path) -> Sample:
     """Loads a file with ids, and deletes the contacts that it does not have."""
-    gone = f"""
-        DELETE FROM contacts c WHERE organization_id = '{ORGANIZATION}'
-            AND NOT EXISTS (SELECT FROM upload u WHERE u.external_id = c.external_id);
-    """  # noqa: S608 - constants of the suite
-    return _script(url, _upsert(file) + gone)
+    return _script(url, sql.SQL(_UPSERT + _DELETE_OTHERS), file)
 
 
 def delete(url: str, file: Path) -> Sample:
     """Deletes the contacts of a file of ids."""
-    return _script(
-        url,
-        f"""
-        CREATE TEMPORARY TABLE upload (id text);
-        \\copy upload FROM '{file}' WITH (FORMAT csv, HEADER)
-        DELETE FROM contacts c USING upload u WHERE c.organization_id = '{ORGANIZATION}' AND c.id = u.id;
-        """,  # noqa: S608 - constants of the suite
+    return _script(url, sql.SQL(_DELETE), file)
+
+
+def _script(url: str, template: sql.SQL, file: Path) -> Sample:
+    types = {"is_primary": sql.SQL("boolean")}
+    updated = [sql.Identifier(name) for name in ("batch_id", *COLUMNS)]
+    script = template.format(
+        types=sql.SQL(", ").join(
+            sql.SQL("{} {}").format(sql.Identifier(name), types.get(name, sql.SQL("text"))) for name in _COLUMNS
+        ),
+        names=sql.SQL(", ").join(map(sql.Identifier, _COLUMNS)),
+        updates=sql.SQL(", ").join(sql.SQL("{} = excluded.{}").format(name, name) for name in updated),
+        file=sql.Literal(str(file)),
+        organization=sql.Literal(ORGANIZATION),
     )
-
-
-def _upsert(file: Path) -> str:
-    return f"""
-        CREATE TEMPORARY TABLE upload ({_TYPES});
-        \\copy upload ({_NAMES}) FROM '{file}' WITH (FORMAT csv, HEADER)
-        INSERT INTO contacts (organization_id, batch_id, {_NAMES})
-        SELECT '{ORGANIZATION}', 'psql', {_NAMES} FROM upload
-        ON CONFLICT (organization_id, external_id) WHERE external_id IS NOT NULL DO UPDATE SET {_UPDATES};
-    """  # noqa: S608 - constants of the suite
-
-
-def _script(url: str, script: str) -> Sample:
     command = [str(postgres_program("psql")), "-X", "-q", "-v", "ON_ERROR_STOP=1", url]
-    return measure_command(command, database_url=url, script=script)[0]
+    return measure_command(command, database_url=url, script=script.as_string())[0]

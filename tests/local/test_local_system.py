@@ -176,7 +176,7 @@ def answers_and_refuses_a_second_one(
     for part in (system.url, system.api_url, key.read_text().strip(), "data/s3/batch/uploads/"):
         assert part in shown
     assert key.stat().st_mode & 0o077 == 0
-    with urllib.request.urlopen(f"{system.url}/server_info", timeout=120) as answer:  # noqa: S310 -- ours
+    with urllib.request.urlopen(f"{system.url}/server_info", timeout=120) as answer:  # noqa: S310 - http, the test's own
         assert answer.status == 200
     commands = processes_of(data_dir)
     for part in ("redis-server", "--name worker-1@") if has_redis else ():

@@ -14,7 +14,7 @@ from pathlib import Path
 import psutil
 import psycopg
 import pytest
-from batch_runs import contacts, new_organization
+from batch_runs import contacts, new_organization, reasons
 from dagster import DagsterEventType, DagsterInstance, DagsterRunStatus, RunsFilter
 from process_table import command_of
 
@@ -203,16 +203,6 @@ class World:
         assert batch is not None
         return batch
 
-    def reasons(self, batch: Batch) -> list[str]:
-        """Why the batch failed, each time."""
-        with psycopg.connect(self.system.database_url) as connection:
-            rows = connection.execute(
-                "SELECT reason ->> 'code' FROM batch_transitions WHERE batch_id = %s AND reason IS NOT NULL"
-                " ORDER BY number",
-                (batch.id,),
-            )
-            return [str(code) for (code,) in rows]
-
     def age_started_runs(self) -> None:
         """Lets the started runs look as if nothing had been heard of them for three minutes."""
         with psycopg.connect(self.system.database_url) as connection:
@@ -307,7 +297,7 @@ def test_a_run_whose_process_and_code_server_die_before_its_first_step_fails_and
     world.wait("second", "completed", DagsterRunStatus.SUCCESS)
     first = world.completes_by_itself("first")
     assert (first.attempts, first.reruns) == (1, 1)
-    assert world.reasons(first) == ["never_started"]
+    assert reasons(world.system, first) == ["never_started"]
     assert [record["name"] for record in contacts(world.system, world.organization)] == ["first", "second"]
 
 
@@ -323,7 +313,7 @@ def test_a_batch_whose_worker_is_killed_runs_again_within_a_minute_by_itself(wor
     first = world.completes_by_itself("first")
     assert time.monotonic() - killed_at < 60
     assert (first.attempts, first.reruns, first.stats.created) == (2, 1, 1)
-    assert world.reasons(first) == ["worker_lost"]
+    assert reasons(world.system, first) == ["worker_lost"]
 
 
 def test_batches_run_again_by_themselves_after_outages_of_storage_and_database(
@@ -340,7 +330,7 @@ def test_batches_run_again_by_themselves_after_outages_of_storage_and_database(
     eventually(lambda: world.runs_again("first"), lambda: world.batch("first"))
     s3.start("batch")
     first = world.completes_by_itself("first")
-    assert world.reasons(first)[0] == "storage_unavailable"
+    assert reasons(world.system, first)[0] == "storage_unavailable"
 
     holding = psycopg.connect(world.system.database_url)
     holding.execute("LOCK TABLE contacts IN EXCLUSIVE MODE")
@@ -354,5 +344,5 @@ def test_batches_run_again_by_themselves_after_outages_of_storage_and_database(
     postgres.start()
     parts.daemon()  # a supervisor restarts a daemon that ended in the outage
     second = world.completes_by_itself("second")
-    assert world.reasons(second)[0] in ("worker_lost", "database_unavailable")
+    assert reasons(world.system, second)[0] in ("worker_lost", "database_unavailable")
     assert [record["name"] for record in contacts(world.system, world.organization)] == ["first", "second"]

@@ -1,15 +1,13 @@
 """What a merge batch does to an organization's contacts, from the file to the records, statistics and artifacts."""
 
-from dataclasses import asdict
 from typing import Any
 
 import psycopg
 import pytest
-from batch_runs import Runner, arrived, as_csv, contacts, insert_contacts, new_organization
+from batch_runs import Runner, arrived, as_csv, contacts, counted, insert_contacts, new_organization
 from staged_rows import staged_rows
 
 from batch_pipeline.batches.locks import take_turn
-from batch_pipeline.batches.model import Batch
 from batch_pipeline.storage import keys
 from batch_pipeline.system import System
 
@@ -19,11 +17,6 @@ NOBODY = "ctct_" + "2" * 22
 @pytest.fixture
 def run(module_system: System) -> Runner:
     return Runner(module_system, new_organization(module_system))
-
-
-def _stats(batch: Batch) -> dict[str, int]:
-    assert batch.status == "completed", batch.reason
-    return {name: count for name, count in asdict(batch.stats).items() if count}
 
 
 def _shown(record: dict[str, Any]) -> dict[str, Any]:
@@ -39,9 +32,9 @@ def test_a_second_identical_run_changes_nothing(run: Runner) -> None:
         {"external_id": "a", "name": "Ada", "email": "ada@example.com", "metadata.k": "v"},
         {"external_id": "b", "name": "Bob", "phone": "+14155552671", "is_primary": "yes"},
     ]
-    assert _stats(run.csv(*rows)) == {"created": 2}
+    assert counted(run.csv(*rows)) == {"created": 2}
     before = run.contacts()
-    assert _stats(run.csv(*rows)) == {"unchanged": 2}
+    assert counted(run.csv(*rows)) == {"unchanged": 2}
     assert run.contacts() == before
 
 
@@ -55,7 +48,7 @@ def test_statistics_account_for_every_item_and_the_result_names_each(run: Runner
         {"external_id": "n", "name": "Nia"},
         save_result=True,
     )
-    assert _stats(batch) == {"created": 1, "updated": 1, "unchanged": 1, "rejected": 1, "duplicates": 1}
+    assert counted(batch) == {"created": 1, "updated": 1, "unchanged": 1, "rejected": 1, "duplicates": 1}
     assert batch.stats.items_read == batch.facts.items == 5
     assert run.outcomes(batch) == ["created", "updated", "unchanged", "rejected", "duplicate"]
     assert [(p.name, p.status, p.total, p.success, p.error) for p in batch.phases] == [
@@ -119,10 +112,10 @@ def test_a_required_field_can_not_be_cleared_or_missing(run: Runner) -> None:
 def test_metadata_merges_by_key_and_null_removes_one(run: Runner) -> None:
     run.json({"external_id": "a", "name": "Ada", "metadata": {"a": "1", "b": "2", "n": None}})
     assert run.one()["metadata"] == {"a": "1", "b": "2"}
-    assert _stats(run.json({"external_id": "a", "metadata": {"b": None, "c": "3"}})) == {"updated": 1}
+    assert counted(run.json({"external_id": "a", "metadata": {"b": None, "c": "3"}})) == {"updated": 1}
     assert run.one()["metadata"] == {"a": "1", "c": "3"}
-    assert _stats(run.json({"external_id": "a", "metadata": {"z": None, "a": "1"}})) == {"unchanged": 1}
-    assert _stats(run.json({"external_id": "a", "metadata": None})) == {"updated": 1}
+    assert counted(run.json({"external_id": "a", "metadata": {"z": None, "a": "1"}})) == {"unchanged": 1}
+    assert counted(run.json({"external_id": "a", "metadata": None})) == {"updated": 1}
     assert run.one()["metadata"] == {}
 
 
@@ -134,7 +127,7 @@ def test_the_limit_on_metadata_holds_for_the_record_as_stored(run: Runner) -> No
     )
     assert run.codes(batch) == [(1, ["too_many"])]
     exchanged = run.json({"external_id": "a", "metadata": {"k0": None, "one more": "v"}})
-    assert _stats(exchanged) == {"updated": 1}
+    assert counted(exchanged) == {"updated": 1}
 
 
 def test_first_and_last_name_make_the_name(run: Runner) -> None:
@@ -167,7 +160,7 @@ def test_duplicate_handling_decides_among_differing_items_of_one_record(
         {"external_id": "other", "name": "other"},
         duplicate_handling=handling,
     )
-    assert _stats(batch) == stats
+    assert counted(batch) == stats
     assert {record["name"] for record in run.contacts()} == {"other", name} - {None}
     if handling == "ignore_all":
         assert run.codes(batch) == [(row, ["duplicate_key"]) for row in (1, 2, 3)]
@@ -186,7 +179,7 @@ def test_equal_items_are_one_item(run: Runner, handling: str, outcomes: int) -> 
     batch = run.bytes(
         "name,notes\nAda, cafe\u0301 \n  Ada,caf\u00e9\n".encode(), duplicate_handling=handling, save_result=True
     )
-    assert _stats(batch) == {"created": 1, "duplicates": 1}
+    assert counted(batch) == {"created": 1, "duplicates": 1}
     assert run.outcomes(batch).index("created") + 1 == outcomes
     assert run.one()["notes"] == "caf\u00e9"
 
@@ -208,7 +201,7 @@ def test_records_are_found_by_id_then_external_id_then_email(run: Runner) -> Non
         {"external_id": "b", "email": "other@example.com"},
         {"email": "OTHER@Example.COM", "notes": "by email"},
     ):
-        assert _stats(run.json(item)) == {"updated": 1}
+        assert counted(run.json(item)) == {"updated": 1}
     found = run.one()
     assert (found["id"], found["external_id"], found["notes"]) == (record_id, "b", "by email")
     assert found["email"] == "OTHER@example.com"  # the item's own spelling, its domain in lower case
@@ -217,9 +210,9 @@ def test_records_are_found_by_id_then_external_id_then_email(run: Runner) -> Non
 def test_name_and_phone_find_only_records_without_email(run: Runner) -> None:
     run.json({"name": "Ada", "phone": "+14155552671", "email": "ada@example.com"}, {"name": "Bob"})
     batch = run.json({"name": "Ada", "phone": "+14155552671"}, {"name": "Bob", "notes": "found"})
-    assert _stats(batch) == {"created": 1, "updated": 1}
+    assert counted(batch) == {"created": 1, "updated": 1}
     again = run.json({"name": "Ada", "phone": "(415) 555-2671"}, {"name": "Bob", "phone": "+14155552671"})
-    assert _stats(again) == {"unchanged": 1, "created": 1}
+    assert counted(again) == {"unchanged": 1, "created": 1}
 
 
 def test_only_ids_of_this_organization_are_found(run: Runner) -> None:
@@ -292,7 +285,7 @@ def test_national_phone_numbers_are_read_by_the_batchs_region_or_the_organizatio
 @pytest.mark.parametrize(("payload", "name"), [(b"name,email\n", "a.csv"), (b"[]", "a.json"), (b" [ ] \n", "a.json")])
 def test_a_batch_without_items_completes_with_zeros(run: Runner, payload: bytes, name: str) -> None:
     batch = run.bytes(payload, name=name, save_result=True)
-    assert _stats(batch) == {}
+    assert counted(batch) == {}
     assert not batch.has_errors_file
     assert run.outcomes(batch) == []
 
@@ -338,7 +331,7 @@ def test_an_item_that_the_database_refuses_is_rejected_alone(run: Runner) -> Non
     finally:
         with psycopg.connect(run.system.database_url) as connection:
             connection.execute("ALTER TABLE contacts DROP CONSTRAINT test_refusal")
-    assert _stats(batch) == {"created": 7, "rejected": 2}
+    assert counted(batch) == {"created": 7, "rejected": 2}
     assert run.codes(batch) == [(4, ["write_failed"]), (6, ["write_failed"])]
     assert [(p.success, p.error) for p in batch.phases[:3]] == [(9, 0), (9, 0), (7, 2)]
     assert run.outcomes(batch).count("rejected") == 2
@@ -363,7 +356,7 @@ def test_records_written_since_validation_change_the_plan(run: Runner, monkeypat
 
     monkeypatch.setattr(place, other_batch_goes_first)
     done = run.run(second)
-    assert _stats(done) == {"updated": 1, "unchanged": 1}
+    assert counted(done) == {"updated": 1, "unchanged": 1}
     found = contacts(run.system, run.organization_id)
     assert len(found) == 2
     assert {record["name"]: record["notes"] for record in found} == {"Ada": "second", "Eve": "first"}

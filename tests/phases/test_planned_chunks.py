@@ -1,12 +1,12 @@
 """Chunks know how many of their items get which verdict."""
 
-from dataclasses import asdict, replace
+from dataclasses import replace
 
 import psycopg
 import pytest
-from batch_runs import Runner, new_organization
+from batch_runs import Runner, counted, new_organization
 
-from batch_pipeline.batches.model import Batch, PhaseName
+from batch_pipeline.batches.model import PhaseName
 from batch_pipeline.database import borrowed
 from batch_pipeline.loading.chunks import left_out, next_chunk
 from batch_pipeline.loading.staging import STAGED_BATCH
@@ -17,11 +17,6 @@ from batch_pipeline.system import System
 @pytest.fixture
 def run(module_system: System) -> Runner:
     return Runner(module_system, new_organization(module_system))
-
-
-def _stats(batch: Batch) -> dict[str, int]:
-    assert batch.status == "completed", batch.reason
-    return {name: count for name, count in asdict(batch.stats).items() if count}
 
 
 @pytest.mark.parametrize("shared_staging_items", [0, 200])
@@ -52,7 +47,7 @@ def test_each_chunk_knows_how_many_items_get_which_verdict(module_system: System
             " ORDER BY number",
             (batch.id,),
         ).fetchall()
-    assert _stats(batch) == {"created": 5, "updated": 1, "unchanged": 1, "rejected": 3, "duplicates": 1}
+    assert counted(batch) == {"created": 5, "updated": 1, "unchanged": 1, "rejected": 3, "duplicates": 1}
     # first row; planned: new, existing, unchanged, rejected, duplicates; done: created, updated, unchanged, failed
     assert chunks == [
         (1, 3, 0, 0, 0, 0, 2, 0, 0, 1),

@@ -158,16 +158,6 @@ class Crew:
         assert row is not None
         return int(row[0])
 
-    def reasons(self, batch: Batch) -> list[str]:
-        """Why the batch has failed so far, each time."""
-        with psycopg.connect(self.system.database_url) as connection:
-            rows = connection.execute(
-                "SELECT reason ->> 'code' FROM batch_transitions WHERE batch_id = %s AND reason IS NOT NULL"
-                " ORDER BY number",
-                (batch.id,),
-            )
-            return [str(code) for (code,) in rows]
-
     def terminate(self, run_id: str) -> str:
         """Terminates the run as Dagster's UI does; returns the type of the answer."""
         answer = httpx.post(

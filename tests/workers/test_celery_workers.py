@@ -9,7 +9,7 @@ from contextlib import contextmanager
 
 import psycopg
 import pytest
-from batch_runs import Row, arrived, as_csv, contacts, new_organization, records
+from batch_runs import Row, arrived, as_csv, contacts, new_organization, reasons, records
 from change_logs import logged
 from crew import PROCESSES, Crew, Worker, eventually
 from dagster import DagsterInstance, DagsterRun, DagsterRunStatus, RunsFilter
@@ -133,7 +133,7 @@ def test_many_batches_survive_killed_workers_and_restarts_of_redis_and_the_daemo
         lambda: crew.count(batches, BatchStatus.completed) == MANY,
         seconds=60.0 + 4.0 * MANY,
     )
-    failures = {reason for batch in batches for reason in crew.reasons(batch)}
+    failures = {reason for batch in batches for reason in reasons(system, batch)}
     assert failures <= {"worker_lost", "never_started"}  # it may be killed before its first step
     repeated = {batch.id for batch in batches if crew.batch(batch).attempts > 1}
     not_lost = repeated - {batch.id for batch in lost}
@@ -193,7 +193,7 @@ def test_a_run_is_healthy_for_other_processes_until_its_worker_dies(crew: Crew) 
         assert launcher.check_run_worker_health(run).status is WorkerStatus.RUNNING
         worker_of(crew, batch).kill()
         assert launcher.check_run_worker_health(run).status is WorkerStatus.FAILED
-        eventually(lambda: crew.reasons(batch) == ["worker_lost"], seconds=60.0)
+        eventually(lambda: reasons(crew.system, batch) == ["worker_lost"], seconds=60.0)
 
 
 @pytest.mark.parametrize("by", ["UI", "us"])
