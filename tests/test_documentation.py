@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from batch_pipeline.batches.options import OPTION_NAMES
-from batch_pipeline.cli.main import app
+from batch_pipeline.cli.main import command_line
 from batch_pipeline.records import describe, table_columns
 from batch_pipeline.settings import Settings
 
@@ -38,6 +38,7 @@ def test_the_options_table_names_every_option() -> None:
 
 
 def test_the_command_table_names_every_command() -> None:
+    app = command_line()
     commands = {command.name or command.callback.__name__ for command in app.registered_commands if command.callback}
     groups = {group.name for group in app.registered_groups}
     assert set(_table("Command line")) == commands | groups

@@ -136,9 +136,11 @@ class BatchOptions(BaseModel):
     @field_validator("default_region")
     @classmethod
     def _region_is_known(cls, value: str | None) -> str | None:
-        from phonenumbers import SUPPORTED_REGIONS
+        if value is None:
+            return None
+        from phonenumbers import SUPPORTED_REGIONS  # only a region that is given waits for its import
 
-        if value is not None and value not in SUPPORTED_REGIONS:
+        if value not in SUPPORTED_REGIONS:
             raise ValueError(f"{value} is not a region: use a two-letter code such as US or DE")
         return value
 

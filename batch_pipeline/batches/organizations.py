@@ -4,7 +4,6 @@ import re
 from dataclasses import dataclass
 
 import sqlalchemy as sa
-from phonenumbers import SUPPORTED_REGIONS
 from sqlalchemy.dialects.postgresql import insert
 
 from batch_pipeline.batches.tables import organizations
@@ -34,6 +33,8 @@ def create_organization(engine: sa.Engine, name: str, region: str = "US") -> Org
             f"{name!r} can't name an organization: use 1 to 63 lower-case letters, digits, - and _, "
             "beginning with a letter or digit.",
         )
+    from phonenumbers import SUPPORTED_REGIONS  # commands that only look an organization up don't wait for its import
+
     if region not in SUPPORTED_REGIONS:
         raise RefusedError("invalid_region", f"{region!r} is not a region: use a two-letter code such as US or DE.")
     statement = (

@@ -10,15 +10,17 @@ from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Protocol
 
-from rich.console import Console
-from rich.progress import BarColumn, Progress, ProgressColumn, SpinnerColumn, TaskID, TextColumn, TimeElapsedColumn
-
 from batch_pipeline.cli.console import display_console, say, seconds_since_message
 from batch_pipeline.errors import UnavailableError
 
 if TYPE_CHECKING:
+    from rich.console import Console
+    from rich.progress import Progress, ProgressColumn, TaskID
+
     from batch_pipeline.batches.ledger import Ledger
     from batch_pipeline.batches.model import Batch
+
+    Columns = Callable[[], Sequence[ProgressColumn]]  # only terminals show them, and their import takes time
 
 _POLL_SECONDS = 0.2
 _FIRST_LINE_SECONDS = 1.5
@@ -56,7 +58,7 @@ class _Display(Protocol):
 class _TerminalDisplay:
     """A line for each step: spinner, name, bar if items are counted, time."""
 
-    def __init__(self, progress: Progress) -> None:
+    def __init__(self, progress: "Progress") -> None:
         self._progress = progress
         self._tasks: dict[str, TaskID] = {}
 
@@ -94,7 +96,7 @@ class _LineDisplay:
 @contextmanager
 def step(name: str) -> Iterator[None]:
     """Shows the step until the ``with`` block ends."""
-    with _progress_shown(lambda: [Step(name)], TextColumn("{task.description} …", markup=False)):
+    with _progress_shown(lambda: [Step(name)], _description):
         yield
 
 
@@ -108,13 +110,24 @@ def batch_progress(ledger: "Ledger", batch_id: str) -> Iterator[None]:
             steps[:] = _steps(ledger.get(batch_id))
         return steps
 
-    bars = (TextColumn("{task.description:<10}", markup=False), BarColumn(), TextColumn("{task.fields[count]}"))
-    with _progress_shown(read, *bars):
+    with _progress_shown(read, _bars):
         yield
 
 
+def _description() -> "Sequence[ProgressColumn]":
+    from rich.progress import TextColumn
+
+    return (TextColumn("{task.description} …", markup=False),)
+
+
+def _bars() -> "Sequence[ProgressColumn]":
+    from rich.progress import BarColumn, TextColumn
+
+    return (TextColumn("{task.description:<10}", markup=False), BarColumn(), TextColumn("{task.fields[count]}"))
+
+
 @contextmanager
-def _progress_shown(read: Callable[[], Sequence[Step]], *columns: ProgressColumn) -> Iterator[None]:
+def _progress_shown(read: Callable[[], Sequence[Step]], columns: "Columns") -> Iterator[None]:
     with display_console() as console, _display(console, columns) as display:
         done = threading.Event()
 
@@ -133,14 +146,16 @@ def _progress_shown(read: Callable[[], Sequence[Step]], *columns: ProgressColumn
 
 
 @contextmanager
-def _display(console: Console, columns: Sequence[ProgressColumn]) -> Iterator[_Display]:
+def _display(console: "Console", columns: "Columns") -> Iterator[_Display]:
     if not console.is_terminal:
         yield _LineDisplay()
         return
+    from rich.progress import Progress, SpinnerColumn, TimeElapsedColumn
+
     # Stdout is left alone: JSON must not end up on stderr.
     with Progress(
         SpinnerColumn(finished_text=" "),
-        *columns,
+        *columns(),
         TimeElapsedColumn(),
         console=console,
         transient=True,

@@ -9,10 +9,12 @@ from pathlib import Path
 
 import pytest
 from command_line import CommandLine, only_line
+from typer.core import TyperGroup
+from typer.main import get_command
 
 from batch_pipeline.batches.ledger import Ledger
 from batch_pipeline.batches.model import UploadAction
-from batch_pipeline.cli.main import main
+from batch_pipeline.cli.main import command_line, main
 from batch_pipeline.local.s3 import free_port
 from batch_pipeline.payloads.formats import FORMATS
 from batch_pipeline.records.registry import RESOURCES
@@ -215,12 +217,29 @@ def test_help_lists_the_exit_codes_and_version_prints_the_version(capsys: pytest
     assert (ended.value.code, capsys.readouterr().out) == (0, f"batch-pipeline {version('batch-pipeline')}\n")
 
 
-def test_help_and_list_import_neither_dagster_nor_the_libraries_of_rules(cli: CommandLine) -> None:
-    for arguments in ("--help",), ("list",):
+def test_each_command_has_the_help_that_it_has_among_all_commands(capsys: pytest.CaptureFixture[str]) -> None:
+    every = get_command(command_line())
+    assert isinstance(every, TyperGroup)
+    for name, command in every.commands.items():
+        alone = get_command(command_line(name))
+        assert isinstance(alone, TyperGroup)
+        assert len(alone.commands) < 5, name
+        texts = []
+        for each in (command, alone.commands[name]):
+            with pytest.raises(SystemExit):
+                each.main(["--help"], prog_name=name)
+            texts.append(capsys.readouterr().out)
+        assert texts[0] == texts[1]
+
+
+def test_commands_that_read_import_neither_dagster_nor_what_other_commands_need(cli: CommandLine) -> None:
+    unneeded = {"dagster", "alembic", "pandas", "pandera", "pyarrow", "s3fs", "phonenumbers", "rich.progress"}
+    others = {"batch_pipeline.cli.running", "batch_pipeline.cli.webhooks"}
+    for arguments, modules in (["--help"], unneeded), (["list"], unneeded | others):
         script = (
             "import sys\nfrom batch_pipeline.cli.main import main\n"
             f"try:\n    main({arguments!r})\nexcept SystemExit as ended:\n    assert not ended.code\n"
-            "heavy = {'dagster', 'pandas', 'pandera', 'pyarrow', 's3fs'} & set(sys.modules)\nassert not heavy, heavy\n"
+            f"loaded = {modules!r} & set(sys.modules)\nassert not loaded, loaded\n"
         )
         ended = subprocess.run(
             [sys.executable, "-c", script], env=cli.environment, capture_output=True, text=True, check=False
