@@ -25,7 +25,9 @@ DAGSTER_SCHEMA = "dagster"
 MODULE_NAME = "batch_pipeline.definitions"
 LOCATION_NAME = "batch_pipeline"
 
-_COMMENT = "SELECT obj_description(current_schema()::regnamespace, 'pg_namespace')"
+_HAS_TABLES = """\
+SELECT coalesce(obj_description(current_schema()::regnamespace, 'pg_namespace') = CAST(:comment AS text), false)
+AND num_nulls(to_regclass('runs'), to_regclass('event_logs'), to_regclass('jobs')) = 0"""
 _COMMENT_STATEMENT = """\
 SELECT format('COMMENT ON SCHEMA %I IS %L', nspname, CAST(:comment AS text))
 FROM pg_namespace WHERE oid = current_schema()::regnamespace AND pg_has_role(nspowner, 'USAGE')"""
@@ -72,9 +74,14 @@ def has_dagster_tables() -> bool:
         return False
     try:
         with _connected(url) as connection:
-            return bool(connection.scalar(sa.text(_COMMENT)) == _comment())
+            return find_dagster_tables(connection)
     except sa.exc.SQLAlchemyError:  # `upgrade_dagster` reports it
         return False
+
+
+def find_dagster_tables(connection: sa.Connection) -> bool:
+    """As `has_dagster_tables`, for the database that the connection leads to. Raises SQLAlchemy's errors."""
+    return bool(connection.scalar(sa.text(_HAS_TABLES), {"comment": _comment()}))
 
 
 def record_dagster_tables() -> None:

@@ -20,7 +20,8 @@ from dagster_postgres import (
 )
 from dagster_postgres.utils import create_pg_engine, pg_url_from_config
 
-from batch_pipeline.database import replace_lost_connections
+from batch_pipeline.dagster_home import find_dagster_tables
+from batch_pipeline.database import CONNECT_TIMEOUT_SECONDS, replace_lost_connections
 from batch_pipeline.errors import SettingError
 
 # Connections that a process keeps once it has needed them. Its threads open more to use them at the same time.
@@ -45,6 +46,7 @@ class PooledPostgresStorage(DagsterPostgresStorage):
             )
         url = pg_url_from_config(config_value)
         shared = _shared(url)
+        shared.has_tables = shared.has_tables or _finds_tables(shared.engine)
         autocreate = config_value.get("should_autocreate_tables", True) and not shared.has_tables
         storage = cls(url, autocreate, inst_data)
         shared.has_tables = shared.has_tables or autocreate
@@ -92,6 +94,11 @@ class _ScheduleStorage(PostgresScheduleStorage):
     def _has_instigators_table(self, conn: sa.Connection) -> bool:
         self._has_table = self._has_table or super()._has_instigators_table(conn)
         return self._has_table
+
+
+def check_connection(url: str) -> None:
+    """Opens a connection of this process, unless one is open. Raises SQLAlchemy's errors."""
+    _shared(url).engine.connect().close()
 
 
 def close_idle_connections() -> None:
@@ -148,10 +155,20 @@ def _shared(url: str) -> _Shared:
             pool_size=_POOL_SIZE,
             max_overflow=-1,
             pool_recycle=_POOL_RECYCLE_SECONDS,
+            connect_args={"connect_timeout": CONNECT_TIMEOUT_SECONDS},
         )
         replace_lost_connections(engine, _ping)
         _all_shared.setdefault(key, _Shared(engine))
     return _all_shared[key]
+
+
+def _finds_tables(engine: sa.Engine) -> bool:
+    """Whether the tables are recorded. Dagster's own search takes three connections and all names of the schema."""
+    try:
+        with engine.connect() as connection:
+            return find_dagster_tables(connection)
+    except sa.exc.OperationalError:  # Dagster's search tries again, and reports it
+        return False
 
 
 def _ping(connection: Any) -> None:

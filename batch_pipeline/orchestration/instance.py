@@ -14,7 +14,12 @@ from dagster_postgres.utils import DagsterPostgresException
 from batch_pipeline.dagster_home import DAGSTER_SCHEMA, record_dagster_tables
 from batch_pipeline.database import CONNECT_TIMEOUT_SECONDS, connect
 from batch_pipeline.errors import SettingError, UnavailableError
-from batch_pipeline.orchestration.dagster_storage import close_idle_connections, keep_connections, limit_statements
+from batch_pipeline.orchestration.dagster_storage import (
+    check_connection,
+    close_idle_connections,
+    keep_connections,
+    limit_statements,
+)
 from batch_pipeline.settings import get_settings
 
 # Dagster's capture of op output costs four processes per op and replaces the file descriptors of stdout and stderr.
@@ -106,8 +111,7 @@ def _check_database() -> None:
     if not url:
         return  # the user's own dagster.yaml has another storage
     try:
-        engine = sa.create_engine(url, poolclass=sa.NullPool, connect_args={"connect_timeout": CONNECT_TIMEOUT_SECONDS})
-        engine.connect().close()
+        check_connection(url)
     except (sa.exc.ArgumentError, ValueError):  # their texts repeat the URL with the password
         raise SettingError(
             "DAGSTER_POSTGRES_URL is not a valid SQLAlchemy URL: give postgresql+psycopg2://user@host/name"

@@ -2,6 +2,7 @@
 
 from pathlib import Path
 
+import psycopg2
 import pytest
 import sqlalchemy
 import yaml
@@ -18,7 +19,8 @@ from batch_pipeline.dagster_home import (
 )
 from batch_pipeline.database import client_keepalives, connect
 from batch_pipeline.errors import SettingError
-from batch_pipeline.orchestration.instance import upgrade_dagster
+from batch_pipeline.orchestration import dagster_storage
+from batch_pipeline.orchestration.instance import open_instance, upgrade_dagster
 from batch_pipeline.settings import Settings, get_settings, load_settings
 
 REPOSITORY = Path(__file__).resolve().parents[2]
@@ -147,3 +149,29 @@ def test_the_tables_of_another_version_of_dagster_are_upgraded_once(
     found.append(has_dagster_tables())
     get_settings.cache_clear()
     assert found == [False, True, False]
+
+
+def test_an_instance_of_recorded_tables_opens_one_connection_and_of_missing_tables_makes_them(
+    database_url: str, environment: dict[str, str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("BATCH_DATABASE_URL", database_url)
+    monkeypatch.setenv("DAGSTER_POSTGRES_URL", dagster_database_url(database_url))
+    get_settings.cache_clear()
+    upgrade_dagster()
+    opened: list[str] = []
+    with monkeypatch.context() as patch:
+        # A new process has found nothing and opened nothing.
+        patch.setattr(dagster_storage, "_all_shared", {})
+        original = psycopg2.connect
+        patch.setattr(psycopg2, "connect", lambda *given, **named: opened.append("") or original(*given, **named))
+        with open_instance() as instance:
+            assert instance.get_runs_count() == 0
+        assert len(opened) == 1
+
+        patch.setattr(dagster_storage, "_all_shared", {})
+        with connect(database_url, autocommit=True) as connection:
+            connection.execute("DROP TABLE dagster.runs CASCADE")
+        assert not has_dagster_tables()
+        with open_instance() as instance:
+            assert instance.get_runs_count() == 0
+    get_settings.cache_clear()
