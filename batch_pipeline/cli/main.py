@@ -14,6 +14,7 @@ from typing import Annotated
 import typer
 
 from batch_pipeline.cli.console import join_sentences, say_error
+from batch_pipeline.dropped_interrupts import repeating_dropped
 from batch_pipeline.errors import BatchError, UnavailableError
 from batch_pipeline.logs import configure_logs, is_json
 
@@ -95,7 +96,9 @@ def main(arguments: Sequence[str] | None = None) -> None:
         configure_logs()
     if not sys.warnoptions:
         warnings.filterwarnings("ignore", module=r"dagster(\.|_|$)")  # about its own beta features
-    sys.exit(_run(arguments))
+    with repeating_dropped(KeyboardInterrupt):
+        code = _run(arguments)
+    sys.exit(code)
 
 
 def _run(arguments: Sequence[str] | None) -> int:

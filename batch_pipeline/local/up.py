@@ -7,6 +7,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from types import FrameType
 
+from batch_pipeline.dropped_interrupts import interrupt_again, repeating_dropped
 from batch_pipeline.local.announcing import Report
 from batch_pipeline.local.inbox_folders import rename_undecodable
 from batch_pipeline.local.supervision import ServiceEndedError
@@ -82,13 +83,19 @@ class _Stopping:
         self.requested = True
         raise _StopRequested
 
+    def again(self) -> None:
+        """Repeats the first signal."""
+        self.requested = False
+        interrupt_again()
+
 
 @contextmanager
 def _stop_signals() -> Iterator[_Stopping]:
     stopping = _Stopping()
     before = {number: signal.signal(number, stopping) for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)}
     try:
-        yield stopping
+        with repeating_dropped(_StopRequested, stopping.again):
+            yield stopping
     finally:
         for number, handler in before.items():
             signal.signal(number, handler)

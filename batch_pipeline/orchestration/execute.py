@@ -6,6 +6,7 @@ from dagster import DagsterEvent, DagsterExecutionInterruptedError, DagsterInsta
 
 from batch_pipeline.batches.model import Batch
 from batch_pipeline.batches.states import AT_REST, BatchStatus, Reason
+from batch_pipeline.dropped_interrupts import repeating_dropped
 from batch_pipeline.orchestration import tags
 from batch_pipeline.orchestration.config import run_config_of, run_tags_of
 from batch_pipeline.orchestration.resources import opened_system
@@ -43,13 +44,14 @@ def execute_until_interrupted(
             run_tags |= {PARENT_RUN_TAG: parent.run_id, ROOT_RUN_TAG: parent.root_run_id or parent.run_id}
     config = {**run_config_of(batch), **quiet(log_level)}
     try:
-        result = job_of(batch).execute_in_process(
-            run_config=config,
-            instance=instance,
-            tags=run_tags,
-            resources={"system": opened_system(system)},
-            raise_on_error=False,
-        )
+        with repeating_dropped(DagsterExecutionInterruptedError):
+            result = job_of(batch).execute_in_process(
+                run_config=config,
+                instance=instance,
+                tags=run_tags,
+                resources={"system": opened_system(system)},
+                raise_on_error=False,
+            )
         interrupted = any(map(is_interruption, result.all_events))
     except (KeyboardInterrupt, DagsterExecutionInterruptedError):
         interrupted = True  # before the first op, or after the last

@@ -5,6 +5,9 @@ It opens no connection and starts no thread of Python: a forked process would sh
 
 import importlib
 
+from dagster import DagsterExecutionInterruptedError
+
+from batch_pipeline.dropped_interrupts import repeat_dropped
 from batch_pipeline.logs import configure_logs, is_json
 from batch_pipeline.orchestration.run_logger import log_runs_as_configured
 from batch_pipeline.records.descriptions import all_resources
@@ -30,6 +33,8 @@ for _module in (
     "upath.implementations.local",
 ):
     importlib.import_module(_module)
+# Forked processes inherit it. Dagster terminates a run by SIGINT, whose handler raises this exception.
+repeat_dropped(DagsterExecutionInterruptedError)
 all_resources()
 s3_descriptions()
 if is_json():

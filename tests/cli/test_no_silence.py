@@ -10,12 +10,15 @@ import threading
 import time
 
 import pytest
+import typer
 from batch_runs import accepted
 from command_line import MERGE, PEOPLE, PROGRAM, CommandLine, batch_that_never_starts, wait_for
+from interrupting import interrupt_in_callback
 
 from batch_pipeline.batches.facts import ArtifactProgress
 from batch_pipeline.batches.ledger import Ledger
 from batch_pipeline.batches.states import BatchStatus, Reason
+from batch_pipeline.cli import main as entry
 from batch_pipeline.cli import progress
 from batch_pipeline.cli.interrupts import stopping_in_order
 from batch_pipeline.cli.progress import batch_progress, step
@@ -133,3 +136,20 @@ def test_ctrl_c_during_imports_prints_one_line() -> None:
     ended = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=False)
     assert (ended.returncode, ended.stdout) == (1, "")
     assert ended.stderr == "error: Interrupted before the end: run the command again.\n"
+
+
+def test_ctrl_c_while_python_runs_a_weak_references_callback_stops_the_command(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    app = typer.Typer()
+
+    @app.command()
+    def wait() -> None:
+        interrupt_in_callback()
+        time.sleep(30)
+
+    monkeypatch.setattr(entry, "command_line", lambda _: app)
+    with pytest.raises(SystemExit) as ended:
+        entry.main([])
+    assert ended.value.code == 1
+    assert capsys.readouterr().err == "error: Interrupted before the end: run the command again.\n"

@@ -1,15 +1,19 @@
 """Runs in the caller's process: several at once, and without effects on the caller."""
 
 import logging
+import time
 from concurrent.futures import ThreadPoolExecutor
+from typing import Any
 
 import psycopg
 import pytest
 from batch_runs import arrived, new_organization
 from dagster import DagsterInstance
+from interrupting import interrupt_in_callback
 
 from batch_pipeline import database
-from batch_pipeline.orchestration.execute import execute_batch
+from batch_pipeline.orchestration.execute import execute_batch, execute_until_interrupted
+from batch_pipeline.phases import validate
 from batch_pipeline.system import System
 
 AT_ONCE = 4
@@ -59,3 +63,21 @@ def test_a_run_succeeds_after_dagsters_pooled_connections_were_lost(
     batch = execute_batch(module_system, module_instance, arrived(module_system, organization_id, b"name\nBob\n"))
 
     assert (batch.status, batch.stats.created) == ("completed", 1)
+
+
+def test_a_run_is_interrupted_though_python_drops_the_exception_of_the_signals_handler(
+    module_system: System, module_instance: DagsterInstance, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    validate_items = validate.validate
+
+    def interrupted(*arguments: Any, **named: Any) -> Any:
+        interrupt_in_callback()
+        time.sleep(60)  # the repeated signal ends it
+        return validate_items(*arguments, **named)
+
+    monkeypatch.setattr(validate, "validate", interrupted)
+    waiting = arrived(module_system, new_organization(module_system), b"name\nAda\n")
+    batch, was_interrupted = execute_until_interrupted(module_system, module_instance, waiting)
+    assert was_interrupted
+    assert batch.reason is not None
+    assert batch.reason.code == "cancelled"

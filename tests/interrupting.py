@@ -1,0 +1,16 @@
+"""A signal at a moment at which Python drops the exception of its handler."""
+
+import signal
+import weakref
+
+
+class _Referent:
+    """What a weak reference can refer to."""
+
+
+def interrupt_in_callback() -> None:
+    """SIGINT arrives while a weak reference's callback runs, as in a garbage collection."""
+    referent = _Referent()
+    reference = weakref.ref(referent, lambda _: signal.raise_signal(signal.SIGINT))
+    del referent
+    assert reference() is None
