@@ -2,9 +2,12 @@
 
 import sys
 
+from batch_pipeline.garbage import collect_nothing
+
 
 def main() -> None:
     """Runs the command line. Ctrl-C during its import prints one line, as it does later."""
+    collect_nothing()
     try:
         from batch_pipeline.cli.main import main as run_command
     except KeyboardInterrupt:

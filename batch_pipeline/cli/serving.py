@@ -11,6 +11,7 @@ from batch_pipeline.cli.interrupts import stopping_in_order
 from batch_pipeline.cli.progress import step
 from batch_pipeline.cli.session import servers
 from batch_pipeline.errors import SettingError, UnavailableError
+from batch_pipeline.garbage import collect_seldom
 from batch_pipeline.settings import get_settings
 
 
@@ -26,6 +27,7 @@ def api(
     data_dir: DataDir = DEFAULT_DATA_DIR,
 ) -> None:
     """Serve the HTTP API until interrupted."""
+    collect_seldom()
     with stopping_in_order(), servers(data_dir):
         _require_free(host, port)
         _require_row_security()
@@ -55,6 +57,7 @@ def worker(
     It takes the runs that Dagster launches with BATCH_LAUNCHER=celery from the broker, BATCH_CELERY_BROKER_URL. The
     first signal lets its running batches end; the second one cancels them.
     """
+    collect_seldom()
     from batch_pipeline.orchestration.celery_extra import require_celery
 
     get_settings().require_broker_url()

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING
 from batch_pipeline.cli.console import say
 from batch_pipeline.cli.progress import step
 from batch_pipeline.errors import SettingError, UnavailableError
+from batch_pipeline.garbage import collect_seldom, collect_what_follows
 from batch_pipeline.settings import get_settings
 
 if TYPE_CHECKING:
@@ -92,6 +93,7 @@ def open_workplace(data_dir: Path) -> "Iterator[tuple[System, DagsterInstance]]"
                 upgrade_dagster()
             instance = stack.enter_context(open_instance(in_process=True))
             reconcile(system, instance)
+        collect_what_follows()
         yield system, instance
 
 
@@ -101,6 +103,7 @@ def open_for_retention(data_dir: Path) -> "Iterator[tuple[System, DagsterInstanc
 
     Does not migrate a configured database. Raises SettingError if its schema belongs to another version.
     """
+    collect_seldom()  # it may take hours
     with servers(data_dir) as local, ExitStack() as stack:
         system = stack.enter_context(_system())
         check_tables(system.engine)

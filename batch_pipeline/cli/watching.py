@@ -19,6 +19,7 @@ from batch_pipeline.cli.flags import (
 )
 from batch_pipeline.cli.interrupts import stopping_in_order
 from batch_pipeline.cli.session import open_ledger
+from batch_pipeline.garbage import collect_seldom
 
 if TYPE_CHECKING:
     from batch_pipeline.batches.ledger import Ledger
@@ -65,6 +66,7 @@ def wait_for(ledger: "Ledger", batch: "Batch", flags: str) -> "Batch":
     from batch_pipeline.batches.states import AT_REST
     from batch_pipeline.cli.progress import batch_progress
 
+    collect_seldom()
     try:
         with batch_progress(ledger, batch.id):
             while batch.status not in AT_REST or batch.next_attempt_at is not None:

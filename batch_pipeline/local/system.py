@@ -16,6 +16,7 @@ from pathlib import Path
 
 from batch_pipeline.dagster_home import has_dagster_tables
 from batch_pipeline.errors import SettingError
+from batch_pipeline.garbage import collect_seldom
 from batch_pipeline.local.announcing import Report, announced, silent
 from batch_pipeline.local.api_key import local_key
 from batch_pipeline.local.connecting import connected
@@ -90,6 +91,7 @@ def local_system(
     for each step, and every 2 s while a step takes longer. Raises SettingError if a port or the data directory is in
     use, UnavailableError if a part doesn't start; each is one line.
     """
+    collect_seldom()  # this process may live for weeks
     data_dir = data_folder(data_dir)
     log_folder = private_folder(data_dir / "logs")
     hurry = threading.Event()
