@@ -17,7 +17,6 @@ from batch_pipeline.local import redis
 from batch_pipeline.local.private_files import write_private
 from batch_pipeline.local.s3 import HOST
 from batch_pipeline.local.supervision import Service
-from batch_pipeline.logs import is_json
 from batch_pipeline.settings import get_settings
 
 # Time for running batches to end. A chunk takes seconds, and a retry processes the rest.
@@ -83,7 +82,7 @@ def redis_service(places: Places) -> Sequence[Service]:
 
 def services(places: Places) -> Sequence[Service]:
     """The services in the order of starting. They stop in reverse order, so that nothing starts runs while runs end."""
-    dagster = [*_PYTHON, "batch_pipeline.orchestration.dagster_command"] if is_json() else _PYTHON
+    dagster = [*_PYTHON, "batch_pipeline.orchestration.dagster_command"]
     return (
         # One code server for both others: definitions are imported once. `dagster code-server` would add a proxy
         # process in between.

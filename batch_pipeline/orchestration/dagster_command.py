@@ -1,4 +1,4 @@
-"""Dagster's own commands with the log format of `BATCH_LOG_FORMAT`.
+"""Dagster's own commands with the log format of `BATCH_LOG_FORMAT`, and with few garbage collections while they start.
 
 ``python -m batch_pipeline.orchestration.dagster_command dagster._daemon run …`` runs a module of Dagster with flags.
 Put here what makes Dagster's processes log as ours do. Formats belong to `logs`.
@@ -6,9 +6,6 @@ Put here what makes Dagster's processes log as ours do. Formats belong to `logs`
 
 import runpy
 import sys
-
-import uvicorn.config
-from dagster._utils import log
 
 from batch_pipeline.logs import configure_logs, is_json, json_formatter
 
@@ -21,6 +18,9 @@ def log_as_configured() -> None:
     """
     if not is_json():
         return
+    import uvicorn.config
+    from dagster._utils import log
+
     configure_logs()
     log.get_structlog_json_formatter = json_formatter
     formatters = uvicorn.config.LOGGING_CONFIG["formatters"]
