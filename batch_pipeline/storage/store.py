@@ -30,7 +30,10 @@ def s3_descriptions() -> "Loader":
     """botocore's descriptions of S3, for all clients of the process: without them one takes a tenth of the time."""
     from botocore.session import Session
 
+    from batch_pipeline.storage.service_files import ServiceFiles
+
     loader: Loader = Session().get_component("data_loader")
+    loader.file_loader = ServiceFiles()
     loader.load_service_model("s3", "service-2")
     loader.load_service_model("s3", "endpoint-rule-set-1")
     return loader

@@ -1,5 +1,6 @@
 """`up` is stopped while it starts."""
 
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -11,7 +12,10 @@ from batch_pipeline.settings import get_settings
 
 
 def test_up_stops_though_python_drops_the_exception_of_the_signals_handler(
-    data_dir: Path, monkeypatch: pytest.MonkeyPatch
+    data_dir: Path,
+    processes_of: Callable[[Path], list[str]],
+    eventually: Callable[..., None],
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     for name in ("BATCH_DATABASE_URL", "BATCH_STORAGE_URL"):
         monkeypatch.delenv(name, raising=False)
@@ -27,4 +31,5 @@ def test_up_stops_though_python_drops_the_exception_of_the_signals_handler(
     run_up(data_dir, **ports, on_ready=lambda _: pytest.fail("it went on"), report=report)
     assert reported[0] == "Starting …"
     assert not list(data_dir.glob("socket-*"))
+    eventually(lambda: not processes_of(data_dir))  # a child of initdb ends a moment after it
     get_settings.cache_clear()
