@@ -8,7 +8,7 @@ import orjson
 from botocore.loaders import JSONFileLoader
 
 
-class ServiceFiles(JSONFileLoader):
+class ServiceFiles(JSONFileLoader):  # type: ignore[misc] # botocore has no types
     """botocore's loader of files, with another parser. Objects are dicts, which keep their order as botocore's do."""
 
     def load_file(self, file_path: str) -> Any:

@@ -1,6 +1,7 @@
 """Dagster's tables are beside ours, and its instance has our configuration."""
 
 from pathlib import Path
+from typing import Any
 
 import psycopg2
 import pytest
@@ -158,12 +159,17 @@ def test_an_instance_of_recorded_tables_opens_one_connection_and_of_missing_tabl
     monkeypatch.setenv("DAGSTER_POSTGRES_URL", dagster_database_url(database_url))
     get_settings.cache_clear()
     upgrade_dagster()
-    opened: list[str] = []
+    opened: list[Any] = []
     with monkeypatch.context() as patch:
         # A new process has found nothing and opened nothing.
         patch.setattr(dagster_storage, "_all_shared", {})
         original = psycopg2.connect
-        patch.setattr(psycopg2, "connect", lambda *given, **named: opened.append("") or original(*given, **named))
+
+        def counted(*given: Any, **named: Any) -> Any:
+            opened.append(original)
+            return original(*given, **named)
+
+        patch.setattr(psycopg2, "connect", counted)
         with open_instance() as instance:
             assert instance.get_runs_count() == 0
         assert len(opened) == 1
