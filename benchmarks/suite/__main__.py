@@ -1,6 +1,7 @@
 """The command line of the suite."""
 
 import argparse
+import os
 import sys
 from pathlib import Path
 
@@ -16,6 +17,8 @@ LEAST_ROWS = 1000
 def main() -> int:
     """Measures what the results lack, and writes the page. Returns the exit code."""
     arguments = _parser().parse_args()
+    # An installed package has bytecode. Without it, every process that is measured would compile the whole package.
+    os.environ.pop("PYTHONDONTWRITEBYTECODE", None)
     try:
         if arguments.page_only:
             results = Results.load(arguments.results)

@@ -93,8 +93,7 @@ def opened_world(wal_level: str, rows: int) -> Iterator[World]:
         try:
             with embedded_servers(folder / "servers") as servers:
                 environment = {
-                    # An installed package has bytecode. Without it, each command would compile the whole package.
-                    **{name: text for name, text in os.environ.items() if name != "PYTHONDONTWRITEBYTECODE"},
+                    **os.environ,
                     **servers.environment,
                     "BATCH_INBOX_QUIET_SECONDS": "0",
                     "BATCH_TIMEOUT_SECONDS": "14400",  # ten times the rows on a slow machine
