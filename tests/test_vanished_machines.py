@@ -27,7 +27,8 @@ CONTRACT_SECONDS = 60.0
 HOLD = """
 import sys, time
 from batch_pipeline.batches.locks import Ownership
-ownership = Ownership(sys.argv[1])
+from batch_pipeline.database import create_engine
+ownership = Ownership(create_engine(sys.argv[1]))
 ownership.take("batch")
 print("held", flush=True)
 time.sleep(600)
@@ -123,7 +124,7 @@ def test_the_lock_of_a_machine_that_vanished_is_free_within_a_minute(port: int) 
             while is_owned(connection, "batch"):
                 assert time.monotonic() - gone_at < CONTRACT_SECONDS
                 time.sleep(0.2)
-            with Ownership(url(port)) as successor:
+            with Ownership(create_engine(url(port))) as successor:
                 successor.take("batch")
         finally:
             holder.send_signal(signal.SIGKILL)

@@ -28,17 +28,16 @@ wait for this one: `loading.change_partitions`.
 
 import time
 from collections.abc import Callable, Iterable, Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from types import TracebackType
-from typing import Any, Self
+from typing import Self
 
-import psycopg
 import sqlalchemy as sa
 
 from batch_pipeline.batches.model import Batch, Starter
 from batch_pipeline.batches.states import LIVE
-from batch_pipeline.database import Connection, borrowed_session, connect
+from batch_pipeline.database import Connection, borrowed_session, translating_outages
 from batch_pipeline.errors import StateError, SupersededError, YieldedSlotError
 
 TURN_POLL_SECONDS = 0.2
@@ -80,14 +79,14 @@ def planned_version(connection: Connection, batch: Batch, referred: Iterable[str
     None if another batch is writing them: such a plan would be outdated. `referred` are other resources whose records
     the plan depends on; see `referred_version`.
     """
-    connection.execute(
-        "INSERT INTO turns (organization_id, resource) VALUES (%s, %s) ON CONFLICT DO NOTHING",
-        (batch.organization_id, batch.resource),
-    )
-    row = connection.execute(
-        "SELECT version, holder FROM turns WHERE organization_id = %s AND resource = %s",
-        (batch.organization_id, batch.resource),
-    ).fetchone()
+    records = (batch.organization_id, batch.resource)
+    find = "SELECT version, holder FROM turns WHERE organization_id = %s AND resource = %s"
+    row = connection.execute(find, records).fetchone()
+    if row is None:  # the first batch of these records
+        connection.execute(
+            "INSERT INTO turns (organization_id, resource) VALUES (%s, %s) ON CONFLICT DO NOTHING", records
+        )
+        row = connection.execute(find, records).fetchone()
     others = referred_version(connection, batch.address.organization_id, referred)
     if row is None or row[1] not in (None, batch.id) or others is None:
         return None
@@ -251,11 +250,12 @@ def _turn_lost_error(turn: Turn) -> SupersededError:
 
 
 class Ownership:
-    """Holds session locks on batches, on one connection, until it is closed."""
+    """Holds session locks on batches, on one connection of the engine's pool, until it is closed."""
 
-    def __init__(self, database_url: str) -> None:
-        self._database_url = database_url
-        self._connection: psycopg.Connection[tuple[Any, ...]] | None = None
+    def __init__(self, engine: sa.Engine) -> None:
+        self._engine = engine
+        self._session = ExitStack()
+        self._connection: Connection | None = None
         self._held: set[str] = set()
 
     def __enter__(self) -> Self:
@@ -264,17 +264,23 @@ class Ownership:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        self.close()
+        """Releases all locks. After an exception it closes the connection: a statement may be in progress."""
+        self._session.__exit__(kind, error, trace)
+        self._forget()
 
     def take(self, batch_id: str, *, wait_seconds: float = 0.0) -> None:
-        """Acquires the batch's lock. Raises StateError (`batch_busy`) if it is not free within `wait_seconds`."""
+        """Acquires the batch's lock. Raises StateError (`batch_busy`) if it is not free within `wait_seconds`.
+
+        Raises UnavailableError in an outage.
+        """
         if batch_id in self._held:
             return
-        if self._connection is None:
-            self._connection = connect(self._database_url, autocommit=True)
-        deadline = time.monotonic() + wait_seconds
-        while not (taken := self._try_take(self._connection, batch_id)) and time.monotonic() < deadline:
-            time.sleep(OWNER_POLL_SECONDS)
+        with translating_outages():
+            if self._connection is None:
+                self._connection = self._session.enter_context(borrowed_session(self._engine))
+            deadline = time.monotonic() + wait_seconds
+            while not (taken := self._try_take(self._connection, batch_id)) and time.monotonic() < deadline:
+                time.sleep(OWNER_POLL_SECONDS)
         if not taken:
             raise StateError(
                 "batch_busy", f"Another run is working on batch {batch_id}: wait for it, or cancel the batch."
@@ -282,19 +288,21 @@ class Ownership:
         self._held.add(batch_id)
 
     @staticmethod
-    def _try_take(connection: psycopg.Connection[tuple[Any, ...]], batch_id: str) -> bool:
+    def _try_take(connection: Connection, batch_id: str) -> bool:
         row = connection.execute("SELECT pg_try_advisory_lock(hashtextextended(%s, 0))", (OWNER + batch_id,)).fetchone()
         return row is not None and bool(row[0])
 
     def close(self) -> None:
         """Releases all locks. Idempotent."""
-        if self._connection is not None:
-            self._connection.close()
+        self._session.close()
+        self._forget()
+
+    def _forget(self) -> None:
         self._connection = None
         self._held.clear()
 
 
-def is_owned(connection: psycopg.Connection[tuple[Any, ...]], batch_id: str) -> bool:
+def is_owned(connection: Connection, batch_id: str) -> bool:
     """Whether a process holds the batch's lock. Reads `pg_locks`, so it never blocks a process that acquires it."""
     row = connection.execute(
         """

@@ -137,7 +137,7 @@ def execute_job(execute_job_args_packed: Any) -> None:
     """
     run_id = unpack_value(execute_job_args_packed, as_type=ExecuteRunArgs).run_id
     try:
-        with _own_signals(), Ownership(get_settings().require_database_url()) as ownership:
+        with _own_signals(), shared_system() as system, Ownership(system.engine) as ownership:
             ownership.take(run_task(run_id))
             if _execute(run_id):
                 logger.info("Run %s was interrupted.", run_id)

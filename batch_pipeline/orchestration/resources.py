@@ -58,5 +58,5 @@ def opened_system(system: System) -> ResourceDefinition:
 
 def _workplace(system: System) -> Iterator[Workplace]:
     remove_abandoned_folders()
-    with Ownership(system.database_url) as ownership:
+    with Ownership(system.engine) as ownership:
         yield Workplace(system, ownership)

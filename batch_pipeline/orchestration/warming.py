@@ -76,7 +76,7 @@ def warm_up(system: System, instance: DagsterInstance) -> None:
     """
     connect_ahead(system, CONNECTIONS)
     nothing = new_batch_id()  # the id of no batch, and of no run
-    with Ownership(system.database_url) as ownership:
+    with Ownership(system.engine) as ownership:
         ownership.take(nothing)
     with suppress(NotFoundError):
         system.ledger.get(nothing)

@@ -59,7 +59,7 @@ def make_copies(system: System, batch_id: str) -> bool:
     batch = system.ledger.get(batch_id)
     if not can_be_copied(batch):
         return False
-    with Ownership(system.database_url) as ownership:
+    with Ownership(system.engine) as ownership:
         try:
             ownership.take(f"{batch_id}/copies")
         except StateError:

@@ -310,7 +310,7 @@ def test_reconciling_ends_an_overdue_attempt_that_does_not_stop(
 ) -> None:
     batch = arrived(system, new_organization(system), PEOPLE, timeout_seconds=100)
     run = _run(instance, batch, DagsterRunStatus.STARTED)
-    with Ownership(system.database_url) as ownership:
+    with Ownership(system.engine) as ownership:
         ownership.take(batch.id)
         system.ledger.begin_attempt(batch.id, run.run_id)
         system.ledger.add_waiting(run.run_id, waited_seconds)

@@ -47,6 +47,22 @@ def test_several_runs_at_once_all_complete_and_leave_the_callers_logging_alone(
     assert not handler.closed
 
 
+def test_later_runs_open_no_connection(
+    module_system: System, module_instance: DagsterInstance, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    organization_id = new_organization(module_system)
+    execute_batch(module_system, module_instance, arrived(module_system, organization_id, b"name\nAda\n"))
+    waiting = arrived(module_system, organization_id, b"name\nBob\n")
+    opened: list[str] = []
+    connect = psycopg.connect
+    monkeypatch.setattr(psycopg, "connect", lambda *args, **kwargs: opened.append("") or connect(*args, **kwargs))
+
+    batch = execute_batch(module_system, module_instance, waiting)
+
+    assert batch.status == "completed"
+    assert opened == []
+
+
 def test_a_run_succeeds_after_dagsters_pooled_connections_were_lost(
     module_system: System, module_instance: DagsterInstance, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -54,7 +54,7 @@ def test_reconciling_ignores_a_batch_with_a_live_owner(
     system: System, instance: DagsterInstance, waiting: Batch
 ) -> None:
     run = run_of(instance, waiting, DagsterRunStatus.STARTED)
-    with Ownership(system.database_url) as ownership:
+    with Ownership(system.engine) as ownership:
         ownership.take(waiting.id)
         begun = system.ledger.begin_attempt(waiting.id, run.run_id)
         assert reconcile(system, instance) == []
@@ -106,7 +106,7 @@ def test_a_batch_of_a_run_that_ended_only_in_dagster_ends_and_its_worker_can_not
     run = run_of(instance, waiting, status or DagsterRunStatus.STARTED)
     if status is None:
         instance.delete_run(run.run_id)
-    with Ownership(system.database_url) as ownership:
+    with Ownership(system.engine) as ownership:
         ownership.take(waiting.id)
         system.ledger.begin_attempt(waiting.id, run.run_id)
         (ended,) = reconcile(system, instance)
@@ -169,7 +169,7 @@ def test_a_run_that_died_after_the_end_of_its_batch_ends_like_the_batch(
     after: DagsterRunStatus,
 ) -> None:
     run = run_of(instance, waiting, before)
-    with Ownership(system.database_url) as ownership:
+    with Ownership(system.engine) as ownership:
         ownership.take(waiting.id)
         system.ledger.begin_attempt(waiting.id, run.run_id)
         if status == "completed":
@@ -207,7 +207,7 @@ def test_reconciling_ignores_a_batch_that_requests_another_run_meanwhile(
     system.ledger.yield_slot(waiting.id, run.run_id)
     assert reconcile(system, instance) == []
     instance.report_run_failed(run)
-    with Ownership(system.database_url) as ownership:
+    with Ownership(system.engine) as ownership:
         ownership.take(waiting.id)
         assert reconcile(system, instance) == []
     now = system.ledger.get(waiting.id)
@@ -348,7 +348,7 @@ def test_reconciling_ignores_an_owned_run_before_its_first_step(
 ) -> None:
     run = run_of(instance, waiting, DagsterRunStatus.STARTED)
     _started_a_while_ago(system, run)
-    with Ownership(system.database_url) as ownership:
+    with Ownership(system.engine) as ownership:
         names = {"run": run_owner(run.run_id), "task": run_task(run.run_id), "batch": waiting.id}
         ownership.take(names[holder])
         assert reconcile(system, instance) == []

@@ -66,7 +66,7 @@ def test_a_large_upload_is_copied_on_request(module_system: System, monkeypatch:
     assert find_copy(module_system, batch, CopyFormat.csv) == batch.upload_key
     assert find_copy(module_system, batch, CopyFormat.json) is None
     assert can_be_copied(batch)
-    with Ownership(module_system.database_url) as other:
+    with Ownership(module_system.engine) as other:
         other.take(f"{batch.id}/copies")
         assert not make_copies(module_system, batch.id)
         assert find_copy(module_system, batch, CopyFormat.json) is None
