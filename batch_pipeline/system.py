@@ -24,9 +24,9 @@ from batch_pipeline.storage.store import Store
 _READABLE = "SELECT name FROM unnest(%s::text[]) AS name WHERE has_table_privilege(name, 'SELECT')"
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class System:
-    """The open system: settings, database, ledger and storage."""
+    """The open system: settings, database, ledger and storage. Two of the same settings are not equal."""
 
     settings: Settings
     database_url: str

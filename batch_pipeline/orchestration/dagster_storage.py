@@ -23,6 +23,7 @@ from dagster_postgres.utils import create_pg_engine, pg_url_from_config
 from batch_pipeline.dagster_home import find_dagster_tables
 from batch_pipeline.database import CONNECT_TIMEOUT_SECONDS, replace_lost_connections
 from batch_pipeline.errors import SettingError
+from batch_pipeline.orchestration.run_events import EventLogStorage
 
 # Connections that a process keeps once it has needed them. Its threads open more to use them at the same time.
 _POOL_SIZE = 4
@@ -51,6 +52,7 @@ class PooledPostgresStorage(DagsterPostgresStorage):
         storage = cls(url, autocreate, inst_data)
         shared.has_tables = shared.has_tables or autocreate
         storage._run_storage = _RunStorage(url, should_autocreate_tables=False)
+        storage._event_log_storage = EventLogStorage(url)
         storage._schedule_storage = _ScheduleStorage(url, should_autocreate_tables=False)
         for part in (storage._run_storage, storage._event_log_storage, storage._schedule_storage):
             part._engine = shared.engine  # there is no setting for it

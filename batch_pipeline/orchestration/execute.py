@@ -1,8 +1,12 @@
 """Runs a batch's job in this process, for the command line and synchronous calls."""
 
+from functools import lru_cache
 from typing import Any
+from uuid import uuid4
 
-from dagster import DagsterEvent, DagsterExecutionInterruptedError, DagsterInstance
+from dagster import DagsterEvent, DagsterExecutionInterruptedError, DagsterInstance, JobDefinition
+from dagster._core.definitions.job_base import InMemoryJob  # the public way makes a new job for each run
+from dagster._core.execution.execute_in_process import core_execute_in_process
 
 from batch_pipeline.batches.model import Batch
 from batch_pipeline.batches.states import AT_REST, BatchStatus, Reason
@@ -37,20 +41,25 @@ def execute_until_interrupted(
 
     The ledger can't show it: a batch that another process cancelled has the same reason.
     """
+    from batch_pipeline.orchestration.run_events import gathering_events  # imports alembic, which few need
+
     run_tags = run_tags_of(batch) | {tags.IN_PROCESS: "true"}
     if batch.run_id is not None:
         parent = instance.get_run_by_id(batch.run_id)
         if parent is not None:
             run_tags |= {PARENT_RUN_TAG: parent.run_id, ROOT_RUN_TAG: parent.root_run_id or parent.run_id}
     config = {**run_config_of(batch), **quiet(log_level)}
+    run_id = str(uuid4())
     try:
-        with repeating_dropped(DagsterExecutionInterruptedError):
-            result = job_of(batch).execute_in_process(
+        with repeating_dropped(DagsterExecutionInterruptedError), gathering_events(instance, run_id):
+            result = core_execute_in_process(
+                job=InMemoryJob(_job_in_process(job_of(batch), system)),
                 run_config=config,
                 instance=instance,
-                tags=run_tags,
-                resources={"system": opened_system(system)},
+                run_tags=run_tags,
+                output_capturing_enabled=False,
                 raise_on_error=False,
+                run_id=run_id,
             )
         interrupted = any(map(is_interruption, result.all_events))
     except (KeyboardInterrupt, DagsterExecutionInterruptedError):
@@ -59,6 +68,16 @@ def execute_until_interrupted(
         _end_if_live(system, batch, interrupted=False)
         raise
     return _end_if_live(system, batch, interrupted=interrupted), interrupted
+
+
+@lru_cache(maxsize=4)
+def _job_in_process(job: JobDefinition, system: System) -> JobDefinition:
+    """The job as `execute_in_process` executes it, on the open system.
+
+    That makes a new one for each run. Dagster then describes its ops and their config anew, which takes it as long as a
+    small batch takes to be planned.
+    """
+    return job.as_ephemeral_job(resource_defs={"system": opened_system(system)}, input_values={})
 
 
 def quiet(log_level: str) -> dict[str, Any]:

@@ -1,7 +1,7 @@
 """Dagster resources: they open domain objects for a run and close them after it."""
 
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -39,10 +39,13 @@ class SystemResource(ConfigurableResource[Workplace]):
     def yield_for_execution(self, context: InitResourceContext) -> Iterator[Workplace]:
         """Opens the system unless the process has; the end releases the run's lock."""
         from batch_pipeline.orchestration.dagster_storage import keep_connections
+        from batch_pipeline.orchestration.run_events import gathering_events
 
-        if context.instance is not None:
-            keep_connections(context.instance)
-        with shared_system() as system:
+        with ExitStack() as opening:
+            system = opening.enter_context(shared_system())
+            if context.instance is not None and context.run is not None:
+                keep_connections(context.instance)
+                opening.enter_context(gathering_events(context.instance, context.run.run_id))
             yield from _workplace(system)
 
 
