@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 from dagster import ConfigurableResource, InitResourceContext, ResourceDefinition
 
 from batch_pipeline.batches.locks import Ownership
-from batch_pipeline.orchestration.scratch import remove_abandoned_folders
+from batch_pipeline.orchestration.scratch import tidy_up
 from batch_pipeline.system import System, shared_system
 
 if TYPE_CHECKING:
@@ -60,6 +60,6 @@ def opened_system(system: System) -> ResourceDefinition:
 
 
 def _workplace(system: System) -> Iterator[Workplace]:
-    remove_abandoned_folders()
+    tidy_up()
     with Ownership(system.engine) as ownership:
         yield Workplace(system, ownership)

@@ -1,6 +1,7 @@
 """Scratch folders of runs on the local disk. A later run removes those of a killed one."""
 
 import fcntl
+import math
 import os
 import shutil
 import tempfile
@@ -11,6 +12,7 @@ from pathlib import Path
 
 _PREFIX = "batch-pipeline-run-"
 _NEW_SECONDS = 60.0  # a newer folder may not be locked yet
+_tidied_at = -math.inf  # by the monotonic clock
 
 
 @contextmanager
@@ -26,7 +28,7 @@ def scratch_folder() -> Iterator[Path]:
 
 
 def remove_abandoned_folders() -> None:
-    """Removes the scratch folders that killed processes left; for the start of a run."""
+    """Removes the scratch folders that killed processes left."""
     for folder in Path(tempfile.gettempdir()).glob(f"{_PREFIX}*"):
         try:
             if time.time() - folder.stat().st_mtime < _NEW_SECONDS:
@@ -42,3 +44,11 @@ def remove_abandoned_folders() -> None:
             shutil.rmtree(folder, ignore_errors=True)  # another run may remove it concurrently
         finally:
             os.close(descriptor)
+
+
+def tidy_up() -> None:
+    """Removes abandoned folders, but once in `_NEW_SECONDS` at most: for the start of a run, which may be short."""
+    global _tidied_at  # noqa: PLW0603 - the process's own
+    if time.monotonic() - _tidied_at >= _NEW_SECONDS:
+        _tidied_at = time.monotonic()
+        remove_abandoned_folders()
