@@ -182,6 +182,24 @@ def borrowed(engine: sa.Engine, **settings: str) -> Iterator[Connection]:
 
 
 @contextmanager
+def borrowed_for_statements(engine: sa.Engine) -> Iterator[Connection]:
+    """As `borrowed`, for reading: each statement is a transaction of its own, which saves BEGIN and COMMIT.
+
+    They share one transaction if the engine's transactions begin with a statement of their own.
+    """
+    with borrowed(engine) as connection:
+        if engine.get_execution_options().get(_ON_BEGIN) is not None:
+            yield connection
+            return
+        connection.autocommit = True
+        try:
+            yield connection
+        finally:
+            if connection.info.transaction_status is TransactionStatus.IDLE:  # else it is lost, and will be closed
+                connection.autocommit = False
+
+
+@contextmanager
 def borrowed_session(engine: sa.Engine, **settings: str) -> Iterator[Connection]:
     """As `borrowed`, for session locks and a transaction at a time: the connection is in autocommit mode.
 

@@ -51,14 +51,11 @@ def make_partitions_ahead(connection: Connection, now: datetime) -> None:
                 return
 
 
-def make_partitions_if_due(connection: Connection, table: str) -> None:
-    """As `make_partitions_ahead`, but only if this table has no partition for tomorrow."""
-    now = datetime.now(UTC)
-    tomorrow = _name(table, now.date() + timedelta(days=1))
-    with connection.transaction():
-        row = connection.execute("SELECT to_regclass(%s) IS NULL", (f"public.{tomorrow}",)).fetchone()
-    if row is not None and row[0]:
-        make_partitions_ahead(connection, now)
+def are_partitions_due(connection: Connection, table: str) -> bool:
+    """Whether this table has no partition for tomorrow: call `make_partitions_ahead`."""
+    tomorrow = _name(table, datetime.now(UTC).date() + timedelta(days=1))
+    row = connection.execute("SELECT to_regclass(%s) IS NULL", (f"public.{tomorrow}",)).fetchone()
+    return row is not None and bool(row[0])
 
 
 def find_old_days(connection: Connection, before: date) -> list[date]:

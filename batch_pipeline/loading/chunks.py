@@ -146,27 +146,13 @@ def next_chunk(
     return Chunk(row[0], row[1], row[2], None if row[3] is None else Planned(*row[3:]))
 
 
-# An earlier release stored no counts with its plans.
 _LEFT_OUT = """\
-WITH stored AS (
-    SELECT bool_and(planned_new IS NOT NULL) AS known, sum(planned_rejected + failed) AS rejected,
-           sum(planned_duplicates) AS duplicates
-    FROM batch_chunks WHERE batch_id = %(batch)s AND phase = %(phase)s
-), counted AS (
-    SELECT count(*) FILTER (WHERE verdict = 'r') AS rejected, count(*) FILTER (WHERE verdict = 'd') AS duplicates
-    FROM {plan} WHERE NOT (SELECT known FROM stored)
-)
-SELECT coalesce(CASE WHEN s.known THEN s.rejected ELSE c.rejected END, 0)::bigint,
-       coalesce(CASE WHEN s.known THEN s.duplicates ELSE c.duplicates END, 0)::bigint
-FROM stored s, counted c"""
+SELECT count(*) FILTER (WHERE verdict = 'r'), count(*) FILTER (WHERE verdict = 'd') FROM {plan}"""
 
 
-def left_out(connection: Connection, staging: Staging) -> tuple[int, int]:
-    """The items of a processed batch that were rejected, by the plan or the database, and the duplicates."""
-    rejected, duplicates = connection.execute(
-        sql.SQL(_LEFT_OUT).format(plan=staging.plan),
-        {"batch": staging.batch_id, "phase": PhaseName.processing.value},
-    ).fetchone() or (0, 0)
+def count_left_out(connection: Connection, staging: Staging) -> tuple[int, int]:
+    """`ChunksDone.left_out` for the plan of an earlier release, which stored no counts."""
+    rejected, duplicates = connection.execute(sql.SQL(_LEFT_OUT).format(plan=staging.plan)).fetchone() or (0, 0)
     return rejected, duplicates
 
 
@@ -189,12 +175,15 @@ class ChunksDone:
         total: number of all chunks.
         workers: number of processes that wrote the finished chunks.
         outcome: the sum of the outcomes of the finished chunks.
+        left_out: once all chunks of processing are finished, the items that were rejected, by the plan or the database,
+            and the duplicates; None if the plan has no counts: it is an earlier release's, an undo's or of cleanup.
     """
 
     chunks: int
     total: int
     workers: int
     outcome: ChunkOutcome
+    left_out: tuple[int, int] | None
 
 
 def chunks_done(connection: Connection, batch_id: str, phase: PhaseName) -> ChunksDone:
@@ -202,13 +191,16 @@ def chunks_done(connection: Connection, batch_id: str, phase: PhaseName) -> Chun
     row = connection.execute(
         "SELECT count(done_at), count(*), count(DISTINCT worker),"
         " coalesce(sum(created), 0)::bigint, coalesce(sum(updated), 0)::bigint,"
-        " coalesce(sum(unchanged), 0)::bigint, coalesce(sum(deleted), 0)::bigint, coalesce(sum(failed), 0)::bigint"
+        " coalesce(sum(unchanged), 0)::bigint, coalesce(sum(deleted), 0)::bigint, coalesce(sum(failed), 0)::bigint,"
+        " coalesce(bool_and(planned_new IS NOT NULL), true), coalesce(sum(planned_rejected + failed), 0)::bigint,"
+        " coalesce(sum(planned_duplicates), 0)::bigint"
         " FROM batch_chunks WHERE batch_id = %s AND phase = %s",  # the counts of an unfinished chunk are 0
         (batch_id, phase.value),
     ).fetchone()
     assert row is not None  # noqa: S101 - an aggregate gives one row
-    done, total, workers, *outcome = row
-    return ChunksDone(done, total, workers, ChunkOutcome(*outcome))
+    done, total, workers, created, updated, unchanged, deleted, failed, has_counts, rejected, duplicates = row
+    outcome = ChunkOutcome(created, updated, unchanged, deleted, failed)
+    return ChunksDone(done, total, workers, outcome, (rejected, duplicates) if has_counts else None)
 
 
 def done_outcome(connection: Connection, batch_id: str, phase: PhaseName) -> ChunkOutcome:

@@ -8,7 +8,7 @@ from collections.abc import Iterable, Iterator
 from dagster import AssetCheckEvaluation, AssetMaterialization, AssetObservation, MetadataValue, OpExecutionContext
 
 from batch_pipeline.batches.model import Batch
-from batch_pipeline.database import borrowed
+from batch_pipeline.database import borrowed_for_statements
 from batch_pipeline.loading.row_counts import estimate_rows
 from batch_pipeline.orchestration.checks import check_batch, items_read, items_rejected
 from batch_pipeline.orchestration.run_page import Metadata, artifact_metadata, batch_metadata, batch_text
@@ -60,7 +60,7 @@ def stats_metadata(batch: Batch) -> Metadata:
 def materialization(system: System, batch: Batch) -> AssetMaterialization:
     """The materialization that a completed batch adds to its resource's asset."""
     table = RESOURCES[batch.address.resource].table
-    with borrowed(system.engine) as connection:
+    with borrowed_for_statements(system.engine) as connection:
         rows = estimate_rows(connection, table)
     return AssetMaterialization(
         asset_key=table,

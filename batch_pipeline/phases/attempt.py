@@ -198,7 +198,7 @@ class Attempt:
         Call `limit_transactions` before each further transaction. A transaction that times out, even while it waits for
         a lock, raises psycopg's TransactionTimeout (SQLSTATE 25P04) and closes its connection.
         """
-        return self.borrow_untimed(transaction_timeout=self._milliseconds_left(), **settings)
+        return borrowed(self.system.engine, **self.timed_session_settings, **settings)
 
     def borrow_untimed(self, **settings: str) -> AbstractContextManager[Connection]:
         """Borrows a connection from the pool, for statements that must end even after the attempt's time-out."""
@@ -223,6 +223,11 @@ class Attempt:
             "plan_cache_mode": "force_custom_plan",
             STAGED_BATCH: self.batch.id,
         }
+
+    @property
+    def timed_session_settings(self) -> dict[str, str]:
+        """As `session_settings`; the next transaction times out with the attempt."""
+        return {**self.session_settings, "transaction_timeout": self._milliseconds_left()}
 
     def _milliseconds_left(self) -> str:
         return str(max(int(min(self.remaining_seconds, self.transaction_seconds) * 1000), 1))
@@ -355,7 +360,11 @@ class Attempt:
 
     def skip(self, name: PhaseName, reason: str, **changes: Any) -> None:
         """Marks a phase that has nothing to do as skipped and changes other columns of the batch."""
-        self._store(replace(self.batch.phase(name), status=PhaseStatus.skipped, reason=reason), **changes)
+        self._store(self.skipped(name, reason), **changes)
+
+    def skipped(self, name: PhaseName, reason: str) -> Phase:
+        """A phase that has nothing to do, as skipped, for the caller to store."""
+        return replace(self.batch.phase(name), status=PhaseStatus.skipped, reason=reason)
 
     def is_done(self, name: PhaseName) -> bool:
         """Whether the phase is completed or skipped."""

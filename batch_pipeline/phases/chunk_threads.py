@@ -71,7 +71,7 @@ class ChunkThreads:
 
     def _work(self) -> None:
         # Each chunk opens its own transaction.
-        with borrowed_session(self._attempt.system.engine, **self._attempt.session_settings) as connection:
+        with borrowed_session(self._attempt.system.engine, **self._attempt.timed_session_settings) as connection:
             with self._lock:
                 self._connections.append(connection)
             try:
@@ -83,9 +83,8 @@ class ChunkThreads:
     def _do_all(self, connection: Connection) -> None:
         work = self._open_work(connection)
         while not self._stop.is_set():
+            if not work.do_next():
+                if not self._stays or work.is_finished():
+                    return
+                self._stop.wait(BUSY_POLL_SECONDS)
             self._attempt.limit_transactions(connection)
-            if work.do_next():
-                continue
-            if not self._stays or work.is_finished():
-                return
-            self._stop.wait(BUSY_POLL_SECONDS)

@@ -7,12 +7,19 @@ import logging
 from dataclasses import asdict
 
 from batch_pipeline.batches.locks import Turn, claim_version, newer_writers
-from batch_pipeline.batches.model import Action, PhaseName
+from batch_pipeline.batches.model import Action, Phase, PhaseName
 from batch_pipeline.batches.states import BatchStatus
 from batch_pipeline.batches.stats import Stats
-from batch_pipeline.database import Connection
+from batch_pipeline.database import Connection, borrowed_for_statements
 from batch_pipeline.errors import UnavailableError
-from batch_pipeline.loading.chunks import chunk_ranges, count_chunks, done_outcome, left_out, store_chunks
+from batch_pipeline.loading.chunks import (
+    chunk_ranges,
+    chunks_done,
+    count_chunks,
+    count_left_out,
+    done_outcome,
+    store_chunks,
+)
 from batch_pipeline.loading.deleting import CleanupWriter
 from batch_pipeline.phases.artifacts import write_errors, write_result
 from batch_pipeline.phases.attempt import Attempt
@@ -26,16 +33,17 @@ logger = logging.getLogger(__name__)
 
 def cleanup(attempt: Attempt) -> None:
     """Runs the phase, unless it is done, and completes the batch."""
+    skipped: Phase | None = None
     if not attempt.is_done(PhaseName.cleanup):
         reason = _nothing_to_do(attempt)
         if reason is None:
             with turn_of(attempt) as turn:
                 _delete_others(attempt, turn)
         else:
-            attempt.skip(PhaseName.cleanup, reason)
+            skipped = attempt.skipped(PhaseName.cleanup, reason)
     if attempt.batch.status != BatchStatus.processing:
         attempt.move_to(BatchStatus.processing)  # a re-run whose phases are all done is still `queued`
-    _finish(attempt)
+    _finish(attempt, skipped)
 
 
 def _nothing_to_do(attempt: Attempt) -> str | None:
@@ -70,8 +78,11 @@ def cleanup_writer(attempt: Attempt, connection: Connection, turn: Turn) -> Clea
     return CleanupWriter(connection, attempt.resource, attempt.staging, turn, newer=newer, logs=logs)
 
 
-def _finish(attempt: Attempt) -> None:
-    """Writes the artifacts, counts the outcomes, completes the batch and drops its work data."""
+def _finish(attempt: Attempt, skipped: Phase | None) -> None:
+    """Writes the artifacts, counts the outcomes, completes the batch and drops its work data.
+
+    `skipped`: phase cleanup, if it has nothing to do and the ledger does not know yet.
+    """
     stats = _final_stats(attempt)
     summary = write_errors(attempt, PhaseName.cleanup) if stats.rejected else None
     if attempt.action is Action.undo:
@@ -81,6 +92,7 @@ def _finish(attempt: Attempt) -> None:
         write_result(attempt)
     attempt.move_to(
         BatchStatus.completed,
+        phase=skipped,
         stats=asdict(stats),
         has_errors_file=stats.rejected > 0,
         error_summary=summary,
@@ -98,17 +110,21 @@ def _final_stats(attempt: Attempt) -> Stats:
     if attempt.action is Action.undo:
         return undo_stats(attempt)
     facts = attempt.batch.facts
-    with attempt.borrow_untimed() as connection:
-        done = done_outcome(connection, attempt.batch.id, PhaseName.processing)
+    with borrowed_for_statements(attempt.system.engine) as connection:
+        done = chunks_done(connection, attempt.batch.id, PhaseName.processing)
         overwritten = 0
         if attempt.action is Action.overwrite:
             overwritten = done_outcome(connection, attempt.batch.id, PhaseName.cleanup).deleted
-        rejected, duplicates = left_out(connection, attempt.staging)
+    if done.left_out is None:
+        with attempt.borrow_untimed() as connection:
+            rejected, duplicates = count_left_out(connection, attempt.staging)
+    else:
+        rejected, duplicates = done.left_out
     return Stats(
-        created=done.created,
-        updated=done.updated,
-        unchanged=done.unchanged,
-        deleted=done.deleted,
+        created=done.outcome.created,
+        updated=done.outcome.updated,
+        unchanged=done.outcome.unchanged,
+        deleted=done.outcome.deleted,
         overwritten=overwritten,
         rejected=facts.unreadable + rejected,
         duplicates=facts.equal + duplicates,

@@ -189,6 +189,11 @@ def _stage(attempt: Attempt, connection: Connection, stager: ItemStager, *, stag
     errors are known.
     """
     chunks = attempt.batch.facts.chunks
+    parts: tuple[Part, ...] = (stager.target, "errors") if stages_errors else (stager.target,)
+    if chunks == 1:  # nothing to do meanwhile
+        staged = stager.check(stager.read(1))
+        copy_staged(attempt.staging, connection, staged, is_new=True, stages_errors=stages_errors)
+        return Staged(parts, staged.clears, tuple(sorted(staged.kinds)))
     clears = False
     kinds: set[int] = set()
     valid = invalid = 0
@@ -211,7 +216,6 @@ def _stage(attempt: Attempt, connection: Connection, stager: ItemStager, *, stag
             valid, invalid = valid + staged.valid, invalid + staged.invalid
         if copied is not None:
             copied.result()
-    parts: tuple[Part, ...] = (stager.target, "errors") if stages_errors else (stager.target,)
     return Staged(parts, clears, tuple(sorted(kinds)))
 
 

@@ -57,7 +57,9 @@ def make_plan(connection: Connection, attempt: Attempt, facts: BatchFacts, phase
     unidentified = counts.unidentified + unreadable(attempt)
     if unidentified:  # then cleanup deletes nothing
         counts = replace(counts, to_delete=0)
-    done = done_outcome(connection, attempt.batch.id, PhaseName.processing)
+    done = ChunkOutcome()  # validation makes the chunks anew
+    if phase is PhaseName.processing:
+        done = done_outcome(connection, attempt.batch.id, phase)
     accepted = counts.accepted + done.failed
     facts = facts.with_(accepted=accepted, to_delete=counts.to_delete, unidentified=unidentified)
     if done == ChunkOutcome():  # else part of the batch is written, so the rest is written whatever is rejected

@@ -1,6 +1,7 @@
 """Processing: waits for the turn, makes the plan final, and writes it."""
 
 from dataclasses import dataclass
+from datetime import UTC, datetime
 from typing import Any
 
 from psycopg.types.json import Jsonb
@@ -9,7 +10,7 @@ from batch_pipeline.batches.locks import Turn, claim_version, referred_version
 from batch_pipeline.batches.model import Action, IfChanged, PhaseName
 from batch_pipeline.database import Connection
 from batch_pipeline.errors import PlanChangedError
-from batch_pipeline.loading.change_partitions import make_partitions_if_due
+from batch_pipeline.loading.change_partitions import are_partitions_due, make_partitions_ahead
 from batch_pipeline.loading.chunks import ChunkWriter, done_outcome
 from batch_pipeline.loading.deleting import DeleteWriter
 from batch_pipeline.loading.merging import MergeWriter
@@ -121,10 +122,11 @@ def _final_plan(attempt: Attempt, turn: Turn) -> _Final:
             "UPDATE batches SET plan_version = %s, plan = coalesce(%s, plan) WHERE id = %s",
             (version, None if changed is None else Jsonb(changed), attempt.batch.id),
         )
+        are_due = attempt.logs_changes(connection) and are_partitions_due(connection, attempt.resource.changes_table)
         connection.commit()
-        if attempt.logs_changes(connection):
+        if are_due:
             attempt.limit_transactions(connection)
-            make_partitions_if_due(connection, attempt.resource.changes_table)
+            make_partitions_ahead(connection, datetime.now(UTC))
     return _Final(accepted, changed)
 
 

@@ -8,7 +8,7 @@ from contextlib import contextmanager
 from batch_pipeline.batches.locks import TURN_POLL_SECONDS, Turn, take_turn
 from batch_pipeline.batches.model import PhaseName
 from batch_pipeline.batches.states import BatchStatus
-from batch_pipeline.database import Connection, borrowed
+from batch_pipeline.database import Connection, borrowed_for_statements
 from batch_pipeline.loading.chunks import (
     ChunkOutcome,
     ChunksDone,
@@ -44,11 +44,15 @@ def turn_of(attempt: Attempt) -> Iterator[Turn]:
 
 
 class InWork:
-    """The chunks that the threads of this process are writing: none tries another one's before that has locked it."""
+    """The chunks that the threads of this process are writing: none tries another one's before that has locked it.
 
-    def __init__(self) -> None:
+    `left`: the number of open chunks. Once this process has written as many, nobody looks for another. None: unknown.
+    """
+
+    def __init__(self, left: int | None = None) -> None:
         self.lock = threading.Lock()
         self.numbers: set[int] = set()
+        self.left = left
 
 
 class Writing(ChunkWork):
@@ -63,20 +67,27 @@ class Writing(ChunkWork):
     def do_next(self) -> bool:
         """Writes the first open chunk that nobody else writes."""
         with self._in_work.lock:
+            if self._in_work.left == 0:
+                return False
             numbers = self._in_work.numbers
             chunk = next_chunk(self._connection, self._batch_id, self._writer.phase, without=numbers)
             if chunk is None:
                 return False
             numbers.add(chunk.number)
+        outcome = None
         try:
-            self._writer.write(chunk)
+            outcome = self._writer.write(chunk)
         finally:
             with self._in_work.lock:
                 numbers.discard(chunk.number)
+                if outcome is not None and self._in_work.left is not None:
+                    self._in_work.left -= 1
         return True
 
     def is_finished(self) -> bool:
         """Whether all chunks are written."""
+        if self._in_work.left == 0:
+            return True
         done = chunks_done(self._connection, self._batch_id, self._writer.phase)
         return done.chunks == done.total
 
@@ -110,7 +121,7 @@ def write_chunks(
             )
         return True
 
-    in_work = InWork()
+    in_work = InWork(todo)
     ChunkThreads(
         attempt,
         lambda connection: Writing(attempt, connection, make_writer(attempt, connection, turn), in_work),
@@ -120,11 +131,11 @@ def write_chunks(
     done = _read(attempt, phase)
     attempt.complete(success=done.outcome.written, error=done.outcome.failed, total=total)
     if attempt.is_parallel and done.workers > 1:
-        with borrowed(attempt.system.engine) as connection:
+        with borrowed_for_statements(attempt.system.engine) as connection:
             attempt.announce_workers(phase, count_by_worker(connection, attempt.batch.id, phase))
     return done.outcome
 
 
 def _read(attempt: Attempt, phase: PhaseName) -> ChunksDone:
-    with borrowed(attempt.system.engine) as connection:
+    with borrowed_for_statements(attempt.system.engine) as connection:
         return chunks_done(connection, attempt.batch.id, phase)

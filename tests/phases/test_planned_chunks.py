@@ -8,7 +8,7 @@ from batch_runs import Runner, counted, new_organization
 
 from batch_pipeline.batches.model import PhaseName
 from batch_pipeline.database import borrowed
-from batch_pipeline.loading.chunks import left_out, next_chunk
+from batch_pipeline.loading.chunks import chunks_done, count_left_out, next_chunk
 from batch_pipeline.loading.staging import STAGED_BATCH
 from batch_pipeline.loading.staging_choice import staging_of
 from batch_pipeline.system import System
@@ -67,12 +67,13 @@ def test_the_items_of_a_plan_of_an_earlier_release_are_counted_from_the_plan(run
         plan_only=True,
     )
     with borrowed(run.system.engine, **{STAGED_BATCH: batch.id}) as connection:
-        assert left_out(connection, staging_of(batch)) == (2, 1)
+        assert chunks_done(connection, batch.id, PhaseName.processing).left_out == (2, 1)
         connection.execute("UPDATE batch_chunks SET planned_new = NULL WHERE batch_id = %s", (batch.id,))
         chunk = next_chunk(connection, batch.id, PhaseName.processing)
         assert chunk is not None
         assert chunk.planned is None
-        assert left_out(connection, staging_of(batch)) == (2, 1)
+        assert chunks_done(connection, batch.id, PhaseName.processing).left_out is None
+        assert count_left_out(connection, staging_of(batch)) == (2, 1)
 
 
 # ---- other batches ---------------------------------------------------------------------------------------------
