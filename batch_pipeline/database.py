@@ -4,7 +4,7 @@ import math
 import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
-from typing import Any
+from typing import Any, LiteralString, cast
 from urllib.parse import quote, urlsplit
 
 import psycopg
@@ -12,6 +12,8 @@ import sqlalchemy as sa
 from psycopg import sql
 from psycopg.conninfo import conninfo_to_dict
 from psycopg.pq import TransactionStatus
+from psycopg.rows import dict_row
+from sqlalchemy.dialects.postgresql.psycopg import PGDialect_psycopg
 
 from batch_pipeline.errors import SettingError, UnavailableError
 
@@ -131,6 +133,21 @@ def single_statements(engine: sa.Engine) -> sa.Engine:
     if engine.get_execution_options().get(_ON_BEGIN) is not None:
         return engine
     return engine.execution_options(isolation_level="AUTOCOMMIT")
+
+
+def statement_text(statement: sa.Select[Any]) -> LiteralString:
+    """The statement as psycopg executes it, with its parameters by name: for statements that calls wait for.
+
+    It must have no other parameters than `bindparam`s.
+    """
+    compiled = statement.compile(dialect=PGDialect_psycopg())
+    assert all(value is None for value in compiled.params.values())  # noqa: S101 - they would be lost
+    return cast(LiteralString, str(compiled))  # made of names of tables and columns
+
+
+def rows_by_name(connection: Connection) -> psycopg.Cursor[dict[str, Any]]:
+    """A cursor with rows as dictionaries by column name."""
+    return connection.cursor(row_factory=dict_row)
 
 
 def replace_lost_connections(engine: sa.Engine, ping: Callable[[Any], None]) -> None:

@@ -167,9 +167,9 @@ def _update(
     return statement.values(updated_at=sa.func.clock_timestamp(), **values).returning(batches)
 
 
-def batch_from_row(row: sa.Row[Any]) -> Batch:
+def batch_from_row(row: sa.Row[Any] | Mapping[str, Any]) -> Batch:
     """Converts a row of `batches`."""
-    data = dict(row._mapping)
+    data = dict(row if isinstance(row, Mapping) else row._mapping)
     del data["source_version"], data["is_pruned"]
     facts = BatchFacts.from_row(data.pop("work"))
     return Batch(
