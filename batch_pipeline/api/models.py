@@ -6,9 +6,9 @@ from phonenumbers import SUPPORTED_REGIONS
 from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, WithJsonSchema
 
 from batch_pipeline.api.error_models import ErrorSummaryOut
+from batch_pipeline.batches.facts import REMEMBERED
 from batch_pipeline.batches.ids import ALPHABET
 from batch_pipeline.batches.model import (
-    REMEMBERED,
     Action,
     DuplicateHandling,
     IfChanged,

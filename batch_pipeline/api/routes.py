@@ -240,8 +240,8 @@ async def list_batches(
         "has_more": page.has_more,
         "total_count": page.total_count,
     }
-    data = [batch.to_json() for batch in page.batches]
-    return answer(request, HTTPStatus.OK, "Batches retrieved successfully.", data=data, pagination=pagination)
+    message = "Batches retrieved successfully."
+    return answer(request, HTTPStatus.OK, message, data=page.batches, pagination=pagination)
 
 
 @router.get(

@@ -2,7 +2,10 @@
 
 import json
 from dataclasses import asdict, dataclass, replace
-from typing import Any, Self
+from typing import Any, Literal, Self
+
+# The value of the option `column_mapping` that applies the mapping of an earlier batch with the same header.
+REMEMBERED: Literal["remembered"] = "remembered"
 
 
 @dataclass(frozen=True)

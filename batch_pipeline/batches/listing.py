@@ -11,8 +11,7 @@ from typing import Any
 
 import sqlalchemy as sa
 
-from batch_pipeline.batches.model import Batch
-from batch_pipeline.batches.rows import batch_from_row
+from batch_pipeline.batches.batch_object import STORED, batch_object
 from batch_pipeline.batches.tables import batches
 from batch_pipeline.database import translating_outages
 
@@ -40,9 +39,9 @@ class Filters:
 
 @dataclass(frozen=True)
 class Page:
-    """The batches of one page, and the number of batches on all pages."""
+    """The batch objects of one page, and the number of batches on all pages."""
 
-    batches: list[Batch]
+    batches: list[dict[str, Any]]
     total_count: int
     has_more: bool
 
@@ -78,8 +77,8 @@ def list_page(
                 organization_id, kinds, total=total, offset=offset, wanted=wanted, newest_first=newest_first
             )
             found = connection.execute(statement).all()
-        page_of_batches = [batch_from_row(row) for row in found]
-    return Page(page_of_batches, total, has_more=offset + wanted < total and wanted > 0)
+        connection.commit()  # at a ROLLBACK, psycopg forgets the statements that it has prepared
+    return Page([batch_object(row._asdict()) for row in found], total, has_more=offset + wanted < total and wanted > 0)
 
 
 def page_statement(
@@ -120,7 +119,7 @@ def page_statement(
             .subquery()
         )
     return (
-        sa.select(batches)
+        sa.select(*(batches.c[name] for name in STORED))
         .join(within, within.c.id == batches.c.id)
         .order_by(*_ordered((within.c.created_at, within.c.id), newest_first))
     )

@@ -6,8 +6,9 @@ Nothing here accesses the database; `accept` and `ledger` store these values.
 from dataclasses import asdict, dataclass, field
 from datetime import datetime
 from enum import StrEnum
-from typing import Any, Literal, Self
+from typing import Any, Self
 
+from batch_pipeline.batches.batch_object import applying_mapping, batch_object
 from batch_pipeline.batches.facts import BatchFacts
 from batch_pipeline.batches.states import BatchStatus, Reason
 from batch_pipeline.batches.stats import UNDO_COUNTS, Stats
@@ -65,10 +66,6 @@ class UnknownColumns(StrEnum):
 
     refuse = "refuse"
     ignore = "ignore"
-
-
-# The value of the option `column_mapping` that applies the mapping of an earlier batch with the same header.
-REMEMBERED: Literal["remembered"] = "remembered"
 
 
 class IfChanged(StrEnum):
@@ -129,21 +126,6 @@ class Phase:
         if self.started_at is None or self.ended_at is None:
             return None
         return self.ended_at - self.started_at
-
-    def to_json(self) -> dict[str, Any]:
-        """The phase in the batch object of the specification: times in whole epoch seconds."""
-        return {
-            "name": self.name.value,
-            "mode": self.mode,
-            "status": self.status.value,
-            "total": self.total,
-            "processed": self.processed,
-            "success": self.success,
-            "error": self.error,
-            "reason": self.reason,
-            "started_at": None if self.started_at is None else int(self.started_at),
-            "ended_at": None if self.ended_at is None else int(self.ended_at),
-        }
 
     def to_row(self) -> dict[str, Any]:
         """The phase as stored: times in epoch seconds with fractions."""
@@ -275,8 +257,7 @@ class Batch:
     @property
     def column_mapping(self) -> dict[str, str]:
         """The mapping that applies: record field -> header. Empty while a remembered one is not looked up."""
-        given = self.options.get("column_mapping") or {}
-        return (self.facts.remembered or {}) if given == REMEMBERED else dict(given)
+        return applying_mapping(self.options, self.facts.remembered)
 
     @property
     def is_refused(self) -> bool:
@@ -284,38 +265,13 @@ class Batch:
         return self.status is BatchStatus.failed and self.reason is not None and self.reason.is_refusal
 
     def to_json(self) -> dict[str, Any]:
-        """The batch object of the specification: times in whole epoch seconds."""
-        return {
-            "object": "batch",
-            "id": self.id,
-            "organization_id": self.organization_id,
-            "name": self.name,
-            "resource": self.resource,
-            "action": None if self.action is None else self.action.value,
-            "mode": self.mode.value,
-            "via": self.via.value,
-            "status": self.status.value,
-            "reason": None if self.reason is None else self.reason.to_json(),
-            "duplicate_handling": self.options["duplicate_handling"],
-            "phases": [phase.to_json() for phase in self.phases],
-            "stats": self.stats.to_json(),
-            "plan": self.plan,
-            "column_mapping": self.column_mapping,
-            "suggested_mapping": None if self.reason is None else self.reason.suggested_mapping,
-            "warnings": list(self.facts.warnings),
-            "error_summary": self.error_summary,
-            "checksum": self.checksum,
-            "save_upload": self.options["save_upload"],
-            "save_result": self.options["save_result"],
-            "has_upload_file": self.has_upload_file,
-            "has_errors_file": self.has_errors_file,
-            "has_result_file": self.has_result_file,
-            "run_id": self.run_id,
-            "attempts": self.attempts,
-            "next_attempt_at": None if self.next_attempt_at is None else int(self.next_attempt_at.timestamp()),
-            "retry_of": self.retry_of,
-            "undo_of": self.undo_of,
-            "created_at": int(self.created_at.timestamp()),
-            "updated_at": int(self.updated_at.timestamp()),
-            "updated_by": self.updated_by,
-        }
+        """The batch object of the specification."""
+        return batch_object(
+            {
+                **vars(self),
+                "reason": None if self.reason is None else vars(self.reason),
+                "phases": map(vars, self.phases),
+                "stats": vars(self.stats),
+                "work": vars(self.facts),
+            }
+        )

@@ -16,7 +16,8 @@ from pydantic import (
 )
 from pydantic_core import PydanticCustomError, core_schema
 
-from batch_pipeline.batches.model import REMEMBERED, BlankCells, DuplicateHandling, UnknownColumns
+from batch_pipeline.batches.facts import REMEMBERED
+from batch_pipeline.batches.model import BlankCells, DuplicateHandling, UnknownColumns
 from batch_pipeline.errors import RefusedError
 
 NAME_MIN = 3

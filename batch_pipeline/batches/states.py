@@ -83,7 +83,3 @@ class Reason:
         """The inverse of `to_row`."""
         known = {item.name for item in fields(cls)}
         return cls(**{name: value for name, value in data.items() if name in known})
-
-    def to_json(self) -> dict[str, str]:
-        """The reason in the batch object of the specification."""
-        return {"code": self.code, "message": self.message}

@@ -10,7 +10,8 @@ from typing import Annotated, Any, get_args
 
 import typer
 
-from batch_pipeline.batches.model import REMEMBERED, UploadAction
+from batch_pipeline.batches.facts import REMEMBERED
+from batch_pipeline.batches.model import UploadAction
 from batch_pipeline.batches.options import BatchOptions, parse_options
 from batch_pipeline.cli.help import ACTIONS, FORMATS, RESOURCES
 from batch_pipeline.cli.moments import parse_moment

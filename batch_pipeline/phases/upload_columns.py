@@ -7,8 +7,9 @@ from dataclasses import dataclass, field, replace
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from batch_pipeline.batches.facts import REMEMBERED
 from batch_pipeline.batches.mappings import RememberedMapping, find_mapping
-from batch_pipeline.batches.model import REMEMBERED, Action, UnknownColumns
+from batch_pipeline.batches.model import Action, UnknownColumns
 from batch_pipeline.errors import RefusedError, UnknownColumnsError
 from batch_pipeline.payloads.model import Payload, RawChunk
 from batch_pipeline.phases.attempt import Attempt

@@ -21,7 +21,6 @@ from serving import PATIENCE_SECONDS
 from batch_pipeline.api.app import create_app
 from batch_pipeline.api.routes import find_caller
 from batch_pipeline.batches.api_keys import NewKey, create_key
-from batch_pipeline.batches.listing import Filters, list_page
 from batch_pipeline.batches.model import Batch
 from batch_pipeline.local.s3 import HOST, free_port
 from batch_pipeline.orchestration import warming
@@ -60,8 +59,7 @@ def is_waiting_for_a_lock(system: System) -> bool:
 
 
 def batches_of(system: System, key: NewKey) -> list[Batch]:
-    page = list_page(system.engine, key.organization_id, Filters(), page=1, limit=10, newest_first=False)
-    return list(page.batches)
+    return system.ledger.find(organization_id=key.organization_id)[::-1]
 
 
 @pytest.fixture

@@ -101,7 +101,7 @@ def test_a_page_equals_a_slice_of_all_batches_sorted(
     if newest_first:
         matching.reverse()
     found = list_page(engine, "one", Filters(**chosen), page=page, limit=limit, newest_first=newest_first)
-    assert [batch.id for batch in found.batches] == matching[(page - 1) * limit : page * limit]
+    assert [batch["id"] for batch in found.batches] == matching[(page - 1) * limit : page * limit]
     assert found.total_count == len(matching)
     assert found.has_more == (page * limit < len(matching))
 
