@@ -4,7 +4,7 @@ import math
 import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
-from typing import Any, LiteralString, cast
+from typing import Any, LiteralString
 from urllib.parse import quote, urlsplit
 
 import msgspec
@@ -143,9 +143,9 @@ def statement_text(statement: sa.Select[Any]) -> LiteralString:
 
     It must have no other parameters than `bindparam`s.
     """
-    compiled = statement.compile(dialect=PGDialect_psycopg())
+    compiled = statement.compile(dialect=PGDialect_psycopg())  # type: ignore[no-untyped-call] # untyped there
     assert all(value is None for value in compiled.params.values())  # noqa: S101 - they would be lost
-    return cast(LiteralString, str(compiled))  # made of names of tables and columns
+    return str(compiled)
 
 
 def rows_by_name(connection: Connection) -> psycopg.Cursor[dict[str, Any]]:

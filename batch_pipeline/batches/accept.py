@@ -21,12 +21,24 @@ from batch_pipeline.batches.stats import Stats
 from batch_pipeline.batches.tables import batches, idempotency_keys
 from batch_pipeline.batches.transition import change_status, record_transition
 from batch_pipeline.batches.undoable import require_undoable
-from batch_pipeline.database import translating_outages
+from batch_pipeline.database import single_statements, translating_outages
 from batch_pipeline.errors import BusyError, StateError
 
 IDEMPOTENCY_SECONDS = 24 * 3600  # how long a caller's idempotency key refers to its batch
-_INSERT = insert(batches).on_conflict_do_nothing(index_elements=["source_version"]).returning(batches)
 CLAIM_SECONDS = 20  # seconds that the API has to launch the run before the sensor does
+
+
+def seconds_from_now(seconds: float | sa.ColumnElement[Any]) -> sa.ColumnElement[Any]:
+    """A time on the database's clock: `seconds` from now, in the past if negative; null for null."""
+    return sa.func.clock_timestamp() + sa.func.make_interval(0, 0, 0, 0, 0, 0, seconds)
+
+
+# SQLAlchemy takes longer to make one of these statements than PostgreSQL to execute it, so each is made once.
+_INSERT = insert(batches).on_conflict_do_nothing(index_elements=["source_version"]).returning(batches)
+_INSERT_ARRIVED = _INSERT.values(
+    arrived_at=sa.func.clock_timestamp(),
+    launch_claimed_until=seconds_from_now(sa.bindparam("claim_seconds", type_=sa.Double)),
+)
 
 
 @dataclass(frozen=True)
@@ -155,12 +167,11 @@ def accept(
             place = take_place(connection, new)
             if only_if_turn_is_free and _is_any_live(connection, new.organization_id, new.resource):
                 raise BusyError("resource_busy", "Other batches of the same records are being processed.")
-            arrival = _arrival(payload, place)
+            arrival = _arrival(payload, place) | {"claim_seconds": payload.claim_seconds}
         elif undo is not None:
             require_undoable(connection, str(new.undo_of), kept_days=undo.kept_days)
-            arrival = _arrival(undo, take_place(connection, new))
-        # The row as parameters: SQLAlchemy would go through each value of `values` for the key of its statement cache.
-        made = connection.execute(_INSERT.values(arrival) if arrival else _INSERT, row).one_or_none()
+            arrival = _arrival(undo, take_place(connection, new)) | {"claim_seconds": undo.claim_seconds}
+        made = connection.execute(_INSERT_ARRIVED if arrival else _INSERT, row | arrival).one_or_none()
         if made is None:
             earlier = sa.select(batches).where(batches.c.source_version == new.source_version)
             return Accepted(batch_from_row(connection.execute(earlier).one()), is_new=False)
@@ -172,14 +183,7 @@ def accept(
 
 
 def _arrival(payload: ArrivedPayload | UndoRequest, place: int) -> dict[str, Any]:
-    claim = payload.claim_seconds
-    return {
-        "arrival": place,
-        "first_arrival": place,
-        "arrived_at": sa.func.clock_timestamp(),
-        "awaits_run": payload.starter.value,
-        "launch_claimed_until": None if claim is None else seconds_from_now(claim),
-    }
+    return {"arrival": place, "first_arrival": place, "awaits_run": payload.starter.value}
 
 
 def attach_payload(engine: sa.Engine, batch_id: str, payload: ArrivedPayload) -> Batch:
@@ -192,7 +196,9 @@ def attach_payload(engine: sa.Engine, batch_id: str, payload: ArrivedPayload) ->
         if batch.arrival is not None or batch.status in FINAL:
             return batch
         values = _arrival(payload, take_place(connection, batch))
-        values |= {"upload_key": payload.key, "has_upload_file": payload.saved}
+        values |= {"upload_key": payload.key, "has_upload_file": payload.saved, "arrived_at": sa.func.clock_timestamp()}
+        if payload.claim_seconds is not None:
+            values["launch_claimed_until"] = seconds_from_now(payload.claim_seconds)
         return batch_from_row(change(connection, batch_id, values))
 
 
@@ -205,14 +211,14 @@ def release_source(engine: sa.Engine, batch_id: str) -> None:
 
 def find_accepted(engine: sa.Engine, organization_id: str, idempotency: IdempotencyKey) -> Batch | None:
     """The batch of the key, or None. Raises StateError (`idempotency_conflict`) if the key came with another body."""
-    with translating_outages(), engine.connect() as connection:
+    with translating_outages(), engine.begin() as connection:
         holder = _find_key_holder(connection, organization_id, idempotency)
         return None if holder is None else batch_from_row(get_row(connection, holder))
 
 
 def is_turn_free(engine: sa.Engine, organization_id: str, resource: str) -> bool:
     """Whether no batch of these records is live. A cheap check before `accept`, which decides."""
-    with translating_outages(), engine.connect() as connection:
+    with translating_outages(), single_statements(engine).begin() as connection:
         return not _is_any_live(connection, organization_id, resource)
 
 
@@ -289,8 +295,3 @@ def _is_any_live(connection: sa.Connection, organization_id: str | None, resourc
         sa.or_(batches.c.if_changed.is_not(None), batches.c.options["plan_only"].astext.is_distinct_from("true")),
     )
     return bool(connection.execute(sa.select(live.exists())).scalar_one())
-
-
-def seconds_from_now(seconds: float) -> sa.ColumnElement[Any]:
-    """A time on the database's clock: `seconds` from now, in the past if negative."""
-    return sa.func.clock_timestamp() + sa.func.make_interval(0, 0, 0, 0, 0, 0, seconds)

@@ -16,7 +16,14 @@ from batch_pipeline.batches.model import Batch
 from batch_pipeline.batches.organizations import get_organization
 from batch_pipeline.batches.rows import batch_from_row
 from batch_pipeline.batches.tables import api_keys, batches
-from batch_pipeline.database import Connection, borrowed, rows_by_name, statement_text, translating_outages
+from batch_pipeline.database import (
+    Connection,
+    borrowed,
+    rows_by_name,
+    single_statements,
+    statement_text,
+    translating_outages,
+)
 from batch_pipeline.errors import NotFoundError
 
 ID_PREFIX = "key_"
@@ -68,8 +75,8 @@ def list_keys(engine: sa.Engine, organization_id: str | None = None) -> list[Api
     statement = sa.select(api_keys).order_by(api_keys.c.created_at, api_keys.c.id)
     if organization_id is not None:
         statement = statement.where(api_keys.c.organization_id == organization_id)
-    with translating_outages(), engine.connect() as connection:
-        return [_from_row(row._mapping) for row in connection.execute(statement)]
+    with translating_outages(), single_statements(engine).begin() as connection:
+        return [_from_row(row._asdict()) for row in connection.execute(statement)]
 
 
 def revoke_key(engine: sa.Engine, key_id: str) -> ApiKey:
@@ -86,7 +93,7 @@ def revoke_key(engine: sa.Engine, key_id: str) -> ApiKey:
             row = connection.execute(statement).one_or_none()
     if row is None:
         raise NotFoundError("unknown_key", "There is no key of this id: `batch-pipeline keys list` shows them.")
-    return _from_row(row._mapping)
+    return _from_row(row._asdict())
 
 
 def act_for_key(key: str) -> None:

@@ -16,7 +16,7 @@ from batch_pipeline.batches.ids import ALPHABET, LENGTH
 from batch_pipeline.batches.outbox import DELIVERY_PREFIX, GIVE_UP_AFTER
 from batch_pipeline.batches.tables import webhook_deliveries, webhook_events, webhooks
 from batch_pipeline.batches.webhooks import valid_secrets
-from batch_pipeline.database import translating_outages
+from batch_pipeline.database import single_statements, translating_outages
 
 LEASE = timedelta(seconds=15)  # more than a call (5 s) and the record of its outcome take
 DELIVERY_ID_PATTERN = f"^{DELIVERY_PREFIX}[{ALPHABET}]{{{LENGTH}}}$"
@@ -216,7 +216,7 @@ def list_deliveries(
         wanted = sa.and_(wanted, webhook_deliveries.c.status == status.value)
     counted = sa.select(sa.func.count()).select_from(webhook_deliveries).where(wanted)
     statement = _shown().where(wanted).order_by(webhook_deliveries.c.id.desc()).limit(limit).offset((page - 1) * limit)
-    with translating_outages(), engine.connect() as connection:
+    with translating_outages(), single_statements(engine).begin() as connection:
         total = int(connection.execute(counted).scalar_one())
         found = [_from_row(row) for row in connection.execute(statement)]
     return DeliveryPage(found, total, has_more=page * limit < total)
@@ -224,7 +224,7 @@ def list_deliveries(
 
 def get_delivery(engine: sa.Engine, delivery_id: str) -> Delivery:
     """The delivery, which exists."""
-    with translating_outages(), engine.connect() as connection:
+    with translating_outages(), single_statements(engine).begin() as connection:
         return _from_row(connection.execute(_shown().where(webhook_deliveries.c.id == delivery_id)).one())
 
 

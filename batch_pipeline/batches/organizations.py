@@ -48,7 +48,7 @@ def create_organization(engine: sa.Engine, name: str, region: str = "US") -> Org
 
 def list_organizations(engine: sa.Engine) -> list[Organization]:
     """All organizations, ordered by name."""
-    with translating_outages(), engine.connect() as connection:
+    with translating_outages(), single_statements(engine).begin() as connection:
         rows = connection.execute(sa.select(organizations).order_by(organizations.c.id))
         return [Organization(row.id, row.region) for row in rows]
 

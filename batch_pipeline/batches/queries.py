@@ -10,7 +10,7 @@ from batch_pipeline.batches.model import Action, Batch, Starter
 from batch_pipeline.batches.rows import batch_from_row
 from batch_pipeline.batches.states import LIVE, BatchStatus
 from batch_pipeline.batches.tables import attempts, batches, organizations, transitions
-from batch_pipeline.database import translating_outages
+from batch_pipeline.database import single_statements, translating_outages
 
 
 def awaiting_launch(engine: sa.Engine, limit: int, *, per_organization: int | None = None) -> list[Batch]:
@@ -34,7 +34,7 @@ def awaiting_launch(engine: sa.Engine, limit: int, *, per_organization: int | No
         first = first.where(waiting.c.place <= per_organization)
     chosen = first.order_by(waiting.c.place, sa.func.random()).limit(limit).subquery()
     statement = sa.select(batches).join(chosen, chosen.c.id == batches.c.id)
-    with translating_outages(), engine.connect() as connection:
+    with translating_outages(), single_statements(engine).begin() as connection:
         rows = connection.execute(statement.order_by(chosen.c.place, batches.c.arrival))
         return [batch_from_row(row) for row in rows]
 
@@ -46,7 +46,7 @@ def newest_by_organization(engine: sa.Engine) -> dict[str, datetime]:
         .where(batches.c.organization_id == organizations.c.id)
         .scalar_subquery()
     )
-    with translating_outages(), engine.connect() as connection:
+    with translating_outages(), single_statements(engine).begin() as connection:
         rows = connection.execute(sa.select(organizations.c.id, newest.label("at")))
         return {row.id: row.at for row in rows if row.at is not None}
 
@@ -65,7 +65,7 @@ def newest_completed_arrival(engine: sa.Engine, organization_id: str, resource: 
         .order_by(batches.c.first_arrival.desc())
         .limit(1)
     )
-    with translating_outages(), engine.connect() as connection:
+    with translating_outages(), single_statements(engine).begin() as connection:
         arrived_at: datetime | None = connection.execute(statement).scalar_one_or_none()
     return arrived_at
 
@@ -82,7 +82,7 @@ def newest_ended(engine: sa.Engine, resource: str, *, only_deleting: bool) -> Ba
     else:
         ended = (BatchStatus.completed.value, BatchStatus.failed.value, BatchStatus.timed_out.value)
         statement = statement.where(batches.c.status.in_(ended), batches.c.undo_of.is_(None))
-    with translating_outages(), engine.connect() as connection:
+    with translating_outages(), single_statements(engine).begin() as connection:
         row = connection.execute(statement.order_by(batches.c.id.desc()).limit(1)).one_or_none()
     return None if row is None else batch_from_row(row)
 
@@ -93,7 +93,7 @@ def awaiting_since(engine: sa.Engine, seconds: float, starter: Starter) -> list[
         batches.c.awaits_run == starter.value,
         batches.c.updated_at < seconds_from_now(-seconds),
     )
-    with translating_outages(), engine.connect() as connection:
+    with translating_outages(), single_statements(engine).begin() as connection:
         return [batch_from_row(row) for row in connection.execute(statement)]
 
 
@@ -108,14 +108,14 @@ def without_payload(engine: sa.Engine, seconds: float) -> list[Batch]:
         batches.c.upload_expires_at.is_(None),
         batches.c.created_at < seconds_from_now(-seconds),
     )
-    with translating_outages(), engine.connect() as connection:
+    with translating_outages(), single_statements(engine).begin() as connection:
         return [batch_from_row(row) for row in connection.execute(statement)]
 
 
 def longest_awaiting(engine: sa.Engine, starter: Starter) -> datetime | None:
     """When the longest-waiting batch began to await a run from this starter; None if no batch awaits one."""
     statement = sa.select(sa.func.min(batches.c.updated_at)).where(batches.c.awaits_run == starter.value)
-    with translating_outages(), engine.connect() as connection:
+    with translating_outages(), single_statements(engine).begin() as connection:
         since: datetime | None = connection.execute(statement).scalar_one()
     return since
 
@@ -123,14 +123,14 @@ def longest_awaiting(engine: sa.Engine, starter: Starter) -> datetime | None:
 def awaiting_among(engine: sa.Engine, batch_ids: Sequence[str], starter: Starter) -> list[Batch]:
     """The batches among `batch_ids` that await a run from this starter. Unknown ids are ignored."""
     statement = sa.select(batches).where(batches.c.id.in_(batch_ids), batches.c.awaits_run == starter.value)
-    with translating_outages(), engine.connect() as connection:
+    with translating_outages(), single_statements(engine).begin() as connection:
         return [batch_from_row(row) for row in connection.execute(statement)]
 
 
 def runs_without_attempt(engine: sa.Engine, run_ids: Sequence[str]) -> list[str]:
     """The runs among `run_ids` that are not recorded as attempts, in the same order."""
     statement = sa.select(attempts.c.run_id).where(attempts.c.run_id.in_(run_ids))
-    with translating_outages(), engine.connect() as connection:
+    with translating_outages(), single_statements(engine).begin() as connection:
         begun = set(connection.execute(statement).scalars())
     return [run_id for run_id in run_ids if run_id not in begun]
 
@@ -143,7 +143,7 @@ def has_upload_urls(engine: sa.Engine, *, until_seconds_ago: float) -> bool:
         batches.c.arrival.is_(None),
         batches.c.upload_expires_at.is_not(None),
     )
-    with translating_outages(), engine.connect() as connection:
+    with translating_outages(), single_statements(engine).begin() as connection:
         return bool(connection.execute(sa.select(sa.or_(recent.exists(), awaiting.exists()))).scalar_one())
 
 
@@ -157,7 +157,7 @@ def overdue_uploads(engine: sa.Engine, limit: int) -> list[Batch]:
         batches.c.arrival.is_(None),
         batches.c.upload_expires_at < sa.func.clock_timestamp(),
     )
-    with translating_outages(), engine.connect() as connection:
+    with translating_outages(), single_statements(engine).begin() as connection:
         rows = connection.execute(statement.order_by(sa.func.random()).limit(limit))
         return [batch_from_row(row) for row in rows]
 
@@ -167,7 +167,7 @@ def expired_plans(engine: sa.Engine) -> list[Batch]:
     statement = sa.select(batches).where(
         batches.c.status == BatchStatus.planned.value, batches.c.plan_expires_at <= sa.func.clock_timestamp()
     )
-    with translating_outages(), engine.connect() as connection:
+    with translating_outages(), single_statements(engine).begin() as connection:
         return [batch_from_row(row) for row in connection.execute(statement)]
 
 
@@ -176,7 +176,7 @@ def running_batches(engine: sa.Engine) -> list[Batch]:
     statement = sa.select(batches).where(
         batches.c.status.in_(LIVE), batches.c.run_id.is_not(None), batches.c.awaits_run.is_(None)
     )
-    with translating_outages(), engine.connect() as connection:
+    with translating_outages(), single_statements(engine).begin() as connection:
         return [batch_from_row(row) for row in connection.execute(statement.order_by(batches.c.arrival))]
 
 
@@ -185,7 +185,7 @@ def count_awaiting(engine: sa.Engine, organization_id: str) -> int:
     statement = sa.select(sa.func.count()).where(
         batches.c.organization_id == organization_id, batches.c.awaits_run == Starter.launcher.value
     )
-    with translating_outages(), engine.connect() as connection:
+    with translating_outages(), single_statements(engine).begin() as connection:
         return connection.execute(statement).scalar_one()
 
 
@@ -214,5 +214,5 @@ def find_rerunnable(
     if since is not None:
         ended = sa.select(transitions.c.batch_id).where(transitions.c.after == status.value, transitions.c.at >= since)
         statement = statement.where(batches.c.id.in_(ended))
-    with translating_outages(), engine.connect() as connection:
+    with translating_outages(), single_statements(engine).begin() as connection:
         return list(connection.execute(statement.order_by(batches.c.first_arrival)).scalars())

@@ -31,6 +31,10 @@ _JSON = batches.c.phases.type
 # SQLAlchemy takes longer to make one of these statements than PostgreSQL to execute it, so each is made once.
 _BATCH = sa.select(batches).where(batches.c.id == sa.bindparam("batch"))
 _LOCKED_BATCH = _BATCH.with_for_update()
+# The sequence is asked once the row of the CTE exists, so with the lock held.
+_LOCK = sa.func.pg_advisory_xact_lock(sa.func.hashtextextended(sa.bindparam("line", type_=sa.Text), 0))
+_LOCKED_LINE = sa.select(_LOCK.label("locked")).cte("line").prefix_with("MATERIALIZED")
+_PLACE = sa.select(arrivals.next_value()).select_from(_LOCKED_LINE)
 
 
 class HasRecordsOf(Protocol):
@@ -46,8 +50,7 @@ class HasRecordsOf(Protocol):
 def take_place(connection: sa.Connection, records: HasRecordsOf) -> int:
     """The next place in the order of arrival. A lock until commit makes places of the same records visible in order."""
     line = f"{LINE}{records.organization_id}/{records.resource}"
-    connection.execute(sa.select(sa.func.pg_advisory_xact_lock(sa.func.hashtextextended(line, 0))))
-    return int(connection.execute(sa.select(arrivals.next_value())).scalar_one())
+    return int(connection.execute(_PLACE, {"line": line}).scalar_one())
 
 
 def restarted(phase: Phase) -> Phase:

@@ -19,7 +19,7 @@ from batch_pipeline.batches.ids import ALPHABET, LENGTH, new_id
 from batch_pipeline.batches.organizations import get_organization
 from batch_pipeline.batches.outbox import EventType
 from batch_pipeline.batches.tables import webhook_deliveries, webhook_secrets, webhooks
-from batch_pipeline.database import translating_outages
+from batch_pipeline.database import single_statements, translating_outages
 from batch_pipeline.errors import NotFoundError, RefusedError, StateError
 
 WEBHOOK_PREFIX = "whk_"
@@ -108,13 +108,13 @@ def list_webhooks(engine: sa.Engine, organization_id: str | None = None) -> list
     statement = sa.select(webhooks).order_by(webhooks.c.created_at, webhooks.c.id)
     if organization_id is not None:
         statement = statement.where(webhooks.c.organization_id == organization_id)
-    with translating_outages(), engine.connect() as connection:
+    with translating_outages(), single_statements(engine).begin() as connection:
         return [_from_row(row) for row in connection.execute(statement)]
 
 
 def get_webhook(engine: sa.Engine, webhook_id: str, organization_id: str | None = None) -> Webhook:
     """The webhook. Raises NotFoundError (`webhook_not_found`), with `organization_id` also for another one's."""
-    with translating_outages(), engine.connect() as connection:
+    with translating_outages(), single_statements(engine).begin() as connection:
         return _from_row(_get_row(connection, webhook_id, organization_id))
 
 

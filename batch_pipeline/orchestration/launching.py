@@ -42,9 +42,14 @@ class Launcher:
         self._lock = Lock()
         self._paused_until = 0.0
 
+    @property
+    def is_available(self) -> bool:
+        """Whether there is a webserver that did not fail in the last seconds."""
+        return self._url is not None and time.monotonic() >= self._paused_until
+
     def launch(self, batch: Batch) -> bool:
         """Launches the run that the batch awaits; returns whether Dagster accepted it."""
-        if self._url is None or time.monotonic() < self._paused_until:
+        if self._url is None or not self.is_available:
             return False
         try:
             answer = self._client.post(self._url, json={"query": _LAUNCH, "variables": {"params": _params(batch)}})

@@ -2,7 +2,6 @@
 
 import time
 
-from batch_pipeline.batches.accept import CLAIM_SECONDS
 from batch_pipeline.batches.model import Batch, IfChanged, PhaseName, PhaseStatus, Starter
 from batch_pipeline.batches.states import BatchStatus
 from batch_pipeline.errors import StateError
@@ -49,7 +48,7 @@ async def _request(
             Starter.launcher,
             if_changed=if_changed,
             digest=digest,
-            claim_seconds=CLAIM_SECONDS,
+            claim_seconds=service.claim_seconds,
             updated_by=caller.key_id,
         )
     except StateError:

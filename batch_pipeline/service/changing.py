@@ -1,6 +1,5 @@
 """Finds, cancels, re-runs and undoes the batches of one organization."""
 
-from batch_pipeline.batches.accept import CLAIM_SECONDS
 from batch_pipeline.batches.ids import is_batch_id
 from batch_pipeline.batches.model import Batch, Starter
 from batch_pipeline.batches.options import UndoOptions
@@ -48,7 +47,7 @@ async def retry(service: Service, caller: Caller, batch_id: str) -> Batch:
         service.system.ledger.request_rerun,
         batch.id,
         Starter.launcher,
-        claim_seconds=CLAIM_SECONDS,
+        claim_seconds=service.claim_seconds,
         updated_by=caller.key_id,
     )
     await launch(service, batch)
@@ -63,7 +62,7 @@ async def retry_failed_rows(service: Service, caller: Caller, batch_id: str) -> 
         service.system,
         original.id,
         starter=Starter.launcher,
-        claim_seconds=CLAIM_SECONDS,
+        claim_seconds=service.claim_seconds,
         updated_by=caller.key_id,
     )
     await launch(service, batch)
@@ -79,7 +78,7 @@ async def undo(service: Service, caller: Caller, batch_id: str, options: UndoOpt
         undone.id,
         starter=Starter.launcher,
         options=options,
-        claim_seconds=CLAIM_SECONDS,
+        claim_seconds=service.claim_seconds,
         updated_by=caller.key_id,
     )
     await launch(service, batch)

@@ -13,7 +13,7 @@ import psycopg
 import sqlalchemy as sa
 from anyio import CapacityLimiter, to_thread
 
-from batch_pipeline.batches.accept import is_turn_free
+from batch_pipeline.batches.accept import CLAIM_SECONDS, is_turn_free
 from batch_pipeline.batches.api_keys import find_key
 from batch_pipeline.batches.callers import CALL_THREADS
 from batch_pipeline.errors import BatchError
@@ -49,6 +49,11 @@ class Service:
     listener: StatusListener
     _threads: CapacityLimiter = field(default_factory=lambda: CapacityLimiter(CALL_THREADS), repr=False)
     _started: set[asyncio.Task[Any]] = field(default_factory=set, repr=False)
+
+    @property
+    def claim_seconds(self) -> float | None:
+        """Seconds that a call has to launch its batch's run before the sensor does; None: Dagster doesn't answer."""
+        return CLAIM_SECONDS if self.launcher.is_available else None
 
     async def in_thread(self, function: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
         """Calls the function in one of a few threads: it may wait for the database, storage or disk, or compute."""

@@ -5,7 +5,6 @@ from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 
 from batch_pipeline.batches.accept import (
-    CLAIM_SECONDS,
     Accepted,
     ArrivedPayload,
     IdempotencyKey,
@@ -78,15 +77,21 @@ def _read(body: memoryview) -> tuple[BatchRequest, InlinePayload | None]:
 
 
 async def launch(service: Service, batch: Batch) -> None:
-    """Launches the run that the batch awaits.
+    """Launches the run that the batch awaits, if the call has claimed the launch (`Service.claim_seconds`).
 
     The sensor launches it instead where Dagster does not answer, and where the organization has enough runs in the
     queue: the sensor gives each organization its turn.
     """
+    if batch.launch_claimed_until is not None:
+        await service.in_thread(_launch, service, batch)
+
+
+def _launch(service: Service, batch: Batch) -> None:
+    engine = service.system.engine
     most = QUEUED_PER_SLOT * service.system.settings.organization_runs
-    waiting = await service.in_thread(count_awaiting, service.system.engine, batch.address.organization_id)
-    if waiting > most or not await service.in_thread(service.launcher.launch, batch):
-        await service.in_thread(release_claim, service.system.engine, batch.id)
+    waiting = count_awaiting(engine, batch.address.organization_id)
+    if waiting > most or not service.launcher.launch(batch):
+        release_claim(engine, batch.id)
 
 
 async def _create_for_upload(service: Service, caller: Caller, request: BatchRequest) -> Batch:
@@ -110,10 +115,9 @@ async def _create_mixed(service: Service, caller: Caller, request: BatchRequest,
             return batch
         await launch(service, batch)
         deadline = time.monotonic() + service.system.settings.mixed_wait_seconds
-        while (
-            batch := await service.in_thread(service.system.ledger.get, new.id)
-        ).status == BatchStatus.requested and (left := deadline - time.monotonic()) > 0:
+        while batch.status == BatchStatus.requested and (left := deadline - time.monotonic()) > 0:
             await changes.next(at_most_seconds=left)
+            batch = await service.in_thread(service.system.ledger.get, new.id)
     return batch
 
 
@@ -171,7 +175,7 @@ async def _accept(
             accept,
             service.system.engine,
             new,
-            payload=ArrivedPayload(key, saved, starter, CLAIM_SECONDS if starter is Starter.launcher else None),
+            payload=ArrivedPayload(key, saved, starter, service.claim_seconds if starter is Starter.launcher else None),
             idempotency=caller.idempotency,
             only_if_turn_is_free=starter is Starter.caller,
         )
