@@ -34,6 +34,9 @@ T = TypeVar("T")
 
 WARM_UP_SECONDS = 60.0
 CONNECTIONS = 2  # that one call uses at once
+# Calls that store their items at once. Each takes the processor as long as ten that only read, so with more of them all
+# others would wait.
+STORING_CALLS = 4
 UNKNOWN_KEY = f"key_{'1' * 16}_{'1' * 43}"
 
 
@@ -47,6 +50,7 @@ class Service:
     workers: WorkerPool
     copier: Copier
     listener: StatusListener
+    storing: asyncio.Semaphore = field(default_factory=lambda: asyncio.Semaphore(STORING_CALLS), repr=False)
     _threads: CapacityLimiter = field(default_factory=lambda: CapacityLimiter(CALL_THREADS), repr=False)
     _started: set[asyncio.Task[Any]] = field(default_factory=set, repr=False)
 

@@ -166,6 +166,13 @@ async def _accept(
 
     Deletes the payload again unless the batch is new.
     """
+    async with service.storing:
+        return await _store_and_accept(service, caller, new, payload, starter)
+
+
+async def _store_and_accept(
+    service: Service, caller: Caller, new: NewBatch, payload: InlinePayload, starter: Starter
+) -> Accepted:
     saved = new.options.save_upload
     key = keys.upload(new.id, payload.file_name, saved=saved)
     is_new = False

@@ -4,11 +4,14 @@ import json
 from concurrent.futures import ThreadPoolExecutor
 
 import httpx
+import psycopg
 import pytest
 from calls import ADA, data_url, every_batch, until
 from serving import Client, envelope, new_client
 
 from batch_pipeline.batches.api_keys import revoke_key
+from batch_pipeline.batches.callers import CALL_THREADS
+from batch_pipeline.service.context import STORING_CALLS
 from batch_pipeline.system import System
 
 
@@ -130,3 +133,28 @@ def test_fifty_clients_at_once_lose_nothing_and_get_no_wrong_answer(module_syste
 
     with ThreadPoolExecutor(50) as pool:
         assert all(pool.map(work, range(50)))
+
+
+def test_reads_are_answered_while_many_calls_with_items_wait(module_system: System, client: Client) -> None:
+    """More calls than there are threads: those that store their items leave some to the others."""
+    known = client.create()["data"]["id"]
+    many = CALL_THREADS + STORING_CALLS
+
+    def writers_wait() -> bool:
+        with psycopg.connect(module_system.database_url) as connection:
+            row = connection.execute(
+                "SELECT count(*) FROM pg_stat_activity WHERE wait_event_type = 'Lock' AND datname = current_database()"
+            ).fetchone()
+        return row is not None and row[0] >= STORING_CALLS
+
+    with psycopg.connect(module_system.database_url) as holder, ThreadPoolExecutor(many) as callers:
+        holder.execute("LOCK TABLE batches IN SHARE MODE")
+        creating = [callers.submit(client.create, [ADA]) for _ in range(many)]
+        until(writers_wait)
+        for _ in range(many):  # each takes a moment in which further calls arrive
+            answer = client.http.get(f"/v1/batches/{known}", headers={"X-API-Key": client.key}, timeout=30)
+            assert envelope(answer)["data"]["id"] == known
+        assert not any(call.done() for call in creating)
+        holder.rollback()
+        assert {call.result()["status"] for call in creating} == {202}
+    assert len(every_batch(client)) == many + 1

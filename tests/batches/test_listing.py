@@ -102,6 +102,8 @@ def test_a_page_equals_a_slice_of_all_batches_sorted(
         matching.reverse()
     found = list_page(engine, "one", Filters(**chosen), page=page, limit=limit, newest_first=newest_first)
     assert [batch["id"] for batch in found.batches] == matching[(page - 1) * limit : page * limit]
+    if found.batches:
+        assert found.batches[0] == Ledger(engine).get(found.batches[0]["id"]).to_json()
     assert found.total_count == len(matching)
     assert found.has_more == (page * limit < len(matching))
 
