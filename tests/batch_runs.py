@@ -23,8 +23,8 @@ from batch_pipeline.batches.organizations import create_organization
 from batch_pipeline.database import borrowed
 from batch_pipeline.definitions import defs
 from batch_pipeline.orchestration import tags
-from batch_pipeline.orchestration.config import run_config_of, run_tags_of
 from batch_pipeline.orchestration.execute import execute_batch
+from batch_pipeline.orchestration.requested_runs import run_config_of, run_tags_of
 from batch_pipeline.storage import keys
 from batch_pipeline.system import System
 

@@ -2,12 +2,15 @@
 
 import math
 from collections.abc import Iterator, Mapping, Sequence
+from typing import TYPE_CHECKING
 
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, HistogramMetricFamily, Metric
 
 from batch_pipeline.batches.counts import BUCKET_SECONDS, Histogram, LedgerFigures
 from batch_pipeline.batches.model import PhaseName
-from batch_pipeline.orchestration.figures import DagsterFigures
+
+if TYPE_CHECKING:
+    from batch_pipeline.orchestration.figures import DagsterFigures
 
 _NOTHING = Histogram({}, 0.0)
 
@@ -60,7 +63,7 @@ def ledger_families(figures: LedgerFigures) -> Iterator[Metric]:
     )
 
 
-def dagster_families(figures: DagsterFigures) -> Iterator[Metric]:
+def dagster_families(figures: "DagsterFigures") -> Iterator[Metric]:
     """The metrics of Dagster's database."""
     yield _gauge(
         "batch_sensor_tick_age_seconds",

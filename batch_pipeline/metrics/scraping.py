@@ -17,11 +17,11 @@ from batch_pipeline.batches.counts import LedgerFigures, read_figures
 from batch_pipeline.database import borrowed, translating_outages
 from batch_pipeline.errors import BatchError, UnavailableError
 from batch_pipeline.metrics.families import dagster_families, ledger_families
-from batch_pipeline.orchestration.figures import DagsterFigures, read_dagster_figures, translating_dagster_outages
-from batch_pipeline.orchestration.instance import open_migrated_instance
 
 if TYPE_CHECKING:
     from dagster import DagsterInstance
+
+    from batch_pipeline.orchestration.figures import DagsterFigures
 
 # Not OpenMetrics: there a counter and a gauge can't be named `batch_batches_total` and `batch_batches`.
 MEDIA_TYPE = CONTENT_TYPE_PLAIN_0_0_4
@@ -34,7 +34,7 @@ class Figures(Collector):
     """All figures at one time, and the calls as they are now."""
 
     ledger: LedgerFigures
-    dagster: DagsterFigures
+    dagster: "DagsterFigures"
     calls: Collector
 
     def collect(self) -> Iterator[Metric]:
@@ -94,8 +94,12 @@ class Scraper:
                 "database", f"The figures could not be read within {STATEMENT_SECONDS:.0f} s: the database is too busy."
             ) from error
 
-    def _read_dagster(self) -> DagsterFigures:
+    def _read_dagster(self) -> "DagsterFigures":
         """Reads by the instance of the previous scrape. Opens another one after an error."""
+        # Imported here, because most processes of the API are never scraped, and Dagster takes most of a second.
+        from batch_pipeline.orchestration.figures import read_dagster_figures, translating_dagster_outages
+        from batch_pipeline.orchestration.instance import open_migrated_instance
+
         try:
             with translating_dagster_outages():
                 if self._instance is None:

@@ -1,4 +1,4 @@
-"""The typed run config of a batch, which is the Launchpad's form, and the tags and run request of its runs.
+"""The typed run config of a batch, which is the Launchpad's form, and the run request of its runs.
 
 Dagster checks the config's types; `BatchOptions` checks the values when the config is converted into options.
 """
@@ -10,9 +10,10 @@ from dagster import Config, RunRequest
 from pydantic import Field
 
 from batch_pipeline.batches.model import Batch, BlankCells, DuplicateHandling, IfChanged, UnknownColumns, UploadAction
-from batch_pipeline.batches.options import BatchOptions, UndoOptions, parse_options
+from batch_pipeline.batches.options import BatchOptions, parse_options
 from batch_pipeline.batches.organizations import DEFAULT_ORGANIZATION
 from batch_pipeline.orchestration import tags
+from batch_pipeline.orchestration.requested_runs import job_name_of, run_config_of, run_key_of, run_tags_of
 from batch_pipeline.records.registry import RESOURCES
 from batch_pipeline.storage import keys
 
@@ -81,57 +82,10 @@ class ApplyConfig(Config):
     )
 
 
-# Options that may hold customers' values. They stay in the ledger: a run reads the ledger, not its config.
-_PRIVATE = {"name", "properties", "column_mapping"}
-
-
-def run_config_of(batch: Batch) -> dict[str, Any]:
-    """The run config that shows a batch in the Launchpad, without customers' values."""
-    if batch.undo_of is not None:
-        given = {name: batch.options.get(name) for name in UndoOptions.model_fields}
-        undo = {"batch": batch.undo_of, **{name: value for name, value in given.items() if value is not None}}
-        return {"ops": {tags.UNDO: {"config": undo}}}
-    address = {
-        "organization": batch.address.organization_id,
-        "resource": batch.address.resource,
-        "action": batch.address.action.value,
-        "file": batch.upload_key,
-    }
-    options = {name: value for name, value in batch.options.items() if value is not None and name not in _PRIVATE}
-    return {"ops": {tags.PARSE: {"config": {**address, **options}}}}
-
-
-def run_request_key(batch: Batch) -> str:
-    """Run key suffix `{arrival}/{attempts}`: unique per requested run of the batch.
-
-    A re-run has a new arrival, even if the previous run never began. A run that yielded its slot counts as an attempt,
-    and its batch keeps its arrival.
-    """
-    return f"{batch.arrival}/{batch.attempts}"
-
-
-def job_name_of(batch: Batch) -> str:
-    """The job that runs the batch from its first phase."""
-    return tags.JOB_NAME if batch.undo_of is None else tags.UNDO_JOB_NAME
-
-
-def run_tags_of(batch: Batch) -> dict[str, str]:
-    """The tags of a batch's runs."""
-    return {
-        tags.BATCH_ID: batch.id,
-        tags.ORGANIZATION: batch.address.organization_id,
-        tags.RESOURCE: batch.address.resource,
-        tags.TURN: f"{batch.address.organization_id}.{batch.address.resource}",
-        tags.REQUEST: run_request_key(batch),
-        tags.ACTION: batch.address.action.value,
-        tags.NAME: batch.name,
-    }
-
-
 def run_request_of(batch: Batch) -> RunRequest:
     """The request for the run that a batch awaits. Repeats are harmless: Dagster launches a run key only once."""
     return RunRequest(
-        run_key=f"{batch.id}/{run_request_key(batch)}",
+        run_key=run_key_of(batch),
         job_name=job_name_of(batch),
         run_config=run_config_of(batch),
         tags=run_tags_of(batch),

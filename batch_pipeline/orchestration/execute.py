@@ -12,7 +12,7 @@ from batch_pipeline.batches.model import Batch
 from batch_pipeline.batches.states import AT_REST, BatchStatus, Reason
 from batch_pipeline.dropped_interrupts import repeating_dropped
 from batch_pipeline.orchestration import tags
-from batch_pipeline.orchestration.config import run_config_of, run_tags_of
+from batch_pipeline.orchestration.requested_runs import run_config_of, run_tags_of
 from batch_pipeline.orchestration.resources import opened_system
 from batch_pipeline.orchestration.run_attempt import cancelled_reason
 from batch_pipeline.orchestration.undo_job import job_of

@@ -11,6 +11,7 @@ import signal
 import threading
 from collections.abc import Mapping
 from concurrent.futures import ProcessPoolExecutor
+from multiprocessing import forkserver
 from multiprocessing.context import ForkServerContext
 
 PRELOADED = "batch_pipeline.orchestration.preload"
@@ -24,6 +25,12 @@ def fork_context() -> ForkServerContext:
     context = multiprocessing.get_context("forkserver")
     context.set_forkserver_preload([PRELOADED])
     return context
+
+
+def start_fork_server() -> None:
+    """Starts this process's fork server ahead, so that it imports while this process does something else."""
+    fork_context()
+    forkserver.ensure_running()
 
 
 def forked_executor() -> ProcessPoolExecutor:

@@ -10,12 +10,11 @@ from threading import Lock
 from typing import Any
 
 import httpx
-from dagster._core.storage.tags import RUN_KEY_TAG, SENSOR_NAME_TAG
 
 from batch_pipeline.batches.model import Batch
 from batch_pipeline.dagster_home import LOCATION_NAME
 from batch_pipeline.orchestration import tags
-from batch_pipeline.orchestration.config import run_request_of
+from batch_pipeline.orchestration.requested_runs import job_name_of, run_config_of, run_key_of, run_tags_of
 
 logger = logging.getLogger(__name__)
 
@@ -72,14 +71,13 @@ class Launcher:
 
 
 def _params(batch: Batch) -> dict[str, Any]:
-    request = run_request_of(batch)
-    named = {**request.tags, RUN_KEY_TAG: str(request.run_key), SENSOR_NAME_TAG: tags.UPLOAD_SENSOR}
+    named = {**run_tags_of(batch), tags.RUN_KEY: run_key_of(batch), tags.SENSOR_NAME: tags.UPLOAD_SENSOR}
     return {
         "selector": {
             "repositoryLocationName": LOCATION_NAME,
             "repositoryName": REPOSITORY_NAME,
-            "jobName": request.job_name,
+            "jobName": job_name_of(batch),
         },
-        "runConfigData": request.run_config,
+        "runConfigData": run_config_of(batch),
         "executionMetadata": {"tags": [{"key": key, "value": value} for key, value in named.items()]},
     }

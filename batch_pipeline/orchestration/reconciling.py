@@ -29,11 +29,12 @@ from batch_pipeline.database import Connection, connect
 from batch_pipeline.errors import NotFoundError, StateError
 from batch_pipeline.intake.requested_uploads import take_in_upload
 from batch_pipeline.orchestration import tags
-from batch_pipeline.orchestration.config import run_request_key
 from batch_pipeline.orchestration.outcomes import tag_outcome
+from batch_pipeline.orchestration.requested_runs import run_request_key
 from batch_pipeline.orchestration.run_attempt import cancelled_reason
 from batch_pipeline.orchestration.run_launcher import load_celery_launcher
 from batch_pipeline.orchestration.run_page import without_values
+from batch_pipeline.orchestration.workers import LOST_WORKER
 from batch_pipeline.phases.leftovers import drop_staged_rows
 from batch_pipeline.system import System
 
@@ -52,12 +53,6 @@ STARTED = [DagsterRunStatus.STARTED, DagsterRunStatus.CANCELING]
 # From Dagster's STARTING to its STARTED by the default launcher, which forks a process. Runs for Celery's workers may
 # wait for as long as the workers are busy.
 START_SECONDS = 120.0
-
-LOST_WORKER = Reason(
-    "worker_lost",
-    "The process that ran the batch ended without recording a reason: it was killed, or its machine is gone. "
-    "Written records stay. Retry the batch to process the rest.",
-)
 
 RUN_DELETED = Reason("run_deleted", "The batch's run was deleted in Dagster while it was running: retry the batch.")
 RUN_FAILED = Reason(

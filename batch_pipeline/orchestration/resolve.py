@@ -14,7 +14,8 @@ from batch_pipeline.batches.states import BatchStatus
 from batch_pipeline.errors import RefusedError, StateError
 from batch_pipeline.intake import inbox
 from batch_pipeline.orchestration import tags
-from batch_pipeline.orchestration.config import ApplyConfig, BatchConfig, run_tags_of
+from batch_pipeline.orchestration.config import ApplyConfig, BatchConfig
+from batch_pipeline.orchestration.requested_runs import run_tags_of
 from batch_pipeline.orchestration.resources import Workplace
 from batch_pipeline.orchestration.run_attempt import follow_cancelling
 from batch_pipeline.records.registry import check_action

@@ -16,8 +16,6 @@ from batch_pipeline.settings import get_settings
 # Batches of the same records are written one at a time. A second run parses and validates while the first one writes.
 # More runs would only wait in their slots.
 RUNS_PER_TURN = 2
-# Queued runs per slot of an organization, so that a free slot need not wait for the next tick.
-QUEUED_PER_SLOT = 2
 
 
 class SettingsRunCoordinator(QueuedRunCoordinator[DagsterInstance]):

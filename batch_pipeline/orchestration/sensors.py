@@ -34,11 +34,11 @@ from batch_pipeline.orchestration.checks import report_freshness
 from batch_pipeline.orchestration.config import run_request_of
 from batch_pipeline.orchestration.ops import apply_job, batch_job
 from batch_pipeline.orchestration.reconciling import reconcile, reconcile_run
+from batch_pipeline.orchestration.requested_runs import QUEUED_PER_SLOT
 from batch_pipeline.orchestration.retention import prune
 from batch_pipeline.orchestration.retry_rejected_job import retry_rejected_job
 from batch_pipeline.orchestration.run_launcher import load_celery_launcher
 from batch_pipeline.orchestration.run_page import show_refused
-from batch_pipeline.orchestration.run_queue import QUEUED_PER_SLOT
 from batch_pipeline.orchestration.undo_job import undo_job
 from batch_pipeline.system import System, shared_system
 

@@ -10,7 +10,9 @@ OUTCOME = "batch/outcome"  # what became of the batch in this run: see `outcome_
 TURN = ".dagster/batch_turn"  # organization and resource: the run queue allows one run to write and one to prepare
 REQUEST = ".dagster/batch_request"  # the batch's request that the run answers: see `run_request_key`
 IN_PROCESS = ".dagster/batch_in_process"  # the run executes in its caller's process and occupies no slot of Dagster's
-RUN_KEY = "dagster/run_key"  # Dagster's own tag on runs that a sensor requested
+# Dagster's own tags on runs that a sensor requested.
+RUN_KEY = "dagster/run_key"
+SENSOR_NAME = "dagster/sensor_name"
 
 JOB_NAME = "batch_job"
 APPLY_JOB_NAME = "apply_job"

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING
 
 from anyio import to_thread
 
+from batch_pipeline.batches.states import Reason
 from batch_pipeline.errors import UnavailableError
 from batch_pipeline.orchestration.forking import end_processes, forked_executor
 
@@ -19,6 +20,12 @@ if TYPE_CHECKING:
     from dagster import DagsterInstance
 
     from batch_pipeline.system import System
+
+LOST_WORKER = Reason(
+    "worker_lost",
+    "The process that ran the batch ended without recording a reason: it was killed, or its machine is gone. "
+    "Written records stay. Retry the batch to process the rest.",
+)
 
 
 class WorkerLostError(Exception):

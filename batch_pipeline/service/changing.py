@@ -6,8 +6,6 @@ from batch_pipeline.batches.options import UndoOptions
 from batch_pipeline.errors import NotFoundError
 from batch_pipeline.intake.rejected_items import create_from_rejected
 from batch_pipeline.intake.undoing import request_undo
-from batch_pipeline.orchestration.instance import open_instance
-from batch_pipeline.orchestration.reconciling import cancel_batch
 from batch_pipeline.service.context import Service
 from batch_pipeline.service.creating import Caller, launch
 
@@ -86,5 +84,9 @@ async def undo(service: Service, caller: Caller, batch_id: str, options: UndoOpt
 
 
 def _cancel(service: Service, batch_id: str, key_id: str) -> Batch:
+    # Imported here: a process of the API needs Dagster for nothing else, and it takes most of a second.
+    from batch_pipeline.orchestration.instance import open_instance
+    from batch_pipeline.orchestration.reconciling import cancel_batch
+
     with open_instance(in_process=True) as instance:
         return cancel_batch(service.system, instance, batch_id, updated_by=key_id)

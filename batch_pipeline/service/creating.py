@@ -20,9 +20,8 @@ from batch_pipeline.batches.options import BatchOptions
 from batch_pipeline.batches.queries import count_awaiting
 from batch_pipeline.batches.states import AT_REST, BatchStatus, Reason
 from batch_pipeline.errors import BusyError, TooLargeError, WrongValuesError
-from batch_pipeline.orchestration.reconciling import LOST_WORKER
-from batch_pipeline.orchestration.run_queue import QUEUED_PER_SLOT
-from batch_pipeline.orchestration.workers import NoWorkerError, Worker, WorkerLostError
+from batch_pipeline.orchestration.requested_runs import QUEUED_PER_SLOT
+from batch_pipeline.orchestration.workers import LOST_WORKER, NoWorkerError, Worker, WorkerLostError
 from batch_pipeline.service.context import Service
 from batch_pipeline.service.payload import EVENT_LOOP_BYTES, InlinePayload, inline_payload
 from batch_pipeline.service.request import BatchRequest, read_members, read_request

@@ -14,7 +14,7 @@ from batch_pipeline.batches.options import BatchOptions
 from batch_pipeline.batches.states import FINAL, BatchStatus
 from batch_pipeline.orchestration import tags
 from batch_pipeline.orchestration.reconciling import cancel_batch
-from batch_pipeline.orchestration.run_queue import QUEUED_PER_SLOT
+from batch_pipeline.orchestration.requested_runs import QUEUED_PER_SLOT
 from batch_pipeline.storage import keys
 from batch_pipeline.system import System
 

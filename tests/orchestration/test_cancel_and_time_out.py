@@ -21,9 +21,9 @@ from batch_pipeline.definitions import defs
 from batch_pipeline.errors import StateError
 from batch_pipeline.loading.chunks import Chunk, ChunkOutcome, ChunkWriter
 from batch_pipeline.orchestration import tags
-from batch_pipeline.orchestration.config import run_config_of, run_tags_of
 from batch_pipeline.orchestration.execute import execute_batch
 from batch_pipeline.orchestration.reconciling import OVERDUE_SECONDS, cancel_batch, reconcile
+from batch_pipeline.orchestration.requested_runs import run_config_of, run_tags_of
 from batch_pipeline.storage import keys
 from batch_pipeline.system import System
 

@@ -22,7 +22,8 @@ from batch_pipeline.batches.states import BatchStatus, Reason
 from batch_pipeline.definitions import defs
 from batch_pipeline.intake import inbox
 from batch_pipeline.orchestration import tags
-from batch_pipeline.orchestration.run_queue import QUEUED_PER_SLOT, RUNS_PER_TURN
+from batch_pipeline.orchestration.requested_runs import QUEUED_PER_SLOT
+from batch_pipeline.orchestration.run_queue import RUNS_PER_TURN
 from batch_pipeline.system import System
 
 WAITING = 1_000  # batches of the flood

@@ -15,7 +15,7 @@ from dagster_shared.serdes import pack_value
 
 from batch_pipeline.batches.model import Starter
 from batch_pipeline.orchestration import celery_worker, tags
-from batch_pipeline.orchestration.config import run_config_of, run_tags_of
+from batch_pipeline.orchestration.requested_runs import run_config_of, run_tags_of
 from batch_pipeline.system import System
 
 core_execute_run = celery_worker.core_execute_run

@@ -11,9 +11,9 @@ from batch_runs import arrived, new_organization
 from batch_pipeline.batches.model import Starter
 from batch_pipeline.definitions import defs
 from batch_pipeline.orchestration import tags
-from batch_pipeline.orchestration.config import run_config_of, run_tags_of
 from batch_pipeline.orchestration.forking import end_processes, forked_executor
 from batch_pipeline.orchestration.instance import open_instance
+from batch_pipeline.orchestration.requested_runs import run_config_of, run_tags_of
 from batch_pipeline.orchestration.workers import _execute
 from batch_pipeline.system import System
 
