@@ -8,11 +8,8 @@ from dataclasses import dataclass, field
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any
 
-from tenacity import retry, retry_if_exception_type, stop_after_delay, wait_fixed
-
 ALLOWED = "127.0.0.1/32"  # the receivers' own network; the rest of the loopback interface counts as private
 PRIVATE_HOST = "127.0.0.2"
-PATIENCE_SECONDS = 120
 
 Verdict = int | tuple[int, dict[str, str]] | None
 
@@ -93,14 +90,3 @@ def receiving(
         finally:
             server.shutdown()
             thread.join()
-
-
-@retry(
-    retry=retry_if_exception_type(AssertionError),
-    wait=wait_fixed(0.1),
-    stop=stop_after_delay(PATIENCE_SECONDS),
-    reraise=True,
-)
-def eventually(condition: Callable[[], object]) -> None:
-    """Waits until the condition holds."""
-    assert condition()

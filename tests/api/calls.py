@@ -1,11 +1,9 @@
-"""Items, bodies and waits that the tests of calls share."""
+"""Items and bodies that the tests of calls share."""
 
 import base64
-import time
-from collections.abc import Callable
 
 import pytest
-from serving import PATIENCE_SECONDS, Client
+from serving import Client
 
 ADA = {"external_id": "crm-1", "name": "Ada", "email": "ada@example.com"}
 WRONG = {"external_id": "crm-2", "name": "Alan", "email": "nowhere"}
@@ -24,10 +22,3 @@ def padded(body: bytes, size_bytes: int) -> bytes:
 
 def every_batch(client: Client) -> list[str]:
     return [batch["id"] for batch in client.get("/v1/batches", limit=100)["data"]]
-
-
-def until(condition: Callable[[], bool]) -> None:
-    deadline = time.monotonic() + PATIENCE_SECONDS
-    while not condition():
-        assert time.monotonic() < deadline
-        time.sleep(0.05)

@@ -2,7 +2,6 @@
 
 import secrets
 import threading
-import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -10,6 +9,7 @@ from typing import Any
 
 import httpx
 import uvicorn
+from waiting import eventually
 
 from batch_pipeline.api.app import create_app
 from batch_pipeline.batches.api_keys import create_key
@@ -49,11 +49,12 @@ class Client:
 
     def until(self, batch_id: str, *statuses: str) -> dict[str, Any]:
         """The batch, once it has one of the statuses."""
-        deadline = time.monotonic() + PATIENCE_SECONDS
-        while (batch := self.batch(batch_id))["status"] not in statuses:
-            assert time.monotonic() < deadline, batch
-            time.sleep(0.2)
-        return batch
+
+        def reached() -> dict[str, Any] | None:
+            batch = self.batch(batch_id)
+            return batch if batch["status"] in statuses else None
+
+        return eventually(reached, pause=0.2, about=lambda: self.batch(batch_id))
 
 
 def envelope(answer: httpx.Response) -> dict[str, Any]:
@@ -88,11 +89,8 @@ def served(*, runs_batches: bool = False, **settings: Any) -> Iterator[str]:
     server = uvicorn.Server(uvicorn.Config(app, host=HOST, port=port, log_level="warning"))
     thread = threading.Thread(target=server.run)
     thread.start()
-    deadline = time.monotonic() + PATIENCE_SECONDS
-    while not server.started:
-        assert thread.is_alive()
-        assert time.monotonic() < deadline
-        time.sleep(0.01)
+    eventually(lambda: server.started or not thread.is_alive(), pause=0.01)
+    assert server.started
     try:
         yield f"http://{HOST}:{port}"
     finally:

@@ -6,8 +6,9 @@ from concurrent.futures import ThreadPoolExecutor
 import httpx
 import psycopg
 import pytest
-from calls import ADA, data_url, every_batch, until
+from calls import ADA, data_url, every_batch
 from serving import Client, envelope, new_client
+from waiting import eventually
 
 from batch_pipeline.batches.api_keys import revoke_key
 from batch_pipeline.batches.callers import CALL_THREADS
@@ -91,7 +92,7 @@ def test_a_copy_of_the_upload_that_is_not_there_is_made_when_it_is_asked_for(
     batch = client.create(data_url(b"name\nAda\n"), mode="sync")["data"]
     module_system.store.delete(f"batches/{batch['id']}/upload.json")
     assert client.batch(batch["id"], include_upload_json="true")["_upload_json_url"] is None
-    until(lambda: client.batch(batch["id"], include_upload_json="true")["_upload_json_url"] is not None)
+    eventually(lambda: client.batch(batch["id"], include_upload_json="true")["_upload_json_url"] is not None)
     url = client.batch(batch["id"], include_upload_json="true")["_upload_json_url"]
     assert httpx.get(url).json() == [{"name": "Ada"}]
 

@@ -9,9 +9,10 @@ import httpx
 import psycopg
 import pytest
 from batch_runs import contacts
-from calls import ADA, WRONG, until
+from calls import ADA, WRONG
 from dagster import DagsterInstance
 from serving import PATIENCE_SECONDS, Client, new_client, served
+from waiting import eventually
 
 from batch_pipeline.orchestration.execute import execute_batch
 from batch_pipeline.system import System
@@ -40,7 +41,7 @@ def applied(client: Client, system: System, instance: DagsterInstance, batch_id:
     """The answer to an apply whose run this process executes, as the launcher's process would."""
     with ThreadPoolExecutor(1) as pool:
         call = pool.submit(client.post, f"/v1/batches/{batch_id}/apply", body or None)
-        until(lambda: call.done() or system.ledger.get(batch_id).awaits_run is not None)
+        eventually(lambda: call.done() or system.ledger.get(batch_id).awaits_run is not None)
         if not call.done():
             execute_batch(system, instance, system.ledger.get(batch_id))
         yield call.result()
@@ -142,7 +143,7 @@ def test_a_repeated_apply_names_the_same_plan(client: Client, module_system: Sys
     digest = batch["plan"]["digest"]
     with ThreadPoolExecutor(2) as pool:
         first = pool.submit(client.post, f"/v1/batches/{batch['id']}/apply", {"digest": digest})
-        until(lambda: module_system.ledger.get(batch["id"]).awaits_run is not None)
+        eventually(lambda: module_system.ledger.get(batch["id"]).awaits_run is not None)
         other = client.post(f"/v1/batches/{batch['id']}/apply", {"digest": "0" * 64})
         assert (other["status"], other["code"]) == (409, "plan_changed")
         again = pool.submit(client.post, f"/v1/batches/{batch['id']}/apply", {"digest": digest})

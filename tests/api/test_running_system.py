@@ -8,7 +8,6 @@ import os
 import shutil
 import subprocess
 import sys
-import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
@@ -22,6 +21,7 @@ import pytest
 from process_table import command_of
 from psycopg import sql
 from serving import PATIENCE_SECONDS, Client, new_client
+from waiting import eventually
 
 from batch_pipeline.batches.states import TRANSITIONS, BatchStatus
 from batch_pipeline.local.system import LocalSystem
@@ -87,13 +87,6 @@ def runs_of(running: LocalSystem, batch_id: str) -> list[str]:
     query = '{runsOrError(filter: {tags: [{key: "batch/id", value: "%s"}]}) {... on Runs {results {runId}}}}'
     answer = httpx.post(f"{running.dagster_url}/graphql", json={"query": query % batch_id}, timeout=60).json()
     return [run["runId"] for run in answer["data"]["runsOrError"]["results"]]
-
-
-def eventually(condition: Callable[[], bool]) -> None:
-    deadline = time.monotonic() + PATIENCE_SECONDS
-    while not condition():
-        assert time.monotonic() < deadline
-        time.sleep(0.2)
 
 
 @reaches("requested queued", "queued processing", "processing completed")

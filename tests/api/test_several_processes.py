@@ -13,8 +13,8 @@ from typing import Any
 
 import psutil
 import pytest
-from receivers import eventually
 from test_metrics import samples
+from waiting import eventually
 
 from batch_pipeline.batches.api_keys import create_key
 from batch_pipeline.local.s3 import HOST, free_port

@@ -9,9 +9,10 @@ import httpx
 import psycopg
 import pytest
 from batch_runs import arrived
-from calls import ADA, WRONG, data_url, every_batch, padded, sizes, until
+from calls import ADA, WRONG, data_url, every_batch, padded, sizes
 from process_table import forked_processes
 from serving import Client, envelope, new_client
+from waiting import eventually
 
 from batch_pipeline.batches.model import Starter
 from batch_pipeline.batches.states import BatchStatus
@@ -182,7 +183,7 @@ def test_while_a_sync_call_runs_its_key_answers_the_batch_as_it_is(module_system
     with ThreadPoolExecutor(1) as pool, psycopg.connect(module_system.database_url) as connection:
         connection.execute("LOCK TABLE contacts IN SHARE MODE")
         first = pool.submit(client.post, "/v1/batches", body, Idempotency_Key="k")
-        until(lambda: bool(client.get("/v1/batches", status="processing")["data"]))
+        eventually(lambda: bool(client.get("/v1/batches", status="processing")["data"]))
         again = client.post("/v1/batches", body, Idempotency_Key="k")
         assert (again["status"], again["data"]["status"]) == (200, "processing")
         connection.rollback()
@@ -196,14 +197,14 @@ def test_a_sync_call_whose_process_is_killed_answers_the_failed_batch_and_the_ne
     with ThreadPoolExecutor(1) as pool, psycopg.connect(module_system.database_url) as connection:
         connection.execute("LOCK TABLE contacts IN SHARE MODE")
         call = pool.submit(client.create, [ADA], mode="sync")
-        until(lambda: bool(client.get("/v1/batches", status="processing")["data"]))
+        eventually(lambda: bool(client.get("/v1/batches", status="processing")["data"]))
         for process in forked_processes():
             process.kill()
         connection.rollback()  # what the killed one was writing is given up
         answer = call.result()
     assert (answer["status"], answer["data"]["status"]) == (200, "failed")
     assert answer["data"]["reason"]["code"] == "worker_lost"
-    until(lambda: client.create([ADA], mode="sync")["status"] == 200)
+    eventually(lambda: client.create([ADA], mode="sync")["status"] == 200)
     assert client.get("/v1/batches", order="desc")["data"][0]["status"] == "completed"
 
 

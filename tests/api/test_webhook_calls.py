@@ -6,9 +6,10 @@ from collections.abc import Iterator
 
 import httpx
 import pytest
-from receivers import ALLOWED, eventually, receiving
+from receivers import ALLOWED, receiving
 from serving import Client, new_client, served
 from standardwebhooks import Webhook as Verifier
+from waiting import eventually
 
 from batch_pipeline.system import System
 

@@ -3,8 +3,7 @@
 import asyncio
 import json
 import socket
-import time
-from collections.abc import Awaitable, Callable, Iterator
+from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 
@@ -17,6 +16,7 @@ from process_table import forked_processes
 from psycopg import sql
 from pydantic import SecretStr
 from serving import PATIENCE_SECONDS
+from waiting import eventually
 
 from batch_pipeline.api.app import create_app
 from batch_pipeline.api.routes import find_caller
@@ -41,13 +41,6 @@ def locked(system: System, table: str) -> Iterator[None]:
         connection.execute(sql.SQL("LOCK TABLE {} IN SHARE MODE").format(sql.Identifier(table)))
         yield
         connection.rollback()
-
-
-async def until(condition: Callable[[], Awaitable[bool]]) -> None:
-    deadline = time.monotonic() + PATIENCE_SECONDS
-    while not await condition():
-        assert time.monotonic() < deadline
-        await asyncio.sleep(0.05)
 
 
 def is_waiting_for_a_lock(system: System) -> bool:
@@ -103,12 +96,12 @@ def test_a_worker_whose_caller_is_cancelled_is_lent_again_only_with_another_proc
         try:
             before = forked_processes()
             caller = asyncio.create_task(run(pool, waits))
-            await until(lambda: asyncio.to_thread(is_waiting_for_a_lock, system))
+            await asyncio.to_thread(eventually, lambda: is_waiting_for_a_lock(system))
             (process,) = forked_processes() - before
             caller.cancel()
             with pytest.raises(asyncio.CancelledError):
                 await caller
-            await until(lambda: asyncio.to_thread(lambda: not process.is_running()))
+            await asyncio.to_thread(eventually, lambda: not process.is_running())
             await run(pool, next_one)
         finally:
             pool.close()
@@ -132,9 +125,8 @@ def test_a_closed_worker_starts_no_process(system: System) -> None:
 
 
 def test_the_batch_of_a_cancelled_sync_call_goes_on_and_keeps_its_worker(system: System, key: NewKey) -> None:
-    async def is_processed(service: Service) -> bool:
-        found = await service.in_thread(batches_of, system, key)
-        return bool(found) and found[0].status == "processing"
+    def is_processed() -> bool:
+        return any(batch.status == "processing" for batch in batches_of(system, key))
 
     async def scenario() -> None:
         settings = load_settings().model_copy(update={"sync_workers": 1})
@@ -142,7 +134,7 @@ def test_the_batch_of_a_cancelled_sync_call_goes_on_and_keeps_its_worker(system:
             caller = await caller_of(service, key)
             with locked(system, "contacts"):
                 call = asyncio.create_task(create_batch(service, caller, body("sync")))
-                await until(lambda: is_processed(service))
+                await asyncio.to_thread(eventually, is_processed)
                 await cancel(call)
                 with pytest.raises(NoWorkerError):
                     async with service.workers.worker(at_most_seconds=0):
@@ -161,7 +153,7 @@ def test_a_service_closes_while_a_process_of_its_holds_locks_and_ends_it(system:
         async with open_service() as service:
             caller = await caller_of(service, key)
             call = asyncio.create_task(create_batch(service, caller, body("sync")))
-            await until(lambda: service.in_thread(is_waiting_for_a_lock, system))
+            await asyncio.to_thread(eventually, lambda: is_waiting_for_a_lock(system))
             await cancel(call)
 
     with locked(system, "contacts"):
@@ -179,7 +171,7 @@ def test_a_mixed_call_that_is_cancelled_while_its_batch_is_accepted_keeps_the_pa
             caller = await caller_of(service, key)
             with locked(system, "batches"):
                 call = asyncio.create_task(create_batch(service, caller, body("mixed")))
-                await until(lambda: service.in_thread(is_waiting_for_a_lock, system))
+                await asyncio.to_thread(eventually, lambda: is_waiting_for_a_lock(system))
                 await cancel(call)
 
     asyncio.run(scenario())
@@ -205,10 +197,10 @@ def test_a_port_opens_once_connections_are_open_and_warming_up_records_nothing(
     with ThreadPoolExecutor(1) as serving, psycopg.connect(system.database_url) as holder:
         holder.execute("LOCK TABLE batches IN ACCESS EXCLUSIVE MODE")
         serving.submit(server.run)
-        asyncio.run(until(lambda: asyncio.to_thread(is_waiting_for_a_lock, system)))
+        eventually(lambda: is_waiting_for_a_lock(system))
         assert not accepts(port)
         holder.rollback()
-        asyncio.run(until(lambda: asyncio.to_thread(accepts, port)))
+        eventually(lambda: accepts(port))
         opened = connections() - before
         server.should_exit = True
     assert "warming up failed" not in caplog.text

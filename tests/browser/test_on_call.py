@@ -1,16 +1,15 @@
 """What the engineer on call does in the Dagster UI, done in a browser against the running system."""
 
-import time
 from collections.abc import Callable
 from contextlib import suppress
-from typing import Any
 
 import psycopg
 import pytest
 from batch_runs import Row, arrived, as_csv, contacts, insert_contacts, new_organization
 from dagster import DagsterEventType, DagsterInstance, RunsFilter
-from dagster_ui import PATIENCE_SECONDS, Browser
+from dagster_ui import Browser
 from playwright import sync_api as playwright
+from waiting import eventually
 from worlds import record_id
 
 from batch_pipeline.batches.model import Batch, Starter
@@ -21,14 +20,6 @@ from batch_pipeline.system import System
 
 pytestmark = pytest.mark.timeout(600)
 STORED = 250
-
-
-def _until(condition: Callable[[], Any]) -> Any:
-    deadline = time.monotonic() + PATIENCE_SECONDS
-    while not (found := condition()):
-        assert time.monotonic() < deadline
-        time.sleep(0.1)
-    return found
 
 
 def _people(organization_id: str, name: str) -> list[Row]:
@@ -62,7 +53,7 @@ def _fail_in_processing(system: System, organization_id: str, look: Callable[[Ba
             "SELECT FROM contacts WHERE organization_id = %s AND external_id = %s FOR UPDATE",
             (organization_id, f"{organization_id}-150"),
         )
-        waiting = _until(
+        waiting = eventually(
             lambda: looker.execute(
                 "SELECT pid FROM pg_stat_activity WHERE wait_event_type = 'Lock' AND datname = current_database()"
                 " AND query LIKE '%%contacts%%'"
@@ -71,7 +62,7 @@ def _fail_in_processing(system: System, organization_id: str, look: Callable[[Ba
         look(system.ledger.get(batch.id))
         looker.execute("SELECT pg_terminate_backend(%s)", waiting)
         holder.rollback()
-    failed: Batch = _until(lambda: _ended(system, batch))
+    failed: Batch = eventually(lambda: _ended(system, batch))
     assert failed.reason is not None
     assert (failed.status, failed.reason.code) == ("failed", "database_unavailable")
     return failed
@@ -107,7 +98,7 @@ def test_a_run_that_lost_its_database_is_re_executed_from_failure_on_its_page(
     browser.picture("failed-run")
     re_execute.locator("xpath=following::button[1]").click()
     browser.page.get_by_role("menuitem", name="From failure").click()
-    completed: Batch = _until(lambda: (done := _ended(system, failed)) and done.status == "completed" and done)
+    completed: Batch = eventually(lambda: (done := _ended(system, failed)) and done.status == "completed" and done)
 
     assert (completed.attempts, completed.stats.updated, completed.stats.items_read) == (2, STORED, STORED)
     assert {record["name"][:3] for record in contacts(system, organization_id)} == {"New"}
@@ -184,7 +175,7 @@ def test_rejected_rows_are_seen_in_the_list_on_the_asset_and_in_their_file_and_r
             (found for each in system.ledger.find() if of(each) and (found := _ended(system, each))), None
         )
 
-    batch: Batch = _until(ended(lambda each: each.name == "contacts.csv"))
+    batch: Batch = eventually(ended(lambda each: each.name == "contacts.csv"))
     assert (batch.stats.created, batch.stats.rejected) == (8, 2)
 
     browser.page.get_by_placeholder("Filter").fill("step:cleanup")
@@ -224,7 +215,7 @@ def test_rejected_rows_are_seen_in_the_list_on_the_asset_and_in_their_file_and_r
     browser.picture("retry-rejected-job")
     launch.click()
     browser.page.wait_for_url("**/runs/*")
-    again: Batch = _until(ended(lambda each: each.retry_of == batch.id))
+    again: Batch = eventually(ended(lambda each: each.retry_of == batch.id))
     assert again.reason is not None
     assert again.reason.code == "no_valid_items"  # nobody has corrected them
     browser.sees("failed: no_valid_items")
@@ -265,7 +256,7 @@ def test_a_planned_batch_is_looked_at_applied_and_undone_in_the_ui(
     )
     upload = as_csv([{**each, "name": f"New {number}"} for number, each in enumerate(people[:2])])
     batch = arrived(system, organization_id, upload, starter=Starter.launcher, plan_only=True)
-    planned: Batch = _until(lambda: (found := system.ledger.get(batch.id)).status == "planned" and found)
+    planned: Batch = eventually(lambda: (found := system.ledger.get(batch.id)).status == "planned" and found)
 
     browser.go(f"/runs/{planned.run_id}")
     browser.sees("Success")
@@ -280,7 +271,7 @@ def test_a_planned_batch_is_looked_at_applied_and_undone_in_the_ui(
     browser.go(f"/locations/{LOCATION_NAME}/jobs/apply_job/playground")
     _launch(browser, APPLY.format(batch_id=batch.id), picture="apply-job")
     browser.sees("Success")
-    completed: Batch = _until(lambda: _ended(system, batch))
+    completed: Batch = eventually(lambda: _ended(system, batch))
 
     assert (completed.status, completed.stats.updated) == ("completed", 2)
     assert [record["name"] for record in contacts(system, organization_id)] == ["New 0", "New 1", "Old 2"]

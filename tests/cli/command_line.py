@@ -10,13 +10,13 @@ import os
 import subprocess
 import sys
 import tempfile
-import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, redirect_stderr, redirect_stdout
 from dataclasses import dataclass, field
 from pathlib import Path
 
 from batch_runs import accepted
+from waiting import eventually
 
 from batch_pipeline.batches.ledger import Ledger
 from batch_pipeline.batches.model import Batch, Starter
@@ -192,11 +192,14 @@ def only_line(stderr: str) -> str:
 
 def wait_for(condition: Callable[[], bool], process: Process) -> None:
     """Waits until the condition holds, which must be while the process runs."""
-    deadline = time.monotonic() + PATIENCE_SECONDS
-    while not condition():
+
+    def holds() -> bool:
+        if condition():
+            return True
         assert process.poll() is None, finished(process)
-        assert time.monotonic() < deadline
-        time.sleep(0.02)
+        return False
+
+    eventually(holds, pause=0.05)
 
 
 def newest(ledger: Ledger, organization: str) -> Batch | None:

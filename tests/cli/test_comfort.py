@@ -4,16 +4,10 @@ import json
 import os
 import shlex
 import subprocess
-from collections.abc import Callable
 
 import pytest
-from command_line import MERGE, PATIENCE_SECONDS, PEOPLE, PROGRAM, CommandLine, without_progress
-from tenacity import retry, retry_if_result, stop_after_delay, wait_fixed
-
-
-@retry(retry=retry_if_result(lambda found: not found), stop=stop_after_delay(PATIENCE_SECONDS), wait=wait_fixed(0.05))
-def wait_until(condition: Callable[[], bool]) -> bool:
-    return condition()
+from command_line import MERGE, PEOPLE, PROGRAM, CommandLine, without_progress
+from waiting import eventually
 
 
 @pytest.fixture
@@ -45,7 +39,7 @@ def test_the_errors_file_is_opened_by_the_desktops_program(cli: CommandLine, bat
     done = cli("errors", batch_id, "--open", PATH=f"{desktop}:{os.environ['PATH']}")
     assert done.returncode == 0
     assert "nowhere" in (cli.folder / f"{batch_id}-errors.csv").read_text()
-    wait_until(opened.exists)  # the program is not waited for
+    eventually(opened.exists)  # the program is not waited for
     assert opened.read_text() == f"{batch_id}-errors.csv"
 
     refused = cli("errors", batch_id, "--open", PATH=str(cli.folder))

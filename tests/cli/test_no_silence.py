@@ -14,6 +14,7 @@ import typer
 from batch_runs import accepted
 from command_line import MERGE, PEOPLE, PROGRAM, CommandLine, batch_that_never_starts, wait_for
 from interrupting import interrupt_in_callback
+from waiting import eventually
 
 from batch_pipeline.batches.facts import ArtifactProgress
 from batch_pipeline.batches.ledger import Ledger
@@ -82,10 +83,7 @@ def test_without_a_terminal_a_long_step_is_on_a_line(
 ) -> None:
     monkeypatch.setattr(progress, "_FIRST_LINE_SECONDS", 0.0)
     with step("loading\x1b[2J it"):
-        deadline = time.monotonic() + 30
-        while not (printed := capsys.readouterr().err):
-            assert time.monotonic() < deadline
-            time.sleep(0.01)
+        printed = eventually(lambda: capsys.readouterr().err, pause=0.01)
     assert printed == "loading\\x1b[2J it …\n"
 
 
@@ -98,12 +96,13 @@ def test_writing_artifacts_is_a_step_of_its_own(
     facts = batch.facts.with_artifact(ArtifactProgress("errors.csv, errors.json", 2_000, time.time(), done=1_000))
     ledger.update(batch.id, f"{batch.id}-run", work=facts.to_row())
     with batch_progress(ledger, batch.id):
-        deadline = time.monotonic() + 30
-        printed = ""
-        while "writing errors.csv, errors.json: 1,000 of 2,000 …\n" not in printed:
-            assert time.monotonic() < deadline, printed
-            time.sleep(0.01)
-            printed += capsys.readouterr().err
+        printed: list[str] = []
+
+        def is_announced() -> bool:
+            printed.append(capsys.readouterr().err)
+            return "writing errors.csv, errors.json: 1,000 of 2,000 …\n" in "".join(printed)
+
+        eventually(is_announced, pause=0.01, about=lambda: printed)
     ledger.end(batch.id, BatchStatus.failed, Reason("cancelled", "Only there to be looked at."))
 
 
@@ -114,10 +113,7 @@ def test_an_interrupt_is_announced_at_once_whatever_handler_a_library_has_instal
     try:
         with stopping_in_order():
             signal.raise_signal(signal.SIGINT)
-            deadline = time.monotonic() + 30
-            while not (printed := capsys.readouterr().err):
-                assert time.monotonic() < deadline
-                time.sleep(0.01)
+            printed = eventually(lambda: capsys.readouterr().err, pause=0.01)
     finally:
         signal.signal(signal.SIGINT, before)
     assert printed.startswith("Interrupted: stopping")

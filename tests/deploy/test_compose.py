@@ -13,7 +13,7 @@ import psycopg
 import pytest
 from composed import PROGRAMS, REPOSITORY, Composed, read_compose, tcp_to_socket
 from psycopg import sql
-from tenacity import retry, retry_if_exception_type, stop_after_delay, wait_fixed
+from waiting import eventually
 
 from batch_pipeline.errors import SettingError
 from batch_pipeline.local.postgres_files import SOCKET_NAME
@@ -106,15 +106,8 @@ def run_batches(composed: Composed, api: str, store: Store) -> None:
         assert created.status_code == httpx.codes.ACCEPTED, created.text
         store.write("uploads/default/contact/merge/people.csv", f"{HEADER}put,Ben\n".encode())
 
-        @retry(
-            retry=retry_if_exception_type(AssertionError),
-            stop=stop_after_delay(120),
-            wait=wait_fixed(0.2),
-            reraise=True,
-        )
-        def both_completed() -> None:
-            batches = client.get("/v1/batches").json()["data"]
-            assert [batch["status"] for batch in batches] == ["completed", "completed"]
+        def statuses() -> list[str]:
+            return [batch["status"] for batch in client.get("/v1/batches").json()["data"]]
 
-        both_completed()
+        eventually(lambda: statuses() == ["completed", "completed"], pause=0.2, about=statuses)
     assert "succeeded" in (composed.folder / "worker.log").read_text()

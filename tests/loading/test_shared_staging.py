@@ -11,7 +11,7 @@ from alembic.migration import MigrationContext
 from alembic.operations import Operations
 from psycopg import sql
 from staged_rows import staged_rows
-from tenacity import Retrying, stop_after_delay, wait_fixed
+from waiting import eventually
 
 from batch_pipeline.batches.ids import new_batch_id
 from batch_pipeline.database import Connection, connect, create_engine, set_in_session
@@ -122,13 +122,11 @@ def test_rows_that_a_dying_predecessor_commits_late_are_removed(
         successor = threading.Thread(target=new_staging, args=(connection, ("Bob",), staging.batch_id))
         successor.start()
         with connect(module_database_url, autocommit=True) as watching:
-            for attempt in Retrying(stop=stop_after_delay(PATIENCE_SECONDS), wait=wait_fixed(0.02), reraise=True):
-                with attempt:
-                    row = watching.execute(
-                        "SELECT count(*) FROM pg_locks l JOIN pg_database d ON d.oid = l.database"
-                        " WHERE l.locktype = 'advisory' AND NOT l.granted AND d.datname = current_database()"
-                    ).fetchone()
-                    assert row == (1,)
+            waits = (
+                "SELECT count(*) FROM pg_locks l JOIN pg_database d ON d.oid = l.database"
+                " WHERE l.locktype = 'advisory' AND NOT l.granted AND d.datname = current_database()"
+            )
+            eventually(lambda: watching.execute(waits).fetchone() == (1,), pause=0.02)
         dying.commit()
         successor.join(PATIENCE_SECONDS)
         assert not successor.is_alive()

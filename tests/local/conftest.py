@@ -2,7 +2,6 @@
 
 import shutil
 import tempfile
-import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -49,19 +48,6 @@ def used_data_dir(module_folder: Path) -> Iterator[Path]:
 def processes_of() -> Callable[[Path], list[str]]:
     """A function that gives the command lines of the processes that work in a folder or have it in their arguments."""
     return _processes_of
-
-
-@pytest.fixture
-def eventually() -> Callable[..., None]:
-    """A function that waits until its argument, called again and again, returns something true."""
-
-    def wait(condition: Callable[[], object], *, seconds: float = 120.0) -> None:
-        deadline = time.monotonic() + seconds
-        while not condition():
-            assert time.monotonic() < deadline, f"not within {seconds} s"
-            time.sleep(0.1)
-
-    return wait
 
 
 def _processes_of(folder: Path) -> list[str]:

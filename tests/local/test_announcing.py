@@ -1,12 +1,13 @@
 """A step that takes long is reported every two seconds until it ends; a short one is not."""
 
 import time
-from collections.abc import Callable
+
+from waiting import eventually
 
 from batch_pipeline.local.announcing import announced
 
 
-def test_a_step_is_reported_repeatedly_until_it_ends(eventually: Callable[..., None]) -> None:
+def test_a_step_is_reported_repeatedly_until_it_ends() -> None:
     lines: list[str] = []
     began = time.monotonic()
     with announced(lines.append, "Waiting for the test"):

@@ -12,6 +12,7 @@ from typing import LiteralString
 import psutil
 import psycopg
 import pytest
+from waiting import eventually
 
 from batch_pipeline.errors import UnavailableError
 from batch_pipeline.local.postgres import EmbeddedPostgres
@@ -81,9 +82,7 @@ def test_rows_survive_the_death_of_the_postmaster(postgres: EmbeddedPostgres) ->
     assert fetch(postgres.start(), "SELECT id FROM kept") == 7
 
 
-def test_a_killed_owner_takes_the_server_with_it_and_the_next_one_starts(
-    postgres: EmbeddedPostgres, eventually: Callable[..., None]
-) -> None:
+def test_a_killed_owner_takes_the_server_with_it_and_the_next_one_starts(postgres: EmbeddedPostgres) -> None:
     script = (
         "import sys, pathlib; from batch_pipeline.local.postgres import EmbeddedPostgres;"
         "print(EmbeddedPostgres(pathlib.Path(sys.argv[1])).start(), flush=True); sys.stdin.read()"

@@ -4,7 +4,6 @@ import http.client
 import shutil
 import socket
 import stat
-import time
 import urllib.error
 import urllib.request
 from collections.abc import Callable, Iterator
@@ -13,6 +12,7 @@ from pathlib import Path
 import psutil
 import pytest
 import s3fs
+from waiting import eventually
 
 from batch_pipeline.errors import SettingError, UnavailableError
 from batch_pipeline.local.s3 import HOST, REGION, EmbeddedS3
@@ -87,9 +87,9 @@ def test_a_file_copied_into_the_folder_is_listed_and_read_within_seconds_also_wh
         source.write_text(content)
         inbox.mkdir(exist_ok=True)
         shutil.copy(source, inbox / "contacts.csv")
-        deadline = time.monotonic() + PATIENCE_SECONDS  # the server looks at a folder anew after a second
-        while not _lists(files, "batch/uploads/contacts.csv", len(content)):
-            assert time.monotonic() < deadline
+        size = len(content)
+        # The server looks at a folder anew after a second.
+        eventually(lambda size=size: _lists(files, "batch/uploads/contacts.csv", size))
         assert files.cat_file("batch/uploads/contacts.csv") == content.encode()
 
 

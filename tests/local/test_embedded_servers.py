@@ -15,6 +15,7 @@ import psycopg
 import pytest
 import sqlalchemy
 from process_table import command_of
+from waiting import eventually
 
 from batch_pipeline.dagster_home import DAGSTER_SCHEMA
 from batch_pipeline.errors import SettingError
@@ -150,7 +151,7 @@ def test_a_command_that_joined_may_be_killed(used_data_dir: Path) -> None:
 
 
 def test_a_killed_owner_leaves_nothing_running_and_the_next_command_starts_with_the_same_data(
-    used_data_dir: Path, processes_of: Callable[[Path], list[str]], eventually: Callable[..., None]
+    used_data_dir: Path, processes_of: Callable[[Path], list[str]]
 ) -> None:
     with other_process(used_data_dir) as first:
         with psycopg.connect(first.environment["BATCH_DATABASE_URL"]) as connection:
@@ -176,9 +177,7 @@ def test_a_command_starts_while_one_that_joined_a_killed_owner_is_still_running(
 
 
 @pytest.mark.parametrize(("name", "called"), [("postgres", "PostgreSQL"), ("rclone", "the S3 server")])
-def test_the_owner_sees_which_server_died(
-    used_data_dir: Path, eventually: Callable[..., None], name: str, called: str
-) -> None:
+def test_the_owner_sees_which_server_died(used_data_dir: Path, name: str, called: str) -> None:
     with embedded_servers(used_data_dir) as servers:
         assert servers.ended() is None
         os.kill(pid_of(used_data_dir, name), signal.SIGKILL)

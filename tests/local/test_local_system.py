@@ -10,7 +10,6 @@ import stat
 import subprocess
 import sys
 import threading
-import time
 import urllib.request
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import closing, contextmanager
@@ -20,6 +19,7 @@ import psutil
 import psycopg
 import pytest
 from process_table import command_of
+from waiting import eventually
 
 from batch_pipeline.cli.main import main
 from batch_pipeline.errors import SettingError
@@ -63,11 +63,13 @@ class Up:
             self.lines.append(line.strip())
 
     def wait_for(self, text: str, *, seconds: float = PATIENCE_SECONDS) -> None:
-        deadline = time.monotonic() + seconds
-        while not any(text in line for line in self.lines):
+        def is_printed() -> bool:
+            if any(text in line for line in self.lines):
+                return True
             assert self.process.poll() is None, self.lines
-            assert time.monotonic() < deadline, self.lines
-            time.sleep(0.02)
+            return False
+
+        eventually(is_printed, seconds=seconds, about=lambda: self.lines)
 
     def ended(self) -> int:
         code = self.process.wait(PATIENCE_SECONDS)
@@ -108,13 +110,12 @@ def up(data_dir: Path, *more: str) -> Iterator[Up]:
 def test_the_system_starts_again_after_its_own_death_and_that_of_a_part_and_ends_in_order_on_signals(
     data_dir: Path,
     processes_of: Callable[[Path], list[str]],
-    eventually: Callable[..., None],
     capsys: pytest.CaptureFixture[str],
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     """Each start takes many seconds, so one data directory goes through all ends, twice with a batch at work."""
     with up(data_dir) as system:
-        with blocked_batch(system, eventually, "killed.csv") as pids:
+        with blocked_batch(system, "killed.csv") as pids:
             system.process.send_signal(signal.SIGKILL)
         assert system.ended() == -signal.SIGKILL
         eventually(lambda: not processes_of(data_dir))
@@ -137,7 +138,7 @@ def test_the_system_starts_again_after_its_own_death_and_that_of_a_part_and_ends
     with up(data_dir, "--workers", str(int(has_redis))) as system:
         answers_and_refuses_a_second_one(system, processes_of, capsys, has_redis=has_redis)
         # A batch that never ends: the first signal waits for it, the second one kills it.
-        with blocked_batch(system, eventually, "people.csv") as pids:
+        with blocked_batch(system, "people.csv") as pids:
             undecodable = os.fsencode(data_dir / "s3/batch/uploads/default/contact/merge") + b"/caf\xe9.csv"
             private = os.open(undecodable, os.O_WRONLY | os.O_CREAT, 0o600)  # it may still be there at the end
             with open(private, "w") as file:
@@ -189,7 +190,7 @@ def answers_and_refuses_a_second_one(
 
 
 @contextmanager
-def blocked_batch(system: Up, eventually: Callable[..., None], name: str) -> Iterator[list[int]]:
+def blocked_batch(system: Up, name: str) -> Iterator[list[int]]:
     """A batch of this name can't write, within. Gives the ids of the system's processes."""
     # Closed, not committed: the server may be gone by then.
     with closing(psycopg.connect(system.database_url)) as blocking:

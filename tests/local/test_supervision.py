@@ -4,12 +4,13 @@ import os
 import re
 import subprocess
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 
 import psutil
 import pytest
 from process_table import command_of
+from waiting import eventually
 
 from batch_pipeline.errors import UnavailableError
 from batch_pipeline.local.supervision import Service, ServiceEndedError, Supervisor
@@ -40,7 +41,7 @@ def alive(pid: int) -> bool:
         return False
 
 
-def test_leaving_ends_the_services_and_their_children(tmp_path: Path, eventually: Callable[..., None]) -> None:
+def test_leaving_ends_the_services_and_their_children(tmp_path: Path) -> None:
     numbers = tmp_path / "numbers"
     service = Service("the parent", python(PARENT, numbers), is_ready=lambda: written(numbers))
     with Supervisor(os.environ, tmp_path) as supervisor:
@@ -50,9 +51,7 @@ def test_leaving_ends_the_services_and_their_children(tmp_path: Path, eventually
     eventually(lambda: not any(map(alive, pids)))
 
 
-def test_a_service_that_ends_by_itself_is_reported_with_its_last_line(
-    tmp_path: Path, eventually: Callable[..., None]
-) -> None:
+def test_a_service_that_ends_by_itself_is_reported_with_its_last_line(tmp_path: Path) -> None:
     script = "import sys; sys.exit('\\x1b[31mno such thing\\x1b[0m')"
     with Supervisor(os.environ, tmp_path) as supervisor:
         supervisor.start(Service("the short one", python(script)))
@@ -116,7 +115,7 @@ def test_they_stop_in_reverse_order(tmp_path: Path) -> None:
     assert order.read_text() == "cba"
 
 
-def test_if_the_supervisor_is_killed_no_process_remains(tmp_path: Path, eventually: Callable[..., None]) -> None:
+def test_if_the_supervisor_is_killed_no_process_remains(tmp_path: Path) -> None:
     numbers = tmp_path / "numbers"
     script = (
         "import os, sys, pathlib; from batch_pipeline.local.supervision import Service, Supervisor\n"

@@ -3,13 +3,13 @@
 import dataclasses
 import random
 import threading
-import time
 from collections.abc import Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 
 import psycopg
 import pytest
 from psycopg import sql
+from waiting import eventually
 from worlds import World, record_id, stats
 
 from batch_pipeline.batches.model import Action, Batch
@@ -48,18 +48,16 @@ def dangling(world: World) -> int:
 
 def until_blocked(world: World, blocker: psycopg.Connection, running: Future[Batch]) -> None:
     """Waits until some other connection waits for what this one has locked."""
-    deadline = time.monotonic() + DEADLINE_SECONDS
+    query = "SELECT EXISTS (SELECT FROM pg_stat_activity WHERE %s = ANY(pg_blocking_pids(pid)))"
     with psycopg.connect(world.system.database_url, autocommit=True) as connection:
-        while time.monotonic() < deadline:
-            row = connection.execute(
-                "SELECT count(*) FROM pg_stat_activity WHERE %s = ANY(pg_blocking_pids(pid))",
-                (blocker.info.backend_pid,),
-            ).fetchone()
-            if row is not None and row[0]:
-                return
+
+        def is_blocked() -> bool:
+            if connection.execute(query, (blocker.info.backend_pid,)).fetchone() == (True,):
+                return True
             assert not running.done(), running.result()
-            time.sleep(0.02)
-    raise AssertionError("nobody was blocked")
+            return False
+
+        eventually(is_blocked, pause=0.02)
 
 
 @pytest.mark.parametrize("side", ["contact", "group"])

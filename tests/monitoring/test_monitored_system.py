@@ -9,7 +9,6 @@ import subprocess
 import sys
 import tempfile
 import threading
-import time
 from collections.abc import Callable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
@@ -26,7 +25,8 @@ from monitoring_files import ALERTS, ROOT, expressions, names_in, promtool, rule
 from process_table import command_of
 from prometheus_client.parser import text_string_to_metric_families
 from pydantic import SecretStr
-from receivers import Receiver, eventually, receiving
+from receivers import Receiver, receiving
+from waiting import eventually
 
 from batch_pipeline.database import create_engine
 from batch_pipeline.local.s3 import free_port
@@ -74,11 +74,12 @@ class Monitored:
 
     def until(self, condition: Callable[[Samples], bool]) -> Samples:
         """The samples, once the condition holds."""
-        deadline = time.monotonic() + PATIENCE_SECONDS
-        while not condition(found := samples(self.text())):
-            assert time.monotonic() < deadline, found
-            time.sleep(0.5)
-        return found
+
+        def met() -> Samples | None:
+            found = samples(self.text())
+            return found if condition(found) else None
+
+        return eventually(met, pause=0.5, about=self.text)
 
     def until_ended(self, batch: dict[str, Any]) -> dict[str, Any]:
         """The batch, once it is completed or failed."""

@@ -13,8 +13,9 @@ from pathlib import Path
 
 import httpx
 from batch_runs import accepted
-from receivers import ALLOWED, Received, Verdict, eventually, receiving
+from receivers import ALLOWED, Received, Verdict, receiving
 from standardwebhooks import Webhook as Verifier
+from waiting import eventually
 
 from batch_pipeline.batches.deliveries import DeliveryStatus, list_deliveries
 from batch_pipeline.batches.ids import new_batch_id

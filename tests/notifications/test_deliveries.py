@@ -18,9 +18,10 @@ import pytest
 import trustme
 from batch_runs import accepted
 from examples import examples
-from receivers import ALLOWED, PRIVATE_HOST, Received, Verdict, eventually, receiving
+from receivers import ALLOWED, PRIVATE_HOST, Received, Verdict, receiving
 from standardwebhooks import Webhook as Verifier
 from standardwebhooks import WebhookVerificationError
+from waiting import eventually
 
 from batch_pipeline.batches.deliveries import Delivery, DeliveryStatus, list_deliveries, redeliver
 from batch_pipeline.batches.ids import new_batch_id

@@ -11,6 +11,7 @@ from typing import Any
 import psycopg
 import pytest
 from launches import INBOX, all_batches
+from waiting import eventually
 
 from batch_pipeline.batches.model import Starter
 from batch_pipeline.intake import inbox
@@ -18,7 +19,6 @@ from batch_pipeline.local.system import LocalServers
 from batch_pipeline.storage.store import Store
 from batch_pipeline.system import System
 
-WAIT_SECONDS = 60.0  # for what comes at once on a machine that isn't overloaded
 WAITING_FOR_LOCKS = """
     SELECT count(*) FROM pg_locks WHERE locktype = 'advisory' AND NOT granted
     AND database = (SELECT oid FROM pg_database WHERE datname = current_database())
@@ -117,10 +117,12 @@ def test_a_file_overwritten_during_intake_is_kept_with_its_options(
         return real(*args, **kwargs) if before else answer
 
     monkeypatch.setattr(owner, step, overwritten)
-    deadline = time.monotonic() + WAIT_SECONDS
-    while not [batch for batch in all_batches(system) if batch.name == "The second"]:
+
+    def second_taken_in() -> bool:
         inbox.take_in(system, limit=10)
-        assert time.monotonic() < deadline, all_batches(system)
+        return any(batch.name == "The second" for batch in all_batches(system))
+
+    eventually(second_taken_in, about=lambda: all_batches(system))
     payloads = [system.store.read(str(batch.upload_key)) for batch in all_batches(system)]
     # Until it was copied, the first was not taken in; a copy that may be torn is none.
     assert payloads == ([] if step == "copy" else [b"name\nAda\n"]) + [b"name\nGrace\n"]
@@ -133,10 +135,12 @@ def test_a_file_with_a_name_that_is_not_utf_8_is_reported_once_and_kept(
     """The server lists it under a name by which it can't be read."""
     file = Path(os.fsdecode(os.fsencode(inbox_folder) + b"/caf\xe9.csv"))
     file.write_bytes(b"name\nAda\n")
-    deadline = time.monotonic() + WAIT_SECONDS
-    while not caplog.messages:  # the server lists it after a second
+
+    def reported() -> bool:
         inbox.take_in(system, limit=10)
-        assert time.monotonic() < deadline
+        return bool(caplog.messages)
+
+    eventually(reported)  # the server lists it after a second
     inbox.take_in(system, limit=10)
     (message,) = caplog.messages
     assert "caf\\ufffd.csv" in message

@@ -7,7 +7,7 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -17,6 +17,7 @@ import pytest
 from batch_runs import contacts, new_organization, reasons
 from dagster import DagsterEventType, DagsterInstance, DagsterRunStatus, RunsFilter
 from process_table import command_of
+from waiting import eventually
 
 from batch_pipeline import migrations
 from batch_pipeline.batches.model import Batch, Starter
@@ -29,7 +30,7 @@ from batch_pipeline.orchestration.instance import open_instance, upgrade_dagster
 from batch_pipeline.settings import get_settings
 from batch_pipeline.system import System, open_system
 
-WAIT_SECONDS = 150.0  # for what takes seconds on a machine that isn't overloaded
+PAUSE_SECONDS = 0.3  # the queries of one look take 10 ms of processor
 pytestmark = pytest.mark.timeout(400)
 
 
@@ -134,13 +135,6 @@ def killed(process: "subprocess.Popen[bytes]") -> None:
     process.wait()
 
 
-def eventually(condition: Callable[[], object], about: Callable[[], object]) -> None:
-    deadline = time.monotonic() + WAIT_SECONDS
-    while not condition():
-        assert time.monotonic() < deadline, about()
-        time.sleep(0.3)  # the queries of one look take 10 ms of processor
-
-
 class World:
     """An organization's batches, by the files they came from, and their runs."""
 
@@ -174,7 +168,7 @@ class World:
                 return False
             return batch.awaits_run is Starter.launcher if status is None else batch.status == status
 
-        eventually(stands, lambda: (name, self.batch(name), self.run_status(name)))
+        eventually(stands, pause=PAUSE_SECONDS, about=lambda: (name, self.batch(name), self.run_status(name)))
         batch = self.batch(name)
         assert batch is not None
         return batch
@@ -198,7 +192,7 @@ class World:
             batch = self.batch(name)
             return batch is not None and batch.status == "completed"
 
-        eventually(is_completed, lambda: self.batch(name))
+        eventually(is_completed, pause=PAUSE_SECONDS, about=lambda: self.batch(name))
         batch = self.batch(name)
         assert batch is not None
         return batch
@@ -266,7 +260,7 @@ def test_queued_batches_run_once_the_code_can_be_loaded_again(world: World, part
     # Its process is the code server's child, and outlives it.
     world.wait("first", "completed", DagsterRunStatus.SUCCESS)
     broken = parts.code_server("broken_definitions")
-    eventually(lambda: world.requeued("second") > 0, lambda: world.run_status("second"))
+    eventually(lambda: world.requeued("second") > 0, pause=PAUSE_SECONDS, about=lambda: world.run_status("second"))
     world.drop("third")
     world.wait("second", None, DagsterRunStatus.QUEUED)
     killed(broken)
@@ -327,7 +321,7 @@ def test_batches_run_again_by_themselves_after_outages_of_storage_and_database(
         world.drop("first")
         world.wait("first", None, DagsterRunStatus.STARTED)
         s3.stop()
-    eventually(lambda: world.runs_again("first"), lambda: world.batch("first"))
+    eventually(lambda: world.runs_again("first"), pause=PAUSE_SECONDS, about=lambda: world.batch("first"))
     s3.start("batch")
     first = world.completes_by_itself("first")
     assert reasons(world.system, first)[0] == "storage_unavailable"
@@ -340,7 +334,7 @@ def test_batches_run_again_by_themselves_after_outages_of_storage_and_database(
     holding.close()
     stop_process(daemon, patience_seconds=30)
     # Nobody can record or notice that the batch has failed.
-    eventually(lambda: not parts.runs(), parts.runs)
+    eventually(lambda: not parts.runs(), pause=PAUSE_SECONDS, about=parts.runs)
     postgres.start()
     parts.daemon()  # a supervisor restarts a daemon that ended in the outage
     second = world.completes_by_itself("second")

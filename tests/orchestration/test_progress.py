@@ -1,12 +1,12 @@
 """A run that takes long says in its events how far it is, in words and as metadata."""
 
-import time
 from concurrent.futures import ThreadPoolExecutor
 
 import psycopg
 import pytest
 from batch_runs import Row, arrived, as_csv, new_organization
 from dagster import DagsterEventType, DagsterInstance
+from waiting import eventually
 
 from batch_pipeline.batches.model import Action, Starter
 from batch_pipeline.orchestration import run_page
@@ -126,9 +126,6 @@ def test_a_run_logs_that_its_batch_waits_for_its_turn(
 
     with ThreadPoolExecutor(1) as pool:
         running = pool.submit(execute_batch, module_system, module_instance, second)
-        deadline = time.monotonic() + PATIENCE_SECONDS
-        while not waits():
-            assert time.monotonic() < deadline
-            time.sleep(0.05)
+        eventually(waits)
         cancel_batch(module_system, module_instance, first.id)
         assert running.result(PATIENCE_SECONDS).status == "completed"

@@ -1,7 +1,6 @@
 """Ledger and Dagster are made to agree when a run's process, or Dagster's record of it, is gone."""
 
 import threading
-import time
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor, wait
 
@@ -10,6 +9,7 @@ import pytest
 from batch_runs import accepted, arrived, as_csv, contacts, new_organization, run_of
 from dagster import DagsterInstance, DagsterRun, DagsterRunStatus
 from driving import run_attempt
+from waiting import eventually
 
 from batch_pipeline.batches.locks import Ownership, run_owner, run_task
 from batch_pipeline.batches.model import Batch, Starter
@@ -290,9 +290,7 @@ def test_a_run_presumed_dead_writes_nothing_after_its_successor(
                 "SELECT pg_terminate_backend(pid) FROM pg_locks WHERE locktype = 'advisory' AND database ="
                 " (SELECT oid FROM pg_database WHERE datname = current_database())"
             )
-        deadline = time.monotonic() + WAIT_SECONDS
-        while not (ended := reconcile(system, instance)):
-            assert time.monotonic() < deadline
+        ended = eventually(lambda: reconcile(system, instance))
         assert [(batch.id, batch.reason and batch.reason.code) for batch in ended] == [(slow.id, "worker_lost")]
         # Without Dagster: two of its runs in one process can block each other, by its configuration of logging.
         newer = as_csv([{"external_id": f"x{n}", "name": "next"} for n in range(30)])

@@ -12,7 +12,7 @@ import psycopg
 import pytest
 from batch_runs import arrived, as_csv, contacts, new_organization
 from driving import run_attempt
-from tenacity import retry, retry_if_result, stop_after_delay, wait_fixed
+from waiting import eventually
 
 from batch_pipeline.batches.model import PhaseName
 from batch_pipeline.errors import SupersededError
@@ -63,16 +63,13 @@ def _helper(request: HelpRequest, scratch: Path) -> Iterator[BaseProcess]:
         child.join()
 
 
-@retry(retry=retry_if_result(lambda waits: not waits), stop=stop_after_delay(WAIT_SECONDS), wait=wait_fixed(0.05))
-def _wait_until_held(connection: psycopg.Connection[tuple[object, ...]]) -> bool:
+def _wait_until_held(connection: psycopg.Connection[tuple[object, ...]]) -> None:
     query = "SELECT EXISTS (SELECT FROM pg_locks WHERE locktype = 'advisory' AND objid = %s AND NOT granted)"
-    row = connection.execute(query, (HELD,)).fetchone()
-    return row is not None and bool(row[0])
+    eventually(lambda: connection.execute(query, (HELD,)).fetchone() == (True,), pause=0.05)
 
 
-@retry(retry=retry_if_result(lambda stopped: not stopped), stop=stop_after_delay(WAIT_SECONDS), wait=wait_fixed(0.01))
-def _wait_until_stopped(process: psutil.Process) -> bool:
-    return bool(process.status() == psutil.STATUS_STOPPED)
+def _wait_until_stopped(process: psutil.Process) -> None:
+    eventually(lambda: process.status() == psutil.STATUS_STOPPED, pause=0.01)
 
 
 def test_the_chunk_of_a_suspended_helper_is_done_by_the_run_and_not_again_by_the_helper(

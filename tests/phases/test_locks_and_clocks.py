@@ -10,6 +10,7 @@ import psycopg
 import pytest
 from batch_runs import arrived, as_csv, contacts, new_organization
 from driving import run_attempt
+from waiting import eventually
 
 from batch_pipeline.batches.model import Batch
 from batch_pipeline.batches.options import BatchOptions
@@ -20,7 +21,6 @@ from batch_pipeline.phases.attempt import Attempt
 from batch_pipeline.records.descriptions import get_resource
 from batch_pipeline.system import System
 
-WAIT_SECONDS = 60.0  # for what comes at once on a machine that isn't overloaded
 WAITING_FOR_LOCKS = (
     "SELECT count(*) > 0 FROM pg_stat_activity WHERE datname = current_database() AND wait_event_type = 'Lock'"
 )
@@ -41,9 +41,7 @@ def test_ending_a_batch_while_its_plan_becomes_final_causes_no_deadlock(
         def claim_while_it_is_ended(*arguments: Any) -> int:
             version = claim_version(*arguments)
             ends.append(other.submit(system.ledger.end, batch.id, BatchStatus.failed, WHY))
-            deadline = time.monotonic() + WAIT_SECONDS
-            while observer.execute(WAITING_FOR_LOCKS).fetchone() != (True,):
-                assert time.monotonic() < deadline
+            eventually(lambda: observer.execute(WAITING_FOR_LOCKS).fetchone() == (True,), pause=0.01)
             return version
 
         monkeypatch.setattr(process, "claim_version", claim_while_it_is_ended)

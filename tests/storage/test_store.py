@@ -12,12 +12,11 @@ from pathlib import Path
 
 import pyarrow as pa
 import pytest
+from waiting import eventually
 
 from batch_pipeline.errors import DiskFullError, NotFoundError, UnavailableError
 from batch_pipeline.local.system import LocalServers
 from batch_pipeline.storage.store import BLOCK_BYTES, Store
-
-PATIENCE_SECONDS = 120.0  # for what comes at once on a machine that isn't overloaded
 
 ODD_NAMES = [
     "a b.csv",
@@ -290,10 +289,7 @@ def test_an_object_is_confirmed_until_it_changes(
     file.write_bytes(b"name\nAnn\n")
     then = int(time.time()) - 60 + part_of_second
     os.utime(file, (then, then))
-    deadline = time.monotonic() + PATIENCE_SECONDS
-    while not (listed := store.list("inbox/")):
-        assert time.monotonic() < deadline
-    (found,) = listed
+    (found,) = eventually(lambda: store.list("inbox/"))
     confirmed = store.confirm(found)
     assert confirmed == found
     assert confirmed is not None

@@ -5,15 +5,14 @@ import shutil
 import signal
 import subprocess
 import sys
-import time
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
 
 import httpx
 import psutil
 import psycopg
 from process_table import command_of
+from waiting import eventually
 
 from batch_pipeline.batches.model import Batch
 from batch_pipeline.batches.queries import running_batches
@@ -30,15 +29,6 @@ PROCESSES = 2  # of each worker
 _TERMINATE = """mutation Terminate($run: String!) {
   terminateRun(runId: $run) { __typename ... on TerminateRunFailure { message } ... on PythonError { message } }
 }"""
-
-
-def eventually(condition: Callable[[], Any], *, seconds: float = PATIENCE_SECONDS) -> Any:
-    """What the condition returns, once that is true."""
-    deadline = time.monotonic() + seconds
-    while not (found := condition()):
-        assert time.monotonic() < deadline, f"not within {seconds} s"
-        time.sleep(0.2)
-    return found
 
 
 class Redis:

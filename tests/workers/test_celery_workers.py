@@ -11,7 +11,7 @@ import psycopg
 import pytest
 from batch_runs import Row, arrived, as_csv, contacts, new_organization, reasons, records
 from change_logs import logged
-from crew import PROCESSES, Crew, Worker, eventually
+from crew import PROCESSES, Crew, Worker
 from dagster import DagsterInstance, DagsterRun, DagsterRunStatus, RunsFilter
 from dagster._core.launcher import WorkerStatus
 from examples import examples
@@ -25,6 +25,7 @@ from large_batches import (
     very_slow_rows,
     writers_of,
 )
+from waiting import eventually
 
 from batch_pipeline.batches.locks import TURN
 from batch_pipeline.batches.model import Batch, Starter
