@@ -28,6 +28,14 @@ from batch_pipeline.database import create_engine
 from batch_pipeline.storage.store import Store
 
 CONFIGURATION = ("BATCH_", "AWS_", "DAGSTER_")
+CHUNK_ROWS = 100
+PEOPLE_OF_TWO_CHUNKS = 200
+
+
+def two_chunks(cli: CommandLine) -> str:
+    """The name of a file of new people, which is written as two chunks."""
+    people = "".join(f"Person {number},p{number}@example.com\n" for number in range(PEOPLE_OF_TWO_CHUNKS))
+    return cli.file("many.csv", f"name,email\n{people}")
 
 
 def test_run_prints_the_batch_and_its_first_rejected_items(cli: CommandLine, organization: str) -> None:
@@ -119,12 +127,15 @@ def test_a_batch_whose_process_was_killed_is_failed_by_the_next_command_and_can_
     cli: CommandLine, ledger: Ledger, organization: str
 ) -> None:
     mine = ("--organization", organization, "--json")
-    people = "".join(f"Person {number},p{number}@example.com\n" for number in range(20_000))
-    upload = cli.file("many.csv", f"name,email\n{people}")
-    with cli.start("run", upload, *MERGE, *mine, BATCH_CHUNK_ROWS="100") as process:
-        wait_for(lambda: processed(ledger, organization) > 0, process)
-        process.kill()
-        assert finished(process).stdout == ""
+    # The last person is stored already. While that record is locked, the second chunk can't be written.
+    cli("run", cli.file("one.csv", f"name,email\nAda,p{PEOPLE_OF_TWO_CHUNKS - 1}@example.com\n"), *MERGE, *mine)
+    with ledger.engine.begin() as holding_up:
+        last = sa.text("SELECT FROM contacts WHERE organization_id = :organization FOR UPDATE")
+        holding_up.execute(last, {"organization": organization})
+        with cli.start("run", two_chunks(cli), *MERGE, *mine, BATCH_CHUNK_ROWS=str(CHUNK_ROWS)) as process:
+            wait_for(lambda: processed(ledger, organization) == CHUNK_ROWS, process)
+            process.kill()
+            assert finished(process).stdout == ""
     killed = newest(ledger, organization)
     assert killed is not None
     assert killed.status == "processing"
@@ -132,7 +143,7 @@ def test_a_batch_whose_process_was_killed_is_failed_by_the_next_command_and_can_
     again = cli("retry", killed.id, *mine)
     assert again.returncode == 0, again.stderr
     stats = json.loads(again.stdout)["stats"]
-    assert (stats["created"], stats["unchanged"]) == (20_000, 0)
+    assert (stats["created"], stats["updated"], stats["unchanged"]) == (PEOPLE_OF_TWO_CHUNKS - 1, 1, 0)
     assert [reached for _, reached, _, _ in ledger.history(killed.id)][-5:] == [
         "processing",
         "failed",
@@ -150,10 +161,9 @@ def is_being_written(ledger: Ledger) -> bool:
 def test_sigterm_leaves_a_cancelled_batch_and_no_embedded_server(cli: CommandLine) -> None:
     bare = {name: value for name, value in cli.environment.items() if not name.startswith(CONFIGURATION)}
     here = CommandLine(bare, cli.folder)
-    people = "".join(f"Person {number},p{number}@example.com\n" for number in range(8_000))
-    upload = here.file("many.csv", f"name,email\n{people}")
     data_dir = here.folder / "data"
-    with here.start_program("run", upload, *MERGE, "--json", "--data-dir", "data", BATCH_CHUNK_ROWS="100") as process:
+    command = ("run", two_chunks(here), *MERGE, "--json", "--data-dir", "data")
+    with here.start_program(*command, BATCH_CHUNK_ROWS=str(CHUNK_ROWS)) as process:
         wait_for((data_dir / "s3" / "batch" / "batches").exists, process)  # uploaded, so the tables are there too
         embedded = Ledger(create_engine(json.loads((data_dir / "servers.json").read_text())["database_url"]))
         with embedded.engine.begin() as connection:
