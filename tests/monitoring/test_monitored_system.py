@@ -1,7 +1,7 @@
 """The figures of a running system: complete, the same in every process, right after all of them ended."""
 
+import functools
 import json
-import os
 import re
 import shutil
 import signal
@@ -29,6 +29,7 @@ from receivers import Receiver, receiving
 from waiting import eventually
 
 from batch_pipeline.database import create_engine
+from batch_pipeline.local.processes import kill_group, start_process
 from batch_pipeline.local.s3 import free_port
 from batch_pipeline.local.system import LocalSystem, local_system
 from batch_pipeline.notifications.alerts import Alarm
@@ -36,28 +37,29 @@ from batch_pipeline.notifications.people import People
 from batch_pipeline.orchestration.heartbeats import daemon_heartbeat_ages
 from batch_pipeline.orchestration.instance import open_instance
 from batch_pipeline.settings import get_settings
+from batch_pipeline.system import System
 
 PATIENCE_SECONDS = 150.0
 pytestmark = pytest.mark.timeout(600)
 
 CUSTOMERS_VALUE = "value-of-a-customer"
 DAEMON_SILENT = "batch_pipeline: Dagster's daemon is silent"
-SERVERS = ("postgres.log", "s3.log")
 
 Samples = dict[tuple[str, tuple[tuple[str, str], ...]], float]
 
 
+@pytest.fixture(scope="module")
+def system_settings() -> dict[str, str]:
+    return {"BATCH_LOG_FORMAT": "json", "BATCH_SYNC_WORKERS": "1"}
+
+
 @pytest.fixture
-def data_dir(monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
-    """A data directory for embedded servers of the test's own."""
-    for name in [name for name in os.environ if name.startswith(("BATCH_", "AWS_", "DAGSTER_"))]:
-        monkeypatch.delenv(name)
-    get_settings.cache_clear()
-    folder = Path(tempfile.mkdtemp(prefix="batch-pipeline-tests-", dir="/var/tmp"))
-    folder.chmod(0o755)
-    yield folder / "data"
-    shutil.rmtree(folder)
-    get_settings.cache_clear()
+def folder(module_system: System) -> Iterator[Path]:
+    """A folder for a system's logs and files; ``os.environ`` leads to its database and storage."""
+    del module_system
+    made = Path(tempfile.mkdtemp(prefix="batch-pipeline-tests-", dir="/var/tmp"))
+    yield made
+    shutil.rmtree(made)
 
 
 class Monitored:
@@ -104,8 +106,8 @@ class Monitored:
 
 
 @contextmanager
-def monitored(data_dir: Path) -> Iterator[Monitored]:
-    with local_system(data_dir, port=free_port(), api_port=free_port(), s3_port=free_port()) as system:
+def monitored(folder: Path) -> Iterator[Monitored]:
+    with local_system(folder / "data", port=free_port(), api_port=free_port(), s3_port=None) as system:
         try:
             yield Monitored(system)
         finally:
@@ -187,30 +189,53 @@ def raised_by_prometheus(found: Samples, folder: Path) -> set[str]:
     return set(re.findall(r"alertname: (\w+), time", done.stderr + done.stdout))
 
 
-def test_a_killed_daemon_is_seen_and_told_the_counts_outlive_every_process_and_all_log_json(
-    data_dir: Path, monkeypatch: pytest.MonkeyPatch
+def test_a_killed_daemon_is_seen_and_told_until_another_runs_the_counts_outlive_all_processes_and_all_log_json(
+    folder: Path,
 ) -> None:
-    before = _a_killed_daemon_is_seen_and_told(data_dir)
-    monkeypatch.setenv("BATCH_LOG_FORMAT", "json")
-    with monitored(data_dir) as each:
-        after = samples(each.text())
-        assert counters(after) == counters(before)
-        assert of(after, "batch_batches") == of(before, "batch_batches")
-        again = each.until(is_healthy)
-        assert silent_daemons(again) == set()
-        assert raised_by_prometheus(again, data_dir.parent) == set()
-
-        items = [
-            {"name": CUSTOMERS_VALUE},
-            {"name": CUSTOMERS_VALUE, "email": CUSTOMERS_VALUE},
-        ]  # the second is rejected
-        batch = each.create({"resource": "contact", "action": "merge", "data": items})
-        each.until_ended(batch)
-        _kill("dagster_webserver")
-        late = each.create({"resource": "contact", "action": "merge", "data": [{"name": CUSTOMERS_VALUE}]})
+    with monitored(folder) as each:
+        done = each.create({"resource": "contact", "action": "merge", "mode": "sync", "data": [{"name": "Ada"}]})
+        assert done["status"] == "completed"
+        refused = each.create({"resource": "contact", "action": "merge", "data": [{"colour": "red"}]})
+        assert refused["status"] == "failed"
+        items = [{"name": CUSTOMERS_VALUE}, {"name": CUSTOMERS_VALUE, "email": CUSTOMERS_VALUE}]
+        batch = each.create({"resource": "contact", "action": "merge", "data": items})  # the second is rejected
         run_id = each.until_ended(batch)["run_id"]
         each.until_run_ended(run_id)
-        logged = {log.stem: _records(log) for log in each.system.log_folder.glob("*.log") if log.name not in SERVERS}
+        healthy = each.until(is_healthy)
+        assert silent_daemons(healthy) == set()
+        _is_complete(each.text())
+        printed = _printed()
+        assert counters(printed) == counters(healthy)
+        assert is_healthy(printed)
+        assert set(printed) == {key for key in healthy if not key[0].startswith("batch_api_request_seconds")}
+
+        _kill(_process("dagster_webserver"))
+        late = each.create({"resource": "contact", "action": "merge", "data": [{"name": CUSTOMERS_VALUE}]})
+        each.until_ended(late)
+        daemon = _process("dagster._daemon")
+        restart = functools.partial(
+            start_process,
+            daemon.cmdline(),
+            log=folder / "second-daemon.log",
+            environment=daemon.environ(),
+            folder=Path(daemon.cwd()),
+            death_signal=signal.SIGKILL,
+        )
+        _kill(daemon)
+        before = _a_killed_daemon_is_seen_and_told(each, folder)
+        second = restart()
+        try:
+            again = each.until(is_healthy)
+        finally:
+            kill_group(second.pid)
+            second.wait()
+        assert silent_daemons(again) == set()
+        assert raised_by_prometheus(again, folder) == set()
+        logged = {log.stem: _records(log) for log in each.system.log_folder.glob("*.log")}
+    after = _printed()
+    assert counters(after) == counters(before)
+    assert of(after, "batch_batches") == of(before, "batch_batches")
+
     assert logged.keys() == {"api", "code-server", "dagster-daemon", "dagster-webserver"}
     of_run = [record for record in logged["code-server"] if record.get("run") == run_id]
     assert {(record["batch"], record["organization"]) for record in of_run} == {(batch["id"], "default")}
@@ -220,33 +245,18 @@ def test_a_killed_daemon_is_seen_and_told_the_counts_outlive_every_process_and_a
     assert any(record["logger"].startswith("dagster.daemon") for record in logged["dagster-daemon"])
 
 
-def _a_killed_daemon_is_seen_and_told(data_dir: Path) -> Samples:
-    """Runs a system until its daemon is killed; the samples after that."""
-    with monitored(data_dir) as each:
-        done = each.create({"resource": "contact", "action": "merge", "mode": "sync", "data": [{"name": "Ada"}]})
-        assert done["status"] == "completed"
-        refused = each.create({"resource": "contact", "action": "merge", "data": [{"colour": "red"}]})
-        assert refused["status"] == "failed"
-        healthy = each.until(is_healthy)
-        assert silent_daemons(healthy) == set()
-        _is_complete(each.text())
-        _command_prints_the_same(data_dir, healthy)
-
-        _kill("dagster_webserver")
-        late = each.create({"resource": "contact", "action": "merge", "data": [{"name": "Bo"}]})
-        assert f"did not launch batch {late['id']}" in (each.system.log_folder / "api.log").read_text()
-        each.until_ended(late)
-        _kill("dagster._daemon")
-        first = of(each.until(lambda _: True), "batch_daemon_heartbeat_age_seconds")
-        each.until(
-            lambda found: all(
-                age > first[daemon] + 5 for daemon, age in of(found, "batch_daemon_heartbeat_age_seconds").items()
-            )
+def _a_killed_daemon_is_seen_and_told(each: Monitored, folder: Path) -> Samples:
+    """Waits until the daemon is silent for the rule, whose alert people get; the samples then."""
+    first = of(each.until(lambda _: True), "batch_daemon_heartbeat_age_seconds")
+    each.until(
+        lambda found: all(
+            age > first[daemon] + 5 for daemon, age in of(found, "batch_daemon_heartbeat_age_seconds").items()
         )
-        _let_heartbeats_age(seconds=200)
-        before = each.until(lambda found: silent_daemons(found) == set(first))
-        assert "BatchDaemonSilent" in raised_by_prometheus(before, data_dir.parent)
-        _people_are_told_of_the_daemon()
+    )
+    _let_heartbeats_age(seconds=200)
+    before = each.until(lambda found: silent_daemons(found) == set(first))
+    assert "BatchDaemonSilent" in raised_by_prometheus(before, folder)
+    _people_are_told_of_the_daemon()
     return before
 
 
@@ -270,9 +280,13 @@ def _people_are_told_of_the_daemon() -> None:
         assert titles(receiver).count(DAEMON_SILENT) == 1
 
 
-def _kill(part: str) -> None:
+def _process(part: str) -> psutil.Process:
     (process,) = (child for child in psutil.Process().children(recursive=True) if part in command_of(child))
-    process.send_signal(signal.SIGKILL)
+    return process
+
+
+def _kill(process: psutil.Process) -> None:
+    process.kill()
     process.wait(PATIENCE_SECONDS)
 
 
@@ -302,16 +316,12 @@ def _is_complete(text: str) -> None:
     assert set().union(*map(names_in, expressions())) - recorded <= series
 
 
-def _command_prints_the_same(data_dir: Path, scraped: Samples) -> None:
-    command = [sys.executable, "-m", "batch_pipeline", "metrics", "--data-dir", str(data_dir)]
-    hidden = ("BATCH_", "DAGSTER_", "AWS_")
-    environment = {name: value for name, value in os.environ.items() if not name.startswith(hidden)}
-    done = subprocess.run(command, capture_output=True, text=True, check=False, env=environment)
+def _printed() -> Samples:
+    """What the command prints, in a process of its own."""
+    command = [sys.executable, "-m", "batch_pipeline", "metrics"]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
-    printed = samples(done.stdout)
-    assert counters(printed) == counters(scraped)
-    assert is_healthy(printed)
-    assert set(printed) == {key for key in scraped if not key[0].startswith("batch_api_request_seconds")}
+    return samples(done.stdout)
 
 
 def _let_heartbeats_age(*, seconds: float) -> None:
