@@ -6,8 +6,8 @@ import secrets
 import shutil
 import signal
 import tempfile
-from collections.abc import Callable, Iterator
-from contextlib import AbstractContextManager, ExitStack, contextmanager
+from collections.abc import Iterator
+from contextlib import ExitStack
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -17,19 +17,20 @@ import pytest
 from databases import DatabasePool, other_database
 from examples import THOROUGH, USUAL
 from psycopg import sql
+from systems import NewDatabase, leading_to, new_system, running_system
 
 from batch_pipeline import migrations
 from batch_pipeline.dagster_home import dagster_database_url
-from batch_pipeline.database import url_of_role
 from batch_pipeline.garbage import collect_seldom
 from batch_pipeline.local.postgres import SERVER_SETTINGS
-from batch_pipeline.local.s3 import free_port
-from batch_pipeline.local.system import LocalServers, LocalSystem, embedded_servers, local_system
+from batch_pipeline.local.system import LocalServers, LocalSystem, embedded_servers
 from batch_pipeline.settings import get_settings
-from batch_pipeline.system import System, open_system
+from batch_pipeline.system import System
 
 if TYPE_CHECKING:
     from dagster import DagsterInstance
+    from xdist.remote import Producer
+    from xdist.scheduler import LoadFileScheduling
 
 # A shell ignores them for what it starts in the background, and so would every process that tests start, and kill.
 for _number, _handler in ((signal.SIGINT, signal.default_int_handler), (signal.SIGHUP, signal.SIG_DFL)):
@@ -48,7 +49,8 @@ for _profile, _examples in ((USUAL, 40), (THOROUGH, 500)):
     )
 hypothesis.settings.load_profile(USUAL)
 
-NewDatabase = Callable[[], AbstractContextManager[str]]
+# Files of tests that share a running system, which takes 25 s of processor to start.
+SHARING = "tests/running/"
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
@@ -62,6 +64,20 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     for item in items:
         longest[item.path] = max(longest.get(item.path, 0.0), patience(item))
     items.sort(key=lambda item: -longest[item.path])
+
+
+@pytest.hookimpl(optionalhook=True)
+def pytest_xdist_make_scheduler(config: pytest.Config, log: "Producer") -> "LoadFileScheduling | None":
+    """The tests of a file run in one process, and so do those of the files that share a running system."""
+    if config.getoption("dist") != "loadfile":
+        return None
+    from xdist.scheduler import LoadFileScheduling
+
+    class Scheduling(LoadFileScheduling):  # type: ignore[misc]
+        def _split_scope(self, nodeid: str) -> str:
+            return SHARING if nodeid.startswith(SHARING) else str(super()._split_scope(nodeid))
+
+    return Scheduling(config, log)
 
 
 def pytest_collection_finish() -> None:
@@ -151,17 +167,6 @@ def storage_url(environment: dict[str, str]) -> str:
     return f"{environment['BATCH_STORAGE_URL']}/test-{secrets.token_hex(6)}"
 
 
-@contextmanager
-def _leading_to(variables: dict[str, str]) -> Iterator[None]:
-    """``os.environ`` and the settings have these variables for the time of the ``with``."""
-    with pytest.MonkeyPatch.context() as patch:
-        for name, value in variables.items():
-            patch.setenv(name, value)
-        get_settings.cache_clear()
-        yield
-    get_settings.cache_clear()
-
-
 @pytest.fixture(scope="session")
 def new_dagster_database(environment: dict[str, str], new_database: NewDatabase) -> Iterator[NewDatabase]:
     """As `new_database`, with Dagster's tables too; another template, as making those costs seconds."""
@@ -176,7 +181,7 @@ def new_dagster_database(environment: dict[str, str], new_database: NewDatabase)
             )
         )
         url = other_database(server_url, "tests_template_dagster")
-        with _leading_to({"BATCH_DATABASE_URL": url, "DAGSTER_POSTGRES_URL": dagster_database_url(url)}):
+        with leading_to({"BATCH_DATABASE_URL": url, "DAGSTER_POSTGRES_URL": dagster_database_url(url)}):
             upgrade_dagster()
         migrations.roles.set_up(url)
         connection.execute(sql.SQL("ALTER DATABASE {} WITH ALLOW_CONNECTIONS false").format(template))
@@ -190,29 +195,12 @@ def system_settings() -> dict[str, str]:
     return {}
 
 
-@contextmanager
-def _new_system(
-    new_dagster_database: NewDatabase, environment: dict[str, str], system_settings: dict[str, str]
-) -> Iterator[System]:
-    with new_dagster_database() as url:
-        variables = {
-            "BATCH_DATABASE_URL": url,
-            "BATCH_API_DATABASE_URL": url_of_role(url, "bp_api"),
-            "BATCH_STORAGE_URL": f"{environment['BATCH_STORAGE_URL']}/test-{secrets.token_hex(6)}",
-            "DAGSTER_POSTGRES_URL": dagster_database_url(url),
-            "BATCH_INBOX_QUIET_SECONDS": "0",
-            **system_settings,
-        }
-        with _leading_to(variables), open_system() as opened:
-            yield opened
-
-
 @pytest.fixture
 def system(
     new_dagster_database: NewDatabase, environment: dict[str, str], system_settings: dict[str, str]
 ) -> Iterator[System]:
     """The system on a database and a storage prefix of this test's own; ``os.environ`` leads to it."""
-    with _new_system(new_dagster_database, environment, system_settings) as opened:
+    with new_system(new_dagster_database, environment, system_settings) as opened:
         yield opened
 
 
@@ -221,7 +209,7 @@ def module_system(
     new_dagster_database: NewDatabase, environment: dict[str, str], system_settings: dict[str, str]
 ) -> Iterator[System]:
     """As `system`, shared by one module's tests, each of which keeps to organizations of its own."""
-    with _new_system(new_dagster_database, environment, system_settings) as opened:
+    with new_system(new_dagster_database, environment, system_settings) as opened:
         yield opened
 
 
@@ -246,8 +234,6 @@ def module_instance(module_system: System) -> Iterator["DagsterInstance"]:
 @pytest.fixture(scope="module")
 def running(module_system: System) -> Iterator[LocalSystem]:
     """The whole system as `batch-pipeline up` runs it, on this module's database and storage."""
-    folder = Path(tempfile.mkdtemp(prefix="batch-pipeline-tests-", dir="/var/tmp"))
-    with local_system(folder / "data", port=free_port(), api_port=free_port(), s3_port=None) as system:
+    del module_system  # os.environ leads to it
+    with running_system() as system:
         yield system
-        system.hurry()
-    shutil.rmtree(folder)

@@ -6,8 +6,6 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:  # which may not be installed: then the tests are skipped
     from playwright import sync_api as playwright
 
-PATIENCE_SECONDS = 150.0  # for what takes seconds on a machine that isn't overloaded
-
 
 class Browser:
     """A page of the Dagster UI, with pictures of what it shows."""

@@ -27,6 +27,8 @@ from batch_pipeline.batches.states import TRANSITIONS, BatchStatus
 from batch_pipeline.local.system import LocalSystem
 from batch_pipeline.system import System
 
+pytestmark = pytest.mark.timeout(600)  # as the other files of the folder, next to which it then runs
+
 ADA = {"external_id": "crm-1", "name": "Ada", "email": "ada@example.com"}
 FEW_SECONDS = 2
 
@@ -44,18 +46,6 @@ def reaches(*transitions: str) -> Callable[[Test], Test]:
         return test
 
     return noted
-
-
-@pytest.fixture(scope="module")
-def system_settings() -> dict[str, str]:
-    return {
-        "BATCH_CHUNK_ROWS": "100",
-        "BATCH_DATABASE_WRITERS": "1",
-        "BATCH_API_REQUESTS_PER_MINUTE": "1000000",
-        "BATCH_MIXED_WAIT_SECONDS": str(PATIENCE_SECONDS),  # on a busy machine validation may take long
-        "BATCH_SYNC_TURN_SECONDS": str(PATIENCE_SECONDS),
-        "BATCH_SYNC_WORKERS": "1",
-    }
 
 
 @pytest.fixture

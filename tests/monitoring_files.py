@@ -11,7 +11,7 @@ import promql_parser
 import pytest
 import yaml
 
-ROOT = Path(__file__).parents[2]
+ROOT = Path(__file__).parents[1]
 FOLDER = ROOT / "deploy" / "monitoring"
 ALERTS = FOLDER / "alerts.yaml"
 

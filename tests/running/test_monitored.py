@@ -1,43 +1,34 @@
-"""The figures of a running system: complete, the same in every process, right after all of them ended."""
+"""The figures of a running system: complete, and the same in every process."""
 
-import functools
 import json
 import re
-import shutil
-import signal
 import subprocess
 import sys
-import tempfile
 import threading
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Mapping
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
 from datetime import datetime
 from pathlib import Path
 from typing import Any
 
 import httpx
 import promql_parser
-import psutil
 import pytest
 import yaml
 from monitoring_files import ALERTS, ROOT, expressions, names_in, promtool, rules
-from process_table import command_of
 from prometheus_client.parser import text_string_to_metric_families
 from pydantic import SecretStr
 from receivers import Receiver, receiving
 from waiting import eventually
 
 from batch_pipeline.database import create_engine
-from batch_pipeline.local.processes import kill_group, start_process
-from batch_pipeline.local.s3 import free_port
-from batch_pipeline.local.system import LocalSystem, local_system
+from batch_pipeline.local.system import LocalSystem
 from batch_pipeline.notifications.alerts import Alarm
 from batch_pipeline.notifications.people import People
 from batch_pipeline.orchestration.heartbeats import daemon_heartbeat_ages
 from batch_pipeline.orchestration.instance import open_instance
 from batch_pipeline.settings import get_settings
-from batch_pipeline.system import System
+from running.conftest import KillPart
 
 PATIENCE_SECONDS = 150.0
 pytestmark = pytest.mark.timeout(600)
@@ -46,20 +37,6 @@ CUSTOMERS_VALUE = "value-of-a-customer"
 DAEMON_SILENT = "batch_pipeline: Dagster's daemon is silent"
 
 Samples = dict[tuple[str, tuple[tuple[str, str], ...]], float]
-
-
-@pytest.fixture(scope="module")
-def system_settings() -> dict[str, str]:
-    return {"BATCH_LOG_FORMAT": "json", "BATCH_SYNC_WORKERS": "1"}
-
-
-@pytest.fixture
-def folder(module_system: System) -> Iterator[Path]:
-    """A folder for a system's logs and files; ``os.environ`` leads to its database and storage."""
-    del module_system
-    made = Path(tempfile.mkdtemp(prefix="batch-pipeline-tests-", dir="/var/tmp"))
-    yield made
-    shutil.rmtree(made)
 
 
 class Monitored:
@@ -103,15 +80,6 @@ class Monitored:
         answer = self.http.post("/v1/batches", json=body, headers={"X-API-Key": self.system.api_key})
         found: dict[str, Any] = answer.json()["data"]
         return found
-
-
-@contextmanager
-def monitored(folder: Path) -> Iterator[Monitored]:
-    with local_system(folder / "data", port=free_port(), api_port=free_port(), s3_port=None) as system:
-        try:
-            yield Monitored(system)
-        finally:
-            system.hurry()  # every process is killed
 
 
 def samples(text: str) -> Samples:
@@ -189,59 +157,47 @@ def raised_by_prometheus(found: Samples, folder: Path) -> set[str]:
     return set(re.findall(r"alertname: (\w+), time", done.stderr + done.stdout))
 
 
-def test_a_killed_daemon_is_seen_and_told_until_another_runs_the_counts_outlive_all_processes_and_all_log_json(
-    folder: Path,
+def test_a_killed_daemon_is_seen_and_told_until_another_runs_all_processes_have_the_same_counts_and_log_json(
+    running: LocalSystem, kill_part: KillPart, tmp_path: Path
 ) -> None:
-    with monitored(folder) as each:
-        done = each.create({"resource": "contact", "action": "merge", "mode": "sync", "data": [{"name": "Ada"}]})
-        assert done["status"] == "completed"
-        refused = each.create({"resource": "contact", "action": "merge", "data": [{"colour": "red"}]})
-        assert refused["status"] == "failed"
-        items = [{"name": CUSTOMERS_VALUE}, {"name": CUSTOMERS_VALUE, "email": CUSTOMERS_VALUE}]
-        batch = each.create({"resource": "contact", "action": "merge", "data": items})  # the second is rejected
-        run_id = each.until_ended(batch)["run_id"]
-        each.until_run_ended(run_id)
-        healthy = each.until(is_healthy)
-        assert silent_daemons(healthy) == set()
-        _is_complete(each.text())
-        printed = _printed()
-        assert counters(printed) == counters(healthy)
-        assert is_healthy(printed)
-        assert set(printed) == {key for key in healthy if not key[0].startswith("batch_api_request_seconds")}
+    each = Monitored(running)
+    done = each.create({"resource": "contact", "action": "merge", "mode": "sync", "data": [{"name": "Ada"}]})
+    assert done["status"] == "completed"
+    refused = each.create({"resource": "contact", "action": "merge", "data": [{"colour": "red"}]})
+    assert refused["status"] == "failed"
+    items = [{"name": CUSTOMERS_VALUE}, {"name": CUSTOMERS_VALUE, "email": CUSTOMERS_VALUE}]
+    batch = each.create({"resource": "contact", "action": "merge", "data": items})  # the second is rejected
+    run_id = each.until_ended(batch)["run_id"]
+    each.until_run_ended(run_id)
+    healthy = each.until(is_healthy)
+    assert silent_daemons(healthy) == set()
+    _is_complete(each.text())
+    printed = _printed()
+    assert counters(printed) == counters(healthy)
+    assert is_healthy(printed)
+    assert set(printed) == {key for key in healthy if not key[0].startswith("batch_api_request_seconds")}
 
-        _kill(_process("dagster_webserver"))
-        late = each.create({"resource": "contact", "action": "merge", "data": [{"name": CUSTOMERS_VALUE}]})
-        each.until_ended(late)
-        daemon = _process("dagster._daemon")
-        restart = functools.partial(
-            start_process,
-            daemon.cmdline(),
-            log=folder / "second-daemon.log",
-            environment=daemon.environ(),
-            folder=Path(daemon.cwd()),
-            death_signal=signal.SIGKILL,
-        )
-        _kill(daemon)
-        before = _a_killed_daemon_is_seen_and_told(each, folder)
-        second = restart()
-        try:
-            again = each.until(is_healthy)
-        finally:
-            kill_group(second.pid)
-            second.wait()
-        assert silent_daemons(again) == set()
-        assert raised_by_prometheus(again, folder) == set()
-        logged = {log.stem: _records(log) for log in each.system.log_folder.glob("*.log")}
+    start_webserver = kill_part("dagster_webserver")
+    late = each.create({"resource": "contact", "action": "merge", "data": [{"name": CUSTOMERS_VALUE}]})
+    each.until_ended(late)
+    start_webserver()
+    start_daemon = kill_part("dagster._daemon")
+    before = _a_killed_daemon_is_seen_and_told(each, tmp_path)
+    start_daemon()
+    again = each.until(is_healthy)
+    assert silent_daemons(again) == set()
+    assert raised_by_prometheus(again, tmp_path) == set()
     after = _printed()
     assert counters(after) == counters(before)
     assert of(after, "batch_batches") == of(before, "batch_batches")
 
+    logged = {log.stem: _records(log) for log in running.log_folder.glob("*.log")}
     assert logged.keys() == {"api", "code-server", "dagster-daemon", "dagster-webserver"}
     of_run = [record for record in logged["code-server"] if record.get("run") == run_id]
     assert {(record["batch"], record["organization"]) for record in of_run} == {(batch["id"], "default")}
     assert any("RUN_SUCCESS" in record["message"] for record in of_run)
-    (warned,) = (record for record in logged["api"] if "did not launch" in record["message"])
-    assert (warned["level"], warned["organization"], late["id"] in warned["message"]) == ("warning", "default", True)
+    (warned,) = (record for record in logged["api"] if f"did not launch batch {late['id']}" in record["message"])
+    assert (warned["level"], warned["organization"]) == ("warning", "default")
     assert any(record["logger"].startswith("dagster.daemon") for record in logged["dagster-daemon"])
 
 
@@ -278,16 +234,6 @@ def _people_are_told_of_the_daemon() -> None:
             stop.set()
         running.result()
         assert titles(receiver).count(DAEMON_SILENT) == 1
-
-
-def _process(part: str) -> psutil.Process:
-    (process,) = (child for child in psutil.Process().children(recursive=True) if part in command_of(child))
-    return process
-
-
-def _kill(process: psutil.Process) -> None:
-    process.kill()
-    process.wait(PATIENCE_SECONDS)
 
 
 def _records(log: Path) -> list[dict[str, str]]:

@@ -7,8 +7,6 @@ import psycopg
 import pytest
 from batch_runs import Row, arrived, as_csv, contacts, insert_contacts, new_organization
 from dagster import DagsterEventType, DagsterInstance, RunsFilter
-from dagster_ui import Browser
-from playwright import sync_api as playwright
 from waiting import eventually
 from worlds import record_id
 
@@ -17,6 +15,9 @@ from batch_pipeline.dagster_home import LOCATION_NAME
 from batch_pipeline.local.system import LocalSystem
 from batch_pipeline.orchestration import tags
 from batch_pipeline.system import System
+from running.dagster_ui import Browser
+
+playwright = pytest.importorskip("playwright.sync_api", reason="Playwright is not installed")
 
 pytestmark = pytest.mark.timeout(600)
 STORED = 250
