@@ -86,11 +86,17 @@ class DatabasePool:
                 connection.execute(sql.SQL("DROP TABLE {}").format(sql.Identifier("staging", table)))
             kept = dict(self._first[1]) if self._first is not None else {}
             connection.execute("SET session_replication_role = replica")  # without triggers, those of foreign keys too
-            for table in connection.execute(_TABLES).fetchall():
-                connection.execute(
-                    sql.SQL("DELETE FROM {} t WHERE t::text <> ALL(%s)").format(sql.Identifier(*table)),
-                    (kept.get(table, []),),
-                )
+            tables = sorted(connection.execute(_TABLES).fetchall())
+            added = {
+                table: sql.SQL("FROM {} t WHERE t::text <> ALL({})").format(sql.Identifier(*table), kept.get(table, []))
+                for table in tables
+            }
+            used = sql.SQL(" UNION ALL ").join(
+                sql.SQL("SELECT {} WHERE EXISTS (SELECT {})").format(number, added[table])
+                for number, table in enumerate(tables)
+            )
+            for (number,) in connection.execute(used).fetchall():
+                connection.execute(sql.SQL("DELETE {}").format(added[tables[number]]))
             return _state(connection) == self._first
 
 
