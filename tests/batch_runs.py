@@ -2,6 +2,7 @@
 
 import csv
 import io
+import itertools
 import json
 import secrets
 from collections.abc import Sequence
@@ -210,15 +211,21 @@ def records(system: System, organization_id: str, table: str) -> list[Row]:
 
 def insert_contacts(system: System, organization_id: str, *rows: Row) -> None:
     """Stores contacts past all rules, as another tool might."""
-    with borrowed(system.engine) as connection:
-        for row in rows:
-            columns = {"organization_id": organization_id, **row}
-            connection.execute(
-                sql.SQL("INSERT INTO contacts ({}) VALUES ({})").format(
-                    sql.SQL(", ").join(map(sql.Identifier, columns)),
-                    sql.SQL(", ").join(sql.Placeholder() * len(columns)),
+    insert_rows(system, organization_id, "contacts", rows)
+
+
+def insert_rows(system: System, organization_id: str, table: str, rows: Sequence[Row]) -> None:
+    """Stores records of any table past all rules; each row has the columns that it names."""
+    with borrowed(system.engine) as connection, connection.cursor() as cursor:
+        for columns, alike in itertools.groupby(rows, key=tuple):
+            names = ("organization_id", *columns)
+            cursor.executemany(
+                sql.SQL("INSERT INTO {} ({}) VALUES ({})").format(
+                    sql.Identifier(table),
+                    sql.SQL(", ").join(map(sql.Identifier, names)),
+                    sql.SQL(", ").join(sql.Placeholder() * len(names)),
                 ),
-                list(columns.values()),
+                [(organization_id, *row.values()) for row in alike],
             )
 
 

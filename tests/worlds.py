@@ -6,7 +6,7 @@ from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from typing import Any
 
-from batch_runs import Row, arrived, as_csv, fetched, new_organization
+from batch_runs import Row, arrived, as_csv, fetched, insert_rows, new_organization
 from driving import run_attempt
 from psycopg import sql
 
@@ -37,26 +37,13 @@ class World:
     def insert(self, table: str, *rows: Row) -> None:
         """Records as another tool might store them; the id follows from the external id or name."""
         named = [{"id": record_id(table, row.get("external_id") or row["name"]), **row} for row in rows]
-        self._insert(table, named)
+        insert_rows(self.system, self.organization_id, table, named)
 
     def join(self, group: str, *contacts: str, primary: bool = False) -> None:
         """Memberships by external ids; `loc_…` as they are."""
         members = [name if name.startswith("loc_") else record_id("contacts", name) for name in contacts]
         rows = [{"group_id": record_id("groups", group), "member_id": each, "is_primary": primary} for each in members]
-        self._insert("group_members", rows)
-
-    def _insert(self, table: str, rows: list[Row]) -> None:
-        with borrowed(self.system.engine) as connection:
-            for row in rows:
-                columns = {"organization_id": self.organization_id, **row}
-                connection.execute(
-                    sql.SQL("INSERT INTO {} ({}) VALUES ({})").format(
-                        sql.Identifier(table),
-                        sql.SQL(", ").join(map(sql.Identifier, columns)),
-                        sql.SQL(", ").join(sql.Placeholder() * len(columns)),
-                    ),
-                    list(columns.values()),
-                )
+        insert_rows(self.system, self.organization_id, "group_members", rows)
 
     def execute(self, statement: sql.Composed, parameters: list[Any]) -> None:
         with borrowed(self.system.engine) as connection:
