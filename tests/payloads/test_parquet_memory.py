@@ -205,9 +205,9 @@ def decoders_of(pid: int) -> list[psutil.Process]:
     return [child for child in psutil.Process(pid).children() if "parquet_decoder" in command_of(child)]
 
 
-@pytest.fixture
-def long_upload(tmp_path: Path) -> Path:
-    path = tmp_path / "upload"
+@pytest.fixture(scope="module")
+def long_upload(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    path = tmp_path_factory.mktemp("long") / "upload"
     pq.write_table(pa.table({"a": [f"person {number}" for number in range(1_000_000)]}), path)
     return path
 
