@@ -19,6 +19,7 @@ from batch_pipeline.records.registry import RESOURCES
 PROGRAM = Path(sys.executable).with_name("batch-pipeline")
 # The demonstration itself gives up, saying where it stands, when nothing gets on; this is for one that can't.
 PATIENCE_SECONDS = 1200
+DATA_DIR = "demo"  # of both demonstrations: each has organizations of its own
 
 
 def start(data_dir: Path) -> "subprocess.Popen[str]":
@@ -43,7 +44,7 @@ def left_running(data_dir: Path) -> list[str]:
 
 @pytest.mark.timeout(PATIENCE_SECONDS + 30)
 def test_every_number_of_the_demonstration_is_as_expected(session_folder: Path) -> None:
-    data_dir = session_folder / "demo"
+    data_dir = session_folder / DATA_DIR
     with start(data_dir) as process:
         out, err = process.communicate(timeout=PATIENCE_SECONDS)
 
@@ -64,7 +65,7 @@ def test_every_number_of_the_demonstration_is_as_expected(session_folder: Path) 
 
 
 def test_the_demonstration_stops_in_order_on_ctrl_c(session_folder: Path) -> None:
-    data_dir = session_folder / "interrupted-demo"
+    data_dir = session_folder / DATA_DIR
     with start(data_dir) as process:
         assert process.stderr is not None
         for line in process.stderr:
