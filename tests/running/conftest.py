@@ -23,9 +23,20 @@ from running.dagster_ui import Browser
 
 if TYPE_CHECKING:
     from dagster import DagsterInstance
+    from playwright.sync_api import BrowserContext
 
 KillPart = Callable[[str], Callable[[], None]]
 CHROMIUM = Path("/usr/bin/chromium")  # Debian's
+# The UI moves while a run does. Without a graphics card, the processor draws each frame.
+FEW_FRAMES = """
+window.requestAnimationFrame = draw => setTimeout(() => draw(performance.now()), 250);
+window.cancelAnimationFrame = clearTimeout;
+addEventListener("DOMContentLoaded", () => {
+  const still = document.createElement("style");
+  still.textContent = "* { animation: none !important; transition: none !important }";
+  document.head.append(still);
+});
+"""
 
 
 @pytest.fixture(scope="package")
@@ -99,9 +110,9 @@ def pictures(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
-@pytest.fixture
-def browser(running: LocalSystem, pictures: Path, request: pytest.FixtureRequest) -> Iterator[Browser]:
-    """A page before the running system's UI; a last picture is taken however the test ends."""
+@pytest.fixture(scope="package")
+def window() -> Iterator["BrowserContext"]:
+    """A window of a browser, which loads and compiles the UI's scripts once for all tests."""
     playwright = pytest.importorskip("playwright.sync_api", reason="Playwright is not installed")
     if not CHROMIUM.exists():
         pytest.skip(f"there is no {CHROMIUM}")
@@ -109,9 +120,22 @@ def browser(running: LocalSystem, pictures: Path, request: pytest.FixtureRequest
         chromium = driver.chromium.launch(
             executable_path=str(CHROMIUM), args=["--no-sandbox", "--disable-gpu", "--disable-background-networking"]
         )
-        page = chromium.new_page(viewport={"width": 1440, "height": 1000})
-        page.set_default_timeout(PATIENCE_SECONDS * 1000)
-        seen = Browser(page, running.dagster_url, pictures)
-        yield seen
-        seen.picture(f"end-of-{request.node.name}")
+        opened = chromium.new_context(viewport={"width": 1440, "height": 1000}, reduced_motion="reduce")
+        opened.add_init_script(FEW_FRAMES)
+        opened.set_default_timeout(PATIENCE_SECONDS * 1000)
+        yield opened
         chromium.close()
+
+
+@pytest.fixture
+def browser(
+    window: "BrowserContext", running: LocalSystem, pictures: Path, request: pytest.FixtureRequest
+) -> Iterator[Browser]:
+    """A page before the running system's UI, which remembers nothing; a last picture is taken however the test ends."""
+    page = window.new_page()
+    seen = Browser(page, running.dagster_url, pictures)
+    yield seen
+    seen.picture(f"end-of-{request.node.name}")
+    stored = {"origin": running.dagster_url, "storageTypes": "local_storage,indexeddb"}
+    window.new_cdp_session(page).send("Storage.clearDataForOrigin", stored)
+    page.close()
