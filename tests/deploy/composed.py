@@ -17,12 +17,14 @@ from typing import Any
 
 import yaml
 from tenacity import retry, retry_if_result, stop_after_delay, wait_fixed
+from waiting import eventually
 
 from batch_pipeline.local.processes import start_process
 
 REPOSITORY = Path(__file__).resolve().parents[2]
 PROGRAMS = Path(sys.executable).parent
 PATIENCE_SECONDS = 120.0
+_PORT = re.compile(r"(?:--port |127\.0\.0\.1:)(\d+)")  # in a health check
 _VARIABLE = re.compile(r"\$(?:\$|\{(\w+)(?:(:[-?])([^}]*))?\})")
 
 
@@ -98,18 +100,26 @@ class Composed:
             return
         kind, *test = described["test"]
         command = test if kind == "CMD" else shlex.split(f"/bin/sh -c {shlex.quote(test[0])}")
+        for port in _PORT.findall(" ".join(map(self.here, command))):
+            # A check that imports Dagster takes the processor that the service needs to start.
+            eventually(lambda port=int(port): self._is_open(service, port))
         assert self._is_healthy(service, command), f"{service}: {self._log(service).read_text()[-2000:]}"
         self._healthy.add(service)
 
     @retry(
         retry=retry_if_result(lambda healthy: not healthy),
         stop=stop_after_delay(PATIENCE_SECONDS),
-        wait=wait_fixed(2.0),  # a check that imports Dagster takes the processor that the service needs to start
+        wait=wait_fixed(2.0),
         retry_error_callback=lambda state: False,
     )
     def _is_healthy(self, service: str, test: list[str]) -> bool:
         assert self.running[service].poll() is None, self._log(service).read_text()[-2000:]
         return self._execute(service, test).returncode == 0
+
+    def _is_open(self, service: str, port: int) -> bool:
+        assert self.running[service].poll() is None, self._log(service).read_text()[-2000:]
+        with socket.socket() as caller:
+            return caller.connect_ex(("127.0.0.1", port)) == 0
 
     def _execute(self, service: str, command: list[str]) -> subprocess.CompletedProcess[str]:
         return subprocess.run(
