@@ -51,7 +51,7 @@ def _wait(process: subprocess.Popen[bytes]) -> tuple[int, float, float]:
     """
     peak = 0
     while True:
-        with suppress(FileNotFoundError, IndexError):  # it has ended: a zombie has no memory
+        with suppress(FileNotFoundError, ProcessLookupError, IndexError):  # it has ended: a zombie has no memory
             text = Path(f"/proc/{process.pid}/status").read_text()
             peak = max(peak, int(text.partition("VmHWM:")[2].split()[0]))
         ended, status, used = os.wait4(process.pid, os.WNOHANG)
@@ -68,7 +68,7 @@ def database_seconds(url: str) -> float:
         server = backend.joinpath("status").read_text().partition("PPid:")[2].split()[0]
         ticks = sum(_ticks(server))
         for process in Path(f"/proc/{server}/task/{server}/children").read_text().split():
-            with suppress(FileNotFoundError):  # it has ended since
+            with suppress(FileNotFoundError, ProcessLookupError):  # it has ended since
                 ticks += sum(_ticks(process)[:2])
     return ticks / os.sysconf("SC_CLK_TCK")
 
