@@ -48,13 +48,18 @@ class ScalarRules:
         self.schema = pandera.DataFrameSchema(columns, strict=True)
 
     def read(self, cells: Mapping[str, Cells], add_errors: AddErrors) -> dict[str, pa.Array]:
-        """The values to store, for the fields that have cells; null if there is no value or it is refused."""
+        """The values to store, for the fields that have cells; null if there is no value or it is refused.
+
+        Raises TypeError if a field reads values of another type than its `arrow_type`: pandera sees only some columns.
+        """
         values: dict[str, pa.Array] = {}
         columns: dict[str, pa.Array] = {}
         for name, field in self.fields.items():
             if name not in cells:
                 continue
             judged = field.read(cells[name].values, self._context)
+            if judged.values.type != field.arrow_type:
+                raise TypeError(f"field {name} reads {judged.values.type}, its type is {field.arrow_type}")
             values[name] = judged.values
             if name in self._headers:
                 columns[name] = judged.values
