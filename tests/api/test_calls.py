@@ -151,7 +151,7 @@ def test_reads_are_answered_while_many_calls_with_items_wait(module_system: Syst
     with psycopg.connect(module_system.database_url) as holder, ThreadPoolExecutor(many) as callers:
         holder.execute("LOCK TABLE batches IN SHARE MODE")
         creating = [callers.submit(client.create, [ADA]) for _ in range(many)]
-        until(writers_wait)
+        eventually(writers_wait)
         for _ in range(many):  # each takes a moment in which further calls arrive
             answer = client.http.get(f"/v1/batches/{known}", headers={"X-API-Key": client.key}, timeout=30)
             assert envelope(answer)["data"]["id"] == known
