@@ -5,6 +5,7 @@ from pathlib import Path
 
 import pytest
 from interrupting import interrupt_in_callback
+from waiting import eventually
 
 from batch_pipeline.local.s3 import free_port
 from batch_pipeline.local.up import run_up
@@ -14,7 +15,6 @@ from batch_pipeline.settings import get_settings
 def test_up_stops_though_python_drops_the_exception_of_the_signals_handler(
     data_dir: Path,
     processes_of: Callable[[Path], list[str]],
-    eventually: Callable[..., None],
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     for name in ("BATCH_DATABASE_URL", "BATCH_STORAGE_URL"):
