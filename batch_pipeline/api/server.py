@@ -44,7 +44,7 @@ def serve(*, host: str, port: int, processes: int, on_ready: Callable[[], None])
     """
     configure_logs()
     if processes == 1:
-        start_fork_server()  # before this process's own imports: on two cores the start takes half the time
+        start_fork_server()  # it imports while this process does
         from batch_pipeline.api.app import create_app
 
         _serve_here(_config(create_app(), host=host, port=port), on_ready)
