@@ -1,17 +1,20 @@
 """Runs a batch's job in this process, for the command line and synchronous calls."""
 
+from collections.abc import Mapping
 from functools import lru_cache
 from typing import Any
 from uuid import uuid4
 
 from dagster import DagsterEvent, DagsterExecutionInterruptedError, DagsterInstance, JobDefinition
 from dagster._core.definitions.job_base import InMemoryJob  # the public way makes a new job for each run
+from dagster._core.execution.api import create_execution_plan
 from dagster._core.execution.execute_in_process import core_execute_in_process
 
 from batch_pipeline.batches.model import Batch
 from batch_pipeline.batches.states import AT_REST, BatchStatus, Reason
 from batch_pipeline.dropped_interrupts import repeating_dropped
 from batch_pipeline.orchestration import tags
+from batch_pipeline.orchestration.ops import batch_job
 from batch_pipeline.orchestration.requested_runs import run_config_of, run_tags_of
 from batch_pipeline.orchestration.resources import opened_system
 from batch_pipeline.orchestration.run_attempt import cancelled_reason
@@ -68,6 +71,13 @@ def execute_until_interrupted(
         _end_if_live(system, batch, interrupted=False)
         raise
     return _end_if_live(system, batch, interrupted=interrupted), interrupted
+
+
+def prepare_job(system: System, run_config: Mapping[str, Any]) -> None:
+    """Makes the job of a batch, with all that Dagster describes of it once, so that the first run need not."""
+    job = _job_in_process(batch_job, system)
+    create_execution_plan(InMemoryJob(job), run_config)
+    job.get_job_snapshot_id()
 
 
 @lru_cache(maxsize=4)

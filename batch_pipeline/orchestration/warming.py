@@ -22,7 +22,6 @@ from dagster import (
     in_process_executor,
     job,
     op,
-    validate_run_config,
 )
 
 from batch_pipeline.batches.ids import new_batch_id
@@ -36,8 +35,8 @@ from batch_pipeline.loading.shared_staging import SharedStaging
 from batch_pipeline.loading.staging import STAGED_BATCH
 from batch_pipeline.orchestration import tags
 from batch_pipeline.orchestration.config import SAMPLE_CONFIG
-from batch_pipeline.orchestration.execute import quiet
-from batch_pipeline.orchestration.ops import batch_job
+from batch_pipeline.orchestration.execute import prepare_job, quiet
+from batch_pipeline.orchestration.run_events import gathering_events
 from batch_pipeline.payloads.model import ReadLimits
 from batch_pipeline.payloads.parsed import to_table
 from batch_pipeline.payloads.reader import open_payload
@@ -92,7 +91,7 @@ def warm_up(system: System, instance: DagsterInstance) -> None:
             borrowing.enter_context(borrowed(system.engine, **{STAGED_BATCH: nothing})) for _ in range(CONNECTIONS)
         ]:
             _plan_nothing(connection, nothing)
-    validate_run_config(batch_job, SAMPLE_CONFIG)
+    prepare_job(system, SAMPLE_CONFIG)
     check_items(system)
     _run_nothing(instance)
 
@@ -123,9 +122,10 @@ def _run_nothing(instance: DagsterInstance) -> None:
     """
     run_id = str(uuid4())
     try:
-        warm_up_job.execute_in_process(
-            instance=instance, run_config=quiet("CRITICAL"), run_id=run_id, tags={tags.BATCH_ID: ""}
-        )
+        with gathering_events(instance, run_id):
+            warm_up_job.execute_in_process(
+                instance=instance, run_config=quiet("CRITICAL"), run_id=run_id, tags={tags.BATCH_ID: ""}
+            )
     finally:
         instance.delete_run(run_id)  # with its events
 

@@ -18,6 +18,7 @@ from batch_pipeline.batches.api_keys import find_key
 from batch_pipeline.batches.callers import CALL_THREADS
 from batch_pipeline.errors import BatchError
 from batch_pipeline.garbage import collect_as_usual
+from batch_pipeline.logs import bound
 from batch_pipeline.orchestration.launching import Launcher
 from batch_pipeline.orchestration.workers import WorkerPool
 from batch_pipeline.service.copying import Copier
@@ -95,9 +96,10 @@ async def _warm_up(service: Service) -> None:
 
 
 def _open_connections(system: System) -> None:
-    """Opens this process's connections, and loads the code that reads keys and payloads."""
+    """Opens this process's connections, and loads the code that names log records and reads keys and payloads."""
     connect_ahead(system, CONNECTIONS)
-    find_key(system.engine, UNKNOWN_KEY)
+    with bound():
+        find_key(system.engine, UNKNOWN_KEY)
     is_turn_free(system.engine, "", "")
     InlinePayload(memoryview(b"[{}]"), "items.json").count_items(system.settings, at_most=1)
 
