@@ -52,13 +52,14 @@ class EventLogStorage(PostgresEventLogStorage):
     def store_event(self, event: EventLogEntry) -> None:
         """Stores the event, or keeps it waiting. Raises the error of an event that waited."""
         waiting = self._waiting.get(event.run_id)
-        if waiting is None:
-            super().store_event(event)
-            return
-        with waiting.lock:
-            waiting.events.append(event)
-            if event.dagster_event is not None and event.dagster_event.is_job_event:
-                self._store(waiting)
+        if waiting is not None:
+            with waiting.lock:
+                if event.run_id in self._waiting:  # else the context has ended, and stores what waits no more
+                    waiting.events.append(event)
+                    if event.dagster_event is not None and event.dagster_event.is_job_event:
+                        self._store(waiting)
+                    return
+        super().store_event(event)
 
     def has_table(self, table_name: str) -> bool:
         """Whether the table exists. Dagster asks at each check of an asset; a table that was found stays."""

@@ -142,7 +142,7 @@ def test_ctrl_c_while_python_runs_a_weak_references_callback_stops_the_command(
     @app.command()
     def wait() -> None:
         interrupt_in_callback()
-        time.sleep(30)
+        time.sleep(30)  # the repeated signal ends it
 
     monkeypatch.setattr(entry, "command_line", lambda _: app)
     with pytest.raises(SystemExit) as ended:

@@ -1,5 +1,6 @@
 """Dagster's tables are beside ours, and its instance has our configuration."""
 
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -136,28 +137,30 @@ def test_dagster_accepts_the_configuration_and_keeps_what_it_promises(
             assert instance.get_runs_count() == 0
 
 
-def test_the_tables_of_another_version_of_dagster_are_upgraded_once(
-    database_url: str, environment: dict[str, str], monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setenv("BATCH_DATABASE_URL", database_url)
-    monkeypatch.setenv("DAGSTER_POSTGRES_URL", dagster_database_url(database_url))
+@pytest.fixture
+def without_tables(database_url: str, environment: dict[str, str], monkeypatch: pytest.MonkeyPatch) -> Iterator[str]:
+    """The URL of a database without Dagster's tables, to which ``os.environ`` leads."""
+    with monkeypatch.context() as patch:
+        patch.setenv("BATCH_DATABASE_URL", database_url)
+        patch.setenv("DAGSTER_POSTGRES_URL", dagster_database_url(database_url))
+        get_settings.cache_clear()
+        yield database_url
     get_settings.cache_clear()
+
+
+def test_the_tables_of_another_version_of_dagster_are_upgraded_once(without_tables: str) -> None:
     found = [has_dagster_tables()]
     upgrade_dagster()
     found.append(has_dagster_tables())
-    with connect(database_url, autocommit=True) as connection:
+    with connect(without_tables, autocommit=True) as connection:
         connection.execute("COMMENT ON SCHEMA dagster IS 'tables of dagster 1.0.0'")
     found.append(has_dagster_tables())
-    get_settings.cache_clear()
     assert found == [False, True, False]
 
 
 def test_an_instance_of_recorded_tables_opens_one_connection_and_of_missing_tables_makes_them(
-    database_url: str, environment: dict[str, str], monkeypatch: pytest.MonkeyPatch
+    without_tables: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setenv("BATCH_DATABASE_URL", database_url)
-    monkeypatch.setenv("DAGSTER_POSTGRES_URL", dagster_database_url(database_url))
-    get_settings.cache_clear()
     upgrade_dagster()
     opened: list[Any] = []
     with monkeypatch.context() as patch:
@@ -175,9 +178,8 @@ def test_an_instance_of_recorded_tables_opens_one_connection_and_of_missing_tabl
         assert len(opened) == 1
 
         patch.setattr(dagster_storage, "_all_shared", {})
-        with connect(database_url, autocommit=True) as connection:
+        with connect(without_tables, autocommit=True) as connection:
             connection.execute("DROP TABLE dagster.runs CASCADE")
         assert not has_dagster_tables()
         with open_instance() as instance:
             assert instance.get_runs_count() == 0
-    get_settings.cache_clear()

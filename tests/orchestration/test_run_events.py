@@ -1,7 +1,9 @@
 """The events of a batch's run are stored together, in order, and none is lost if the database refuses them."""
 
+import threading
 from collections.abc import Iterator
-from contextlib import contextmanager
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import ExitStack, contextmanager
 from uuid import uuid4
 
 import psycopg
@@ -11,7 +13,7 @@ from batch_runs import arrived, new_organization
 from dagster import DagsterEvent, DagsterInstance
 from dagster._core.events import DagsterEventType
 from dagster._core.events.log import EventLogEntry
-from tenacity import retry, stop_after_delay, wait_fixed
+from waiting import eventually
 
 from batch_pipeline.orchestration import run_events
 from batch_pipeline.orchestration.execute import execute_batch
@@ -74,14 +76,10 @@ def test_a_batch_stores_its_events_in_a_few_statements_and_in_order(
 def test_an_event_of_a_long_op_is_stored_while_it_runs(module_instance: DagsterInstance) -> None:
     run_id = str(uuid4())
 
-    @retry(stop=stop_after_delay(30), wait=wait_fixed(0.05))
-    def require_stored() -> None:
-        assert stored(module_instance, run_id) == ["first", "second"]
-
     with gathering_events(module_instance, run_id):
         module_instance.handle_new_event(event(run_id, "first"))
         module_instance.handle_new_event(event(run_id, "second"))
-        require_stored()
+        eventually(lambda: stored(module_instance, run_id) == ["first", "second"])
 
 
 def test_events_that_the_database_refuses_wait_until_it_takes_them(
@@ -103,3 +101,37 @@ def test_events_that_the_database_refuses_wait_until_it_takes_them(
         module_instance.handle_new_event(event(run_id, "last"))
 
     assert stored(module_instance, run_id) == ["first", "ended", "last"]
+
+
+def test_no_event_is_lost_that_another_thread_stores_while_the_run_ends(
+    module_system: System, module_instance: DagsterInstance
+) -> None:
+    run_id = str(uuid4())
+    storage = module_instance.event_log_storage
+    late = [str(number) for number in range(4)]
+
+    def insert_waits() -> bool:
+        row = connection.execute(
+            "SELECT count(*) FROM pg_stat_activity WHERE wait_event_type = 'Lock' AND datname = current_database()"
+        ).fetchone()
+        return row is not None and row[0] == 1
+
+    with (
+        psycopg.connect(module_system.database_url, autocommit=True) as connection,
+        psycopg.connect(module_system.database_url) as holder,
+        ThreadPoolExecutor(1 + len(late)) as threads,
+        ExitStack() as run,
+    ):
+        run.enter_context(gathering_events(module_instance, run_id))
+        holder.execute("LOCK TABLE dagster.event_logs IN SHARE MODE")
+        storing = [threads.submit(storage.store_event, event(run_id, "ended", ends_run=True))]
+        eventually(insert_waits)
+        ending = threading.Thread(target=run.pop_all().close)
+        ending.start()  # waits for the event that is being stored, and so do the later ones
+        storing += [threads.submit(storage.store_event, event(run_id, message)) for message in late]
+        holder.rollback()
+        ending.join()
+        for each in storing:
+            each.result()
+    assert stored(module_instance, run_id)[0] == "ended"
+    assert sorted(stored(module_instance, run_id)[1:]) == late

@@ -53,6 +53,7 @@ def system_settings() -> dict[str, str]:
     }
 
 
+# These three replace the fixtures of tests/conftest.py, which live for one file: this folder shares one system.
 @pytest.fixture(scope="package")
 def module_system(
     new_dagster_database: NewDatabase, environment: dict[str, str], system_settings: dict[str, str]
