@@ -15,9 +15,10 @@ import psycopg
 from psycopg import sql
 
 from batch_pipeline.errors import UnavailableError
+from batch_pipeline.held_signals import holding_signals
 from batch_pipeline.local.postgres_files import PostgresFiles, prepare_files
 from batch_pipeline.local.private_files import data_folder
-from batch_pipeline.local.processes import FileLock, end_leftovers, last_line, start_process, stop_process
+from batch_pipeline.local.processes import FileLock, end_leftovers, last_line, run_process, start_process, stop_process
 
 ROLE = DATABASE = "batch"
 
@@ -95,14 +96,15 @@ class EmbeddedPostgres:
             socket_folder = str(files.socket_folder).replace('"', '""')
             settings = {**SERVER_SETTINGS, "unix_socket_directories": f'"{socket_folder}"'}
             flags = [item for name, value in settings.items() for item in ("-c", f"{name}={value}")]
-            self.process = start_process(
-                [str(files.programs / "postgres"), "-D", str(files.data), *flags],
-                log=self.log,
-                environment=_server_environment(),
-                user=files.user,
-                folder=Path("/"),
-                death_signal=signal.SIGINT,  # its "fast" stop: the next start needs no recovery
-            )
+            with holding_signals():
+                self.process = start_process(
+                    [str(files.programs / "postgres"), "-D", str(files.data), *flags],
+                    log=self.log,
+                    environment=_server_environment(),
+                    user=files.user,
+                    folder=Path("/"),
+                    death_signal=signal.SIGINT,  # its "fast" stop: the next start needs no recovery
+                )
             self._wait_until_ready()
             self._create_database()
         except BaseException:
@@ -134,7 +136,7 @@ class EmbeddedPostgres:
         unfinished = files.data.with_name("data.unfinished")
         if unfinished.exists():
             shutil.rmtree(unfinished)
-        result = subprocess.run(  # noqa: S603 - a list of arguments, no shell
+        result = run_process(
             [
                 str(files.programs / "initdb"),
                 f"--pgdata={unfinished}",
@@ -148,14 +150,8 @@ class EmbeddedPostgres:
                 "--locale=C",
                 "--no-instructions",
             ],
-            check=False,
-            capture_output=True,
-            text=True,
-            cwd="/",
-            env=_server_environment(),
-            user=None if files.user is None else files.user.uid,
-            group=None if files.user is None else files.user.gid,
-            extra_groups=None if files.user is None else [],
+            environment=_server_environment(),
+            user=files.user,
         )
         if result.returncode != 0:
             reason = " ".join(result.stderr.split()) or f"exit code {result.returncode}"

@@ -11,7 +11,6 @@ import os
 import pwd
 import shutil
 import stat
-import subprocess
 import tempfile
 import uuid
 from dataclasses import dataclass
@@ -20,7 +19,7 @@ from pathlib import Path
 
 from batch_pipeline.errors import UnavailableError
 from batch_pipeline.local.private_files import write_private
-from batch_pipeline.local.processes import SystemUser
+from batch_pipeline.local.processes import SystemUser, run_process
 
 SHARED_FOLDER = Path("/var/tmp")  # noqa: S108 -- only folders owned by root are used in it, see _own_folder
 # Bytes in sun_path of a Unix socket without the final zero: 108 on Linux, 104 on macOS.
@@ -112,16 +111,7 @@ def _account() -> SystemUser:
 def _reaches(user: SystemUser, folder: Path, *, run: str | None = None) -> bool:
     """Whether ``user`` can enter ``folder`` (and run a program there). Tries it, because modes alone don't decide."""
     script = 'cd -- "$1"' if run is None else 'cd -- "$1" && "./$2" --version'
-    result = subprocess.run(  # noqa: S603 - the script is fixed, the paths are its arguments
-        ["/bin/sh", "-c", script, "sh", str(folder), run or ""],
-        check=False,
-        capture_output=True,
-        cwd="/",
-        user=user.uid,
-        group=user.gid,
-        extra_groups=[],
-    )
-    return result.returncode == 0
+    return run_process(["/bin/sh", "-c", script, "sh", str(folder), run or ""], user=user).returncode == 0
 
 
 def _own_folder(folder: Path) -> Path:

@@ -16,6 +16,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import IO, TYPE_CHECKING
 
+from batch_pipeline.held_signals import holding_signals
 from batch_pipeline.local.private_files import private_folder, private_opener
 
 if TYPE_CHECKING:
@@ -51,25 +52,81 @@ def start_process(
     `kill_group` reaches all processes that the child starts. On Linux the kernel sends ``death_signal`` to the child
     when the calling *thread* ends, also by SIGKILL: call this from a thread that lives as long as the child should.
     Files that the child creates are private unless it sets another mode itself.
+
+    Call it in `holding_signals`, together with what remembers the process.
     """
     private_folder(log.parent)
     with open(log, "ab", opener=private_opener) as output:
-        return subprocess.Popen(  # noqa: S603 -- the commands are this package's own
+        return _start(
             command,
-            stdin=subprocess.DEVNULL,
-            stdout=output,
-            stderr=subprocess.STDOUT,
-            env=environment,
-            cwd=folder,
-            start_new_session=True,
-            umask=0o077,
-            user=None if user is None else user.uid,
-            group=None if user is None else user.gid,
-            extra_groups=None if user is None else [],
-            # Runs after the change of user, which would clear the signal. preexec_fn is unsafe beside threads in
-            # general; this one only calls a library that is loaded already.
-            preexec_fn=_end_with_parent(os.getpid(), death_signal),  # noqa: PLW1509 - see above
+            output=output,
+            errors=subprocess.STDOUT,
+            environment=environment,
+            user=user,
+            folder=folder,
+            death_signal=death_signal,
         )
+
+
+def run_process(
+    command: Sequence[str],
+    *,
+    environment: Mapping[str, str] | None = None,
+    user: SystemUser | None = None,
+) -> subprocess.CompletedProcess[str]:
+    """Runs ``command`` to its end, with its outputs as text.
+
+    If a signal's handler raises meanwhile, the command and all that it started have ended when this raises. If this
+    process is killed, so is the command.
+    """
+    process = None
+    try:
+        with holding_signals():
+            process = _start(
+                command,
+                output=subprocess.PIPE,
+                errors=subprocess.PIPE,
+                environment=environment,
+                user=user,
+                folder=Path("/"),
+                death_signal=signal.SIGKILL,
+            )
+        output, errors = process.communicate()
+    except BaseException:
+        if process is not None:
+            kill_group(process.pid)
+            process.communicate()  # until none of them has the pipes any more
+        raise
+    texts = [each.decode(errors="replace") for each in (output, errors)]
+    return subprocess.CompletedProcess(command, process.returncode, *texts)
+
+
+def _start(
+    command: Sequence[str],
+    *,
+    output: IO[bytes] | int,
+    errors: int,
+    environment: Mapping[str, str] | None,
+    user: SystemUser | None,
+    folder: Path | None,
+    death_signal: signal.Signals,
+) -> subprocess.Popen[bytes]:
+    return subprocess.Popen(  # noqa: S603 -- the commands are this package's own
+        command,
+        stdin=subprocess.DEVNULL,
+        stdout=output,
+        stderr=errors,
+        env=environment,
+        cwd=folder,
+        start_new_session=True,
+        umask=0o077,
+        user=None if user is None else user.uid,
+        group=None if user is None else user.gid,
+        extra_groups=None if user is None else [],
+        # Runs after the change of user, which would clear the signal. preexec_fn is unsafe beside threads in
+        # general; this one only calls a library that is loaded already.
+        preexec_fn=_end_with_parent(os.getpid(), death_signal),  # noqa: PLW1509 - see above
+    )
 
 
 def process_exists(pid: int) -> bool:

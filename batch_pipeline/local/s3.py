@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from batch_pipeline.errors import SettingError, UnavailableError
+from batch_pipeline.held_signals import holding_signals
 from batch_pipeline.local.processes import FileLock, end_leftovers, last_line, start_process, stop_process
 
 if TYPE_CHECKING:
@@ -108,7 +109,8 @@ class EmbeddedS3:
                 require_free_port(self.requested_port, purpose="the S3 server", flag="--s3-port")
             for attempt in range(1, _FREE_PORT_ATTEMPTS + 1):
                 self.port = self.requested_port or free_port()
-                self.process = self._start_process(program, self.port)
+                with holding_signals():
+                    self.process = self._start_process(program, self.port)
                 try:
                     self._wait_until_ready(self.process, self.port)
                 except UnavailableError:

@@ -13,6 +13,7 @@ from pathlib import Path
 from types import TracebackType
 
 from batch_pipeline.errors import BatchError, UnavailableError
+from batch_pipeline.held_signals import holding_signals
 from batch_pipeline.local.announcing import Report, announced, silent
 from batch_pipeline.local.private_files import private_folder
 from batch_pipeline.local.processes import exit_text, kill_group, last_line, start_process
@@ -141,10 +142,11 @@ class Supervisor:
         private_folder(self._log_folder)
         log.unlink(missing_ok=True)  # so that its last line is of this start
         # In a folder without code, because Python and Dagster look for modules in the current folder first.
-        process = start_process(service.command, log=log, environment=self._environment, folder=self._log_folder)
-        self._running.append((service, process))
-        self._guard.stdin.write(f"{process.pid}\n".encode())
-        self._guard.stdin.flush()
+        with holding_signals():
+            process = start_process(service.command, log=log, environment=self._environment, folder=self._log_folder)
+            self._running.append((service, process))
+            self._guard.stdin.write(f"{process.pid}\n".encode())
+            self._guard.stdin.flush()
 
     def _stop(self, service: Service, process: subprocess.Popen[bytes]) -> None:
         deadline = time.monotonic() + service.stop_seconds
