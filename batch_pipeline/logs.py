@@ -58,6 +58,15 @@ def json_formatter() -> "ProcessorFormatter":
     )
 
 
+def json_logger(name: str, level: str | int) -> logging.Logger:
+    """A logger of its own, outside the hierarchy of loggers, that writes JSON to stderr."""
+    logger = logging.Logger(name, level)
+    handler = logging.StreamHandler(sys.stderr)
+    handler.setFormatter(json_formatter())
+    logger.addHandler(handler)
+    return logger
+
+
 @contextmanager
 def bound(*, batch: str | None = None, organization: str | None = None, run: str | None = None) -> Iterator[None]:
     """Names what this thread or task works on, for the records that it logs within the ``with``."""

@@ -1,24 +1,19 @@
 """The console logger of runs: Dagster's own, or JSON if `BATCH_LOG_FORMAT` is json."""
 
 import logging
-import sys
 
 from dagster import DagsterInstance, InitLoggerContext, LoggerDefinition
 from dagster._core.execution import context_creation_job
 from dagster._loggers import colored_console_logger
 
-from batch_pipeline.logs import is_json, json_formatter
+from batch_pipeline.logs import is_json, json_logger
 
 
 def _make_logger(context: InitLoggerContext) -> logging.Logger:
     if not is_json():
         made: logging.Logger = colored_console_logger.logger_fn(context)
         return made
-    logger = logging.Logger(context.logger_config["name"], context.logger_config["log_level"].upper())
-    handler = logging.StreamHandler(sys.stderr)
-    handler.setFormatter(json_formatter())
-    logger.addHandler(handler)
-    return logger
+    return json_logger(context.logger_config["name"], context.logger_config["log_level"].upper())
 
 
 # The same settings as Dagster's: a run's config names a level.
