@@ -1,7 +1,11 @@
 """`GET /metrics`: without a key or an organization, cheap where many ask, and clear where the database is away."""
 
+import os
+import subprocess
+import sys
 import threading
 from collections.abc import Iterator
+from pathlib import Path
 
 import httpx
 import psycopg
@@ -10,6 +14,7 @@ from prometheus_client.parser import text_string_to_metric_families
 from serving import Client, new_client, served
 
 from batch_pipeline.metrics import scraping
+from batch_pipeline.metrics.calls import sharing_calls
 from batch_pipeline.system import System
 
 
@@ -55,6 +60,32 @@ def test_calls_are_timed_by_route_and_status_and_nothing_names_an_organization(
     assert found["batch_daemon_heartbeat_age_seconds", "daemon=SENSOR"] == float("inf")
     for text in (client.organization_id, created["id"], "organization", "_created"):
         assert text not in answer.text
+
+
+COUNT_AND_SCRAPE = """
+import multiprocessing
+from prometheus_client import generate_latest
+from batch_pipeline.metrics.calls import call_seconds, scraped_calls
+
+def count_and_scrape():
+    seconds = call_seconds()
+    seconds.labels("/v1/batches", "200").observe(0.1)
+    print(generate_latest(scraped_calls(seconds)).decode())
+
+process = multiprocessing.get_context("fork").Process(target=count_and_scrape)
+process.start()
+process.join()
+"""
+
+
+def test_a_process_whose_file_is_still_empty_has_counted_nothing() -> None:
+    with sharing_calls():
+        for name in ("histogram_1.db", "counter_1.db"):
+            (Path(os.environ["PROMETHEUS_MULTIPROC_DIR"]) / name).touch()
+        done = subprocess.run([sys.executable, "-c", COUNT_AND_SCRAPE], capture_output=True, text=True, check=False)
+
+    assert done.stderr == ""
+    assert samples(done.stdout)["batch_api_request_seconds_count", "route=/v1/batches", "status=200"] == 1
 
 
 def test_scrapes_at_once_read_the_database_once(
