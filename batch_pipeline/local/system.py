@@ -82,19 +82,21 @@ def local_system(
     s3_port: int | None = 9000,
     workers: int = 0,
     report: Report = silent,
+    hurry: threading.Event | None = None,
 ) -> Iterator[LocalSystem]:
     """Starts servers (unless configured), migrates, starts Dagster, and stops all of it in reverse order.
 
     With ``workers``, that many Celery workers run the batches, one each at a time; their broker is the configured one,
     else a Redis server of this system's own.
     Only one runs at a time in a data directory. All ports are on 127.0.0.1. For the main thread. ``report`` gets a line
-    for each step, and every 2 s while a step takes longer. Raises SettingError if a port or the data directory is in
+    for each step, and every 2 s while a step takes longer. Once ``hurry`` is set, by a signal handler for example,
+    stopping kills instead of waiting. Raises SettingError if a port or the data directory is in
     use, UnavailableError if a part doesn't start; each is one line.
     """
     collect_seldom()  # this process may live for weeks
     data_dir = data_folder(data_dir)
     log_folder = private_folder(data_dir / "logs")
-    hurry = threading.Event()
+    hurry = hurry or threading.Event()
     start = functools.partial(owned_servers, s3_port=s3_port, report=report, in_a_hurry=hurry.is_set)
     with _alone(data_dir) as lock:
         require_free_port(port, purpose="the Dagster UI", flag="--port")

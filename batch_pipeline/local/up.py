@@ -1,6 +1,7 @@
 """`up`: runs the local system until a signal stops it or a part of it ends."""
 
 import signal
+import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -34,11 +35,11 @@ def run_up(
     Running batches have 30 s to end; a second signal kills them at once. If a part of the system ends, stops the rest
     and raises ServiceEndedError. Raises the errors of `local_system`.
     """
-    with _stop_signals() as stopping:
+    hurry = threading.Event()
+    with _stop_signals(hurry.set) as stopping:
         try:
             ports = {"port": port, "api_port": api_port, "s3_port": s3_port}
-            with local_system(data_dir, **ports, workers=workers, report=report) as system:
-                stopping.then = system.hurry
+            with local_system(data_dir, **ports, workers=workers, report=report, hurry=hurry) as system:
                 on_ready(system)
                 try:
                     _watch(system, report)
@@ -72,9 +73,9 @@ class _StopRequested(BaseException):
 class _Stopping:
     """The signal handler: the first signal raises _StopRequested, each later one calls ``then``."""
 
-    def __init__(self) -> None:
+    def __init__(self, then: Callable[[], None]) -> None:
         self.requested = False
-        self.then: Callable[[], None] = lambda: None
+        self.then = then
 
     def __call__(self, _number: int, _frame: FrameType | None) -> None:
         if self.requested:
@@ -90,8 +91,8 @@ class _Stopping:
 
 
 @contextmanager
-def _stop_signals() -> Iterator[_Stopping]:
-    stopping = _Stopping()
+def _stop_signals(then: Callable[[], None]) -> Iterator[_Stopping]:
+    stopping = _Stopping(then)
     before = {number: signal.signal(number, stopping) for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)}
     try:
         with repeating_dropped(_StopRequested, stopping.again):

@@ -46,8 +46,14 @@ def main() -> None:
         mock.patch.object(services, "MODULE_NAME", "empty_job"),  # the code location with the empty job as well
     ):
         Path(folder).chmod(0o755)
-        ports = {"port": free_port(), "api_port": free_port(), "s3_port": free_port()}
-        with local_system(Path(folder) / "data", **ports, workers=arguments.workers, report=print) as local:
+        with local_system(
+            Path(folder) / "data",
+            port=free_port(),
+            api_port=free_port(),
+            s3_port=free_port(),
+            workers=arguments.workers,
+            report=print,
+        ) as local:
             empty = measured("empty_job", arguments.files, lambda: None)
             files = measured(tags.JOB_NAME, arguments.files, lambda: send(arguments.files, arguments.rows))
             local.hurry()

@@ -12,6 +12,7 @@ from typing import Any
 import psutil
 import pytest
 from interrupting import interrupt_in_callback
+from process_table import command_of
 from waiting import eventually
 
 from batch_pipeline.held_signals import holding_signals
@@ -21,6 +22,7 @@ from batch_pipeline.local.s3 import EmbeddedS3, free_port
 from batch_pipeline.local.supervision import Service, Supervisor
 from batch_pipeline.local.up import run_up
 from batch_pipeline.settings import get_settings
+from batch_pipeline.system import System
 
 ProcessesOf = Callable[[Path], list[str]]
 
@@ -166,3 +168,31 @@ def test_up_stops_though_python_drops_the_exception_of_the_signals_handler(
     assert not list(data_dir.glob("socket-*"))
     eventually(lambda: not processes_of(data_dir))  # a child of initdb ends a moment after it
     get_settings.cache_clear()
+
+
+def test_a_second_signal_while_the_services_start_kills_them_at_once(
+    system: System, data_dir: Path, processes_of: ProcessesOf
+) -> None:
+    del system  # os.environ leads to it
+    reported: list[str] = []
+
+    def halt_code_server_and_interrupt() -> None:
+        def is_code_server(process: psutil.Process) -> bool:
+            return "orchestration.code_server" in command_of(process)
+
+        server = eventually(lambda: next(filter(is_code_server, psutil.Process().children()), None), pause=0.01)
+        server.suspend()  # it doesn't end on SIGTERM
+        signal.pthread_kill(threading.main_thread().ident or 0, signal.SIGINT)
+
+    def report(line: str) -> None:
+        reported.append(line)
+        if line == "Stopping …":
+            signal.raise_signal(signal.SIGINT)
+
+    halting = threading.Thread(target=halt_code_server_and_interrupt)
+    halting.start()
+    ports = {"port": free_port(), "api_port": free_port(), "s3_port": free_port()}
+    run_up(data_dir, **ports, on_ready=lambda _: pytest.fail("it went on"), report=report)
+    halting.join()
+    assert [line for line in reported if line.startswith("Stopping the code server")] == []
+    eventually(lambda: not processes_of(data_dir))
