@@ -18,6 +18,7 @@ from batch_pipeline.batches.ledger import Ledger
 from batch_pipeline.batches.listing import (
     KIND,
     Filters,
+    first_page_statement,
     kinds_statement,
     list_page,
     page_statement,
@@ -152,6 +153,11 @@ def test_every_page_of_every_filter_is_found_by_indexes(database_url: str) -> No
         for values in itertools.product(*(VALUES[name][:2] for name in names))
     ]
     with engine.connect() as connection:
+        for newest_first in (False, True):
+            first_page = first_page_statement(newest_first=newest_first).params(organization_id="one", limit=25)
+            plan = _plan(connection, first_page)
+            assert not any(node.get("Relation Name") == "batches" for node in plan if node["Node Type"] == "Seq Scan")
+            assert all(node["Plan Rows"] <= 25 for node in plan if node["Node Type"] == "Sort")
         for each in filters:
             counted = kinds_statement("one", each) if each.given() else total_statement("one")
             assert {node["Node Type"] for node in _plan(connection, counted)} & {"Index Only Scan"}, each
