@@ -17,7 +17,7 @@ from batch_pipeline.batches.accept import CLAIM_SECONDS, is_turn_free
 from batch_pipeline.batches.api_keys import find_key
 from batch_pipeline.batches.callers import CALL_THREADS
 from batch_pipeline.errors import BatchError
-from batch_pipeline.garbage import collect_as_usual
+from batch_pipeline.garbage import collect_as_usual, spare_present_objects
 from batch_pipeline.logs import bound
 from batch_pipeline.orchestration.launching import Launcher
 from batch_pipeline.orchestration.workers import WorkerPool
@@ -34,10 +34,9 @@ P = ParamSpec("P")
 T = TypeVar("T")
 
 WARM_UP_SECONDS = 60.0
-CONNECTIONS = 2  # that one call uses at once
 # Calls that store their items at once. Each takes the processor as long as ten that only read, so with more of them all
-# others would wait.
-STORING_CALLS = 4
+# others would wait. Two keep a process busy unless storage takes longer than 30 ms for an object; then add processes.
+STORING_CALLS = 2
 UNKNOWN_KEY = f"key_{'1' * 16}_{'1' * 43}"
 
 
@@ -97,7 +96,7 @@ async def _warm_up(service: Service) -> None:
 
 def _open_connections(system: System) -> None:
     """Opens this process's connections, and loads the code that names log records and reads keys and payloads."""
-    connect_ahead(system, CONNECTIONS)
+    connect_ahead(system, CALL_THREADS)
     with bound():
         find_key(system.engine, UNKNOWN_KEY)
     is_turn_free(system.engine, "", "")
@@ -124,6 +123,7 @@ async def open_service(settings: Settings | None = None, *, warm_up: bool = True
         try:
             if warm_up:
                 await _warm_up(service)
+                spare_present_objects()
             yield service
         finally:
             listening.cancel()

@@ -21,11 +21,11 @@ from waiting import eventually
 from batch_pipeline.api.app import create_app
 from batch_pipeline.api.routes import find_caller
 from batch_pipeline.batches.api_keys import NewKey, create_key
+from batch_pipeline.batches.callers import CALL_THREADS
 from batch_pipeline.batches.model import Batch
 from batch_pipeline.local.s3 import HOST, free_port
 from batch_pipeline.orchestration import warming
 from batch_pipeline.orchestration.workers import NoWorkerError, Worker, WorkerLostError, WorkerPool
-from batch_pipeline.service import context
 from batch_pipeline.service.context import Service, open_service
 from batch_pipeline.service.creating import Caller, create_batch
 from batch_pipeline.settings import load_settings
@@ -205,7 +205,7 @@ def test_a_port_opens_once_connections_are_open_and_warming_up_records_nothing(
         server.should_exit = True
     assert "warming up failed" not in caplog.text
     of_dagster = 2  # runs, and events
-    assert opened >= 2 * (warming.CONNECTIONS + of_dagster) + context.CONNECTIONS
+    assert opened >= 2 * (warming.CONNECTIONS + of_dagster) + CALL_THREADS
     assert system.ledger.find() == []
     assert instance.get_runs() == []
     assert system.store.list("") == []
