@@ -7,7 +7,7 @@ import shutil
 import signal
 import tempfile
 from collections.abc import Iterator
-from contextlib import ExitStack
+from contextlib import ExitStack, closing
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -144,7 +144,8 @@ def new_database(servers: LocalServers) -> Iterator[NewDatabase]:
         migrations.roles.set_up(other_database(server_url, "tests_template"))
         # A template can only be copied while nobody is connected to it.
         connection.execute(sql.SQL("ALTER DATABASE {} WITH ALLOW_CONNECTIONS false").format(template))
-        yield DatabasePool(connection, server_url, "tests_template").database
+        with closing(DatabasePool(connection, server_url, "tests_template")) as pool:
+            yield pool.database
 
 
 @pytest.fixture
@@ -186,7 +187,8 @@ def new_dagster_database(environment: dict[str, str], new_database: NewDatabase)
         migrations.roles.set_up(url)
         connection.execute(sql.SQL("ALTER DATABASE {} WITH ALLOW_CONNECTIONS false").format(template))
 
-        yield DatabasePool(connection, server_url, "tests_template_dagster").database
+        with closing(DatabasePool(connection, server_url, "tests_template_dagster")) as pool:
+            yield pool.database
 
 
 @pytest.fixture(scope="module")

@@ -1,13 +1,17 @@
 """Databases for tests: copies of a migrated template, which are emptied and used again."""
 
 import secrets
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
+from dataclasses import dataclass
 from typing import Any
 from urllib.parse import urlsplit
 
 import psycopg
 from psycopg import sql
+from waiting import eventually
+
+_Table = tuple[str, str]  # schema and name
 
 # What a test can have added beside rows. Staging tables of batches' own are dropped before.
 _OBJECTS = """
@@ -53,7 +57,9 @@ class DatabasePool:
         self._server_url = server_url
         self._template = sql.Identifier(template)
         self._free: list[str] = []
-        self._first: tuple[Any, ...] | None = None  # the objects and the rows of a fresh copy
+        # One connection to each database stays open: in a new one, the server reads the descriptions of all tables.
+        self._cleaners: dict[str, psycopg.Connection[Any]] = {}
+        self._fresh: _Fresh | None = None
 
     @contextmanager
     def database(self) -> Iterator[str]:
@@ -63,7 +69,13 @@ class DatabasePool:
         if self._restore(name):
             self._free.append(name)
         else:
+            self._cleaners.pop(name).close()
             self._connection.execute(sql.SQL("DROP DATABASE {} WITH (FORCE)").format(sql.Identifier(name)))
+
+    def close(self) -> None:
+        """Closes the pool's own connections."""
+        for cleaner in self._cleaners.values():
+            cleaner.close()
 
     def _copy(self) -> str:
         name = f"test_{secrets.token_hex(6)}"
@@ -71,44 +83,80 @@ class DatabasePool:
         self._connection.execute(
             sql.SQL("CREATE DATABASE {} TEMPLATE {} STRATEGY file_copy").format(sql.Identifier(name), self._template)
         )
-        if self._first is None:
-            with psycopg.connect(other_database(self._server_url, name), autocommit=True) as connection:
-                self._first = _state(connection)
+        if self._fresh is None:
+            self._fresh = _Fresh.of(self._cleaner(name))
         return name
+
+    def _cleaner(self, name: str) -> psycopg.Connection[Any]:
+        cleaner = self._cleaners.get(name)
+        if cleaner is not None:
+            try:
+                cleaner.execute("")
+            except psycopg.OperationalError:  # a test has ended it
+                cleaner = None
+        if cleaner is None:
+            cleaner = psycopg.connect(other_database(self._server_url, name), autocommit=True)
+            cleaner.execute("SET session_replication_role = replica")  # without triggers, those of foreign keys too
+            self._cleaners[name] = cleaner
+        return cleaner
 
     def _restore(self, name: str) -> bool:
         """Removes what a test has left; returns whether the database is as the template again."""
-        self._connection.execute(
-            "SELECT pg_terminate_backend(pid, 5000) FROM pg_stat_activity WHERE datname = %s", (name,)
-        )
-        with psycopg.connect(other_database(self._server_url, name), autocommit=True) as connection:
-            for (table,) in connection.execute(_STAGED).fetchall():
-                connection.execute(sql.SQL("DROP TABLE {}").format(sql.Identifier("staging", table)))
-            kept = dict(self._first[1]) if self._first is not None else {}
-            connection.execute("SET session_replication_role = replica")  # without triggers, those of foreign keys too
-            tables = sorted(connection.execute(_TABLES).fetchall())
-            added = {
-                table: sql.SQL("FROM {} t WHERE t::text <> ALL({})").format(sql.Identifier(*table), kept.get(table, []))
-                for table in tables
-            }
-            used = sql.SQL(" UNION ALL ").join(
-                sql.SQL("SELECT {} WHERE EXISTS (SELECT {})").format(number, added[table])
-                for number, table in enumerate(tables)
-            )
-            for (number,) in connection.execute(used).fetchall():
-                connection.execute(sql.SQL("DELETE {}").format(added[tables[number]]))
-            return _state(connection) == self._first
+        cleaner, fresh = self._cleaner(name), self._fresh
+        assert fresh is not None
+        _end_other_connections(cleaner)
+        for (table,) in cleaner.execute(_STAGED).fetchall():
+            cleaner.execute(sql.SQL("DROP TABLE {}").format(sql.Identifier("staging", table)))
+        if cleaner.execute(_OBJECTS).fetchone() != fresh.objects:
+            return False
+        for (number,) in cleaner.execute(fresh.tables_with_more, prepare=True).fetchall():
+            cleaner.execute(sql.SQL("DELETE {}").format(fresh.more_rows[number]))
+        return _rows(cleaner, fresh.rows) == fresh.rows
 
 
-def _state(connection: psycopg.Connection[Any]) -> tuple[Any, ...]:
-    """The objects of a database, and the content of each table that has rows."""
-    tables = sorted(connection.execute(_TABLES).fetchall())
-    each = (
-        sql.SQL("SELECT {}, t::text FROM {} t").format(sql.Literal(number), sql.Identifier(*table))
-        for number, table in enumerate(tables)
+def _end_other_connections(connection: psycopg.Connection[Any]) -> None:
+    """Ends those that a test has left in the database, and waits for those that it has closed."""
+    ending = (
+        "SELECT pg_terminate_backend(pid) FROM pg_stat_activity"
+        " WHERE datname = current_database() AND pid <> pg_backend_pid()"
     )
-    found: dict[tuple[str, str], list[str]] = {}
-    for number, text in connection.execute(sql.SQL(" UNION ALL ").join(each)).fetchall():
-        found.setdefault(tables[number], []).append(text)
-    rows = tuple((table, sorted(found[table])) for table in sorted(found))
-    return connection.execute(_OBJECTS).fetchone(), rows
+    # With a time-out, the function itself would wait: a tenth of a second for each of them.
+    eventually(lambda: not connection.execute(ending).fetchall(), pause=0.003)
+
+
+@dataclass(frozen=True)
+class _Fresh:
+    """The objects of a fresh copy, its rows by table, and queries that find what it doesn't have."""
+
+    objects: Any
+    rows: dict[_Table, list[str]]
+    more_rows: list[sql.Composed]
+    tables_with_more: sql.Composed
+
+    @classmethod
+    def of(cls, connection: psycopg.Connection[Any]) -> "_Fresh":
+        tables = sorted(connection.execute(_TABLES).fetchall())
+        rows = {table: texts for table, texts in _rows(connection, tables).items() if texts}
+        more_rows = [
+            sql.SQL("FROM {} t WHERE t::text <> ALL({})").format(sql.Identifier(*table), rows.get(table, []))
+            for table in tables
+        ]
+        return cls(
+            connection.execute(_OBJECTS).fetchone(),
+            rows,
+            more_rows,
+            sql.SQL(" UNION ALL ").join(
+                sql.SQL("SELECT {} WHERE EXISTS (SELECT {})").format(number, more)
+                for number, more in enumerate(more_rows)
+            ),
+        )
+
+
+def _rows(connection: psycopg.Connection[Any], tables: Iterable[_Table]) -> dict[_Table, list[str]]:
+    """The sorted rows of each table, as text."""
+    return {
+        table: sorted(
+            text for (text,) in connection.execute(sql.SQL("SELECT t::text FROM {} t").format(sql.Identifier(*table)))
+        )
+        for table in tables
+    }
