@@ -223,6 +223,7 @@ def test_while_storage_is_away_nothing_is_accepted_that_needs_it(
     module_system: System, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("AWS_ENDPOINT_URL", "http://127.0.0.1:1")
+    monkeypatch.setattr("batch_pipeline.storage.store.ATTEMPTS", 1)  # more are spread over ten seconds
     with served() as url, httpx.Client(base_url=url, timeout=60) as http:
         client = new_client(module_system, http)
         refused = client.create([ADA])
