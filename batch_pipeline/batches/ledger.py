@@ -21,6 +21,7 @@ from batch_pipeline.batches.outbox import write_event
 from batch_pipeline.batches.reruns import Reruns, planned_rerun, reopen, requested_rerun
 from batch_pipeline.batches.rows import (
     batch_from_row,
+    begin_first_attempt,
     change,
     change_live,
     ended_phase,
@@ -41,7 +42,7 @@ from batch_pipeline.batches.states import (
     check_transition,
 )
 from batch_pipeline.batches.tables import attempts, batches, transitions, turns
-from batch_pipeline.batches.transition import alert_of_failure, change_status
+from batch_pipeline.batches.transition import alert_of_failure, change_status, move_at_once
 from batch_pipeline.database import single_statements, translating_outages
 from batch_pipeline.errors import NotFoundError, StateError
 
@@ -192,6 +193,9 @@ class Ledger:
         `requested`: its plan is made anew. A completed batch keeps its status: a re-execution has nothing to do.
         Raises StateError (`batch_expired`, `pruned`), and SupersededError if the run is an older attempt.
         """
+        with translating_outages(), self._single.begin() as connection:
+            if (begun := begin_first_attempt(connection, batch_id, run_id)) is not None:
+                return batch_from_row(begun)
         with translating_outages(), self.engine.begin() as connection:
             batch = batch_from_row(get_row(connection, batch_id, lock=True))
             known = connection.execute(
@@ -275,6 +279,10 @@ class Ledger:
         Raises SupersededError if the run is not the newest attempt or the batch has ended, and StateError
         (`illegal_transition`). An ended batch runs again only by `request_rerun` or `begin_attempt`.
         """
+        changes = ({"awaits_run": None} if after in AT_REST else {}) | changes
+        with translating_outages(), self._single.begin() as connection:
+            if (moved := move_at_once(connection, batch_id, run_id, after, changes, phase=phase)) is not None:
+                return moved
         with translating_outages(), self.engine.begin() as connection:
             batch = batch_from_row(get_row(connection, batch_id, lock=True))
             if batch.run_id != run_id:
@@ -284,8 +292,7 @@ class Ledger:
                 raise superseded(batch)
             if after is BatchStatus.completed:
                 remember_mapping(connection, batch)
-            at_rest = {"awaits_run": None} if after in AT_REST else {}
-            return change_status(connection, batch, after, at_rest | changes, run_id=run_id, phase=phase)
+            return change_status(connection, batch, after, changes, run_id=run_id, phase=phase)
 
     def yield_slot(self, batch_id: str, run_id: str) -> None:
         """Requests another run for a queued batch, so that this run can end. The place in the order stays."""

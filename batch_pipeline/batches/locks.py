@@ -27,13 +27,14 @@ wait for this one: `loading.change_partitions`.
 """
 
 import time
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from types import TracebackType
-from typing import Self
+from typing import Any, Self
 
 import sqlalchemy as sa
+from psycopg.types.json import Jsonb
 
 from batch_pipeline.batches.model import Batch, Starter
 from batch_pipeline.batches.states import LIVE
@@ -117,10 +118,9 @@ def take_turn(engine: sa.Engine, batch: Batch, *, check: Callable[[], None], may
     Dagster's), raises YieldedSlotError after `YIELD_SECONDS` behind a batch whose run has not begun: that run may need
     the slot.
     """
-    organization_id, resource = batch.address.organization_id, batch.address.resource
     with borrowed_session(engine) as connection:
         blocked_since: float | None = None
-        while not _try_take(connection, batch):
+        while (turn := _try_take(connection, batch)) is None:
             check()
             if not may_yield or not _waits_for_a_launch(connection, batch):
                 blocked_since = None
@@ -133,21 +133,11 @@ def take_turn(engine: sa.Engine, batch: Batch, *, check: Callable[[], None], may
                     "another run continues from here.",
                 )
             time.sleep(TURN_POLL_SECONDS)
-        row = connection.execute(
-            """
-            INSERT INTO turns (organization_id, resource, fence, holder) VALUES (%s, %s, 1, %s)
-            ON CONFLICT (organization_id, resource) DO UPDATE SET fence = turns.fence + 1, holder = excluded.holder
-            RETURNING fence, version
-            """,
-            (organization_id, resource, batch.id),
-        ).fetchone()
-        assert row is not None  # noqa: S101 - INSERT … RETURNING gives one row
-        turn = Turn(organization_id, resource, batch.id, int(row[0]), int(row[1]))
         yield turn
         # Not in a `finally`: after an error, the batch stays the holder until the ledger has ended it.
         connection.execute(
             "UPDATE turns SET holder = NULL WHERE organization_id = %s AND resource = %s AND fence = %s",
-            (organization_id, resource, turn.fence),
+            (turn.organization_id, turn.resource, turn.fence),
         )
 
 
@@ -165,24 +155,37 @@ def _waits_for_a_launch(connection: Connection, batch: Batch) -> bool:
     return row is not None and bool(row[0])
 
 
-def _try_take(connection: Connection, batch: Batch) -> bool:
-    """Acquires the session lock if no batch with an earlier arrival is live. Returns whether it did."""
-    first = connection.execute(
+def _try_take(connection: Connection, batch: Batch) -> Turn | None:
+    """Acquires the session lock if no batch with an earlier arrival is live, and makes the batch the turn's holder.
+
+    Returns the turn; None if another batch comes first or holds it.
+    """
+    organization_id, resource = batch.address.organization_id, batch.address.resource
+    row = connection.execute(
         """
-        SELECT NOT EXISTS (
-            SELECT FROM batches
-            WHERE organization_id = %s AND resource = %s AND arrival < %s AND status = ANY(%s)
-              AND (if_changed IS NOT NULL OR options ->> 'plan_only' IS DISTINCT FROM 'true'))
+        WITH tried AS MATERIALIZED (
+            SELECT CASE WHEN NOT EXISTS (
+                SELECT FROM batches
+                WHERE organization_id = %(organization)s AND resource = %(resource)s
+                  AND arrival < %(arrival)s AND status = ANY(%(live)s)
+                  AND (if_changed IS NOT NULL OR options ->> 'plan_only' IS DISTINCT FROM 'true')
+            ) THEN pg_try_advisory_lock(hashtextextended(%(lock)s, 0)) END AS is_taken
+        )
+        INSERT INTO turns (organization_id, resource, fence, holder)
+        SELECT %(organization)s, %(resource)s, 1, %(batch)s FROM tried WHERE is_taken
+        ON CONFLICT (organization_id, resource) DO UPDATE SET fence = turns.fence + 1, holder = excluded.holder
+        RETURNING fence, version
         """,  # a batch that only makes a plan blocks nobody
-        (batch.organization_id, batch.resource, batch.arrival, LIVE),
+        {
+            "organization": organization_id,
+            "resource": resource,
+            "arrival": batch.arrival,
+            "live": LIVE,
+            "lock": f"{TURN}{organization_id}/{resource}",
+            "batch": batch.id,
+        },
     ).fetchone()
-    if first is None or not first[0]:
-        return False
-    taken = connection.execute(
-        "SELECT pg_try_advisory_lock(hashtextextended(%s, 0))",
-        (f"{TURN}{batch.organization_id}/{batch.resource}",),
-    ).fetchone()
-    return taken is not None and bool(taken[0])
+    return None if row is None else Turn(organization_id, resource, batch.id, int(row[0]), int(row[1]))
 
 
 def newer_writers(connection: Connection, batch: Batch, referred: Iterable[str] = ()) -> list[str]:
@@ -203,21 +206,37 @@ def newer_writers(connection: Connection, batch: Batch, referred: Iterable[str] 
     return [str(row[0]) for row in rows]
 
 
-def claim_version(connection: Connection, turn: Turn) -> int:
-    """Increments the records' version and returns it, in the transaction that makes the plan final.
+def claim_version(
+    connection: Connection, turn: Turn, *, referred: int | None = None, plan: Mapping[str, Any] | None = None
+) -> None:
+    """Increments the records' version and makes the batch's plan one for it, in the caller's transaction.
 
-    Raises SupersededError if the turn is lost.
+    `referred`: see `referred_version`; None: a later attempt makes the plan anew. `plan`: replaces the plan as shown,
+    unless None. Raises SupersededError if the turn is lost.
     """
     row = connection.execute(
         """
-        UPDATE turns SET version = version + 1
-        WHERE organization_id = %s AND resource = %s AND fence = %s AND holder = %s RETURNING version
+        WITH locked AS MATERIALIZED (SELECT id FROM batches WHERE id = %(batch)s FOR UPDATE), claimed AS (
+            UPDATE turns SET version = version + 1 FROM locked
+            WHERE organization_id = %(organization)s AND resource = %(resource)s
+              AND fence = %(fence)s AND holder = locked.id
+            RETURNING version
+        )
+        UPDATE batches SET plan_version = claimed.version + %(referred)s::bigint, plan = coalesce(%(plan)s, plan)
+        FROM claimed WHERE id = %(batch)s
+        RETURNING id
         """,
-        (turn.organization_id, turn.resource, turn.fence, turn.batch_id),
+        {
+            "organization": turn.organization_id,
+            "resource": turn.resource,
+            "fence": turn.fence,
+            "batch": turn.batch_id,
+            "referred": referred,
+            "plan": None if plan is None else Jsonb(plan),
+        },
     ).fetchone()
     if row is None:
         raise _turn_lost_error(turn)
-    return int(row[0])
 
 
 def held_turn(connection: Connection, batch: Batch, fence: int) -> Turn:
@@ -236,10 +255,14 @@ def held_turn(connection: Connection, batch: Batch, fence: int) -> Turn:
 def check_fence(connection: Connection, turn: Turn) -> None:
     """Holds the turn until the end of the transaction. Raises SupersededError if the turn is lost."""
     # The row lock alone is not enough: new chunks would share it ahead of a transaction that waits to end the batch.
-    connection.execute("SELECT pg_advisory_xact_lock_shared(hashtextextended(%s, 0))", (CHUNKS + turn.batch_id,))
+    # The row is locked last, as it then is: its conditions are checked anew if it has changed during the wait.
     row = connection.execute(
-        "SELECT FROM turns WHERE organization_id = %s AND resource = %s AND fence = %s AND holder = %s FOR SHARE",
-        (turn.organization_id, turn.resource, turn.fence, turn.batch_id),
+        """
+        WITH chunks AS MATERIALIZED (SELECT pg_advisory_xact_lock_shared(hashtextextended(%s, 0)))
+        SELECT FROM chunks, turns
+        WHERE organization_id = %s AND resource = %s AND fence = %s AND holder = %s FOR SHARE OF turns
+        """,
+        (CHUNKS + turn.batch_id, turn.organization_id, turn.resource, turn.fence, turn.batch_id),
     ).fetchone()
     if row is None:
         raise _turn_lost_error(turn)

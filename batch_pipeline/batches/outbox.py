@@ -33,7 +33,7 @@ class EventType(StrEnum):
     expired = "batch.expired"
 
 
-_TYPES = {BatchStatus(kind.name): kind for kind in EventType}
+EVENT_OF = {BatchStatus(kind.name): kind for kind in EventType}  # by the new status
 
 
 def write_event(connection: sa.Connection, batch: Batch) -> None:
@@ -42,7 +42,7 @@ def write_event(connection: sa.Connection, batch: Batch) -> None:
     Writes nothing if no webhook of the organization does. Batches of inbox folders that name no known resource or
     action are only for the operator, so they have no events.
     """
-    kind = _TYPES.get(batch.status)
+    kind = EVENT_OF.get(batch.status)
     if kind is None or batch.organization_id is None or batch.resource is None or batch.action is None:
         return
     subscribed = sa.select(webhooks.c.id).where(

@@ -22,7 +22,7 @@ from batch_pipeline.batches.model import (
 )
 from batch_pipeline.batches.states import FINAL, LIVE, BatchStatus, Reason
 from batch_pipeline.batches.stats import Stats
-from batch_pipeline.batches.tables import arrivals, batches, chunks
+from batch_pipeline.batches.tables import arrivals, attempts, batches, chunks
 from batch_pipeline.errors import NotFoundError, StateError, SupersededError
 
 _PHASE_ORDER = list(PhaseName)
@@ -35,6 +35,28 @@ _LOCKED_BATCH = _BATCH.with_for_update()
 _LOCK = sa.func.pg_advisory_xact_lock(sa.func.hashtextextended(sa.bindparam("line", type_=sa.Text), 0))
 _LOCKED_LINE = sa.select(_LOCK.label("locked")).cte("line").prefix_with("MATERIALIZED")
 _PLACE = sa.select(arrivals.next_value()).select_from(_LOCKED_LINE)
+
+
+_FIRST_ATTEMPT = (
+    sa.update(batches)
+    .where(
+        batches.c.id == sa.bindparam("batch"),
+        batches.c.status == BatchStatus.requested.value,
+        batches.c.attempts == 0,
+        ~sa.exists().where(attempts.c.run_id == sa.bindparam("run")),
+    )
+    .values(run_id=sa.bindparam("run"), attempts=1, awaits_run=None, updated_at=sa.func.clock_timestamp())
+    .returning(batches)
+    .cte("begun")
+)
+_BEGIN_FIRST_ATTEMPT = sa.select(_FIRST_ATTEMPT).add_cte(
+    sa.insert(attempts)
+    .from_select(
+        ["run_id", "batch_id", "number"],
+        sa.select(_FIRST_ATTEMPT.c.run_id, _FIRST_ATTEMPT.c.id, _FIRST_ATTEMPT.c.attempts),
+    )
+    .cte("recorded")
+)
 
 
 class HasRecordsOf(Protocol):
@@ -93,6 +115,14 @@ def get_row(connection: sa.Connection, batch_id: str, *, lock: bool = False) -> 
     return row
 
 
+def begin_first_attempt(connection: sa.Connection, batch_id: str, run_id: str) -> sa.Row[Any] | None:
+    """Records the run as the first attempt at a requested batch, in one statement, and returns the changed row.
+
+    None, and nothing is changed, if the batch has another status or had an attempt, or if the run is one already.
+    """
+    return connection.execute(_BEGIN_FIRST_ATTEMPT, {"batch": batch_id, "run": run_id}).one_or_none()
+
+
 def shown_plan(connection: sa.Connection, batch: Batch) -> dict[str, Any]:
     """The plan that can be applied. Raises StateError: `not_planned`, `plan_expired`."""
     if batch.status is not BatchStatus.planned or batch.plan is None:
@@ -120,7 +150,7 @@ def change(
     connection: sa.Connection, batch_id: str, values: Mapping[str, Any], phase: Phase | None = None
 ) -> sa.Row[Any]:
     """Changes columns of the batch, and one of its phases, and returns the changed row."""
-    statement, parameters = _changing(batch_id, values, phase)
+    statement, parameters = changing(batch_id, values, phase)
     return connection.execute(statement, parameters).one()
 
 
@@ -137,14 +167,14 @@ def change_live(
 
     With `durably` false the commit does not wait for the server's disk.
     """
-    statement, parameters = _changing(batch_id, values, phase, is_live=True, durably=durably)
+    statement, parameters = changing(batch_id, values, phase, is_live=True, durably=durably)
     return connection.execute(statement, parameters | {"run": run_id}).one_or_none()
 
 
-def _changing(
+def changing(
     batch_id: str, values: Mapping[str, Any], phase: Phase | None, *, is_live: bool = False, durably: bool = True
 ) -> tuple[sa.sql.dml.ReturningUpdate[Any], dict[str, Any]]:
-    """The statement that changes a batch, and its parameters."""
+    """The statement that changes a batch and returns its row, and its parameters."""
     plain = {name: value for name, value in values.items() if not isinstance(value, sa.ClauseElement)}
     statement = _update(frozenset(plain), has_phase=phase is not None, is_live=is_live, durably=durably)
     parameters: dict[str, Any] = {"batch": batch_id} | {f"new_{name}": value for name, value in plain.items()}

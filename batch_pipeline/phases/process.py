@@ -4,8 +4,6 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Any
 
-from psycopg.types.json import Jsonb
-
 from batch_pipeline.batches.locks import Turn, claim_version, referred_version
 from batch_pipeline.batches.model import Action, IfChanged, PhaseName
 from batch_pipeline.database import Connection
@@ -113,15 +111,8 @@ def _final_plan(attempt: Attempt, turn: Turn) -> _Final:
         require_valid_items(attempt, attempt.batch.facts)
         if changed is not None:
             write_changed_plan(attempt)  # before the batch shows it: a re-run does not compare with the plan before
-        attempt.limit_transactions(connection)
-        # Locks the batch's row before the turn's: the order in `batches.locks`.
-        connection.execute("SELECT FROM batches WHERE id = %s FOR UPDATE", (attempt.batch.id,))
-        claimed = claim_version(connection, turn)
-        version = None if referred is None else claimed + referred
-        connection.execute(
-            "UPDATE batches SET plan_version = %s, plan = coalesce(%s, plan) WHERE id = %s",
-            (version, None if changed is None else Jsonb(changed), attempt.batch.id),
-        )
+            attempt.limit_transactions(connection)
+        claim_version(connection, turn, referred=referred, plan=changed)
         are_due = attempt.logs_changes(connection) and are_partitions_due(connection, attempt.resource.changes_table)
         connection.commit()
         if are_due:

@@ -38,11 +38,10 @@ def test_ending_a_batch_while_its_plan_becomes_final_causes_no_deadlock(
     claim_version, ends = process.claim_version, list[Future[Batch]]()
     with ThreadPoolExecutor(1) as other, psycopg.connect(system.database_url, autocommit=True) as observer:
 
-        def claim_while_it_is_ended(*arguments: Any) -> int:
-            version = claim_version(*arguments)
+        def claim_while_it_is_ended(*arguments: Any, **named: Any) -> None:
+            claim_version(*arguments, **named)
             ends.append(other.submit(system.ledger.end, batch.id, BatchStatus.failed, WHY))
             eventually(lambda: observer.execute(WAITING_FOR_LOCKS).fetchone() == (True,), pause=0.01)
-            return version
 
         monkeypatch.setattr(process, "claim_version", claim_while_it_is_ended)
         ended = run_attempt(system, batch)
