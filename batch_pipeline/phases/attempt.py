@@ -18,7 +18,6 @@ from batch_pipeline.errors import BatchError
 from batch_pipeline.loading.log_support import can_log
 from batch_pipeline.loading.staging import STAGED_BATCH, Staging
 from batch_pipeline.loading.staging_choice import staging_of
-from batch_pipeline.storage import keys
 from batch_pipeline.system import System
 
 if TYPE_CHECKING:
@@ -104,7 +103,7 @@ class Attempt:
         has_slot: whether the run occupies one of Dagster's slots, because Dagster launched it.
         call_helpers: offers a phase to other workers, at most this many; by default to none.
         transaction_seconds: time-out of a transaction, if that is less than the attempt's remaining time.
-        only_chunk: the only parsed chunk of a small batch, if this process has parsed it; it is also in storage.
+        only_chunk: the only parsed chunk of a small batch, if this process has parsed it.
     """
 
     system: System
@@ -174,7 +173,9 @@ class Attempt:
         """The parsed chunk with this number (see `payloads.parsed`)."""
         if self.only_chunk is not None:
             return self.only_chunk
-        return self.system.store.read_table(keys.parsed_chunk(self.batch.id, number))
+        from batch_pipeline.phases.parsed_uploads import read_parsed_chunk
+
+        return read_parsed_chunk(self.system, self.batch, number)
 
     def offer(self, phase: PhaseName, *, chunks: int, fence: int | None = None) -> None:
         """Offers the phase, which has this many open chunks, to other workers if the batch is large enough."""

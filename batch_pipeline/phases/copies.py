@@ -19,6 +19,7 @@ from batch_pipeline.payloads.formats import is_flat
 from batch_pipeline.payloads.model import RawChunk
 from batch_pipeline.payloads.parsed import from_table
 from batch_pipeline.phases.attempt import Attempt
+from batch_pipeline.phases.parsed_uploads import read_parsed_chunk
 from batch_pipeline.settings import MIB
 from batch_pipeline.storage import keys
 from batch_pipeline.system import System
@@ -67,7 +68,7 @@ def make_copies(system: System, batch_id: str) -> bool:
         missing = [copy_format for copy_format in CopyFormat if find_copy(system, batch, copy_format) is None]
         try:
             _write_copies(system, batch, missing, _from_storage(system, batch))
-        except NotFoundError:  # retention has deleted the chunks
+        except NotFoundError:  # retention has deleted the files
             return False
     return True
 
@@ -99,7 +100,7 @@ def _write_copies(system: System, batch: Batch, formats: list[CopyFormat], read:
 
 
 def _from_storage(system: System, batch: Batch) -> ReadChunk:
-    return lambda number: system.store.read_table(keys.parsed_chunk(batch.id, number))
+    return lambda number: read_parsed_chunk(system, batch, number)
 
 
 def _chunks(batch: Batch, read: ReadChunk) -> Iterator[RawChunk]:

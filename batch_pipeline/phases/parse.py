@@ -3,20 +3,22 @@
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import closing
 from functools import partial
-from pathlib import PurePosixPath
+
+import pyarrow as pa
 
 from batch_pipeline.batches.model import Action, DuplicateHandling, PhaseName
 from batch_pipeline.errors import RefusedError
 from batch_pipeline.payloads.equality import EqualItems, write_rows
-from batch_pipeline.payloads.model import Payload, ReadLimits
+from batch_pipeline.payloads.model import Payload
 from batch_pipeline.payloads.parsed import to_table
-from batch_pipeline.payloads.reader import open_payload
 from batch_pipeline.phases.attempt import Attempt
+from batch_pipeline.phases.parsed_uploads import open_upload
 from batch_pipeline.phases.undo import count_written
 from batch_pipeline.phases.upload_columns import Columns, check_columns
 from batch_pipeline.settings import MIB
 from batch_pipeline.storage import keys
 
+SMALL_UPLOAD = MIB  # of a larger one, storing the first chunk overlaps with reading the next one
 LARGE_UPLOAD = 256 * MIB  # its download takes seconds, so it is announced
 
 
@@ -32,14 +34,15 @@ def parse(attempt: Attempt) -> None:
     store, batch = attempt.system.store, attempt.batch
     spool = attempt.scratch / "upload"
     checksum = store.download(batch.payload.key, spool, check_size=partial(_check_size, attempt))
-    file_name = PurePosixPath(batch.source_key or batch.payload.key).name
-    limits = ReadLimits.from_settings(attempt.system.settings)
-    payload = open_payload(spool, name=file_name, limits=limits, check=attempt.check_seldom)
-    _read(attempt, payload, check_columns(attempt, payload), checksum)
+    payload = open_upload(attempt.system, batch, spool, check=attempt.check_seldom)
+    is_small = spool.stat().st_size <= SMALL_UPLOAD
+    _read(attempt, payload, check_columns(attempt, payload), checksum, is_small=is_small)
 
 
-def _read(attempt: Attempt, payload: Payload, uses: Columns, checksum: str) -> None:
+def _read(attempt: Attempt, payload: Payload, uses: Columns, checksum: str, *, is_small: bool) -> None:
     """Reads and stores all chunks; threads store and compare a chunk while the next one is read.
+
+    The only chunk of a small batch is kept in memory: a file of it would take as long as to parse it again.
 
     Ignored columns are stored, because the errors file has them, but items that differ only in them are equal.
     """
@@ -53,25 +56,37 @@ def _read(attempt: Attempt, payload: Payload, uses: Columns, checksum: str) -> N
         ThreadPoolExecutor(2) as working,
     ):
         begun: list[Future[None]] = []
+        kept: pa.Table | None = None
+
+        def begin_to_store(number: int, parsed: pa.Table) -> None:
+            begun.append(working.submit(store.write_table, keys.parsed_chunk(batch.id, number), parsed))
+
         for number, chunk in enumerate(payload.chunks(), start=1):
+            if kept is not None:
+                begin_to_store(1, kept)
+                kept = None
             for work in begun:
                 work.result()
             if begun:
                 attempt.advance(success=read, error=unreadable, chunk=number - 1)
             parsed = to_table(chunk)
-            begun = [
-                working.submit(store.write_table, keys.parsed_chunk(batch.id, number), parsed),
-                working.submit(equal_items.add, uses.use(chunk)),
-            ]
+            begun = [working.submit(equal_items.add, uses.use(chunk))]
+            if number == 1 and is_small:
+                kept = parsed
+            else:
+                begin_to_store(number, parsed)
             columns |= dict.fromkeys(chunk.columns)
             read += len(chunk.rows)
             unreadable += chunk.unreadable.num_rows
             decoded_bytes += chunk.decoded_bytes
+        shares_staging = attempt.shares_staging(read + unreadable)
+        if kept is not None and not shares_staging:
+            begin_to_store(1, kept)
         for work in begun:
             work.result()
         equal_path = attempt.scratch / "equal.parquet"
         equal = write_rows(equal_path, equal_items.repeated_rows())
-    if number == 1 and attempt.shares_staging(read + unreadable):
+    if number == 1 and shares_staging:
         attempt.only_chunk = parsed
     if equal:
         store.upload(equal_path, keys.equal_rows(batch.id))
@@ -84,7 +99,7 @@ def _read(attempt: Attempt, payload: Payload, uses: Columns, checksum: str) -> N
         unreadable=unreadable,
         equal=equal,
         chunks=number,
-        shares_staging=attempt.shares_staging(read + unreadable),
+        shares_staging=shares_staging,
         remembered=uses.remembered,
         warnings=uses.all_warnings(tuple(columns)),
     )

@@ -1,9 +1,10 @@
 """Object storage: one bucket and prefix, S3 protocol, by s3fs. Keys are relative to the prefix."""
 
+import errno
 import hashlib
 import os
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime, timedelta
 from functools import cache, cached_property
@@ -225,20 +226,33 @@ class Store:
     def download(self, key: str, target: Path, *, check_size: Callable[[int], None] | None = None) -> str:
         """Streams the object to a file; returns the SHA-256 of its content in hex.
 
-        Calls `check_size` with the size in bytes before it reads; `check_size` may raise.
+        Calls `check_size` with the size in bytes before it reads more than a block; `check_size` may raise. An object
+        of less than `BLOCK_BYTES` takes one request.
         """
         digest = hashlib.sha256()
-        with (
-            self._translating(key),
-            self._files.open(self.path(key), "rb", cache_type="readahead") as source,
-            target.open("wb") as file,
-        ):
+        with self._translating(key), ExitStack() as opened:
+            block = self._first_block(key)
+            size, more = len(block), None
+            if size in (0, BLOCK_BYTES):
+                more = opened.enter_context(self._files.open(self.path(key), "rb", cache_type="readahead"))
+                size = more.size
+                more.seek(len(block))
             if check_size is not None:
-                check_size(source.size)
-            while block := source.read(BLOCK_BYTES):
+                check_size(size)
+            file = opened.enter_context(target.open("wb"))
+            while block:
                 digest.update(block)
                 file.write(block)
+                block = b"" if more is None else more.read(BLOCK_BYTES)
         return digest.hexdigest()
+
+    def _first_block(self, key: str) -> bytes:
+        try:
+            return bytes(self._files.cat_file(self.path(key), start=0, end=BLOCK_BYTES))
+        except OSError as error:
+            if error.errno == errno.EINVAL:  # an empty object has no range
+                return b""
+            raise
 
     def copy(self, source: str, target: str) -> None:
         """Copies an object within the store, on the server."""

@@ -110,5 +110,5 @@ def test_an_upload_removed_by_retention_can_not_be_copied(
 ) -> None:
     monkeypatch.setattr(copies, "SMALL_UPLOAD_BYTES", 10)
     batch = _run(module_system, as_csv(ROWS))
-    module_system.store.delete(keys.parsed_chunk(batch.id, 1))
+    module_system.store.delete(str(batch.upload_key))
     assert not make_copies(module_system, batch.id)
