@@ -13,6 +13,8 @@ from batch_pipeline.errors import NotFoundError, RefusedError, StateError
 DEFAULT_ORGANIZATION = "default"
 _NAME = re.compile(r"[a-z0-9][a-z0-9_-]{0,62}")
 
+_ORGANIZATION = sa.select(organizations).where(organizations.c.id == sa.bindparam("name"))
+
 
 @dataclass(frozen=True)
 class Organization:
@@ -56,7 +58,7 @@ def list_organizations(engine: sa.Engine) -> list[Organization]:
 def get_organization(engine: sa.Engine, name: str) -> Organization:
     """The organization with this name. Raises NotFoundError (`unknown_organization`)."""
     with translating_outages(), single_statements(engine).connect() as connection:
-        row = connection.execute(sa.select(organizations).where(organizations.c.id == name)).one_or_none()
+        row = connection.execute(_ORGANIZATION, {"name": name}).one_or_none()
     if row is None:
         raise NotFoundError(
             "unknown_organization",

@@ -115,11 +115,17 @@ def chunk_ranges(items: int, chunk_rows: int) -> list[Chunk]:
 def store_chunks(connection: Connection, batch_id: str, phase: PhaseName, chunks: list[Chunk]) -> None:
     """Stores the chunk boundaries of a phase; replaces those of an attempt that did not complete its plan."""
     connection.execute("DELETE FROM batch_chunks WHERE batch_id = %s AND phase = %s", (batch_id, phase.value))
-    with connection.cursor() as cursor:
-        cursor.executemany(
-            "INSERT INTO batch_chunks (batch_id, phase, number, first_row, last_row) VALUES (%s, %s, %s, %s, %s)",
-            [(batch_id, phase.value, chunk.number, chunk.first_row, chunk.last_row) for chunk in chunks],
-        )
+    connection.execute(
+        "INSERT INTO batch_chunks (batch_id, phase, number, first_row, last_row)"
+        " SELECT %s, %s, * FROM unnest(%s::integer[], %s::bigint[], %s::bigint[])",
+        (
+            batch_id,
+            phase.value,
+            [chunk.number for chunk in chunks],
+            [chunk.first_row for chunk in chunks],
+            [chunk.last_row for chunk in chunks],
+        ),
+    )
 
 
 def count_chunks(connection: Connection, batch_id: str, phase: PhaseName) -> int:

@@ -72,7 +72,7 @@ class BatchPlanner(ABC):
 
     Rows of finished chunks keep their verdicts, so the plan can be made anew for the rest when another batch has
     written in the meantime. `newer` are the ids of batches that arrived later and have written records: the plan undoes
-    nothing that they wrote.
+    nothing that they wrote. `is_first`: the staged rows are new, so there is no earlier plan, and no finished chunk.
     """
 
     def __init__(
@@ -84,7 +84,9 @@ class BatchPlanner(ABC):
         organization_id: str,
         handling: DuplicateHandling,
         newer: list[str],
+        is_first: bool = False,
     ) -> None:
+        self._is_first = is_first
         self._resource = resource
         self._staging = staging
         self._handling = handling
@@ -95,7 +97,7 @@ class BatchPlanner(ABC):
             {
                 "organization": organization_id,
                 "batch": staging.batch_id,
-                "done": done_rows(connection, staging.batch_id),
+                "done": "{}" if is_first else done_rows(connection, staging.batch_id),
                 "newer": newer,
             },
         )
@@ -106,7 +108,8 @@ class BatchPlanner(ABC):
 
     def _forget_errors(self) -> None:
         """Removes the errors that an earlier plan found; the errors of row rules stay."""
-        self._statements.execute("DELETE FROM {errors} WHERE step = {step} AND NOT row <@ %(done)s::int8multirange")
+        if not self._is_first:
+            self._statements.execute("DELETE FROM {errors} WHERE step = {step} AND NOT row <@ %(done)s::int8multirange")
 
     def _count_verdicts(self) -> PlanCounts:
         row = self._statements.connection.execute(

@@ -122,8 +122,17 @@ class Planner(BatchPlanner):
         kinds: Collection[int] | None,
         handling: DuplicateHandling,
         newer: list[str],
+        is_first: bool = False,
     ) -> None:
-        super().__init__(connection, resource, staging, organization_id=organization_id, handling=handling, newer=newer)
+        super().__init__(
+            connection,
+            resource,
+            staging,
+            organization_id=organization_id,
+            handling=handling,
+            newer=newer,
+            is_first=is_first,
+        )
         self._action = action
         self._items = items
         self._fields = fields

@@ -60,7 +60,8 @@ def drop_leftovers(system: System, batch: Batch) -> None:
     """Deletes a completed batch's staged rows, and its upload unless `save_upload` keeps it. Idempotent."""
     if not batch.options["save_upload"] and batch.upload_key is not None:
         system.store.delete(batch.upload_key)
-    with borrowed(system.engine, synchronous_commit="off") as connection:  # whatever a crash keeps, retention drops
+    with borrowed(system.engine) as connection:
+        connection.execute("SET LOCAL synchronous_commit = off")  # whatever a crash keeps, retention drops
         staging_of(batch).drop(connection)
 
 

@@ -45,15 +45,19 @@ class Plan:
     accepted: int
 
 
-def make_plan(connection: Connection, attempt: Attempt, facts: BatchFacts, phase: PhaseName) -> Plan:
+def make_plan(
+    connection: Connection, attempt: Attempt, facts: BatchFacts, phase: PhaseName, *, is_first: bool = False
+) -> Plan:
     """Makes the plan in the connection's transaction, which the caller commits. Announces it for the phase.
+
+    `is_first`: the staged rows are new.
 
     The connection must have the settings `TUNING`. Raises RefusedError (`delete_limit_exceeded`) if the plan would
     delete too many records.
     """
     if facts.items > MANY_ITEMS:
         attempt.announce(phase, f"planning what happens to each of the {facts.items:,} rows, in the database")
-    counts = _planner(connection, attempt, facts).plan()
+    counts = _planner(connection, attempt, facts, is_first=is_first).plan()
     unidentified = counts.unidentified + unreadable(attempt)
     if unidentified:  # then cleanup deletes nothing
         counts = replace(counts, to_delete=0)
@@ -77,7 +81,9 @@ def make_plan(connection: Connection, attempt: Attempt, facts: BatchFacts, phase
     return Plan(counts, facts, accepted)
 
 
-def _planner(connection: Connection, attempt: Attempt, facts: BatchFacts) -> BatchPlanner | UndoPlanner:
+def _planner(
+    connection: Connection, attempt: Attempt, facts: BatchFacts, *, is_first: bool
+) -> BatchPlanner | UndoPlanner:
     if attempt.action is Action.undo:
         return undo_planner(attempt, connection)
     staging, handling = attempt.staging, attempt.options.duplicate_handling
@@ -90,6 +96,7 @@ def _planner(connection: Connection, attempt: Attempt, facts: BatchFacts) -> Bat
             organization_id=attempt.organization_id,
             handling=handling,
             newer=newer,
+            is_first=is_first,
         )
     return Planner(
         connection,
@@ -103,6 +110,7 @@ def _planner(connection: Connection, attempt: Attempt, facts: BatchFacts) -> Bat
         kinds=facts.kinds,
         handling=handling,
         newer=newer,
+        is_first=is_first,
     )
 
 

@@ -88,11 +88,10 @@ def check_columns(attempt: Attempt, payload: Payload) -> Columns:
             "upload it for merge, or remove its columns that begin with _.",
         )
     columns = Columns(resource, given, ignores_unknown=options.unknown_columns is UnknownColumns.ignore)
-    remembered = _remembered(attempt, payload) if payload.is_flat else None
     if options.column_mapping == REMEMBERED:
-        columns = _with_remembered(columns, remembered)
+        columns = _with_remembered(columns, _remembered(attempt, payload) if payload.is_flat else None)
     if payload.is_flat:
-        _check_header(attempt, payload.columns, columns, remembered)
+        _check_header(attempt, payload, columns)
     return columns
 
 
@@ -114,10 +113,8 @@ def _with_remembered(columns: Columns, found: RememberedMapping | None) -> Colum
     return replace(columns, mapping=found.mapping, remembered=found.mapping, warnings=[applied])
 
 
-def _check_header(
-    attempt: Attempt, header: tuple[str, ...], columns: Columns, remembered: RememberedMapping | None
-) -> None:
-    resource, mapping = attempt.resource, columns.mapping
+def _check_header(attempt: Attempt, payload: Payload, columns: Columns) -> None:
+    resource, mapping, header = attempt.resource, columns.mapping, payload.columns
     names = [columns.field_of(each) for each in header]
     unknown = [each for each, name in zip(header, names, strict=True) if not resource.knows(name)]
     suggested = suggest_mapping(resource, unknown, taken=set(names) - set(unknown))
@@ -147,7 +144,13 @@ def _check_header(
         columns.note_ignored(unknown)
     elif unknown:
         error = refusal(
-            resource, header, unknown, has_names=has_names, suggested=suggested, remembered=remembered, mapping=mapping
+            resource,
+            header,
+            unknown,
+            has_names=has_names,
+            suggested=suggested,
+            remembered=_remembered(attempt, payload),
+            mapping=mapping,
         )
         if columns.remembered == {}:
             error = UnknownColumnsError(

@@ -77,7 +77,7 @@ def _plan_items(attempt: Attempt) -> tuple[Plan, int | None]:
             chunks = chunk_ranges(facts.items, _chunk_rows(attempt, facts.items))
             store_chunks(connection, attempt.batch.id, PhaseName.processing, chunks)
             facts = facts.with_(fields=fields, clears=staged.clears, kinds=staged.kinds)
-            plan = make_plan(connection, attempt, facts, PhaseName.validation)
+            plan = make_plan(connection, attempt, facts, PhaseName.validation, is_first=True)
             connection.commit()
             copied.result()
     return plan, version
