@@ -36,12 +36,9 @@ def ending_events(system: System, batch: Batch) -> Iterator[AssetEvent]:
 
 
 def log_events(context: OpExecutionContext, events: Iterable[AssetEvent]) -> None:
-    """Adds the events to the run's log at once, also if the op fails afterwards."""
-    from batch_pipeline.orchestration.run_events import store_waiting_events  # imports alembic, which few need
-
+    """Adds the events to the run's log, also if the op fails afterwards."""
     for event in events:
         context.log_event(event)  # type: ignore[arg-type] # it takes evaluated checks; its annotation lacks them
-    store_waiting_events(context.instance, context.run_id)
 
 
 def stats_metadata(batch: Batch) -> Metadata:

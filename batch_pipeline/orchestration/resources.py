@@ -3,12 +3,13 @@
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 from dagster import ConfigurableResource, InitResourceContext, ResourceDefinition
 
 from batch_pipeline.batches.locks import Ownership
-from batch_pipeline.orchestration.scratch import tidy_up
+from batch_pipeline.orchestration.scratch import scratch_folder, tidy_up
 from batch_pipeline.system import System, shared_system
 
 if TYPE_CHECKING:
@@ -20,11 +21,13 @@ class Workplace:
     """The context of a run's ops: the open system, and the locks that show that the run is alive.
 
     Attributes:
+        scratch: a folder on local disk for the run, empty between its ops.
         attempt: the run's attempt as the last op of this process left it; None before the first.
     """
 
     system: System
     ownership: Ownership
+    scratch: Path
     attempt: "Attempt | None" = None
 
 
@@ -61,5 +64,5 @@ def opened_system(system: System) -> ResourceDefinition:
 
 def _workplace(system: System) -> Iterator[Workplace]:
     tidy_up()
-    with Ownership(system.engine) as ownership:
-        yield Workplace(system, ownership)
+    with scratch_folder() as scratch, Ownership(system.engine) as ownership:
+        yield Workplace(system, ownership, scratch)

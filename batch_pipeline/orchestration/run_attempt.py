@@ -28,7 +28,7 @@ from batch_pipeline.orchestration.helpers import call_helpers
 from batch_pipeline.orchestration.outcomes import tag_outcome
 from batch_pipeline.orchestration.resources import Workplace
 from batch_pipeline.orchestration.run_page import CANCELLED, ProgressEvents, failure_of, unexpected_failure
-from batch_pipeline.orchestration.scratch import scratch_folder
+from batch_pipeline.orchestration.scratch import emptied
 from batch_pipeline.phases.attempt import Attempt, TimedOutError
 from batch_pipeline.phases.leftovers import drop_leftovers
 from batch_pipeline.records.descriptions import get_resource
@@ -58,7 +58,7 @@ def running_attempt(
                 drop_leftovers(system, batch)
                 yield batch, None
                 return
-            with scratch_folder() as scratch:
+            with emptied(workplace.scratch) as scratch:
                 if workplace.attempt is None:
                     used_seconds = 0.0 if is_new else system.ledger.attempt_seconds(context.run_id)
                     attempt = _attempt(context, system, batch, scratch, used_seconds)
@@ -186,6 +186,8 @@ def _end(
     reason: Reason | Callable[[int], Reason],
 ) -> None:
     """Ends the batch in the ledger, and shows that in the list of runs and on the resource's page."""
+    from batch_pipeline.orchestration.run_events import store_waiting_events  # imports alembic, which few need
+
     try:
         batch = system.ledger.end_attempt(batch_id, context.run_id, status, reason)
     except UnavailableError as error:
@@ -196,3 +198,4 @@ def _end(
         return
     tag_outcome(context.instance, context.run_id, batch)
     log_events(context, ending_events(system, batch))
+    store_waiting_events(context.instance, context.run_id)

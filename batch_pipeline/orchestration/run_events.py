@@ -14,8 +14,8 @@ from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass, field
 
 import sqlalchemy as sa
-from dagster import DagsterInstance
-from dagster._core.events import ASSET_CHECK_EVENTS, ASSET_EVENTS
+from dagster import DagsterEventType, DagsterInstance
+from dagster._core.events import ASSET_EVENTS
 from dagster._core.events.log import EventLogEntry
 from dagster._core.storage.event_log.schema import SqlEventLogStorageTable
 from dagster_postgres import PostgresEventLogStorage
@@ -117,8 +117,9 @@ class EventLogStorage(PostgresEventLogStorage):
             with begin() as connection:
                 self._store_asset_event_tags(connection, [event], [number])
                 self._store_asset_event(connection, event, number)
-        if event.dagster_event_type in ASSET_CHECK_EVENTS:
-            self.store_asset_check_event(event, number)
+        if event.dagster_event_type is DagsterEventType.ASSET_CHECK_EVALUATION:
+            # Dagster would look for a planned evaluation to replace. A batch's run plans none.
+            self._store_runless_asset_check_evaluation(event, number)
 
 
 @contextmanager

@@ -27,6 +27,19 @@ def scratch_folder() -> Iterator[Path]:
             os.close(descriptor)
 
 
+@contextmanager
+def emptied(folder: Path) -> Iterator[Path]:
+    """Yields the folder, and removes what is in it afterwards."""
+    try:
+        yield folder
+    finally:
+        for path in folder.iterdir():
+            if path.is_dir():
+                shutil.rmtree(path)
+            else:
+                path.unlink()
+
+
 def remove_abandoned_folders() -> None:
     """Removes the scratch folders that killed processes left."""
     for folder in Path(tempfile.gettempdir()).glob(f"{_PREFIX}*"):
