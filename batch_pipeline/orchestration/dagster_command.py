@@ -1,13 +1,16 @@
-"""Dagster's own commands with the log format of `BATCH_LOG_FORMAT`, and with few garbage collections while they start.
+"""Dagster's own commands that log by `BATCH_LOG_FORMAT`, and a daemon that looks at its sensors every second.
 
 ``python -m batch_pipeline.orchestration.dagster_command dagster._daemon run …`` runs a module of Dagster with flags.
-Put here what makes Dagster's processes log as ours do. Formats belong to `logs`.
+Put here what Dagster's processes do differently and Dagster has no setting for. Formats belong to `logs`.
 """
 
 import runpy
 import sys
 
 from batch_pipeline.logs import configure_logs, is_json, json_formatter, json_logger
+
+# Dagster's daemon looks every 5 s which sensors are due, so those of files would tick every 5 s and not every 2 s.
+SENSORS_SECONDS = 1.0
 
 
 def log_as_configured() -> None:
@@ -34,10 +37,18 @@ def log_flags() -> list[str]:
     return ["--log-format", "json"] if is_json() else []
 
 
+def _look_at_sensors_often() -> None:
+    from dagster._daemon import sensor
+
+    sensor.MIN_INTERVAL_LOOP_TIME = SENSORS_SECONDS  # type: ignore[assignment] # a float does as well
+
+
 def main() -> None:
     """Runs the module that the first argument names, as ``python -m`` does."""
     log_as_configured()
     module = sys.argv[1]
+    if module == "dagster._daemon":
+        _look_at_sensors_often()
     sys.argv = [module, *sys.argv[2:], *log_flags()]
     runpy.run_module(module, run_name="__main__", alter_sys=True)
 
