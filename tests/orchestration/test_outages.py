@@ -16,6 +16,7 @@ import psycopg
 import pytest
 from batch_runs import contacts, new_organization, reasons
 from dagster import DagsterEventType, DagsterInstance, DagsterRunStatus, RunsFilter
+from passing_time import age_runs, eventually_reconciled
 from process_table import command_of
 from waiting import eventually
 
@@ -30,6 +31,7 @@ from batch_pipeline.orchestration.instance import open_instance, upgrade_dagster
 from batch_pipeline.settings import get_settings
 from batch_pipeline.system import System, open_system
 
+CODE_SERVER = "batch_pipeline.orchestration.code_server"
 PAUSE_SECONDS = 0.3  # the queries of one look take 10 ms of processor
 pytestmark = pytest.mark.timeout(400)
 
@@ -50,14 +52,15 @@ class Parts:
 
     def code_server(self, module: str = MODULE_NAME) -> "subprocess.Popen[bytes]":
         """The code server; started, with the definitions of the module, if it doesn't run."""
-        if not self._is_running("batch_pipeline.orchestration.code_server"):
+        if not self._is_running(CODE_SERVER):
             self._socket.unlink(missing_ok=True)
         what = ["--module-name", module, "--location-name", LOCATION_NAME, "--log-level", "warning"]
-        return self._have("batch_pipeline.orchestration.code_server", "--socket", str(self._socket), *what)
+        return self._have(CODE_SERVER, "--socket", str(self._socket), *what)
 
     def daemon(self) -> "subprocess.Popen[bytes]":
         """The daemon; started if it doesn't run."""
-        return self._have("dagster._daemon", "run", "--workspace", str(self._workspace))
+        run = ["dagster._daemon", "run", "--workspace", str(self._workspace)]
+        return self._have("batch_pipeline.orchestration.dagster_command", *run)
 
     def runs(self) -> list[psutil.Process]:
         """The processes of runs: they were forked without importing anything."""
@@ -65,9 +68,16 @@ class Parts:
         (forking,) = [child for child in own if "multiprocessing.forkserver" in command_of(child)]
         return forking.children()
 
+    def log_of_runs(self) -> str:
+        """What the code server and its runs have printed."""
+        return self._log(CODE_SERVER).read_text()
+
     def stop(self) -> None:
         for process in self._running.values():
             stop_process(process, patience_seconds=30)
+
+    def _log(self, module: str) -> Path:
+        return self.folder / f"{module}.log"
 
     def _is_running(self, module: str) -> bool:
         return module in self._running and self._running[module].poll() is None
@@ -77,7 +87,7 @@ class Parts:
             path = os.pathsep.join([str(self.folder), *filter(None, [os.environ.get("PYTHONPATH")])])
             self._running[module] = start_process(
                 [sys.executable, "-m", module, *arguments],
-                log=self.folder / f"{module}.log",
+                log=self._log(module),
                 environment={**os.environ, "PYTHONPATH": path},
                 folder=self.folder,
             )
@@ -105,7 +115,7 @@ def own_servers(environment: dict[str, str]) -> Iterator[tuple[EmbeddedPostgres,
                 "AWS_ACCESS_KEY_ID": s3.keys.access_key_id,
                 "AWS_SECRET_ACCESS_KEY": s3.keys.secret_access_key,
                 "BATCH_ORGANIZATION_RUNS": "1",  # so that the second batch waits in Dagster's queue
-                "BATCH_RERUN_PAUSE_SECONDS": "2",
+                "BATCH_RERUN_PAUSE_SECONDS": "0.5",
             }
             for name, value in variables.items():
                 patch.setenv(name, value)
@@ -197,13 +207,14 @@ class World:
         assert batch is not None
         return batch
 
-    def age_started_runs(self) -> None:
-        """Lets the started runs look as if nothing had been heard of them for three minutes."""
-        with psycopg.connect(self.system.database_url) as connection:
-            connection.execute(
-                "UPDATE dagster.runs SET update_timestamp = update_timestamp - interval '3 min'"
-                " WHERE status = 'STARTED'"
-            )
+    def fails(self, name: str) -> str:
+        """The code of the reason for which the batch has failed, once it has."""
+
+        def reason() -> str | None:
+            batch = self.batch(name)
+            return next(iter(reasons(self.system, batch)), None) if batch is not None else None
+
+        return eventually_reconciled(self.instance, reason, about=lambda: self.batch(name))
 
     @contextmanager
     def held(self) -> Iterator[None]:
@@ -286,8 +297,9 @@ def test_a_run_whose_process_and_code_server_die_before_its_first_step_fails_and
             process.kill()
         code_server.wait()
         psutil.wait_procs(children)
-    world.age_started_runs()
+    age_runs(world.system.database_url, DagsterRunStatus.STARTED)
     parts.code_server()
+    assert world.fails("first") == "never_started"
     world.wait("second", "completed", DagsterRunStatus.SUCCESS)
     first = world.completes_by_itself("first")
     assert (first.attempts, first.reruns) == (1, 1)
@@ -333,8 +345,8 @@ def test_batches_run_again_by_themselves_after_outages_of_storage_and_database(
     postgres.stop()
     holding.close()
     stop_process(daemon, patience_seconds=30)
-    # Nobody can record or notice that the batch has failed.
-    eventually(lambda: not parts.runs(), pause=PAUSE_SECONDS, about=parts.runs)
+    # Nobody can record or notice that the batch has failed. Dagster's retries keep the run's process for 45 s more.
+    eventually(lambda: "could not be recorded in the ledger" in parts.log_of_runs(), pause=PAUSE_SECONDS)
     postgres.start()
     parts.daemon()  # a supervisor restarts a daemon that ended in the outage
     second = world.completes_by_itself("second")

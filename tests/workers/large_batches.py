@@ -21,11 +21,11 @@ MEMBERS = 12
 
 # Stands for what the database refuses, and for chunks that take long.
 SLOW_TABLES = """
-CREATE TABLE slow_organizations (id text);
+CREATE TABLE slow_organizations (id text PRIMARY KEY, seconds double precision);
 CREATE OR REPLACE FUNCTION slow_or_refused() RETURNS trigger LANGUAGE plpgsql AS $$
 BEGIN
-    IF NEW.name LIKE 'slow%' AND NEW.organization_id IN (SELECT id FROM slow_organizations) THEN
-        PERFORM pg_sleep(0.2);
+    IF NEW.name LIKE 'slow%' THEN
+        PERFORM pg_sleep(seconds) FROM slow_organizations WHERE id = NEW.organization_id;
     END IF;
     IF NEW.name = 'refused' THEN RAISE EXCEPTION 'refused by a trigger'; END IF;
     RETURN NEW;
@@ -76,10 +76,14 @@ def group_rows() -> list[Row]:
     ]
 
 
-def large_batch(system: System, organization: str, rows: list[Row], resource: str = "contact") -> Batch:
-    """A batch for the workers, slow enough that helpers come in time."""
+def large_batch(
+    system: System, organization: str, rows: list[Row], resource: str = "contact", *, slow_seconds: float = 0.2
+) -> Batch:
+    """A batch for the workers, slow enough that helpers come in time: so long for each slow record."""
     with psycopg.connect(system.database_url) as connection:
-        connection.execute("INSERT INTO slow_organizations VALUES (%s)", (organization,))
+        connection.execute(
+            "INSERT INTO slow_organizations VALUES (%s, %s) ON CONFLICT DO NOTHING", (organization, slow_seconds)
+        )
     payload = as_csv(rows)
     return arrived(
         system, organization, payload, resource=resource, starter=Starter.launcher, save_result=True, name="many.csv"

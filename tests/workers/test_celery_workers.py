@@ -25,6 +25,7 @@ from large_batches import (
     very_slow_rows,
     writers_of,
 )
+from passing_time import age_runs, eventually_reconciled
 from waiting import eventually
 
 from batch_pipeline.batches.locks import TURN
@@ -48,10 +49,14 @@ def sent(system: System, organization: str, number: int = 0, **options: object) 
     return arrived(system, organization, as_csv(rows), starter=Starter.launcher, **options)
 
 
-def run_of(instance: DagsterInstance, batch: Batch) -> DagsterRun:
-    run = instance.get_run_by_id(batch.run_id or "")
+def run_of_id(instance: DagsterInstance, run_id: str) -> DagsterRun:
+    run = instance.get_run_by_id(run_id)
     assert run is not None
     return run
+
+
+def run_of(instance: DagsterInstance, batch: Batch) -> DagsterRun:
+    return run_of_id(instance, batch.run_id or "")
 
 
 @contextmanager
@@ -83,9 +88,10 @@ def worker_of(crew: Crew, batch: Batch) -> Worker:
     return next(worker for worker in crew.workers if worker.is_executing(batch.run_id))
 
 
-def eventually_ended(crew: Crew, batch: Batch) -> Batch:
+def has_ended(crew: Crew, batch: Batch) -> Batch | None:
     """The batch, once it has ended and does not run again by itself."""
-    return eventually(lambda: (now := crew.batch(batch)).status in FINAL and now.next_attempt_at is None and now)
+    now = crew.batch(batch)
+    return now if now.status in FINAL and now.next_attempt_at is None else None
 
 
 def test_a_batch_on_several_workers_leaves_what_it_leaves_on_one(crew: Crew) -> None:
@@ -100,7 +106,8 @@ def test_a_batch_on_several_workers_leaves_what_it_leaves_on_one(crew: Crew) -> 
         ("contact", contact_rows(version=2)),
         ("group", group_rows()),
     ):
-        batch = eventually_ended(crew, large_batch(system, together, rows, resource))
+        sent_batch = large_batch(system, together, rows, resource, slow_seconds=0.06)
+        batch = eventually(lambda sent_batch=sent_batch: has_ended(crew, sent_batch))
         one = run_alone(system, alone, rows, resource)
         assert (batch.status, batch.reason) == (one.status, one.reason) == (BatchStatus.completed, None)
         assert left_behind(system, batch, f"{resource}s") == left_behind(system, one, f"{resource}s")
@@ -126,7 +133,7 @@ def test_many_batches_survive_killed_workers_and_restarts_of_redis_and_the_daemo
     eventually(lambda: ended() >= MANY // 2)
     crew.restart_daemon()
 
-    eventually(
+    eventually(  # by the daemon's own time
         lambda: all((now := crew.batch(batch)).status in FINAL or now.attempts > batch.attempts for batch in lost),
         seconds=60.0,
     )
@@ -162,7 +169,7 @@ def test_many_batches_survive_killed_workers_and_restarts_of_redis_and_the_daemo
 def in_the_middle(crew: Crew, rows: list[Row], *, processes: int) -> Batch:
     """A batch that so many processes are writing; no chunk or few of them are done."""
     system = crew.system
-    batch = large_batch(system, new_organization(system), rows)
+    batch = large_batch(system, new_organization(system), rows, slow_seconds=0.15)
     return eventually(lambda: len(writers_of(system, batch)) >= processes and crew.batch(batch))
 
 
@@ -178,7 +185,8 @@ def test_a_killed_helper_and_then_the_killed_worker_of_the_run_lose_and_double_n
     assert crew.batch(begun).status is BatchStatus.processing
     owner.kill()
     crew.have(2)
-    batch = eventually_ended(crew, begun)
+    with open_instance() as instance:
+        batch = eventually_reconciled(instance, lambda: has_ended(crew, begun))
     assert (batch.status, batch.attempts) == (BatchStatus.completed, 2)
     one = run_alone(system, new_organization(system), contact_rows(version=1))
     assert left_behind(system, batch, "contacts") == left_behind(system, one, "contacts")
@@ -194,7 +202,7 @@ def test_a_run_is_healthy_for_other_processes_until_its_worker_dies(crew: Crew) 
         assert launcher.check_run_worker_health(run).status is WorkerStatus.RUNNING
         worker_of(crew, batch).kill()
         assert launcher.check_run_worker_health(run).status is WorkerStatus.FAILED
-        eventually(lambda: reasons(crew.system, batch) == ["worker_lost"], seconds=60.0)
+        eventually_reconciled(instance, lambda: reasons(crew.system, batch) == ["worker_lost"])
 
 
 @pytest.mark.parametrize("by", ["UI", "us"])
@@ -242,37 +250,34 @@ def waits_for_a_worker(instance: DagsterInstance, batch: Batch) -> DagsterRun | 
     return runs[0] if runs else None
 
 
-def test_a_run_that_waits_for_a_worker_is_cancelled_at_once(crew: Crew) -> None:
-    crew.stop()
-    batch = sent(crew.system, new_organization(crew.system))
-    with open_instance() as instance:
-        run = eventually(lambda: waits_for_a_worker(instance, batch))
-        cancel_batch(crew.system, instance, batch.id)
-        ended = instance.get_run_by_id(run.run_id)
-        assert ended is not None
-        assert ended.status is DagsterRunStatus.CANCELED
-        assert crew.batch(batch).status is BatchStatus.failed
-        (worker,) = crew.have(1)
-        eventually(lambda: f"[{run.run_id}] succeeded" in worker.log.read_text())
-        assert crew.batch(batch).attempts == 0
-
-
-def test_a_task_that_redis_could_not_take_or_forgot_is_sent_again(crew: Crew) -> None:
+def test_a_task_that_redis_could_not_take_or_forgot_is_sent_again_and_that_of_a_cancelled_run_does_nothing(
+    crew: Crew,
+) -> None:
     crew.stop()
     crew.redis.kill()
-    batch = sent(crew.system, new_organization(crew.system))
+    system = crew.system
+    batch = sent(system, new_organization(system))
     with open_instance() as instance:
         run = eventually(lambda: waits_for_a_worker(instance, batch))
         waits = "The broker can't be reached"
         eventually(lambda: any(waits in (event.message or "") for event in instance.all_logs(run.run_id)))
+        age_runs(system.database_url, DagsterRunStatus.STARTING)
         crew.redis.start()
         broker = CeleryLauncher.of(instance).celery
-        eventually(lambda: run.run_id in tasks_in_broker(broker))
+        eventually_reconciled(instance, lambda: run.run_id in tasks_in_broker(broker))
         crew.redis.forget_everything()
-        eventually(lambda: run.run_id in tasks_in_broker(broker))
-    crew.have(1)
+        eventually_reconciled(instance, lambda: run.run_id in tasks_in_broker(broker))
+
+        cancelled = sent(system, new_organization(system))
+        cancelled_run = eventually(lambda: waits_for_a_worker(instance, cancelled))
+        cancel_batch(system, instance, cancelled.id)
+        assert run_of_id(instance, cancelled_run.run_id).status is DagsterRunStatus.CANCELED
+        assert crew.batch(cancelled).status is BatchStatus.failed
+    (worker,) = crew.have(1)
     ended = eventually(lambda: (now := crew.batch(batch)).status in FINAL and now)
     assert (ended.status, ended.attempts) == (BatchStatus.completed, 1)
+    eventually(lambda: f"[{cancelled_run.run_id}] succeeded" in worker.log.read_text())
+    assert crew.batch(cancelled).attempts == 0
 
 
 def test_helpers_leave_for_a_run_that_waits_come_back_and_stop_with_a_cancelled_batch(crew: Crew) -> None:
@@ -280,7 +285,7 @@ def test_helpers_leave_for_a_run_that_waits_come_back_and_stop_with_a_cancelled_
     begun = in_the_middle(crew, very_slow_rows(), processes=PROCESSES)
     helps, leaves = f"Helps batch {begun.id} with processing", f"Leaves batch {begun.id}"
     small = large_batch(crew.system, new_organization(crew.system), contact_rows(version=1)[:3])
-    assert eventually_ended(crew, small).status is BatchStatus.completed
+    assert eventually(lambda: has_ended(crew, small)).status is BatchStatus.completed
     assert crew.batch(begun).status is BatchStatus.processing
     log = worker.log.read_text()
     assert leaves in log
