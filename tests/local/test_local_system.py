@@ -114,6 +114,7 @@ def test_the_system_starts_again_after_its_own_death_and_that_of_a_part_and_ends
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     """Each start takes many seconds, so one data directory goes through all ends, twice with a batch at work."""
+    monkeypatch.setenv("BATCH_RERUN_PAUSE_SECONDS", "0.1")  # of the batch that this process finds dead
     with up(data_dir) as system:
         with blocked_batch(system, "killed.csv") as pids:
             system.process.send_signal(signal.SIGKILL)
