@@ -54,7 +54,10 @@ SHARING = "tests/running/"
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Puts the files first that allow themselves the most time: begun last, one would keep one core busy alone."""
+    """Puts the files first that share a system, then those that allow themselves the most time.
+
+    Begun last, one of them would keep one core busy alone.
+    """
 
     def patience(item: pytest.Item) -> float:
         mark = item.get_closest_marker("timeout")
@@ -63,7 +66,7 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     longest: dict[Path, float] = {}
     for item in items:
         longest[item.path] = max(longest.get(item.path, 0.0), patience(item))
-    items.sort(key=lambda item: -longest[item.path])
+    items.sort(key=lambda item: (not item.nodeid.startswith(SHARING), -longest[item.path]))
 
 
 @pytest.hookimpl(optionalhook=True)

@@ -20,6 +20,8 @@ from batch_pipeline.batches.api_keys import create_key
 from batch_pipeline.local.s3 import HOST, free_port
 from batch_pipeline.system import System
 
+pytestmark = pytest.mark.timeout(300)  # among the files that begin first
+
 PROGRAM = Path(sys.executable).with_name("batch-pipeline")
 
 
