@@ -232,18 +232,20 @@ class Store:
         digest = hashlib.sha256()
         with self._translating(key), ExitStack() as opened:
             block = self._first_block(key)
-            size, more = len(block), None
+            size, whole = len(block), None
             if size in (0, BLOCK_BYTES):
-                more = opened.enter_context(self._files.open(self.path(key), "rb", cache_type="readahead"))
-                size = more.size
-                more.seek(len(block))
+                # Read anew from its start, because this file's reads fail if the object changes meanwhile.
+                whole = opened.enter_context(self._files.open(self.path(key), "rb", cache_type="readahead"))
+                size = whole.size
             if check_size is not None:
                 check_size(size)
             file = opened.enter_context(target.open("wb"))
+            if whole is not None:
+                block = whole.read(BLOCK_BYTES)
             while block:
                 digest.update(block)
                 file.write(block)
-                block = b"" if more is None else more.read(BLOCK_BYTES)
+                block = b"" if whole is None else whole.read(BLOCK_BYTES)
         return digest.hexdigest()
 
     def _first_block(self, key: str) -> bytes:
