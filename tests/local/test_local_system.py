@@ -89,13 +89,14 @@ class Up:
 def up(data_dir: Path, *more: str) -> Iterator[Up]:
     flags = [word for name in ("--port", "--api-port", "--s3-port") for word in (name, str(free_port()))]
     hidden = ("BATCH_", "DAGSTER_", "AWS_")
+    environment = {name: value for name, value in os.environ.items() if not name.startswith(hidden)}
     with subprocess.Popen(
         [PROGRAM, "up", "--data-dir", str(data_dir), *flags, *more],
         stdin=subprocess.DEVNULL,
         stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT,
         text=True,
-        env={name: value for name, value in os.environ.items() if not name.startswith(hidden)},
+        env={**environment, "BATCH_INBOX_QUIET_SECONDS": "0"},
     ) as process:
         system = Up(process, data_dir, flags)
         try:
@@ -196,7 +197,9 @@ def blocked_batch(system: Up, name: str) -> Iterator[list[int]]:
     # Closed, not committed: the server may be gone by then.
     with closing(psycopg.connect(system.database_url)) as blocking:
         blocking.execute("LOCK TABLE contacts IN ACCESS EXCLUSIVE MODE")
-        (system.data_dir / "s3/batch/uploads/default/contact/merge" / name).write_text("name\nAda\n")
+        file = system.data_dir / name
+        file.write_text("name\nAda\n")
+        file.rename(system.data_dir / "s3/batch/uploads/default/contact/merge" / name)  # whole from the first look on
         waiting = "SELECT count(*) > 0 FROM pg_locks WHERE NOT granted"
         with psycopg.connect(system.database_url, autocommit=True) as looking:
             eventually(lambda: looking.execute(waiting).fetchone() == (True,), seconds=PATIENCE_SECONDS)
