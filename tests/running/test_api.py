@@ -11,6 +11,7 @@ import sys
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
+from itertools import pairwise
 from pathlib import Path
 from typing import TypeVar
 
@@ -18,6 +19,9 @@ import httpx
 import psutil
 import psycopg
 import pytest
+from dagster import DagsterInstance
+from dagster._core.scheduler.instigation import InstigatorType
+from passing_time import eventually_reconciled
 from process_table import command_of
 from psycopg import sql
 from serving import PATIENCE_SECONDS, Client, new_client
@@ -25,12 +29,13 @@ from waiting import eventually
 
 from batch_pipeline.batches.states import TRANSITIONS, BatchStatus
 from batch_pipeline.local.system import LocalSystem
+from batch_pipeline.orchestration import tags
 from batch_pipeline.system import System
 
 pytestmark = pytest.mark.timeout(600)  # as the other files of the folder, next to which it then runs
 
 ADA = {"external_id": "crm-1", "name": "Ada", "email": "ada@example.com"}
-FEW_SECONDS = 2
+FEW_SECONDS = 1
 
 Test = TypeVar("Test", bound=Callable[..., None])
 Transition = tuple[str | None, str]
@@ -142,6 +147,20 @@ def test_a_batch_whose_file_never_comes_expires(module_system: System, client: C
     assert client.until(created["id"], "expired")["reason"]["code"] == "upload_expired"
 
 
+def test_the_daemon_looks_for_files_more_often_than_dagsters_own_every_five_seconds(
+    running: LocalSystem, module_instance: DagsterInstance
+) -> None:
+    del running
+
+    def shortest_pause() -> float:
+        states = module_instance.all_instigator_state(instigator_type=InstigatorType.SENSOR)
+        (sensor,) = (state for state in states if state.instigator_name == tags.UPLOAD_SENSOR)
+        ticks = module_instance.get_ticks(sensor.instigator_origin_id, sensor.selector_id, limit=20)
+        return min((later.timestamp - tick.timestamp for later, tick in pairwise(ticks)), default=5.0)
+
+    eventually(lambda: shortest_pause() < 4.0)
+
+
 @reaches("queued failed", "failed queued")
 def test_cancelling_stops_a_batch_wherever_it_is_and_a_retry_does_the_rest(
     module_system: System, client: Client
@@ -218,7 +237,7 @@ mutation Reexecute($run: String!) {
     "planned expired",
 )
 def test_a_plan_is_applied_changed_made_again_discarded_and_forgotten(
-    running: LocalSystem, module_system: System, client: Client
+    running: LocalSystem, module_system: System, module_instance: DagsterInstance, client: Client
 ) -> None:
     eva = {"external_id": "crm-2", "name": "Eva"}
     planned = client.create([ADA, eva], plan_only=True)["data"]
@@ -245,7 +264,8 @@ def test_a_plan_is_applied_changed_made_again_discarded_and_forgotten(
     forgotten = client.create([ADA], plan_only=True)["data"]
     with psycopg.connect(module_system.database_url) as connection:
         connection.execute("UPDATE batches SET plan_expires_at = now() WHERE id = %s", (forgotten["id"],))
-    assert client.until(forgotten["id"], "expired")["reason"]["code"] == "plan_expired"
+    eventually_reconciled(module_instance, lambda: client.batch(forgotten["id"])["status"] == "expired")
+    assert client.batch(forgotten["id"])["reason"]["code"] == "plan_expired"
 
 
 def test_an_undo_runs_as_undo_job_planned_and_applied(running: LocalSystem, client: Client) -> None:
