@@ -13,7 +13,7 @@ from psycopg import sql
 
 from batch_pipeline.loading.merging import unchanged
 from batch_pipeline.loading.staging import Staging
-from batch_pipeline.loading.statements import AND, UNION_ALL, Composer, indented
+from batch_pipeline.loading.statements import AND, NOTHING, UNION_ALL, Composer, indented
 from batch_pipeline.records.check import CheckedChunk, RowRules
 from batch_pipeline.records.resource import NaturalKey, Resource
 
@@ -30,7 +30,7 @@ _UNDECIDED = """\
 SELECT s.row, 'r'::"char" AS verdict, NULL::text COLLATE "C" AS record_id, s.kind, 0::smallint AS matches,
        NULL::bigint AS target
 FROM {items} s
-WHERE s.kind IS NULL AND NOT s.row <@ %(done)s::int8multirange"""
+WHERE s.kind IS NULL{is_open}"""
 
 _BY_KEY = """\
 SELECT s.row,
@@ -39,11 +39,15 @@ SELECT s.row,
             THEN 'u'
             ELSE 'a' END::"char" AS verdict,
        r.id AS record_id, s.kind, (CASE WHEN r.id IS NULL THEN 0 ELSE 1 END)::smallint AS matches,
-       hashtextextended(coalesce('r' || r.id, {key}), 0) AS target
+       CASE WHEN r.id IS NULL THEN hashtextextended({key}, 0) ELSE hashtextextended(r.id, 1) END AS target
 FROM {items} s
 LEFT JOIN {records} r ON r.organization_id = %(organization)s
     AND {conditions}
-WHERE s.kind = {kind} AND NOT s.row <@ %(done)s::int8multirange"""
+WHERE s.kind = {kind}{is_open}"""
+
+# PostgreSQL tests it for each item, even if the multirange is empty.
+_IS_OPEN = """
+  AND NOT s.row <@ %(done)s::int8multirange"""
 
 
 @dataclass(frozen=True)
@@ -101,7 +105,7 @@ def deciding_keys(resource: Resource, checked: CheckedChunk, rules: RowRules) ->
 class Matching:
     """The query for the records that staged items mean.
 
-    Parameters: `organization`, and `done`, the multirange of upload rows to leave out. Columns:
+    Parameters: `organization`; if `has_done`, also `done`, the multirange of upload rows to leave out. Columns:
 
     - row: bigint, the place of the item in the upload
     - verdict: "char"; r: a rule rejected the item, or no key can decide; u: it would not change its record; else a
@@ -123,16 +127,19 @@ class Matching:
         *,
         clears: bool,
         kinds: Collection[int] | None = None,
+        has_done: bool = False,
     ) -> None:
         self._resource = resource
         self._composer = Composer(resource, staging)
         self._fields = fields
         self._is_unchanged = unchanged(resource, fields, clears=clears)
+        self.has_done = has_done
+        self._is_open = sql.SQL(_IS_OPEN) if has_done else NOTHING
         self._possible = set(kinds or (UNDECIDED, *range(BY_NATURAL_KEY + len(resource.natural_keys))))
 
     def query(self) -> sql.Composed:
         """The query for all items."""
-        branches = [self._composer.compose(_UNDECIDED)] if UNDECIDED in self._possible else []
+        branches = [self._composer.compose(_UNDECIDED, is_open=self._is_open)] if UNDECIDED in self._possible else []
         branches += [
             self._by_key(kind, sql.SQL("r.{c} = s.{c}").format(c=sql.Identifier(column)))
             for kind, column in self._columns()
@@ -151,6 +158,7 @@ class Matching:
             key=self._key_text(kind),
             conditions=conditions,
             kind=sql.Literal(kind),
+            is_open=self._is_open,
         )
 
     def key_text(self) -> sql.Composed:

@@ -19,20 +19,22 @@ from batch_pipeline.loading.record_checks import RecordChecks
 from batch_pipeline.loading.reference_fields import references_of
 from batch_pipeline.loading.references import Resolver
 from batch_pipeline.loading.staging import Staging
-from batch_pipeline.loading.statements import Composer
+from batch_pipeline.loading.statements import UNION_ALL, Composer
 from batch_pipeline.records.errors import VALUE_CHARACTERS
 from batch_pipeline.records.resource import Resource
 
-# Rows of finished chunks keep their verdicts. They are here so that no open item can get the same record.
+# Without a UNION, workers sort what they have matched.
 _MATCHED = """\
 {matching}
-UNION ALL
+ORDER BY row"""
+
+# Rows of finished chunks keep their verdicts. They are here so that no open item can get the same record.
+_FINISHED = """\
 SELECT p.row, p.verdict, p.record_id, NULL, 1,
-       CASE WHEN p.verdict IN ('a', 'u') THEN hashtextextended('r' || coalesce(p.record_id, s.new_id), 0) END
+       CASE WHEN p.verdict IN ('a', 'u') THEN hashtextextended(coalesce(p.record_id, s.new_id), 1) END
 FROM {plan} p
 JOIN {items} s ON s.row = p.row
-WHERE p.row <@ %(done)s::int8multirange
-ORDER BY row"""
+WHERE p.row <@ %(done)s::int8multirange"""
 
 # An item that several records have the natural key of keeps one row. It is an error, whether it changes one or not.
 _COLLAPSE = """\
@@ -136,7 +138,9 @@ class Planner(BatchPlanner):
         self._action = action
         self._items = items
         self._fields = fields
-        self._matching = Matching(resource, staging, fields, clears=clears, kinds=kinds)
+        self._matching = Matching(
+            resource, staging, fields, clears=clears, kinds=kinds, has_done=self._statements.has_done
+        )
         checks = RecordChecks(self._statements, fields, clears=clears)
         self._references: Resolver | None = None
         if references_of(resource, fields):
@@ -200,4 +204,7 @@ class Planner(BatchPlanner):
 
 def matched_query(composer: Composer, matching: Matching) -> sql.Composed:
     """The new plan: the columns of `Matching`, in the order of rows; rows of finished chunks are taken over."""
-    return composer.compose(_MATCHED, matching=matching.query())
+    parts = [matching.query()]
+    if matching.has_done:
+        parts.append(composer.compose(_FINISHED))
+    return composer.compose(_MATCHED, matching=UNION_ALL.join(parts))

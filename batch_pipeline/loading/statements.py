@@ -70,6 +70,11 @@ class Statements(Composer):
         self.parameters = parameters
 
     @property
+    def has_done(self) -> bool:
+        """Whether chunks are finished, so that their rows keep their verdicts."""
+        return bool(self.parameters["done"] != "{}")
+
+    @property
     def has_newer(self) -> bool:
         """Whether batches that arrived later have written records."""
         return bool(self.parameters["newer"])

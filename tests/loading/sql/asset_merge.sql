@@ -4,7 +4,7 @@
 SELECT s.row, 'r'::"char" AS verdict, NULL::text COLLATE "C" AS record_id, s.kind, 0::smallint AS matches,
        NULL::bigint AS target
 FROM "staging"."items_batch_1" s
-WHERE s.kind IS NULL AND NOT s.row <@ %(done)s::int8multirange
+WHERE s.kind IS NULL
 UNION ALL
 SELECT s.row,
        CASE WHEN s.invalid <> 0 THEN 'r'
@@ -63,11 +63,11 @@ SELECT s.row,
             THEN 'u'
             ELSE 'a' END::"char" AS verdict,
        r.id AS record_id, s.kind, (CASE WHEN r.id IS NULL THEN 0 ELSE 1 END)::smallint AS matches,
-       hashtextextended(coalesce('r' || r.id, ('k0' || s."id") COLLATE "C"), 0) AS target
+       CASE WHEN r.id IS NULL THEN hashtextextended(('k0' || s."id") COLLATE "C", 0) ELSE hashtextextended(r.id, 1) END AS target
 FROM "staging"."items_batch_1" s
 LEFT JOIN "public"."assets" r ON r.organization_id = %(organization)s
     AND r."id" = s."id"
-WHERE s.kind = 0 AND NOT s.row <@ %(done)s::int8multirange
+WHERE s.kind = 0
 UNION ALL
 SELECT s.row,
        CASE WHEN s.invalid <> 0 THEN 'r'
@@ -126,11 +126,11 @@ SELECT s.row,
             THEN 'u'
             ELSE 'a' END::"char" AS verdict,
        r.id AS record_id, s.kind, (CASE WHEN r.id IS NULL THEN 0 ELSE 1 END)::smallint AS matches,
-       hashtextextended(coalesce('r' || r.id, ('k1' || s."external_id") COLLATE "C"), 0) AS target
+       CASE WHEN r.id IS NULL THEN hashtextextended(('k1' || s."external_id") COLLATE "C", 0) ELSE hashtextextended(r.id, 1) END AS target
 FROM "staging"."items_batch_1" s
 LEFT JOIN "public"."assets" r ON r.organization_id = %(organization)s
     AND r."external_id" = s."external_id"
-WHERE s.kind = 1 AND NOT s.row <@ %(done)s::int8multirange
+WHERE s.kind = 1
 UNION ALL
 SELECT s.row,
        CASE WHEN s.invalid <> 0 THEN 'r'
@@ -189,13 +189,13 @@ SELECT s.row,
             THEN 'u'
             ELSE 'a' END::"char" AS verdict,
        r.id AS record_id, s.kind, (CASE WHEN r.id IS NULL THEN 0 ELSE 1 END)::smallint AS matches,
-       hashtextextended(coalesce('r' || r.id, concat_ws(E'\x1f', 'k2', (coalesce(s."item_id", '') COLLATE "C"), (coalesce(s."serial_number", '') COLLATE "C")) COLLATE "C"), 0) AS target
+       CASE WHEN r.id IS NULL THEN hashtextextended(concat_ws(E'\x1f', 'k2', (coalesce(s."item_id", '') COLLATE "C"), (coalesce(s."serial_number", '') COLLATE "C")) COLLATE "C", 0) ELSE hashtextextended(r.id, 1) END AS target
 FROM "staging"."items_batch_1" s
 LEFT JOIN "public"."assets" r ON r.organization_id = %(organization)s
     AND (coalesce(r."item_id", '') COLLATE "C") = (coalesce(s."item_id", '') COLLATE "C")
     AND (coalesce(r."serial_number", '') COLLATE "C") = (coalesce(s."serial_number", '') COLLATE "C")
     AND s."item_id" IS NOT NULL
-WHERE s.kind = 2 AND NOT s.row <@ %(done)s::int8multirange
+WHERE s.kind = 2
 UNION ALL
 SELECT s.row,
        CASE WHEN s.invalid <> 0 THEN 'r'
@@ -254,7 +254,7 @@ SELECT s.row,
             THEN 'u'
             ELSE 'a' END::"char" AS verdict,
        r.id AS record_id, s.kind, (CASE WHEN r.id IS NULL THEN 0 ELSE 1 END)::smallint AS matches,
-       hashtextextended(coalesce('r' || r.id, concat_ws(E'\x1f', 'k3', (coalesce(s."item_id", '') COLLATE "C"), (coalesce(s."location_id", '') COLLATE "C"), (coalesce(s."sequence_id", '') COLLATE "C")) COLLATE "C"), 0) AS target
+       CASE WHEN r.id IS NULL THEN hashtextextended(concat_ws(E'\x1f', 'k3', (coalesce(s."item_id", '') COLLATE "C"), (coalesce(s."location_id", '') COLLATE "C"), (coalesce(s."sequence_id", '') COLLATE "C")) COLLATE "C", 0) ELSE hashtextextended(r.id, 1) END AS target
 FROM "staging"."items_batch_1" s
 LEFT JOIN "public"."assets" r ON r.organization_id = %(organization)s
     AND (coalesce(r."item_id", '') COLLATE "C") = (coalesce(s."item_id", '') COLLATE "C")
@@ -262,10 +262,280 @@ LEFT JOIN "public"."assets" r ON r.organization_id = %(organization)s
     AND (coalesce(r."sequence_id", '') COLLATE "C") = (coalesce(s."sequence_id", '') COLLATE "C")
     AND r."serial_number" IS NULL
     AND s."item_id" IS NOT NULL
-WHERE s.kind = 3 AND NOT s.row <@ %(done)s::int8multirange
+WHERE s.kind = 3
+ORDER BY row;
+
+-- The same once a chunk is finished: its rows keep their verdicts.
+SELECT s.row, 'r'::"char" AS verdict, NULL::text COLLATE "C" AS record_id, s.kind, 0::smallint AS matches,
+       NULL::bigint AS target
+FROM "staging"."items_batch_1" s
+WHERE s.kind IS NULL
+  AND NOT s.row <@ %(done)s::int8multirange
+UNION ALL
+SELECT s.row,
+       CASE WHEN s.invalid <> 0 THEN 'r'
+            WHEN r.id IS NOT NULL
+                AND NOT (
+                    r."external_id",
+                    r."item_id",
+                    r."location_id",
+                    r."layout_id",
+                    r."serial_number",
+                    r."sequence_id",
+                    r."value",
+                    r."initial_value",
+                    r."currency",
+                    r."barcode",
+                    r."category",
+                    r."sub_category",
+                    r."manifest_id",
+                    r."disposal_reason_code",
+                    r."status",
+                    r."attributes",
+                    r."maintenance_schedule",
+                    r."maintenance_status",
+                    r."purchased_at",
+                    r."warranty_expires_at",
+                    r."next_maintenance_at",
+                    r."disposed_at",
+                    r."disposal_comment",
+                    r."metadata"
+                ) IS DISTINCT FROM (
+                    coalesce(s."external_id", r."external_id"),
+                    coalesce(s."item_id", r."item_id"),
+                    coalesce(s."location_id", r."location_id"),
+                    coalesce(s."layout_id", r."layout_id"),
+                    coalesce(s."serial_number", r."serial_number"),
+                    coalesce(s."sequence_id", r."sequence_id"),
+                    coalesce(s."value", r."value"),
+                    coalesce(s."initial_value", r."initial_value"),
+                    coalesce(s."currency", r."currency"),
+                    coalesce(s."barcode", r."barcode"),
+                    coalesce(s."category", r."category"),
+                    coalesce(s."sub_category", r."sub_category"),
+                    coalesce(s."manifest_id", r."manifest_id"),
+                    coalesce(s."disposal_reason_code", r."disposal_reason_code"),
+                    coalesce(s."status", r."status"),
+                    coalesce(s."attributes", r."attributes"),
+                    coalesce(s."maintenance_schedule", r."maintenance_schedule"),
+                    coalesce(s."maintenance_status", r."maintenance_status"),
+                    coalesce(s."purchased_at", r."purchased_at"),
+                    coalesce(s."warranty_expires_at", r."warranty_expires_at"),
+                    coalesce(s."next_maintenance_at", r."next_maintenance_at"),
+                    coalesce(s."disposed_at", r."disposed_at"),
+                    coalesce(s."disposal_comment", r."disposal_comment"),
+                    jsonb_strip_nulls((coalesce(r."metadata", '{}'::jsonb)) || coalesce(s."metadata", '{}'))
+                )
+            THEN 'u'
+            ELSE 'a' END::"char" AS verdict,
+       r.id AS record_id, s.kind, (CASE WHEN r.id IS NULL THEN 0 ELSE 1 END)::smallint AS matches,
+       CASE WHEN r.id IS NULL THEN hashtextextended(('k0' || s."id") COLLATE "C", 0) ELSE hashtextextended(r.id, 1) END AS target
+FROM "staging"."items_batch_1" s
+LEFT JOIN "public"."assets" r ON r.organization_id = %(organization)s
+    AND r."id" = s."id"
+WHERE s.kind = 0
+  AND NOT s.row <@ %(done)s::int8multirange
+UNION ALL
+SELECT s.row,
+       CASE WHEN s.invalid <> 0 THEN 'r'
+            WHEN r.id IS NOT NULL
+                AND NOT (
+                    r."external_id",
+                    r."item_id",
+                    r."location_id",
+                    r."layout_id",
+                    r."serial_number",
+                    r."sequence_id",
+                    r."value",
+                    r."initial_value",
+                    r."currency",
+                    r."barcode",
+                    r."category",
+                    r."sub_category",
+                    r."manifest_id",
+                    r."disposal_reason_code",
+                    r."status",
+                    r."attributes",
+                    r."maintenance_schedule",
+                    r."maintenance_status",
+                    r."purchased_at",
+                    r."warranty_expires_at",
+                    r."next_maintenance_at",
+                    r."disposed_at",
+                    r."disposal_comment",
+                    r."metadata"
+                ) IS DISTINCT FROM (
+                    coalesce(s."external_id", r."external_id"),
+                    coalesce(s."item_id", r."item_id"),
+                    coalesce(s."location_id", r."location_id"),
+                    coalesce(s."layout_id", r."layout_id"),
+                    coalesce(s."serial_number", r."serial_number"),
+                    coalesce(s."sequence_id", r."sequence_id"),
+                    coalesce(s."value", r."value"),
+                    coalesce(s."initial_value", r."initial_value"),
+                    coalesce(s."currency", r."currency"),
+                    coalesce(s."barcode", r."barcode"),
+                    coalesce(s."category", r."category"),
+                    coalesce(s."sub_category", r."sub_category"),
+                    coalesce(s."manifest_id", r."manifest_id"),
+                    coalesce(s."disposal_reason_code", r."disposal_reason_code"),
+                    coalesce(s."status", r."status"),
+                    coalesce(s."attributes", r."attributes"),
+                    coalesce(s."maintenance_schedule", r."maintenance_schedule"),
+                    coalesce(s."maintenance_status", r."maintenance_status"),
+                    coalesce(s."purchased_at", r."purchased_at"),
+                    coalesce(s."warranty_expires_at", r."warranty_expires_at"),
+                    coalesce(s."next_maintenance_at", r."next_maintenance_at"),
+                    coalesce(s."disposed_at", r."disposed_at"),
+                    coalesce(s."disposal_comment", r."disposal_comment"),
+                    jsonb_strip_nulls((coalesce(r."metadata", '{}'::jsonb)) || coalesce(s."metadata", '{}'))
+                )
+            THEN 'u'
+            ELSE 'a' END::"char" AS verdict,
+       r.id AS record_id, s.kind, (CASE WHEN r.id IS NULL THEN 0 ELSE 1 END)::smallint AS matches,
+       CASE WHEN r.id IS NULL THEN hashtextextended(('k1' || s."external_id") COLLATE "C", 0) ELSE hashtextextended(r.id, 1) END AS target
+FROM "staging"."items_batch_1" s
+LEFT JOIN "public"."assets" r ON r.organization_id = %(organization)s
+    AND r."external_id" = s."external_id"
+WHERE s.kind = 1
+  AND NOT s.row <@ %(done)s::int8multirange
+UNION ALL
+SELECT s.row,
+       CASE WHEN s.invalid <> 0 THEN 'r'
+            WHEN r.id IS NOT NULL
+                AND NOT (
+                    r."external_id",
+                    r."item_id",
+                    r."location_id",
+                    r."layout_id",
+                    r."serial_number",
+                    r."sequence_id",
+                    r."value",
+                    r."initial_value",
+                    r."currency",
+                    r."barcode",
+                    r."category",
+                    r."sub_category",
+                    r."manifest_id",
+                    r."disposal_reason_code",
+                    r."status",
+                    r."attributes",
+                    r."maintenance_schedule",
+                    r."maintenance_status",
+                    r."purchased_at",
+                    r."warranty_expires_at",
+                    r."next_maintenance_at",
+                    r."disposed_at",
+                    r."disposal_comment",
+                    r."metadata"
+                ) IS DISTINCT FROM (
+                    coalesce(s."external_id", r."external_id"),
+                    coalesce(s."item_id", r."item_id"),
+                    coalesce(s."location_id", r."location_id"),
+                    coalesce(s."layout_id", r."layout_id"),
+                    coalesce(s."serial_number", r."serial_number"),
+                    coalesce(s."sequence_id", r."sequence_id"),
+                    coalesce(s."value", r."value"),
+                    coalesce(s."initial_value", r."initial_value"),
+                    coalesce(s."currency", r."currency"),
+                    coalesce(s."barcode", r."barcode"),
+                    coalesce(s."category", r."category"),
+                    coalesce(s."sub_category", r."sub_category"),
+                    coalesce(s."manifest_id", r."manifest_id"),
+                    coalesce(s."disposal_reason_code", r."disposal_reason_code"),
+                    coalesce(s."status", r."status"),
+                    coalesce(s."attributes", r."attributes"),
+                    coalesce(s."maintenance_schedule", r."maintenance_schedule"),
+                    coalesce(s."maintenance_status", r."maintenance_status"),
+                    coalesce(s."purchased_at", r."purchased_at"),
+                    coalesce(s."warranty_expires_at", r."warranty_expires_at"),
+                    coalesce(s."next_maintenance_at", r."next_maintenance_at"),
+                    coalesce(s."disposed_at", r."disposed_at"),
+                    coalesce(s."disposal_comment", r."disposal_comment"),
+                    jsonb_strip_nulls((coalesce(r."metadata", '{}'::jsonb)) || coalesce(s."metadata", '{}'))
+                )
+            THEN 'u'
+            ELSE 'a' END::"char" AS verdict,
+       r.id AS record_id, s.kind, (CASE WHEN r.id IS NULL THEN 0 ELSE 1 END)::smallint AS matches,
+       CASE WHEN r.id IS NULL THEN hashtextextended(concat_ws(E'\x1f', 'k2', (coalesce(s."item_id", '') COLLATE "C"), (coalesce(s."serial_number", '') COLLATE "C")) COLLATE "C", 0) ELSE hashtextextended(r.id, 1) END AS target
+FROM "staging"."items_batch_1" s
+LEFT JOIN "public"."assets" r ON r.organization_id = %(organization)s
+    AND (coalesce(r."item_id", '') COLLATE "C") = (coalesce(s."item_id", '') COLLATE "C")
+    AND (coalesce(r."serial_number", '') COLLATE "C") = (coalesce(s."serial_number", '') COLLATE "C")
+    AND s."item_id" IS NOT NULL
+WHERE s.kind = 2
+  AND NOT s.row <@ %(done)s::int8multirange
+UNION ALL
+SELECT s.row,
+       CASE WHEN s.invalid <> 0 THEN 'r'
+            WHEN r.id IS NOT NULL
+                AND NOT (
+                    r."external_id",
+                    r."item_id",
+                    r."location_id",
+                    r."layout_id",
+                    r."serial_number",
+                    r."sequence_id",
+                    r."value",
+                    r."initial_value",
+                    r."currency",
+                    r."barcode",
+                    r."category",
+                    r."sub_category",
+                    r."manifest_id",
+                    r."disposal_reason_code",
+                    r."status",
+                    r."attributes",
+                    r."maintenance_schedule",
+                    r."maintenance_status",
+                    r."purchased_at",
+                    r."warranty_expires_at",
+                    r."next_maintenance_at",
+                    r."disposed_at",
+                    r."disposal_comment",
+                    r."metadata"
+                ) IS DISTINCT FROM (
+                    coalesce(s."external_id", r."external_id"),
+                    coalesce(s."item_id", r."item_id"),
+                    coalesce(s."location_id", r."location_id"),
+                    coalesce(s."layout_id", r."layout_id"),
+                    coalesce(s."serial_number", r."serial_number"),
+                    coalesce(s."sequence_id", r."sequence_id"),
+                    coalesce(s."value", r."value"),
+                    coalesce(s."initial_value", r."initial_value"),
+                    coalesce(s."currency", r."currency"),
+                    coalesce(s."barcode", r."barcode"),
+                    coalesce(s."category", r."category"),
+                    coalesce(s."sub_category", r."sub_category"),
+                    coalesce(s."manifest_id", r."manifest_id"),
+                    coalesce(s."disposal_reason_code", r."disposal_reason_code"),
+                    coalesce(s."status", r."status"),
+                    coalesce(s."attributes", r."attributes"),
+                    coalesce(s."maintenance_schedule", r."maintenance_schedule"),
+                    coalesce(s."maintenance_status", r."maintenance_status"),
+                    coalesce(s."purchased_at", r."purchased_at"),
+                    coalesce(s."warranty_expires_at", r."warranty_expires_at"),
+                    coalesce(s."next_maintenance_at", r."next_maintenance_at"),
+                    coalesce(s."disposed_at", r."disposed_at"),
+                    coalesce(s."disposal_comment", r."disposal_comment"),
+                    jsonb_strip_nulls((coalesce(r."metadata", '{}'::jsonb)) || coalesce(s."metadata", '{}'))
+                )
+            THEN 'u'
+            ELSE 'a' END::"char" AS verdict,
+       r.id AS record_id, s.kind, (CASE WHEN r.id IS NULL THEN 0 ELSE 1 END)::smallint AS matches,
+       CASE WHEN r.id IS NULL THEN hashtextextended(concat_ws(E'\x1f', 'k3', (coalesce(s."item_id", '') COLLATE "C"), (coalesce(s."location_id", '') COLLATE "C"), (coalesce(s."sequence_id", '') COLLATE "C")) COLLATE "C", 0) ELSE hashtextextended(r.id, 1) END AS target
+FROM "staging"."items_batch_1" s
+LEFT JOIN "public"."assets" r ON r.organization_id = %(organization)s
+    AND (coalesce(r."item_id", '') COLLATE "C") = (coalesce(s."item_id", '') COLLATE "C")
+    AND (coalesce(r."location_id", '') COLLATE "C") = (coalesce(s."location_id", '') COLLATE "C")
+    AND (coalesce(r."sequence_id", '') COLLATE "C") = (coalesce(s."sequence_id", '') COLLATE "C")
+    AND r."serial_number" IS NULL
+    AND s."item_id" IS NOT NULL
+WHERE s.kind = 3
+  AND NOT s.row <@ %(done)s::int8multirange
 UNION ALL
 SELECT p.row, p.verdict, p.record_id, NULL, 1,
-       CASE WHEN p.verdict IN ('a', 'u') THEN hashtextextended('r' || coalesce(p.record_id, s.new_id), 0) END
+       CASE WHEN p.verdict IN ('a', 'u') THEN hashtextextended(coalesce(p.record_id, s.new_id), 1) END
 FROM "staging"."plan_batch_1" p
 JOIN "staging"."items_batch_1" s ON s.row = p.row
 WHERE p.row <@ %(done)s::int8multirange

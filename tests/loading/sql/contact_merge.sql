@@ -4,7 +4,7 @@
 SELECT s.row, 'r'::"char" AS verdict, NULL::text COLLATE "C" AS record_id, s.kind, 0::smallint AS matches,
        NULL::bigint AS target
 FROM "staging"."items_batch_1" s
-WHERE s.kind IS NULL AND NOT s.row <@ %(done)s::int8multirange
+WHERE s.kind IS NULL
 UNION ALL
 SELECT s.row,
        CASE WHEN s.invalid <> 0 THEN 'r'
@@ -44,11 +44,11 @@ SELECT s.row,
             THEN 'u'
             ELSE 'a' END::"char" AS verdict,
        r.id AS record_id, s.kind, (CASE WHEN r.id IS NULL THEN 0 ELSE 1 END)::smallint AS matches,
-       hashtextextended(coalesce('r' || r.id, ('k0' || s."id") COLLATE "C"), 0) AS target
+       CASE WHEN r.id IS NULL THEN hashtextextended(('k0' || s."id") COLLATE "C", 0) ELSE hashtextextended(r.id, 1) END AS target
 FROM "staging"."items_batch_1" s
 LEFT JOIN "public"."contacts" r ON r.organization_id = %(organization)s
     AND r."id" = s."id"
-WHERE s.kind = 0 AND NOT s.row <@ %(done)s::int8multirange
+WHERE s.kind = 0
 UNION ALL
 SELECT s.row,
        CASE WHEN s.invalid <> 0 THEN 'r'
@@ -88,11 +88,11 @@ SELECT s.row,
             THEN 'u'
             ELSE 'a' END::"char" AS verdict,
        r.id AS record_id, s.kind, (CASE WHEN r.id IS NULL THEN 0 ELSE 1 END)::smallint AS matches,
-       hashtextextended(coalesce('r' || r.id, ('k1' || s."external_id") COLLATE "C"), 0) AS target
+       CASE WHEN r.id IS NULL THEN hashtextextended(('k1' || s."external_id") COLLATE "C", 0) ELSE hashtextextended(r.id, 1) END AS target
 FROM "staging"."items_batch_1" s
 LEFT JOIN "public"."contacts" r ON r.organization_id = %(organization)s
     AND r."external_id" = s."external_id"
-WHERE s.kind = 1 AND NOT s.row <@ %(done)s::int8multirange
+WHERE s.kind = 1
 UNION ALL
 SELECT s.row,
        CASE WHEN s.invalid <> 0 THEN 'r'
@@ -132,13 +132,13 @@ SELECT s.row,
             THEN 'u'
             ELSE 'a' END::"char" AS verdict,
        r.id AS record_id, s.kind, (CASE WHEN r.id IS NULL THEN 0 ELSE 1 END)::smallint AS matches,
-       hashtextextended(coalesce('r' || r.id, concat_ws(E'\x1f', 'k2', lower(s."email" COLLATE "pg_c_utf8")) COLLATE "C"), 0) AS target
+       CASE WHEN r.id IS NULL THEN hashtextextended(concat_ws(E'\x1f', 'k2', lower(s."email" COLLATE "pg_c_utf8")) COLLATE "C", 0) ELSE hashtextextended(r.id, 1) END AS target
 FROM "staging"."items_batch_1" s
 LEFT JOIN "public"."contacts" r ON r.organization_id = %(organization)s
     AND lower(r."email" COLLATE "pg_c_utf8") = lower(s."email" COLLATE "pg_c_utf8")
     AND r."email" IS NOT NULL
     AND s."email" IS NOT NULL
-WHERE s.kind = 2 AND NOT s.row <@ %(done)s::int8multirange
+WHERE s.kind = 2
 UNION ALL
 SELECT s.row,
        CASE WHEN s.invalid <> 0 THEN 'r'
@@ -178,17 +178,210 @@ SELECT s.row,
             THEN 'u'
             ELSE 'a' END::"char" AS verdict,
        r.id AS record_id, s.kind, (CASE WHEN r.id IS NULL THEN 0 ELSE 1 END)::smallint AS matches,
-       hashtextextended(coalesce('r' || r.id, concat_ws(E'\x1f', 'k3', (coalesce(s."name", '') COLLATE "C"), (coalesce(s."phone", '') COLLATE "C")) COLLATE "C"), 0) AS target
+       CASE WHEN r.id IS NULL THEN hashtextextended(concat_ws(E'\x1f', 'k3', (coalesce(s."name", '') COLLATE "C"), (coalesce(s."phone", '') COLLATE "C")) COLLATE "C", 0) ELSE hashtextextended(r.id, 1) END AS target
 FROM "staging"."items_batch_1" s
 LEFT JOIN "public"."contacts" r ON r.organization_id = %(organization)s
     AND (coalesce(r."name", '') COLLATE "C") = (coalesce(s."name", '') COLLATE "C")
     AND (coalesce(r."phone", '') COLLATE "C") = (coalesce(s."phone", '') COLLATE "C")
     AND r."email" IS NULL
     AND s."name" IS NOT NULL
-WHERE s.kind = 3 AND NOT s.row <@ %(done)s::int8multirange
+WHERE s.kind = 3
+ORDER BY row;
+
+-- The same once a chunk is finished: its rows keep their verdicts.
+SELECT s.row, 'r'::"char" AS verdict, NULL::text COLLATE "C" AS record_id, s.kind, 0::smallint AS matches,
+       NULL::bigint AS target
+FROM "staging"."items_batch_1" s
+WHERE s.kind IS NULL
+  AND NOT s.row <@ %(done)s::int8multirange
+UNION ALL
+SELECT s.row,
+       CASE WHEN s.invalid <> 0 THEN 'r'
+            WHEN r.id IS NOT NULL
+                AND s."groups" IS NULL
+                AND NOT (
+                    r."external_id",
+                    r."name",
+                    r."email",
+                    r."phone",
+                    r."address",
+                    r."address_line2",
+                    r."alternate_names",
+                    r."alternate_emails",
+                    r."alternate_phones",
+                    r."alternate_addresses",
+                    r."id_number",
+                    r."is_primary",
+                    r."notes",
+                    r."metadata"
+                ) IS DISTINCT FROM (
+                    coalesce(s."external_id", r."external_id"),
+                    coalesce(s."name", r."name"),
+                    coalesce(s."email", r."email"),
+                    coalesce(s."phone", r."phone"),
+                    coalesce(s."address", r."address"),
+                    coalesce(s."address_line2", r."address_line2"),
+                    coalesce(s."alternate_names", r."alternate_names"),
+                    jsonb_strip_nulls((coalesce(r."alternate_emails", '{}'::jsonb)) || coalesce(s."alternate_emails", '{}')),
+                    jsonb_strip_nulls((coalesce(r."alternate_phones", '{}'::jsonb)) || coalesce(s."alternate_phones", '{}')),
+                    jsonb_strip_nulls((coalesce(r."alternate_addresses", '{}'::jsonb)) || coalesce(s."alternate_addresses", '{}')),
+                    coalesce(s."id_number", r."id_number"),
+                    coalesce(s."is_primary", r."is_primary"),
+                    coalesce(s."notes", r."notes"),
+                    jsonb_strip_nulls((coalesce(r."metadata", '{}'::jsonb)) || coalesce(s."metadata", '{}'))
+                )
+            THEN 'u'
+            ELSE 'a' END::"char" AS verdict,
+       r.id AS record_id, s.kind, (CASE WHEN r.id IS NULL THEN 0 ELSE 1 END)::smallint AS matches,
+       CASE WHEN r.id IS NULL THEN hashtextextended(('k0' || s."id") COLLATE "C", 0) ELSE hashtextextended(r.id, 1) END AS target
+FROM "staging"."items_batch_1" s
+LEFT JOIN "public"."contacts" r ON r.organization_id = %(organization)s
+    AND r."id" = s."id"
+WHERE s.kind = 0
+  AND NOT s.row <@ %(done)s::int8multirange
+UNION ALL
+SELECT s.row,
+       CASE WHEN s.invalid <> 0 THEN 'r'
+            WHEN r.id IS NOT NULL
+                AND s."groups" IS NULL
+                AND NOT (
+                    r."external_id",
+                    r."name",
+                    r."email",
+                    r."phone",
+                    r."address",
+                    r."address_line2",
+                    r."alternate_names",
+                    r."alternate_emails",
+                    r."alternate_phones",
+                    r."alternate_addresses",
+                    r."id_number",
+                    r."is_primary",
+                    r."notes",
+                    r."metadata"
+                ) IS DISTINCT FROM (
+                    coalesce(s."external_id", r."external_id"),
+                    coalesce(s."name", r."name"),
+                    coalesce(s."email", r."email"),
+                    coalesce(s."phone", r."phone"),
+                    coalesce(s."address", r."address"),
+                    coalesce(s."address_line2", r."address_line2"),
+                    coalesce(s."alternate_names", r."alternate_names"),
+                    jsonb_strip_nulls((coalesce(r."alternate_emails", '{}'::jsonb)) || coalesce(s."alternate_emails", '{}')),
+                    jsonb_strip_nulls((coalesce(r."alternate_phones", '{}'::jsonb)) || coalesce(s."alternate_phones", '{}')),
+                    jsonb_strip_nulls((coalesce(r."alternate_addresses", '{}'::jsonb)) || coalesce(s."alternate_addresses", '{}')),
+                    coalesce(s."id_number", r."id_number"),
+                    coalesce(s."is_primary", r."is_primary"),
+                    coalesce(s."notes", r."notes"),
+                    jsonb_strip_nulls((coalesce(r."metadata", '{}'::jsonb)) || coalesce(s."metadata", '{}'))
+                )
+            THEN 'u'
+            ELSE 'a' END::"char" AS verdict,
+       r.id AS record_id, s.kind, (CASE WHEN r.id IS NULL THEN 0 ELSE 1 END)::smallint AS matches,
+       CASE WHEN r.id IS NULL THEN hashtextextended(('k1' || s."external_id") COLLATE "C", 0) ELSE hashtextextended(r.id, 1) END AS target
+FROM "staging"."items_batch_1" s
+LEFT JOIN "public"."contacts" r ON r.organization_id = %(organization)s
+    AND r."external_id" = s."external_id"
+WHERE s.kind = 1
+  AND NOT s.row <@ %(done)s::int8multirange
+UNION ALL
+SELECT s.row,
+       CASE WHEN s.invalid <> 0 THEN 'r'
+            WHEN r.id IS NOT NULL
+                AND s."groups" IS NULL
+                AND NOT (
+                    r."external_id",
+                    r."name",
+                    r."email",
+                    r."phone",
+                    r."address",
+                    r."address_line2",
+                    r."alternate_names",
+                    r."alternate_emails",
+                    r."alternate_phones",
+                    r."alternate_addresses",
+                    r."id_number",
+                    r."is_primary",
+                    r."notes",
+                    r."metadata"
+                ) IS DISTINCT FROM (
+                    coalesce(s."external_id", r."external_id"),
+                    coalesce(s."name", r."name"),
+                    coalesce(s."email", r."email"),
+                    coalesce(s."phone", r."phone"),
+                    coalesce(s."address", r."address"),
+                    coalesce(s."address_line2", r."address_line2"),
+                    coalesce(s."alternate_names", r."alternate_names"),
+                    jsonb_strip_nulls((coalesce(r."alternate_emails", '{}'::jsonb)) || coalesce(s."alternate_emails", '{}')),
+                    jsonb_strip_nulls((coalesce(r."alternate_phones", '{}'::jsonb)) || coalesce(s."alternate_phones", '{}')),
+                    jsonb_strip_nulls((coalesce(r."alternate_addresses", '{}'::jsonb)) || coalesce(s."alternate_addresses", '{}')),
+                    coalesce(s."id_number", r."id_number"),
+                    coalesce(s."is_primary", r."is_primary"),
+                    coalesce(s."notes", r."notes"),
+                    jsonb_strip_nulls((coalesce(r."metadata", '{}'::jsonb)) || coalesce(s."metadata", '{}'))
+                )
+            THEN 'u'
+            ELSE 'a' END::"char" AS verdict,
+       r.id AS record_id, s.kind, (CASE WHEN r.id IS NULL THEN 0 ELSE 1 END)::smallint AS matches,
+       CASE WHEN r.id IS NULL THEN hashtextextended(concat_ws(E'\x1f', 'k2', lower(s."email" COLLATE "pg_c_utf8")) COLLATE "C", 0) ELSE hashtextextended(r.id, 1) END AS target
+FROM "staging"."items_batch_1" s
+LEFT JOIN "public"."contacts" r ON r.organization_id = %(organization)s
+    AND lower(r."email" COLLATE "pg_c_utf8") = lower(s."email" COLLATE "pg_c_utf8")
+    AND r."email" IS NOT NULL
+    AND s."email" IS NOT NULL
+WHERE s.kind = 2
+  AND NOT s.row <@ %(done)s::int8multirange
+UNION ALL
+SELECT s.row,
+       CASE WHEN s.invalid <> 0 THEN 'r'
+            WHEN r.id IS NOT NULL
+                AND s."groups" IS NULL
+                AND NOT (
+                    r."external_id",
+                    r."name",
+                    r."email",
+                    r."phone",
+                    r."address",
+                    r."address_line2",
+                    r."alternate_names",
+                    r."alternate_emails",
+                    r."alternate_phones",
+                    r."alternate_addresses",
+                    r."id_number",
+                    r."is_primary",
+                    r."notes",
+                    r."metadata"
+                ) IS DISTINCT FROM (
+                    coalesce(s."external_id", r."external_id"),
+                    coalesce(s."name", r."name"),
+                    coalesce(s."email", r."email"),
+                    coalesce(s."phone", r."phone"),
+                    coalesce(s."address", r."address"),
+                    coalesce(s."address_line2", r."address_line2"),
+                    coalesce(s."alternate_names", r."alternate_names"),
+                    jsonb_strip_nulls((coalesce(r."alternate_emails", '{}'::jsonb)) || coalesce(s."alternate_emails", '{}')),
+                    jsonb_strip_nulls((coalesce(r."alternate_phones", '{}'::jsonb)) || coalesce(s."alternate_phones", '{}')),
+                    jsonb_strip_nulls((coalesce(r."alternate_addresses", '{}'::jsonb)) || coalesce(s."alternate_addresses", '{}')),
+                    coalesce(s."id_number", r."id_number"),
+                    coalesce(s."is_primary", r."is_primary"),
+                    coalesce(s."notes", r."notes"),
+                    jsonb_strip_nulls((coalesce(r."metadata", '{}'::jsonb)) || coalesce(s."metadata", '{}'))
+                )
+            THEN 'u'
+            ELSE 'a' END::"char" AS verdict,
+       r.id AS record_id, s.kind, (CASE WHEN r.id IS NULL THEN 0 ELSE 1 END)::smallint AS matches,
+       CASE WHEN r.id IS NULL THEN hashtextextended(concat_ws(E'\x1f', 'k3', (coalesce(s."name", '') COLLATE "C"), (coalesce(s."phone", '') COLLATE "C")) COLLATE "C", 0) ELSE hashtextextended(r.id, 1) END AS target
+FROM "staging"."items_batch_1" s
+LEFT JOIN "public"."contacts" r ON r.organization_id = %(organization)s
+    AND (coalesce(r."name", '') COLLATE "C") = (coalesce(s."name", '') COLLATE "C")
+    AND (coalesce(r."phone", '') COLLATE "C") = (coalesce(s."phone", '') COLLATE "C")
+    AND r."email" IS NULL
+    AND s."name" IS NOT NULL
+WHERE s.kind = 3
+  AND NOT s.row <@ %(done)s::int8multirange
 UNION ALL
 SELECT p.row, p.verdict, p.record_id, NULL, 1,
-       CASE WHEN p.verdict IN ('a', 'u') THEN hashtextextended('r' || coalesce(p.record_id, s.new_id), 0) END
+       CASE WHEN p.verdict IN ('a', 'u') THEN hashtextextended(coalesce(p.record_id, s.new_id), 1) END
 FROM "staging"."plan_batch_1" p
 JOIN "staging"."items_batch_1" s ON s.row = p.row
 WHERE p.row <@ %(done)s::int8multirange

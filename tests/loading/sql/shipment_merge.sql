@@ -4,7 +4,7 @@
 SELECT s.row, 'r'::"char" AS verdict, NULL::text COLLATE "C" AS record_id, s.kind, 0::smallint AS matches,
        NULL::bigint AS target
 FROM "staging"."items_batch_1" s
-WHERE s.kind IS NULL AND NOT s.row <@ %(done)s::int8multirange
+WHERE s.kind IS NULL
 UNION ALL
 SELECT s.row,
        CASE WHEN s.invalid <> 0 THEN 'r'
@@ -53,11 +53,11 @@ SELECT s.row,
             THEN 'u'
             ELSE 'a' END::"char" AS verdict,
        r.id AS record_id, s.kind, (CASE WHEN r.id IS NULL THEN 0 ELSE 1 END)::smallint AS matches,
-       hashtextextended(coalesce('r' || r.id, ('k0' || s."id") COLLATE "C"), 0) AS target
+       CASE WHEN r.id IS NULL THEN hashtextextended(('k0' || s."id") COLLATE "C", 0) ELSE hashtextextended(r.id, 1) END AS target
 FROM "staging"."items_batch_1" s
 LEFT JOIN "public"."shipments" r ON r.organization_id = %(organization)s
     AND r."id" = s."id"
-WHERE s.kind = 0 AND NOT s.row <@ %(done)s::int8multirange
+WHERE s.kind = 0
 UNION ALL
 SELECT s.row,
        CASE WHEN s.invalid <> 0 THEN 'r'
@@ -106,11 +106,11 @@ SELECT s.row,
             THEN 'u'
             ELSE 'a' END::"char" AS verdict,
        r.id AS record_id, s.kind, (CASE WHEN r.id IS NULL THEN 0 ELSE 1 END)::smallint AS matches,
-       hashtextextended(coalesce('r' || r.id, ('k1' || s."external_id") COLLATE "C"), 0) AS target
+       CASE WHEN r.id IS NULL THEN hashtextextended(('k1' || s."external_id") COLLATE "C", 0) ELSE hashtextextended(r.id, 1) END AS target
 FROM "staging"."items_batch_1" s
 LEFT JOIN "public"."shipments" r ON r.organization_id = %(organization)s
     AND r."external_id" = s."external_id"
-WHERE s.kind = 1 AND NOT s.row <@ %(done)s::int8multirange
+WHERE s.kind = 1
 UNION ALL
 SELECT s.row,
        CASE WHEN s.invalid <> 0 THEN 'r'
@@ -159,16 +159,188 @@ SELECT s.row,
             THEN 'u'
             ELSE 'a' END::"char" AS verdict,
        r.id AS record_id, s.kind, (CASE WHEN r.id IS NULL THEN 0 ELSE 1 END)::smallint AS matches,
-       hashtextextended(coalesce('r' || r.id, concat_ws(E'\x1f', 'k2', (coalesce(s."tracking_number", '') COLLATE "C"), (coalesce(s."provider", '') COLLATE "C")) COLLATE "C"), 0) AS target
+       CASE WHEN r.id IS NULL THEN hashtextextended(concat_ws(E'\x1f', 'k2', (coalesce(s."tracking_number", '') COLLATE "C"), (coalesce(s."provider", '') COLLATE "C")) COLLATE "C", 0) ELSE hashtextextended(r.id, 1) END AS target
 FROM "staging"."items_batch_1" s
 LEFT JOIN "public"."shipments" r ON r.organization_id = %(organization)s
     AND (coalesce(r."tracking_number", '') COLLATE "C") = (coalesce(s."tracking_number", '') COLLATE "C")
     AND (coalesce(r."provider", '') COLLATE "C") = (coalesce(s."provider", '') COLLATE "C")
     AND s."tracking_number" IS NOT NULL
-WHERE s.kind = 2 AND NOT s.row <@ %(done)s::int8multirange
+WHERE s.kind = 2
+ORDER BY row;
+
+-- The same once a chunk is finished: its rows keep their verdicts.
+SELECT s.row, 'r'::"char" AS verdict, NULL::text COLLATE "C" AS record_id, s.kind, 0::smallint AS matches,
+       NULL::bigint AS target
+FROM "staging"."items_batch_1" s
+WHERE s.kind IS NULL
+  AND NOT s.row <@ %(done)s::int8multirange
+UNION ALL
+SELECT s.row,
+       CASE WHEN s.invalid <> 0 THEN 'r'
+            WHEN r.id IS NOT NULL
+                AND NOT (
+                    r."external_id",
+                    r."tracking_number",
+                    r."provider",
+                    r."sender",
+                    r."recipient",
+                    r."parcels",
+                    r."amount",
+                    r."billed_amount",
+                    r."currency",
+                    r."status",
+                    r."paid",
+                    r."payment_reference",
+                    r."rma_number",
+                    r."label_url",
+                    r."tracking_url",
+                    r."coordinates",
+                    r."estimated_delivery_at",
+                    r."pickup_at",
+                    r."metadata"
+                ) IS DISTINCT FROM (
+                    coalesce(s."external_id", r."external_id"),
+                    coalesce(s."tracking_number", r."tracking_number"),
+                    coalesce(s."provider", r."provider"),
+                    jsonb_strip_nulls((coalesce(r."sender", '{}'::jsonb)) || coalesce(s."sender", '{}')),
+                    jsonb_strip_nulls((coalesce(r."recipient", '{}'::jsonb)) || coalesce(s."recipient", '{}')),
+                    coalesce(s."parcels", r."parcels"),
+                    coalesce(s."amount", r."amount"),
+                    coalesce(s."billed_amount", r."billed_amount"),
+                    coalesce(s."currency", r."currency"),
+                    coalesce(s."status", r."status"),
+                    coalesce(s."paid", r."paid"),
+                    coalesce(s."payment_reference", r."payment_reference"),
+                    coalesce(s."rma_number", r."rma_number"),
+                    coalesce(s."label_url", r."label_url"),
+                    coalesce(s."tracking_url", r."tracking_url"),
+                    coalesce(s."coordinates", r."coordinates"),
+                    coalesce(s."estimated_delivery_at", r."estimated_delivery_at"),
+                    coalesce(s."pickup_at", r."pickup_at"),
+                    jsonb_strip_nulls((coalesce(r."metadata", '{}'::jsonb)) || coalesce(s."metadata", '{}'))
+                )
+            THEN 'u'
+            ELSE 'a' END::"char" AS verdict,
+       r.id AS record_id, s.kind, (CASE WHEN r.id IS NULL THEN 0 ELSE 1 END)::smallint AS matches,
+       CASE WHEN r.id IS NULL THEN hashtextextended(('k0' || s."id") COLLATE "C", 0) ELSE hashtextextended(r.id, 1) END AS target
+FROM "staging"."items_batch_1" s
+LEFT JOIN "public"."shipments" r ON r.organization_id = %(organization)s
+    AND r."id" = s."id"
+WHERE s.kind = 0
+  AND NOT s.row <@ %(done)s::int8multirange
+UNION ALL
+SELECT s.row,
+       CASE WHEN s.invalid <> 0 THEN 'r'
+            WHEN r.id IS NOT NULL
+                AND NOT (
+                    r."external_id",
+                    r."tracking_number",
+                    r."provider",
+                    r."sender",
+                    r."recipient",
+                    r."parcels",
+                    r."amount",
+                    r."billed_amount",
+                    r."currency",
+                    r."status",
+                    r."paid",
+                    r."payment_reference",
+                    r."rma_number",
+                    r."label_url",
+                    r."tracking_url",
+                    r."coordinates",
+                    r."estimated_delivery_at",
+                    r."pickup_at",
+                    r."metadata"
+                ) IS DISTINCT FROM (
+                    coalesce(s."external_id", r."external_id"),
+                    coalesce(s."tracking_number", r."tracking_number"),
+                    coalesce(s."provider", r."provider"),
+                    jsonb_strip_nulls((coalesce(r."sender", '{}'::jsonb)) || coalesce(s."sender", '{}')),
+                    jsonb_strip_nulls((coalesce(r."recipient", '{}'::jsonb)) || coalesce(s."recipient", '{}')),
+                    coalesce(s."parcels", r."parcels"),
+                    coalesce(s."amount", r."amount"),
+                    coalesce(s."billed_amount", r."billed_amount"),
+                    coalesce(s."currency", r."currency"),
+                    coalesce(s."status", r."status"),
+                    coalesce(s."paid", r."paid"),
+                    coalesce(s."payment_reference", r."payment_reference"),
+                    coalesce(s."rma_number", r."rma_number"),
+                    coalesce(s."label_url", r."label_url"),
+                    coalesce(s."tracking_url", r."tracking_url"),
+                    coalesce(s."coordinates", r."coordinates"),
+                    coalesce(s."estimated_delivery_at", r."estimated_delivery_at"),
+                    coalesce(s."pickup_at", r."pickup_at"),
+                    jsonb_strip_nulls((coalesce(r."metadata", '{}'::jsonb)) || coalesce(s."metadata", '{}'))
+                )
+            THEN 'u'
+            ELSE 'a' END::"char" AS verdict,
+       r.id AS record_id, s.kind, (CASE WHEN r.id IS NULL THEN 0 ELSE 1 END)::smallint AS matches,
+       CASE WHEN r.id IS NULL THEN hashtextextended(('k1' || s."external_id") COLLATE "C", 0) ELSE hashtextextended(r.id, 1) END AS target
+FROM "staging"."items_batch_1" s
+LEFT JOIN "public"."shipments" r ON r.organization_id = %(organization)s
+    AND r."external_id" = s."external_id"
+WHERE s.kind = 1
+  AND NOT s.row <@ %(done)s::int8multirange
+UNION ALL
+SELECT s.row,
+       CASE WHEN s.invalid <> 0 THEN 'r'
+            WHEN r.id IS NOT NULL
+                AND NOT (
+                    r."external_id",
+                    r."tracking_number",
+                    r."provider",
+                    r."sender",
+                    r."recipient",
+                    r."parcels",
+                    r."amount",
+                    r."billed_amount",
+                    r."currency",
+                    r."status",
+                    r."paid",
+                    r."payment_reference",
+                    r."rma_number",
+                    r."label_url",
+                    r."tracking_url",
+                    r."coordinates",
+                    r."estimated_delivery_at",
+                    r."pickup_at",
+                    r."metadata"
+                ) IS DISTINCT FROM (
+                    coalesce(s."external_id", r."external_id"),
+                    coalesce(s."tracking_number", r."tracking_number"),
+                    coalesce(s."provider", r."provider"),
+                    jsonb_strip_nulls((coalesce(r."sender", '{}'::jsonb)) || coalesce(s."sender", '{}')),
+                    jsonb_strip_nulls((coalesce(r."recipient", '{}'::jsonb)) || coalesce(s."recipient", '{}')),
+                    coalesce(s."parcels", r."parcels"),
+                    coalesce(s."amount", r."amount"),
+                    coalesce(s."billed_amount", r."billed_amount"),
+                    coalesce(s."currency", r."currency"),
+                    coalesce(s."status", r."status"),
+                    coalesce(s."paid", r."paid"),
+                    coalesce(s."payment_reference", r."payment_reference"),
+                    coalesce(s."rma_number", r."rma_number"),
+                    coalesce(s."label_url", r."label_url"),
+                    coalesce(s."tracking_url", r."tracking_url"),
+                    coalesce(s."coordinates", r."coordinates"),
+                    coalesce(s."estimated_delivery_at", r."estimated_delivery_at"),
+                    coalesce(s."pickup_at", r."pickup_at"),
+                    jsonb_strip_nulls((coalesce(r."metadata", '{}'::jsonb)) || coalesce(s."metadata", '{}'))
+                )
+            THEN 'u'
+            ELSE 'a' END::"char" AS verdict,
+       r.id AS record_id, s.kind, (CASE WHEN r.id IS NULL THEN 0 ELSE 1 END)::smallint AS matches,
+       CASE WHEN r.id IS NULL THEN hashtextextended(concat_ws(E'\x1f', 'k2', (coalesce(s."tracking_number", '') COLLATE "C"), (coalesce(s."provider", '') COLLATE "C")) COLLATE "C", 0) ELSE hashtextextended(r.id, 1) END AS target
+FROM "staging"."items_batch_1" s
+LEFT JOIN "public"."shipments" r ON r.organization_id = %(organization)s
+    AND (coalesce(r."tracking_number", '') COLLATE "C") = (coalesce(s."tracking_number", '') COLLATE "C")
+    AND (coalesce(r."provider", '') COLLATE "C") = (coalesce(s."provider", '') COLLATE "C")
+    AND s."tracking_number" IS NOT NULL
+WHERE s.kind = 2
+  AND NOT s.row <@ %(done)s::int8multirange
 UNION ALL
 SELECT p.row, p.verdict, p.record_id, NULL, 1,
-       CASE WHEN p.verdict IN ('a', 'u') THEN hashtextextended('r' || coalesce(p.record_id, s.new_id), 0) END
+       CASE WHEN p.verdict IN ('a', 'u') THEN hashtextextended(coalesce(p.record_id, s.new_id), 1) END
 FROM "staging"."plan_batch_1" p
 JOIN "staging"."items_batch_1" s ON s.row = p.row
 WHERE p.row <@ %(done)s::int8multirange

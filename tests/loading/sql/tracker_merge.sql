@@ -4,7 +4,7 @@
 SELECT s.row, 'r'::"char" AS verdict, NULL::text COLLATE "C" AS record_id, s.kind, 0::smallint AS matches,
        NULL::bigint AS target
 FROM "staging"."items_batch_1" s
-WHERE s.kind IS NULL AND NOT s.row <@ %(done)s::int8multirange
+WHERE s.kind IS NULL
 UNION ALL
 SELECT s.row,
        CASE WHEN s.invalid <> 0 THEN 'r'
@@ -35,11 +35,11 @@ SELECT s.row,
             THEN 'u'
             ELSE 'a' END::"char" AS verdict,
        r.id AS record_id, s.kind, (CASE WHEN r.id IS NULL THEN 0 ELSE 1 END)::smallint AS matches,
-       hashtextextended(coalesce('r' || r.id, ('k0' || s."id") COLLATE "C"), 0) AS target
+       CASE WHEN r.id IS NULL THEN hashtextextended(('k0' || s."id") COLLATE "C", 0) ELSE hashtextextended(r.id, 1) END AS target
 FROM "staging"."items_batch_1" s
 LEFT JOIN "public"."trackers" r ON r.organization_id = %(organization)s
     AND r."id" = s."id"
-WHERE s.kind = 0 AND NOT s.row <@ %(done)s::int8multirange
+WHERE s.kind = 0
 UNION ALL
 SELECT s.row,
        CASE WHEN s.invalid <> 0 THEN 'r'
@@ -70,11 +70,11 @@ SELECT s.row,
             THEN 'u'
             ELSE 'a' END::"char" AS verdict,
        r.id AS record_id, s.kind, (CASE WHEN r.id IS NULL THEN 0 ELSE 1 END)::smallint AS matches,
-       hashtextextended(coalesce('r' || r.id, ('k1' || s."external_id") COLLATE "C"), 0) AS target
+       CASE WHEN r.id IS NULL THEN hashtextextended(('k1' || s."external_id") COLLATE "C", 0) ELSE hashtextextended(r.id, 1) END AS target
 FROM "staging"."items_batch_1" s
 LEFT JOIN "public"."trackers" r ON r.organization_id = %(organization)s
     AND r."external_id" = s."external_id"
-WHERE s.kind = 1 AND NOT s.row <@ %(done)s::int8multirange
+WHERE s.kind = 1
 UNION ALL
 SELECT s.row,
        CASE WHEN s.invalid <> 0 THEN 'r'
@@ -105,16 +105,134 @@ SELECT s.row,
             THEN 'u'
             ELSE 'a' END::"char" AS verdict,
        r.id AS record_id, s.kind, (CASE WHEN r.id IS NULL THEN 0 ELSE 1 END)::smallint AS matches,
-       hashtextextended(coalesce('r' || r.id, concat_ws(E'\x1f', 'k2', (coalesce(s."tracking_number", '') COLLATE "C"), (coalesce(s."provider_id", '') COLLATE "C")) COLLATE "C"), 0) AS target
+       CASE WHEN r.id IS NULL THEN hashtextextended(concat_ws(E'\x1f', 'k2', (coalesce(s."tracking_number", '') COLLATE "C"), (coalesce(s."provider_id", '') COLLATE "C")) COLLATE "C", 0) ELSE hashtextextended(r.id, 1) END AS target
 FROM "staging"."items_batch_1" s
 LEFT JOIN "public"."trackers" r ON r.organization_id = %(organization)s
     AND (coalesce(r."tracking_number", '') COLLATE "C") = (coalesce(s."tracking_number", '') COLLATE "C")
     AND (coalesce(r."provider_id", '') COLLATE "C") = (coalesce(s."provider_id", '') COLLATE "C")
     AND s."tracking_number" IS NOT NULL
-WHERE s.kind = 2 AND NOT s.row <@ %(done)s::int8multirange
+WHERE s.kind = 2
+ORDER BY row;
+
+-- The same once a chunk is finished: its rows keep their verdicts.
+SELECT s.row, 'r'::"char" AS verdict, NULL::text COLLATE "C" AS record_id, s.kind, 0::smallint AS matches,
+       NULL::bigint AS target
+FROM "staging"."items_batch_1" s
+WHERE s.kind IS NULL
+  AND NOT s.row <@ %(done)s::int8multirange
+UNION ALL
+SELECT s.row,
+       CASE WHEN s.invalid <> 0 THEN 'r'
+            WHEN r.id IS NOT NULL
+                AND NOT (
+                    r."external_id",
+                    r."tracking_number",
+                    r."provider_id",
+                    r."type",
+                    r."tags",
+                    r."status",
+                    r."estimated_delivery_at",
+                    r."tracking_url",
+                    r."location_id",
+                    r."metadata"
+                ) IS DISTINCT FROM (
+                    coalesce(s."external_id", r."external_id"),
+                    coalesce(s."tracking_number", r."tracking_number"),
+                    coalesce(s."provider_id", r."provider_id"),
+                    coalesce(s."type", r."type"),
+                    coalesce(s."tags", r."tags"),
+                    coalesce(s."status", r."status"),
+                    coalesce(s."estimated_delivery_at", r."estimated_delivery_at"),
+                    coalesce(s."tracking_url", r."tracking_url"),
+                    coalesce(s."location_id", r."location_id"),
+                    jsonb_strip_nulls((coalesce(r."metadata", '{}'::jsonb)) || coalesce(s."metadata", '{}'))
+                )
+            THEN 'u'
+            ELSE 'a' END::"char" AS verdict,
+       r.id AS record_id, s.kind, (CASE WHEN r.id IS NULL THEN 0 ELSE 1 END)::smallint AS matches,
+       CASE WHEN r.id IS NULL THEN hashtextextended(('k0' || s."id") COLLATE "C", 0) ELSE hashtextextended(r.id, 1) END AS target
+FROM "staging"."items_batch_1" s
+LEFT JOIN "public"."trackers" r ON r.organization_id = %(organization)s
+    AND r."id" = s."id"
+WHERE s.kind = 0
+  AND NOT s.row <@ %(done)s::int8multirange
+UNION ALL
+SELECT s.row,
+       CASE WHEN s.invalid <> 0 THEN 'r'
+            WHEN r.id IS NOT NULL
+                AND NOT (
+                    r."external_id",
+                    r."tracking_number",
+                    r."provider_id",
+                    r."type",
+                    r."tags",
+                    r."status",
+                    r."estimated_delivery_at",
+                    r."tracking_url",
+                    r."location_id",
+                    r."metadata"
+                ) IS DISTINCT FROM (
+                    coalesce(s."external_id", r."external_id"),
+                    coalesce(s."tracking_number", r."tracking_number"),
+                    coalesce(s."provider_id", r."provider_id"),
+                    coalesce(s."type", r."type"),
+                    coalesce(s."tags", r."tags"),
+                    coalesce(s."status", r."status"),
+                    coalesce(s."estimated_delivery_at", r."estimated_delivery_at"),
+                    coalesce(s."tracking_url", r."tracking_url"),
+                    coalesce(s."location_id", r."location_id"),
+                    jsonb_strip_nulls((coalesce(r."metadata", '{}'::jsonb)) || coalesce(s."metadata", '{}'))
+                )
+            THEN 'u'
+            ELSE 'a' END::"char" AS verdict,
+       r.id AS record_id, s.kind, (CASE WHEN r.id IS NULL THEN 0 ELSE 1 END)::smallint AS matches,
+       CASE WHEN r.id IS NULL THEN hashtextextended(('k1' || s."external_id") COLLATE "C", 0) ELSE hashtextextended(r.id, 1) END AS target
+FROM "staging"."items_batch_1" s
+LEFT JOIN "public"."trackers" r ON r.organization_id = %(organization)s
+    AND r."external_id" = s."external_id"
+WHERE s.kind = 1
+  AND NOT s.row <@ %(done)s::int8multirange
+UNION ALL
+SELECT s.row,
+       CASE WHEN s.invalid <> 0 THEN 'r'
+            WHEN r.id IS NOT NULL
+                AND NOT (
+                    r."external_id",
+                    r."tracking_number",
+                    r."provider_id",
+                    r."type",
+                    r."tags",
+                    r."status",
+                    r."estimated_delivery_at",
+                    r."tracking_url",
+                    r."location_id",
+                    r."metadata"
+                ) IS DISTINCT FROM (
+                    coalesce(s."external_id", r."external_id"),
+                    coalesce(s."tracking_number", r."tracking_number"),
+                    coalesce(s."provider_id", r."provider_id"),
+                    coalesce(s."type", r."type"),
+                    coalesce(s."tags", r."tags"),
+                    coalesce(s."status", r."status"),
+                    coalesce(s."estimated_delivery_at", r."estimated_delivery_at"),
+                    coalesce(s."tracking_url", r."tracking_url"),
+                    coalesce(s."location_id", r."location_id"),
+                    jsonb_strip_nulls((coalesce(r."metadata", '{}'::jsonb)) || coalesce(s."metadata", '{}'))
+                )
+            THEN 'u'
+            ELSE 'a' END::"char" AS verdict,
+       r.id AS record_id, s.kind, (CASE WHEN r.id IS NULL THEN 0 ELSE 1 END)::smallint AS matches,
+       CASE WHEN r.id IS NULL THEN hashtextextended(concat_ws(E'\x1f', 'k2', (coalesce(s."tracking_number", '') COLLATE "C"), (coalesce(s."provider_id", '') COLLATE "C")) COLLATE "C", 0) ELSE hashtextextended(r.id, 1) END AS target
+FROM "staging"."items_batch_1" s
+LEFT JOIN "public"."trackers" r ON r.organization_id = %(organization)s
+    AND (coalesce(r."tracking_number", '') COLLATE "C") = (coalesce(s."tracking_number", '') COLLATE "C")
+    AND (coalesce(r."provider_id", '') COLLATE "C") = (coalesce(s."provider_id", '') COLLATE "C")
+    AND s."tracking_number" IS NOT NULL
+WHERE s.kind = 2
+  AND NOT s.row <@ %(done)s::int8multirange
 UNION ALL
 SELECT p.row, p.verdict, p.record_id, NULL, 1,
-       CASE WHEN p.verdict IN ('a', 'u') THEN hashtextextended('r' || coalesce(p.record_id, s.new_id), 0) END
+       CASE WHEN p.verdict IN ('a', 'u') THEN hashtextextended(coalesce(p.record_id, s.new_id), 1) END
 FROM "staging"."plan_batch_1" p
 JOIN "staging"."items_batch_1" s ON s.row = p.row
 WHERE p.row <@ %(done)s::int8multirange
