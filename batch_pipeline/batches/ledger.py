@@ -193,10 +193,10 @@ class Ledger:
         `requested`: its plan is made anew. A completed batch keeps its status: a re-execution has nothing to do.
         Raises StateError (`batch_expired`, `pruned`), and SupersededError if the run is an older attempt.
         """
-        with translating_outages(), self._single.begin() as connection:
+        # A transaction: PostgreSQL executes a statement of a killed process to its end, but commits nothing for it.
+        with translating_outages(), self.engine.begin() as connection:
             if (begun := begin_first_attempt(connection, batch_id, run_id)) is not None:
                 return batch_from_row(begun)
-        with translating_outages(), self.engine.begin() as connection:
             batch = batch_from_row(get_row(connection, batch_id, lock=True))
             known = connection.execute(
                 sa.select(attempts.c.number).where(attempts.c.run_id == run_id)
