@@ -26,6 +26,7 @@ from batch_pipeline.service.context import Service
 from batch_pipeline.service.payload import EVENT_LOOP_BYTES, InlinePayload, inline_payload
 from batch_pipeline.service.request import BatchRequest, read_members, read_request
 from batch_pipeline.storage import keys
+from batch_pipeline.system import System
 
 # Between a batch's time-out and the end of a worker that has not stopped it.
 _OVERDUE_SECONDS = 30.0
@@ -165,30 +166,33 @@ async def _accept(
 
     Deletes the payload again unless the batch is new.
     """
+    arrived = ArrivedPayload(
+        key=keys.upload(new.id, payload.file_name, saved=new.options.save_upload),
+        saved=new.options.save_upload,
+        starter=starter,
+        claim_seconds=service.claim_seconds if starter is Starter.launcher else None,
+    )
     async with service.storing:
-        return await _store_and_accept(service, caller, new, payload, starter)
+        return await service.in_thread(_store_and_accept, service.system, new, payload, arrived, caller.idempotency)
 
 
-async def _store_and_accept(
-    service: Service, caller: Caller, new: NewBatch, payload: InlinePayload, starter: Starter
+def _store_and_accept(
+    system: System, new: NewBatch, payload: InlinePayload, arrived: ArrivedPayload, idempotency: IdempotencyKey | None
 ) -> Accepted:
-    saved = new.options.save_upload
-    key = keys.upload(new.id, payload.file_name, saved=saved)
     is_new = False
-    await service.in_thread(payload.store, service.system.store, key)
+    payload.store(system.store, arrived.key)
     try:
-        accepted = await service.in_thread(
-            accept,
-            service.system.engine,
+        accepted = accept(
+            system.engine,
             new,
-            payload=ArrivedPayload(key, saved, starter, service.claim_seconds if starter is Starter.launcher else None),
-            idempotency=caller.idempotency,
-            only_if_turn_is_free=starter is Starter.caller,
+            payload=arrived,
+            idempotency=idempotency,
+            only_if_turn_is_free=arrived.starter is Starter.caller,
         )
         is_new = accepted.is_new
     finally:
         if not is_new:
-            await service.in_thread(service.system.store.delete, key)
+            system.store.delete(arrived.key)
     return accepted
 
 
