@@ -48,6 +48,7 @@ def connect_ahead(system: System, connections: int) -> None:
             for (table,) in connection.execute(_READABLE, (list(tables),)).fetchall():
                 connection.execute(sql.SQL("SELECT FROM {} WHERE false").format(sql.Identifier(table)))
     system.store.check()
+    system.store.prepare()
 
 
 @contextmanager

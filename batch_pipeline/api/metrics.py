@@ -12,6 +12,7 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 from batch_pipeline.metrics.scraping import MEDIA_TYPE, Scraper
 
 router = APIRouter(include_in_schema=False)  # for operators, not for callers
+UNCOUNTED = "batch_pipeline.uncounted"  # in the scope of a call that nobody made
 
 
 @router.get("/metrics")
@@ -32,7 +33,7 @@ class TimedCalls:
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Passes the call on. A call that fails without an answer counts as 500, as its caller sees it."""
-        if scope["type"] != "http":
+        if scope["type"] != "http" or UNCOUNTED in scope:
             await self._app(scope, receive, send)
             return
         began = time.perf_counter()

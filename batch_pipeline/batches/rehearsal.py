@@ -70,6 +70,7 @@ def _complete_a_batch(transactions: sa.Engine) -> None:
         batch_id,
         run_id,
         BatchStatus.completed,
+        Phase(PhaseName.cleanup),
         stats=Stats().to_json(),
         has_errors_file=False,
         error_summary=None,

@@ -16,7 +16,7 @@ from anyio import CapacityLimiter, to_thread
 from batch_pipeline.batches.accept import CLAIM_SECONDS, is_turn_free
 from batch_pipeline.batches.api_keys import find_key
 from batch_pipeline.batches.callers import CALL_THREADS
-from batch_pipeline.errors import BatchError
+from batch_pipeline.errors import BatchError, NotFoundError
 from batch_pipeline.garbage import collect_as_usual, spare_present_objects
 from batch_pipeline.logs import bound
 from batch_pipeline.orchestration.launching import Launcher
@@ -95,11 +95,13 @@ async def _warm_up(service: Service) -> None:
 
 
 def _open_connections(system: System) -> None:
-    """Opens this process's connections, and loads the code that names log records and reads keys and payloads."""
+    """Opens this process's connections, and runs code that calls need once: names for logs, keys, batches, payloads."""
     connect_ahead(system, CALL_THREADS)
     with bound():
         find_key(system.engine, UNKNOWN_KEY)
     is_turn_free(system.engine, "", "")
+    with suppress(NotFoundError):
+        system.ledger.get("")
     InlinePayload(memoryview(b"[{}]"), "items.json").count_items(system.settings, at_most=1)
 
 

@@ -130,6 +130,11 @@ class Store:
                     "storage", f"There is no bucket {self.bucket}: make it, or name another."
                 ) from error
 
+    def prepare(self) -> None:
+        """Has the client sign a URL, as it does to write an object. The first time takes long. Sends nothing."""
+        with self._translating(None):
+            self._files.url(self.path("prepared"), client_method="put_object")
+
     def stat(self, key: str) -> StoredObject:
         """The object's size, time and version. Raises NotFoundError.
 

@@ -7,6 +7,7 @@ from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 
+import httpx
 import psycopg
 import pytest
 import uvicorn
@@ -202,10 +203,12 @@ def test_a_port_opens_once_connections_are_open_and_warming_up_records_nothing(
         holder.rollback()
         eventually(lambda: accepts(port))
         opened = connections() - before
+        figures = httpx.get(f"http://{HOST}:{port}/metrics", timeout=60).text
         server.should_exit = True
     assert "warming up failed" not in caplog.text
     of_dagster = 2  # runs, and events
     assert opened >= 2 * (warming.CONNECTIONS + of_dagster) + CALL_THREADS
+    assert "batch_api_request_seconds_count" not in figures
     assert system.ledger.find() == []
     assert instance.get_runs() == []
     assert system.store.list("") == []
