@@ -4,7 +4,7 @@ import asyncio
 import logging
 from collections.abc import AsyncIterator, Callable, Coroutine
 from concurrent.futures.process import BrokenProcessPool
-from contextlib import asynccontextmanager, suppress
+from contextlib import asynccontextmanager, nullcontext, suppress
 from dataclasses import dataclass, field
 from functools import partial
 from typing import Any, ParamSpec, TypeVar
@@ -17,7 +17,7 @@ from batch_pipeline.batches.accept import CLAIM_SECONDS, is_turn_free
 from batch_pipeline.batches.api_keys import find_key
 from batch_pipeline.batches.callers import CALL_THREADS
 from batch_pipeline.errors import BatchError, NotFoundError
-from batch_pipeline.garbage import collect_as_usual, spare_present_objects
+from batch_pipeline.garbage import collect_as_usual, present_objects_spared
 from batch_pipeline.logs import bound
 from batch_pipeline.orchestration.launching import Launcher
 from batch_pipeline.orchestration.workers import WorkerPool
@@ -125,8 +125,8 @@ async def open_service(settings: Settings | None = None, *, warm_up: bool = True
         try:
             if warm_up:
                 await _warm_up(service)
-                spare_present_objects()
-            yield service
+            with present_objects_spared() if warm_up else nullcontext():
+                yield service
         finally:
             listening.cancel()
             with suppress(asyncio.CancelledError):
