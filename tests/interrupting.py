@@ -8,9 +8,9 @@ class _Referent:
     """What a weak reference can refer to."""
 
 
-def interrupt_in_callback() -> None:
-    """SIGINT arrives while a weak reference's callback runs, as in a garbage collection."""
+def interrupt_in_callback(number: signal.Signals = signal.SIGINT) -> None:
+    """The signal arrives while a weak reference's callback runs, as in a garbage collection."""
     referent = _Referent()
-    reference = weakref.ref(referent, lambda _: signal.raise_signal(signal.SIGINT))
+    reference = weakref.ref(referent, lambda _: signal.raise_signal(number))
     del referent
     assert reference() is None

@@ -12,6 +12,7 @@ from typing import Any
 from dagster._cli.api import api_cli
 from dagster._grpc import server
 
+from batch_pipeline.dropped_interrupts import repeating_dropped
 from batch_pipeline.orchestration.dagster_command import log_as_configured, log_flags
 from batch_pipeline.orchestration.forking import fork_context
 
@@ -29,7 +30,8 @@ def main() -> None:
     """Runs the code server until it is interrupted."""
     log_as_configured()
     server.DagsterApiServer = ForkingApiServer  # type: ignore[misc] # the command has no setting for it
-    api_cli(["grpc", *sys.argv[1:], *log_flags()])
+    with repeating_dropped(KeyboardInterrupt):
+        api_cli(["grpc", *sys.argv[1:], *log_flags()])
 
 
 if __name__ == "__main__":

@@ -1,4 +1,4 @@
-"""Dagster's own commands that log by `BATCH_LOG_FORMAT`, and a daemon that looks at its sensors every second.
+"""Dagster's own commands that log by `BATCH_LOG_FORMAT` and end on a signal, and a daemon that looks at its sensors often.
 
 ``python -m batch_pipeline.orchestration.dagster_command dagster._daemon run …`` runs a module of Dagster with flags.
 Put here what Dagster's processes do differently and Dagster has no setting for. Formats belong to `logs`.
@@ -7,6 +7,7 @@ Put here what Dagster's processes do differently and Dagster has no setting for.
 import runpy
 import sys
 
+from batch_pipeline.dropped_interrupts import repeating_dropped
 from batch_pipeline.logs import configure_logs, is_json, json_formatter, json_logger
 
 # Dagster's daemon looks every 5 s which sensors are due, so those of files would tick every 5 s and not every 2 s.
@@ -50,7 +51,8 @@ def main() -> None:
     if module == "dagster._daemon":
         _look_at_sensors_often()
     sys.argv = [module, *sys.argv[2:], *log_flags()]
-    runpy.run_module(module, run_name="__main__", alter_sys=True)
+    with repeating_dropped(KeyboardInterrupt):
+        runpy.run_module(module, run_name="__main__", alter_sys=True)
 
 
 if __name__ == "__main__":
