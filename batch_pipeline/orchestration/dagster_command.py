@@ -1,4 +1,4 @@
-"""Dagster's own commands that log by `BATCH_LOG_FORMAT` and end on a signal, and a daemon that looks at its sensors often.
+"""Dagster's own commands that log and end as ours do, and a daemon that looks at its sensors every second.
 
 ``python -m batch_pipeline.orchestration.dagster_command dagster._daemon run …`` runs a module of Dagster with flags.
 Put here what Dagster's processes do differently and Dagster has no setting for. Formats belong to `logs`.

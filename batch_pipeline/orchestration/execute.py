@@ -16,7 +16,6 @@ from batch_pipeline.dropped_interrupts import repeating_dropped
 from batch_pipeline.orchestration import tags
 from batch_pipeline.orchestration.ops import batch_job
 from batch_pipeline.orchestration.requested_runs import run_config_of, run_tags_of
-from batch_pipeline.orchestration.resolved_config import resolving_once
 from batch_pipeline.orchestration.resources import opened_system
 from batch_pipeline.orchestration.run_attempt import cancelled_reason
 from batch_pipeline.orchestration.undo_job import job_of
@@ -55,11 +54,7 @@ def execute_until_interrupted(
     config = {**run_config_of(batch), **quiet(log_level)}
     run_id = str(uuid4())
     try:
-        with (
-            repeating_dropped(DagsterExecutionInterruptedError),
-            gathering_events(instance, run_id),
-            resolving_once(),
-        ):
+        with repeating_dropped(DagsterExecutionInterruptedError), gathering_events(instance, run_id):
             result = core_execute_in_process(
                 job=InMemoryJob(_job_in_process(job_of(batch), system)),
                 run_config=config,
