@@ -25,7 +25,7 @@ up: install
 	$(BIN)/batch-pipeline up
 
 test: install
-	$(BIN)/pytest -n 3 --dist loadfile --no-loadscope-reorder
+	$(BIN)/pytest -n 4 --dist loadfile --no-loadscope-reorder
 
 # Hundreds of random sequences of each model: about an hour on two cores.
 test-thorough: install
