@@ -26,6 +26,7 @@ from batch_pipeline.batches.rows import (
     change_live,
     ended_phase,
     get_row,
+    is_newest_attempt,
     is_plan_expired,
     processed_items,
     require_files,
@@ -242,7 +243,7 @@ class Ledger:
     def check_live(self, batch_id: str, run_id: str) -> Batch:
         """The batch. Raises SupersededError unless the batch is live and the run is its newest attempt."""
         batch = self.get(batch_id)
-        if batch.run_id != run_id or batch.status in AT_REST:
+        if not is_newest_attempt(batch, run_id) or batch.status in AT_REST:
             raise superseded(batch)
         return batch
 
@@ -285,7 +286,7 @@ class Ledger:
                 return moved
         with translating_outages(), self.engine.begin() as connection:
             batch = batch_from_row(get_row(connection, batch_id, lock=True))
-            if batch.run_id != run_id:
+            if not is_newest_attempt(batch, run_id):
                 raise superseded(batch)
             if batch.status is not after and batch.status in AT_REST:
                 check_transition(batch_id, batch.status, after)
@@ -311,10 +312,10 @@ class Ledger:
             return self._end(connection, batch, status, reason, changes)
 
     def end_attempt(self, batch_id: str, run_id: str, status: BatchStatus, reason: AnyReason) -> Batch:
-        """As `end`, for the run itself. Changes nothing if the batch has a newer attempt, or is planned by this one."""
+        """As `end`, for the run itself. Changes nothing if it is not the newest attempt, or has planned it."""
         with translating_outages(), self.engine.begin() as connection:
             batch = batch_from_row(get_row(connection, batch_id, lock=True))
-            is_over = batch.run_id != run_id or batch.status is BatchStatus.planned
+            is_over = not is_newest_attempt(batch, run_id) or batch.status is BatchStatus.planned
             return batch if is_over else self._end(connection, batch, status, reason)
 
     def end_if_unchanged(self, seen: Batch, status: BatchStatus, reason: AnyReason, **changes: Any) -> Batch:

@@ -99,11 +99,21 @@ def ended_phase(phase: Phase, reason: str, now: float, done: int, failed: int) -
     return replace(phase, status=PhaseStatus.failed, reason=reason, ended_at=now)
 
 
+def is_newest_attempt(batch: Batch, run_id: str) -> bool:
+    """Whether the run is the batch's newest attempt, and no other is requested: then it may change the batch.
+
+    A cancelled batch may be requested again before its run has seen that it was cancelled.
+    """
+    return batch.run_id == run_id and batch.awaits_run is None
+
+
 def superseded(batch: Batch) -> SupersededError:
     """The error for an attempt that must no longer change the batch."""
     if batch.status in FINAL:
         ended = f" ({batch.reason.code})" if batch.reason else ""
         return SupersededError("superseded", f"Batch {batch.id} has already ended: {batch.status}{ended}.")
+    if batch.awaits_run is not None:
+        return SupersededError("superseded", f"Another run of batch {batch.id} is requested.")
     return SupersededError("superseded", f"A newer run has taken over batch {batch.id}.")
 
 
@@ -194,7 +204,8 @@ def _update(
         values["phases"] = sa.func.jsonb_set(batches.c.phases, sa.cast(path, sa.ARRAY(sa.Text)), sa.cast(phase, _JSON))
     statement = sa.update(batches).where(batches.c.id == sa.bindparam("batch"))
     if is_live:
-        statement = statement.where(batches.c.run_id == sa.bindparam("run"), batches.c.status.in_(LIVE))
+        is_newest = (batches.c.run_id == sa.bindparam("run"), batches.c.awaits_run.is_(None))
+        statement = statement.where(*is_newest, batches.c.status.in_(LIVE))
     if not durably:  # set while the statement runs, for its own transaction
         statement = statement.where(sa.func.set_config("synchronous_commit", "off", True) == "off")
     return statement.values(updated_at=sa.func.clock_timestamp(), **values).returning(batches)

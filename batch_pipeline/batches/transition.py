@@ -81,8 +81,8 @@ def _move(change: sa.sql.dml.ReturningUpdate[Any]) -> sa.Select[Any]:
         sa.bindparam("event", type_=sa.Text) == sa.any_(webhooks.c.events),
     )
     has_mapping = sa.func.coalesce(batches.c.options["column_mapping"].astext, "{}") != "{}"
-    is_newest = batches.c.run_id == sa.bindparam("run", type_=sa.Text)
-    changed = change.where(is_newest, batches.c.status == before, ~subscribed, ~has_mapping).cte("changed")
+    is_newest = (batches.c.run_id == sa.bindparam("run", type_=sa.Text), batches.c.awaits_run.is_(None))
+    changed = change.where(*is_newest, batches.c.status == before, ~subscribed, ~has_mapping).cte("changed")
     columns = sa.select(changed.c.id, before, changed.c.status, changed.c.run_id)
     recorded = sa.insert(transitions).from_select(["batch_id", "before", "after", "run_id"], columns).cte("recorded")
     return sa.select(changed).add_cte(recorded)

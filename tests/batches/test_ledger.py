@@ -170,6 +170,22 @@ def test_an_attempt_changes_nothing_after_the_end_of_its_batch(ledger: Ledger) -
     assert ledger.end(batch.id, BatchStatus.timed_out, WHY) == ended == ledger.get(batch.id)
 
 
+def test_a_cancelled_attempt_that_has_not_seen_it_changes_nothing_once_another_is_requested(ledger: Ledger) -> None:
+    batch = ledger.begin_attempt(_arrived(ledger).id, "cancelled")
+    ledger.update_phase(batch.id, "cancelled", replace(batch.phase(PhaseName.validation), status=PhaseStatus.completed))
+    ledger.end(batch.id, BatchStatus.failed, WHY)
+    requested = ledger.request_rerun(batch.id, Starter.launcher)
+    for refused in (
+        lambda: ledger.check_live(batch.id, "cancelled"),
+        lambda: ledger.update(batch.id, "cancelled", checksum="x"),
+        lambda: ledger.transition(batch.id, "cancelled", BatchStatus.processing),
+    ):
+        with pytest.raises(SupersededError, match="is requested"):
+            refused()
+    assert ledger.end_attempt(batch.id, "cancelled", BatchStatus.failed, WHY) == requested == ledger.get(batch.id)
+    assert ledger.begin_attempt(batch.id, "second").attempts == 2
+
+
 def test_a_validated_batch_of_a_lost_attempt_is_queued_by_the_next_attempt(ledger: Ledger) -> None:
     batch = ledger.begin_attempt(_arrived(ledger).id, "lost")
     with ledger.engine.begin() as connection:

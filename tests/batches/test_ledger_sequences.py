@@ -78,6 +78,7 @@ class AnySequence(RuleBasedStateMachine):
             allowed = before.status == after
         else:
             allowed = before.status not in AT_REST
+        allowed &= before.awaits_run is None  # else another run is requested
         plan: dict[str, Any] = {"plan": {"digest": "0" * 64}} if after is BatchStatus.planned else {}
         try:
             self.ledger.transition(before.id, str(before.run_id), after, **plan)
@@ -96,9 +97,10 @@ class AnySequence(RuleBasedStateMachine):
         try:
             self.ledger.update_phase(before.id, str(before.run_id), phase)
         except SupersededError:
-            assert before.status in AT_REST
+            assert before.status in AT_REST or before.awaits_run is not None
             assert self.now == before
         else:
+            assert before.awaits_run is None
             assert self.now.phase(name) == phase
 
     @rule(status=st.sampled_from([BatchStatus.failed, BatchStatus.timed_out, BatchStatus.expired]))

@@ -33,7 +33,8 @@ def _ended(system: System, batch: Batch) -> Batch | None:
 
 
 def _steps(instance: DagsterInstance, run_id: str) -> list[str]:
-    """The ops that the run has executed."""
+    """The ops that the run has executed, once it has ended."""
+    eventually(lambda: (run := instance.get_run_by_id(run_id)) is not None and run.is_finished)
     records = instance.get_records_for_run(run_id, of_type=DagsterEventType.STEP_START).records
     return [str(record.event_log_entry.step_key) for record in records]
 
