@@ -8,11 +8,13 @@ import functools
 import importlib
 import itertools
 import json
+import multiprocessing
 import os
 import signal
 import time
-from collections.abc import Callable, Mapping
-from dataclasses import asdict, dataclass
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, replace
+from multiprocessing.process import BaseProcess
 from typing import Any
 
 import numpy as np
@@ -31,6 +33,7 @@ from batch_pipeline.orchestration.forking import fork_context
 from batch_pipeline.orchestration.reconciling import reconcile
 from batch_pipeline.settings import get_settings
 from batch_pipeline.storage import keys
+from batch_pipeline.storage.store import Store
 from batch_pipeline.system import System, open_system
 
 _OF_ONE_RUN = ("number", "at", "organization_id", "batch_id")  # of a logged change
@@ -55,24 +58,19 @@ class KillPoint:
 
 def run_until_killed(batch_id: str, point: KillPoint) -> bool:
     """Runs the batch, with a run of Dagster, in another process; returns whether the point was reached."""
-    return _was_killed(_run, batch_id, point)
+    environment = {name: value for name, value in os.environ.items() if name.startswith(_VARIABLES)}
+    return _was_killed(fork_context().Process(target=_run, args=(batch_id, point, environment)))
 
 
-def run_phases_until_killed(batch_id: str, point: KillPoint, settings: Mapping[str, str] | None = None) -> bool:
-    """As `run_until_killed`, without Dagster, in a third of the time."""
-    return _was_killed(_run_phases, batch_id, point, settings)
+def run_phases_until_killed(system: System, batch_id: str, point: KillPoint) -> bool:
+    """As `run_until_killed`, without Dagster, in a fraction of the time.
+
+    The process is a fork of this one, which has compiled the statements of `system` and imported what it needs.
+    """
+    return _was_killed(multiprocessing.get_context("fork").Process(target=_run_phases, args=(system, batch_id, point)))
 
 
-def _was_killed(
-    child: Callable[[str, KillPoint, Mapping[str, str]], None],
-    batch_id: str,
-    point: KillPoint,
-    settings: Mapping[str, str] | None = None,
-) -> bool:
-    environment = {name: value for name, value in os.environ.items() if name.startswith(_VARIABLES)} | {
-        **(settings or {})
-    }
-    process = fork_context().Process(target=child, args=(batch_id, point, environment))
+def _was_killed(process: BaseProcess) -> bool:
     process.start()
     process.join()
     assert process.exitcode in (0, -signal.SIGKILL)
@@ -82,23 +80,23 @@ def _was_killed(
 def _run(batch_id: str, point: KillPoint, environment: Mapping[str, str]) -> None:
     from batch_pipeline.orchestration.instance import open_instance
 
-    _prepare(point, environment)
-    with open_system() as system, open_instance(in_process=True) as instance:
-        execute_batch(system, instance, system.ledger.get(batch_id))
-
-
-def _run_phases(batch_id: str, point: KillPoint, environment: Mapping[str, str]) -> None:
-    _prepare(point, environment)
-    with open_system() as system:
-        run_attempt(system, system.ledger.get(batch_id))
-
-
-def _prepare(point: KillPoint, environment: Mapping[str, str]) -> None:
     for name in [name for name in os.environ if name.startswith(_VARIABLES)]:
         del os.environ[name]
     os.environ.update(environment)
     get_settings.cache_clear()
     _arm(point)
+    with open_system() as system, open_instance(in_process=True) as instance:
+        execute_batch(system, instance, system.ledger.get(batch_id))
+
+
+def _run_phases(system: System, batch_id: str, point: KillPoint) -> None:
+    # The open connections are the parent's.
+    system.engine.dispose(close=False)
+    system = replace(system, store=Store(system.settings.require_storage_url()))
+    _arm(point)
+    run_attempt(system, system.ledger.get(batch_id))
+    system.engine.dispose()
+    system.store.close()
 
 
 def _arm(point: KillPoint) -> None:
@@ -123,9 +121,9 @@ def _arm(point: KillPoint) -> None:
     setattr(owner, name, deadly)
 
 
-def kill(system: System, batch: Batch, point: KillPoint, settings: Mapping[str, str] | None = None) -> Batch:
+def kill(system: System, batch: Batch, point: KillPoint) -> Batch:
     """Runs the batch's phases until they are killed; returns it as reconciling ends one, unless it had come to rest."""
-    killed = run_phases_until_killed(batch.id, point, settings)
+    killed = run_phases_until_killed(system, batch.id, point)
     left = system.ledger.get(batch.id)
     assert killed or left.status in AT_REST
     if left.status in AT_REST or left.run_id is None:
@@ -156,11 +154,7 @@ def run_killed_once(system: System, batch: Batch, statement: int) -> Batch:
 
     A kill between two files is the same as one before the next statement: nothing else remembers what was done.
     """
-    settings = {
-        f"BATCH_{name.upper()}": str(getattr(system.settings, name))
-        for name in ("chunk_rows", "shared_staging_items", "database_writers")
-    }
-    left = kill(system, batch, KillPoint("psycopg:Cursor.execute", statement), settings)
+    left = kill(system, batch, KillPoint("psycopg:Cursor.execute", statement))
     if left.status in AT_REST and left.reason is not None and left.reason.code == WORKER_LOST:
         return retry(system, left)
     return left if left.status in AT_REST else run_attempt(system, left)

@@ -84,7 +84,7 @@ def test_a_killed_plan_is_made_again_and_is_the_same(module_system: System, poin
     before = rows(module_system, batch)
 
     if point.function.endswith("_store") and point.after:
-        assert run_phases_until_killed(batch.id, point)  # the plan is shown, so the batch is not at work
+        assert run_phases_until_killed(module_system, batch.id, point)  # the plan is shown, so the batch is not at work
     else:
         kill(module_system, batch, point)
         batch = retry(module_system, batch)
@@ -125,7 +125,7 @@ def test_a_killed_apply_of_a_changed_plan_still_shows_the_difference_to_what_was
     between = rows(module_system, batch)
 
     if point.function.endswith("_store") and point.after:
-        assert run_phases_until_killed(apply(module_system, batch).id, point)
+        assert run_phases_until_killed(module_system, apply(module_system, batch).id, point)
     else:
         kill(module_system, apply(module_system, batch), point)
         retry(module_system, batch)
