@@ -5,7 +5,6 @@ import os
 import secrets
 import shutil
 import signal
-import tempfile
 from collections.abc import Iterator
 from contextlib import ExitStack, closing
 from pathlib import Path
@@ -16,6 +15,7 @@ import psycopg
 import pytest
 from databases import DatabasePool, other_database
 from examples import THOROUGH, USUAL
+from folders import server_folder
 from psycopg import sql
 from systems import NewDatabase, leading_to, new_system, running_system
 
@@ -96,9 +96,8 @@ def pytest_unconfigure() -> None:
 
 @pytest.fixture(scope="session")
 def session_folder() -> Iterator[Path]:
-    """A folder that the account which PostgreSQL runs as reaches, also where the tests are root's."""
-    folder = Path(tempfile.mkdtemp(prefix="batch-pipeline-tests-", dir="/var/tmp"))
-    folder.chmod(0o755)
+    """A folder of this test process's own."""
+    folder = server_folder()
     yield folder
     shutil.rmtree(folder)
 
@@ -110,6 +109,7 @@ def servers(session_folder: Path) -> Iterator[LocalServers]:
         with pytest.MonkeyPatch.context() as patch:
             # To drop a table, the server looks through all buffers, and tests drop many thousands of small tables.
             patch.setitem(SERVER_SETTINGS, "shared_buffers", "32MB")
+            patch.setitem(SERVER_SETTINGS, "max_wal_size", "256MB")  # the files may be in memory
             running = stack.enter_context(embedded_servers(session_folder / "servers"))
         with psycopg.connect(running.environment["BATCH_DATABASE_URL"], autocommit=True) as connection:
             # Tests kill processes, which loses nothing that was committed; they cut no power, which would.

@@ -2,12 +2,11 @@
 
 import secrets
 import shutil
-import tempfile
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import AbstractContextManager, contextmanager
-from pathlib import Path
 
 import pytest
+from folders import server_folder
 
 from batch_pipeline.dagster_home import dagster_database_url
 from batch_pipeline.database import url_of_role
@@ -51,7 +50,7 @@ def new_system(
 @contextmanager
 def running_system() -> Iterator[LocalSystem]:
     """The whole system as `batch-pipeline up` runs it, on the database and storage that ``os.environ`` leads to."""
-    folder = Path(tempfile.mkdtemp(prefix="batch-pipeline-tests-", dir="/var/tmp"))
+    folder = server_folder()
     with local_system(folder / "data", port=free_port(), api_port=free_port(), s3_port=None) as system:
         yield system
         system.hurry()

@@ -6,7 +6,6 @@ import shutil
 import signal
 import subprocess
 import sys
-import tempfile
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -15,6 +14,7 @@ from pathlib import Path
 import psycopg
 import pytest
 import sqlalchemy as sa
+from folders import server_folder
 
 from batch_pipeline.batches.locks import Ownership, is_owned
 from batch_pipeline.dagster_home import dagster_database_url
@@ -42,8 +42,7 @@ needs_namespaces = pytest.mark.skipif(
 @pytest.fixture(scope="module")
 def port() -> Iterator[int]:
     """The port of a PostgreSQL server that listens on TCP."""
-    folder = Path(tempfile.mkdtemp(prefix="batch-pipeline-tests-", dir="/var/tmp"))
-    folder.chmod(0o755)
+    folder = server_folder()
     chosen = free_port()
     with pytest.MonkeyPatch.context() as patch:
         patch.setitem(postgres.SERVER_SETTINGS, "listen_addresses", "*")

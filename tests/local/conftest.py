@@ -1,19 +1,18 @@
 """Folders for servers of a test's own, and a look at the processes that a folder has."""
 
 import shutil
-import tempfile
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import psutil
 import pytest
+from folders import server_folder
 
 
 @pytest.fixture
 def open_folder() -> Iterator[Path]:
     """An empty folder that every account may enter. At the end no process may be left that uses it."""
-    folder = Path(tempfile.mkdtemp(prefix="batch-pipeline-tests-", dir="/var/tmp"))
-    folder.chmod(0o755)
+    folder = server_folder()
     yield folder
     assert _processes_of(folder) == []
     shutil.rmtree(folder)
@@ -28,8 +27,7 @@ def data_dir(open_folder: Path) -> Path:
 @pytest.fixture(scope="module")
 def module_folder() -> Iterator[Path]:
     """A folder that every account may enter, for one module's tests."""
-    folder = Path(tempfile.mkdtemp(prefix="batch-pipeline-tests-", dir="/var/tmp"))
-    folder.chmod(0o755)
+    folder = server_folder()
     yield folder
     shutil.rmtree(folder)
 

@@ -5,7 +5,6 @@ import shutil
 import signal
 import subprocess
 import sys
-import tempfile
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -16,6 +15,7 @@ import psycopg
 import pytest
 from batch_runs import contacts, new_organization, reasons
 from dagster import DagsterEventType, DagsterInstance, DagsterRunStatus, RunsFilter
+from folders import server_folder
 from passing_time import age_runs, eventually_reconciled
 from process_table import command_of
 from waiting import eventually
@@ -98,8 +98,7 @@ class Parts:
 def own_servers(environment: dict[str, str]) -> Iterator[tuple[EmbeddedPostgres, EmbeddedS3]]:
     """Servers of these tests' own, which they can stop; ``os.environ`` leads to them."""
     del environment  # restored at the end of the session
-    folder = Path(tempfile.mkdtemp(prefix="batch-pipeline-tests-", dir="/var/tmp"))
-    folder.chmod(0o755)
+    folder = server_folder()
     postgres, s3 = EmbeddedPostgres(folder), EmbeddedS3(folder / "s3", free_port())
     try:
         url = postgres.start()
@@ -133,7 +132,7 @@ def own_servers(environment: dict[str, str]) -> Iterator[tuple[EmbeddedPostgres,
 @pytest.fixture(scope="module")
 def parts(own_servers: tuple[EmbeddedPostgres, EmbeddedS3]) -> Iterator[Parts]:
     del own_servers  # os.environ leads to them
-    folder = Path(tempfile.mkdtemp(prefix="batch-pipeline-tests-", dir="/var/tmp"))  # a socket's path is short
+    folder = server_folder()
     shared = Parts(folder)
     yield shared
     shared.stop()
