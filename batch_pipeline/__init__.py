@@ -1,6 +1,8 @@
 """Bulk operations on logistics records, one Dagster run per batch."""
 
+from batch_pipeline.allocation import share_freed_memory
 from batch_pipeline.garbage import collect_seldom, omit_last_collection
 
+share_freed_memory()
 collect_seldom()
 omit_last_collection()
