@@ -52,4 +52,4 @@ def test_threads_use_again_what_others_have_freed() -> None:
     variables = {name: value for name, value in os.environ.items() if name not in SETTINGS}
     ended = subprocess.run([sys.executable, "-c", PROGRAM], capture_output=True, text=True, check=True, env=variables)
     for growth_bytes in map(int, ended.stdout.split()):
-        assert growth_bytes < 3 * MOST_BYTES  # two heaps, not one for each thread
+        assert growth_bytes < 2.5 * MOST_BYTES  # two heaps, not one for each thread

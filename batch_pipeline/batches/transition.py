@@ -64,7 +64,7 @@ def move_at_once(
     sources = [status for status, targets in TRANSITIONS.items() if after in targets and status not in AT_REST]
     if len(sources) != 1:
         return None
-    statement, parameters = changing(batch_id, {"status": after.value, "reason": None, **changes}, phase)
+    statement, parameters = changing(batch_id, {"status": after.value, "reason": None, **changes}, phase, is_live=True)
     event = EVENT_OF.get(after)
     parameters |= {"run": run_id, "before": sources[0].value, "event": None if event is None else event.value}
     row = connection.execute(_move(statement), parameters).one_or_none()
@@ -73,7 +73,7 @@ def move_at_once(
 
 @lru_cache(maxsize=64)
 def _move(change: sa.sql.dml.ReturningUpdate[Any]) -> sa.Select[Any]:
-    """The statement that changes a batch, which stands `before`, and records its transition."""
+    """The statement that makes a run's change of its live batch, which stands `before`, and records the transition."""
     before = sa.bindparam("before", type_=sa.Text)
     subscribed = sa.exists().where(
         webhooks.c.organization_id == batches.c.organization_id,
@@ -81,8 +81,7 @@ def _move(change: sa.sql.dml.ReturningUpdate[Any]) -> sa.Select[Any]:
         sa.bindparam("event", type_=sa.Text) == sa.any_(webhooks.c.events),
     )
     has_mapping = sa.func.coalesce(batches.c.options["column_mapping"].astext, "{}") != "{}"
-    is_newest = (batches.c.run_id == sa.bindparam("run", type_=sa.Text), batches.c.awaits_run.is_(None))
-    changed = change.where(*is_newest, batches.c.status == before, ~subscribed, ~has_mapping).cte("changed")
+    changed = change.where(batches.c.status == before, ~subscribed, ~has_mapping).cte("changed")
     columns = sa.select(changed.c.id, before, changed.c.status, changed.c.run_id)
     recorded = sa.insert(transitions).from_select(["batch_id", "before", "after", "run_id"], columns).cte("recorded")
     return sa.select(changed).add_cte(recorded)

@@ -90,8 +90,8 @@ def local_system(
     else a Redis server of this system's own.
     Only one runs at a time in a data directory. All ports are on 127.0.0.1. For the main thread. ``report`` gets a line
     for each step, and every 2 s while a step takes longer. Once ``hurry`` is set, by a signal handler for example,
-    stopping kills instead of waiting. Raises SettingError if a port or the data directory is in
-    use, UnavailableError if a part doesn't start; each is one line.
+    stopping kills instead of waiting. Raises SettingError if a port or the data directory is in use, UnavailableError
+    if a part doesn't start; each is one line.
     """
     collect_seldom()  # this process may live for weeks
     data_dir = data_folder(data_dir)
