@@ -11,6 +11,7 @@ from batch_pipeline.batches.states import BatchStatus, Reason
 from batch_pipeline.errors import BatchError, PlanChangedError
 from batch_pipeline.phases.attempt import Attempt, HelpRequest
 from batch_pipeline.phases.cleanup import cleanup
+from batch_pipeline.phases.kept_chunks import KeptChunks
 from batch_pipeline.phases.parse import parse
 from batch_pipeline.phases.process import process
 from batch_pipeline.phases.validate import validate
@@ -38,6 +39,7 @@ def run_attempt(
             scratch=Path(scratch),
             report=lambda progress: None,
             call_helpers=call_helpers,
+            kept=KeptChunks(Path(scratch)),
         )
         try:
             parse(attempt)

@@ -21,7 +21,7 @@ class Workplace:
     """The context of a run's ops: the open system, and the locks that show that the run is alive.
 
     Attributes:
-        scratch: a folder on local disk for the run, empty between its ops.
+        scratch: a folder on local disk for the run.
         attempt: the run's attempt as the last op of this process left it; None before the first.
     """
 

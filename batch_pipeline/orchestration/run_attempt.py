@@ -28,8 +28,9 @@ from batch_pipeline.orchestration.helpers import call_helpers
 from batch_pipeline.orchestration.outcomes import tag_outcome
 from batch_pipeline.orchestration.resources import Workplace
 from batch_pipeline.orchestration.run_page import CANCELLED, ProgressEvents, failure_of, unexpected_failure
-from batch_pipeline.orchestration.scratch import emptied
+from batch_pipeline.orchestration.scratch import emptied, subfolder
 from batch_pipeline.phases.attempt import Attempt, TimedOutError
+from batch_pipeline.phases.kept_chunks import KeptChunks
 from batch_pipeline.phases.leftovers import drop_leftovers
 from batch_pipeline.records.descriptions import get_resource
 from batch_pipeline.system import System
@@ -58,10 +59,10 @@ def running_attempt(
                 drop_leftovers(system, batch)
                 yield batch, None
                 return
-            with emptied(workplace.scratch) as scratch:
+            with emptied(subfolder(workplace.scratch, "phase")) as scratch:
                 if workplace.attempt is None:
                     used_seconds = 0.0 if is_new else system.ledger.attempt_seconds(context.run_id)
-                    attempt = _attempt(context, system, batch, scratch, used_seconds)
+                    attempt = _attempt(context, workplace, batch, scratch, used_seconds)
                 else:
                     attempt = replace(workplace.attempt, scratch=scratch, report=ProgressEvents(context).report)
                 workplace.attempt = attempt
@@ -137,9 +138,11 @@ def _begin(context: OpExecutionContext, workplace: Workplace, batch: Batch) -> t
     return begun, True
 
 
-def _attempt(context: OpExecutionContext, system: System, batch: Batch, scratch: Path, used_seconds: float) -> Attempt:
+def _attempt(
+    context: OpExecutionContext, workplace: Workplace, batch: Batch, scratch: Path, used_seconds: float
+) -> Attempt:
     return Attempt(
-        system=system,
+        system=workplace.system,
         batch=batch,
         run_id=context.run_id,
         resource=get_resource(batch.address.resource),
@@ -148,7 +151,8 @@ def _attempt(context: OpExecutionContext, system: System, batch: Batch, scratch:
         report=ProgressEvents(context).report,
         used_seconds=used_seconds,
         has_slot=tags.IN_PROCESS not in context.run.tags,
-        call_helpers=call_helpers(system.settings),
+        kept=KeptChunks(subfolder(workplace.scratch, "kept")),
+        call_helpers=call_helpers(workplace.system.settings),
     )
 
 

@@ -27,17 +27,21 @@ def scratch_folder() -> Iterator[Path]:
             os.close(descriptor)
 
 
+def subfolder(folder: Path, name: str) -> Path:
+    """The folder of this name in the folder, made unless it exists."""
+    path = folder / name
+    path.mkdir(exist_ok=True)
+    return path
+
+
 @contextmanager
 def emptied(folder: Path) -> Iterator[Path]:
-    """Yields the folder, and removes what is in it afterwards."""
+    """Yields the folder, and removes the files in it afterwards."""
     try:
         yield folder
     finally:
         for path in folder.iterdir():
-            if path.is_dir():
-                shutil.rmtree(path)
-            else:
-                path.unlink()
+            path.unlink()
 
 
 def remove_abandoned_folders() -> None:

@@ -18,6 +18,7 @@ from batch_pipeline.errors import BatchError
 from batch_pipeline.loading.log_support import can_log
 from batch_pipeline.loading.staging import STAGED_BATCH, Staging
 from batch_pipeline.loading.staging_choice import staging_of
+from batch_pipeline.phases.kept_chunks import KeptChunks
 from batch_pipeline.system import System
 
 if TYPE_CHECKING:
@@ -103,7 +104,7 @@ class Attempt:
         has_slot: whether the run occupies one of Dagster's slots, because Dagster launched it.
         call_helpers: offers a phase to other workers, at most this many; by default to none.
         transaction_seconds: time-out of a transaction, if that is less than the attempt's remaining time.
-        only_chunk: the only parsed chunk of a small batch, if this process has parsed it.
+        kept: the parsed chunks that this process has kept.
     """
 
     system: System
@@ -117,7 +118,7 @@ class Attempt:
     has_slot: bool = False
     call_helpers: Callable[[HelpRequest, int], None] = field(default=lambda request, number: None, repr=False)
     transaction_seconds: float = math.inf
-    only_chunk: "pa.Table | None" = field(default=None, repr=False)
+    kept: KeptChunks = field(default_factory=KeptChunks, repr=False)
     _phase: Phase | None = field(default=None, repr=False)
     _progress: Progress | None = field(default=None, repr=False)
     _checked_at: float = field(default=0.0, repr=False)
@@ -171,8 +172,8 @@ class Attempt:
 
     def parsed_chunk(self, number: int) -> "pa.Table":
         """The parsed chunk with this number (see `payloads.parsed`)."""
-        if self.only_chunk is not None:
-            return self.only_chunk
+        if (kept := self.kept.get(number)) is not None:
+            return kept
         from batch_pipeline.phases.parsed_uploads import read_parsed_chunk
 
         return read_parsed_chunk(self.system, self.batch, number)

@@ -62,7 +62,7 @@ def _read(attempt: Attempt, payload: Payload, uses: Columns, checksum: str, *, i
         kept: pa.Table | None = None
 
         def begin_to_store(number: int, parsed: pa.Table) -> None:
-            begun.append(storing.submit(store.write_table, keys.parsed_chunk(batch.id, number), parsed))
+            begun.append(storing.submit(_store_chunk, attempt, number, parsed))
 
         for number, chunk in enumerate(payload.chunks(), start=1):
             if kept is not None:
@@ -90,7 +90,7 @@ def _read(attempt: Attempt, payload: Payload, uses: Columns, checksum: str, *, i
         equal_path = attempt.scratch / "equal.parquet"
         equal = write_rows(equal_path, equal_items.repeated_rows())
     if number == 1 and shares_staging:
-        attempt.only_chunk = parsed
+        attempt.kept.keep_only(parsed)
     if equal:
         store.upload(equal_path, keys.equal_rows(batch.id))
     facts = batch.facts.with_(
@@ -113,6 +113,11 @@ def _read(attempt: Attempt, payload: Payload, uses: Columns, checksum: str, *, i
         work=facts.to_row(),
         checksum=checksum,
     )
+
+
+def _store_chunk(attempt: Attempt, number: int, parsed: pa.Table) -> None:
+    attempt.system.store.write_table(keys.parsed_chunk(attempt.batch.id, number), parsed)
+    attempt.kept.keep(number, parsed)
 
 
 def _check_size(attempt: Attempt, size: int) -> None:
