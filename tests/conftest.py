@@ -89,6 +89,11 @@ def pytest_collection_finish() -> None:
     gc.freeze()
 
 
+def pytest_runtest_setup() -> None:
+    """Undoes what the services of earlier tests have set: a server collects fourteen times as often."""
+    collect_seldom()
+
+
 def pytest_unconfigure() -> None:
     """What tests have left in reference cycles ends while there is an interpreter that can close it."""
     gc.collect()

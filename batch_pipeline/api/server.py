@@ -20,6 +20,7 @@ import uvicorn
 from uvicorn.supervisors import Multiprocess
 from uvicorn.supervisors.multiprocess import SIGNALS
 
+from batch_pipeline.garbage import collect_nothing, collect_seldom
 from batch_pipeline.logs import configure_logs, is_json, json_formatter
 from batch_pipeline.metrics.calls import sharing_calls
 from batch_pipeline.notifications.background import open_people
@@ -39,9 +40,10 @@ _UNRESPONSIVE_SECONDS = 60
 def serve(*, host: str, port: int, processes: int, on_ready: Callable[[], None]) -> None:
     """Serves until SIGINT, SIGTERM or SIGHUP; running calls then have 10 s to end.
 
-    The port opens when the service is warm. `on_ready` is called once all processes are. Raises SettingError for a
-    wrong setting, and SystemExit if the service can't start.
+    The port opens when the service is warm. `on_ready` is called once all processes are. Garbage is collected from then
+    on. Raises SettingError for a wrong setting, and SystemExit if the service can't start.
     """
+    collect_nothing()
     configure_logs()
     if processes == 1:
         start_fork_server()  # it imports while this process does
@@ -49,6 +51,7 @@ def serve(*, host: str, port: int, processes: int, on_ready: Callable[[], None])
 
         _serve_here(_config(create_app(), host=host, port=port), on_ready)
     else:
+        collect_seldom()
         open_people(get_settings())  # raises here what would end each process
         _serve_in_processes(_config(f"{__name__}:open_app", host=host, port=port, processes=processes), on_ready)
 
@@ -56,6 +59,7 @@ def serve(*, host: str, port: int, processes: int, on_ready: Callable[[], None])
 def open_app() -> "FastAPI":
     """The application of one of several processes. Raises SystemExit if it can't start, which ends all of them."""
     signal.signal(signal.SIGHUP, signal.SIG_IGN)  # of a closed terminal: the parent stops its processes in order
+    collect_nothing()
     configure_logs()
     parent = multiprocessing.parent_process()
     assert parent is not None  # noqa: S101 - the supervisor

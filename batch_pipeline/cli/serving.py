@@ -27,7 +27,6 @@ def api(
     data_dir: DataDir = DEFAULT_DATA_DIR,
 ) -> None:
     """Serve the HTTP API until interrupted."""
-    collect_seldom()
     with stopping_in_order(), servers(data_dir):
         _require_free(host, port)
         _require_row_security()

@@ -13,6 +13,7 @@ from dagster._cli.api import api_cli
 from dagster._grpc import server
 
 from batch_pipeline.dropped_interrupts import repeating_dropped
+from batch_pipeline.garbage import collect_what_follows
 from batch_pipeline.orchestration.dagster_command import log_as_configured, log_flags
 from batch_pipeline.orchestration.forking import fork_context
 
@@ -24,6 +25,7 @@ class ForkingApiServer(server.DagsterApiServer):
         super().__init__(*arguments, **named)
         self._mp_ctx = fork_context()  # type: ignore[assignment] # a fork context has the same methods
         forkserver.ensure_running()  # it imports while this process loads the definitions
+        collect_what_follows()
 
 
 def main() -> None:

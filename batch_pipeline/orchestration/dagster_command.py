@@ -4,10 +4,12 @@
 Put here what Dagster's processes do differently and Dagster has no setting for. Formats belong to `logs`.
 """
 
+import importlib
 import runpy
 import sys
 
 from batch_pipeline.dropped_interrupts import repeating_dropped
+from batch_pipeline.garbage import collect_nothing, collect_what_follows
 from batch_pipeline.logs import configure_logs, is_json, json_formatter, json_logger
 
 # Dagster's daemon looks every 5 s which sensors are due, so those of files would tick every 5 s and not every 2 s.
@@ -45,9 +47,12 @@ def _look_at_sensors_often() -> None:
 
 
 def main() -> None:
-    """Runs the module that the first argument names, as ``python -m`` does."""
+    """Runs the package that the first argument names, as ``python -m`` does. Its command is in its module `cli`."""
+    collect_nothing()
     log_as_configured()
     module = sys.argv[1]
+    importlib.import_module(f"{module}.cli")
+    collect_what_follows()
     if module == "dagster._daemon":
         _look_at_sensors_often()
     sys.argv = [module, *sys.argv[2:], *log_flags()]

@@ -113,7 +113,6 @@ async def open_service(settings: Settings | None = None, *, warm_up: bool = True
     code loaded and connections open. In an outage it yields all the same, at the latest after `WARM_UP_SECONDS`.
     Without it, processes and connections start with the first call.
     """
-    collect_as_usual()
     with open_system(settings, for_api=True) as system:
         listener = StatusListener(system.database_url)
         launcher = Launcher(system.settings.dagster_url)
@@ -126,6 +125,7 @@ async def open_service(settings: Settings | None = None, *, warm_up: bool = True
             if warm_up:
                 await _warm_up(service)
             with present_objects_spared() if warm_up else nullcontext():
+                collect_as_usual()
                 yield service
         finally:
             listening.cancel()

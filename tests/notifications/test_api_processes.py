@@ -2,21 +2,19 @@
 
 import json
 import os
-import signal
-import subprocess
-import sys
+import threading
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import replace
-from pathlib import Path
+from multiprocessing.synchronize import Semaphore
 
-import httpx
-import pytest
 import sqlalchemy as sa
 from batch_runs import accepted
 from receivers import ALLOWED, Received, Verdict, receiving
+from serving import served
 from standardwebhooks import Webhook as Verifier
+from systems import leading_to
 from waiting import eventually
 
 from batch_pipeline.batches.deliveries import LEASE, DeliveryStatus, list_deliveries
@@ -25,41 +23,40 @@ from batch_pipeline.batches.outbox import write_event
 from batch_pipeline.batches.states import BatchStatus, Reason
 from batch_pipeline.batches.tables import webhook_deliveries
 from batch_pipeline.batches.webhooks import create_webhook
-from batch_pipeline.local.s3 import free_port
+from batch_pipeline.metrics.calls import sharing_calls
+from batch_pipeline.orchestration.forking import fork_context
 from batch_pipeline.system import System
 
-pytestmark = pytest.mark.timeout(300)  # among the files that begin first
-
-PROGRAM = Path(sys.executable).with_name("batch-pipeline")
 WHY = Reason("test", "The test says so.")
 EVENTS = 60
 
 
 @contextmanager
 def api_processes(number: int, **variables: str) -> Iterator[None]:
-    """Processes of the API that are ready; killed at the end, as if their machine had vanished."""
-    ports = [free_port() for _ in range(number)]
-    environment = {**os.environ, "BATCH_SYNC_WORKERS": "1", **variables}
-    processes = [
-        subprocess.Popen([str(PROGRAM), "api", "--port", str(port)], env=environment, start_new_session=True)
-        for port in ports
-    ]
+    """Processes of the API that are ready; killed at the end, as if their machine had vanished.
 
-    def is_ready(port: int) -> bool:
-        try:
-            return client.get(f"http://127.0.0.1:{port}/healthz").is_success
-        except httpx.TransportError:
-            return False
-
-    try:
-        with httpx.Client() as client:  # to make one takes as long as a hundred calls
-            for port in ports:
-                eventually(lambda port=port: is_ready(port))
-        yield
-    finally:
+    They are forked from a process that has imported most of what they need, and don't run batches.
+    """
+    forking = fork_context()
+    ready = forking.Semaphore(0)
+    with sharing_calls(), leading_to(variables):
+        processes = [forking.Process(target=_serve, args=(ready, dict(os.environ))) for _ in range(number)]
         for process in processes:
-            os.killpg(process.pid, signal.SIGKILL)
-            process.wait()
+            process.start()
+        try:
+            for _ in processes:
+                eventually(lambda: ready.acquire(block=False))
+            yield
+        finally:
+            for process in processes:
+                process.kill()
+                process.join()
+
+
+def _serve(ready: Semaphore, environment: dict[str, str]) -> None:
+    with leading_to(environment), served():
+        ready.release()
+        threading.Event().wait()
 
 
 def test_nothing_is_lost_when_the_processes_are_killed_and_an_alert_is_told_once(system: System) -> None:

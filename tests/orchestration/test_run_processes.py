@@ -18,6 +18,7 @@ from batch_pipeline.orchestration.workers import _execute
 from batch_pipeline.system import System
 
 IMPORTED = "sorted(__import__('sys').modules)"
+COLLECTED = "len(__import__('gc').get_objects())"
 
 
 @pytest.fixture
@@ -46,6 +47,14 @@ def test_a_forked_process_has_imported_the_packages_that_a_run_uses(system: Syst
     assert system.ledger.get(batch.id).status == "completed"
     packages, late = ({name.partition(".")[0] for name in names} for names in (before, after - before))
     assert late - packages - sys.stdlib_module_names == set()
+
+
+def test_a_collection_in_a_forked_process_leaves_out_what_was_imported_before() -> None:
+    executor = forked_executor()
+    try:
+        assert executor.submit(eval, COLLECTED).result() < 10_000  # of 300,000
+    finally:
+        end_processes(executor)
 
 
 def test_a_run_that_dagster_launches_keeps_its_connections(system: System, dagsters_connections: list[object]) -> None:
