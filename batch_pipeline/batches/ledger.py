@@ -66,8 +66,6 @@ class Ledger:
         self._reruns = reruns or Reruns()
         self._single = single_statements(engine)
 
-    # ---- finding ------------------------------------------------------------------------------------
-
     def get(self, batch_id: str, organization_id: str | None = None) -> Batch:
         """The batch. Raises NotFoundError; with `organization_id` also for a batch of another organization."""
         with translating_outages(), self._single.begin() as connection:
@@ -187,12 +185,13 @@ class Ledger:
             }
             return change_status(connection, batch, BatchStatus.queued, request | changes)
 
-    def begin_attempt(self, batch_id: str, run_id: str) -> Batch:
+    def begin_attempt(self, batch_id: str, run_id: str, *, awaited: bool = False) -> Batch:
         """Records the run as the batch's newest attempt, unless it is recorded already.
 
         A failed or timed-out batch becomes `queued` if it is validated, else `requested`. A planned batch becomes
         `requested`: its plan is made anew. A completed batch keeps its status: a re-execution has nothing to do.
-        Raises StateError (`batch_expired`, `pruned`), and SupersededError if the run is an older attempt.
+        `awaited`: the run is the one that the batch awaited. Raises StateError (`batch_expired`, `pruned`), and
+        SupersededError if the run is an older attempt, or is `awaited` and the batch awaits no run any more.
         """
         # A transaction: PostgreSQL executes a statement of a killed process to its end, but commits nothing for it.
         with translating_outages(), self.engine.begin() as connection:
@@ -208,6 +207,8 @@ class Ledger:
                 return batch
             if batch.status is BatchStatus.expired:
                 raise StateError("batch_expired", f"Batch {batch_id} has expired: create a new batch.")
+            if awaited and batch.awaits_run is None:
+                raise superseded(batch)
             is_rerun_of_dagster = batch.status in RERUNNABLE
             if is_rerun_of_dagster:
                 require_files(batch)
@@ -298,8 +299,6 @@ class Ledger:
     def yield_slot(self, batch_id: str, run_id: str) -> None:
         """Requests another run for a queued batch, so that this run can end. The place in the order stays."""
         self.update(batch_id, run_id, awaits_run=Starter.launcher.value)
-
-    # ---- ends ------------------------------------------------------------------------------------------------
 
     def end(self, batch_id: str, status: BatchStatus, reason: AnyReason, **changes: Any) -> Batch:
         """Ends a live batch as failed, timed out or expired, for its owner or an operator.

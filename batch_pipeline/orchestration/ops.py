@@ -154,7 +154,7 @@ def begin(context: OpExecutionContext, workplace: Workplace, create: Callable[[S
 
     try:
         workplace.ownership.take(run_owner(context.run_id))
-        batch = requested_or_new(context, workplace.system, create)
+        batch = requested_or_new(context, workplace, create)
     except BatchError as error:
         raise Failure(error.message, metadata={"code": error.code}, allow_retries=False) from None
     run_phase(context, workplace, batch, PhaseName.parsing, parse_payload)

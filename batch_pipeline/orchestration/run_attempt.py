@@ -61,7 +61,7 @@ def running_attempt(
             with emptied(workplace.scratch) as scratch:
                 if workplace.attempt is None:
                     used_seconds = 0.0 if is_new else system.ledger.attempt_seconds(context.run_id)
-                    attempt = _attempt(context, system, batch, scratch, used_seconds)
+                    attempt = _attempt(context, workplace, batch, scratch, used_seconds)
                 else:
                     attempt = replace(workplace.attempt, scratch=scratch, report=ProgressEvents(context).report)
                 workplace.attempt = attempt
@@ -80,6 +80,8 @@ def running_attempt(
             if batch.run_id == context.run_id:
                 follow_cancelling(context, batch)
                 tag_outcome(context.instance, context.run_id, batch)
+            elif attempt is None:  # cancelled before the run began
+                follow_cancelling(context, batch)
             raise failure_of(error, system, batch_id) from None
         except Exception as error:
             status, reason = _status_and_reason(error, attempt)
@@ -131,13 +133,16 @@ def _begin(context: OpExecutionContext, workplace: Workplace, batch: Batch) -> t
     workplace.ownership.take(batch.id, wait_seconds=0.0 if batch.awaits_run is None else HANDOVER_SECONDS)
     if batch.run_id == context.run_id:  # an earlier op began the attempt
         return batch, False
-    begun = workplace.system.ledger.begin_attempt(batch.id, context.run_id)
+    begun = workplace.system.ledger.begin_attempt(batch.id, context.run_id, awaited=batch.awaits_run is not None)
     if tags.OUTCOME in context.run.tags:  # a re-executed run has the tags of its parent
         tag_outcome(context.instance, context.run_id, begun)
     return begun, True
 
 
-def _attempt(context: OpExecutionContext, system: System, batch: Batch, scratch: Path, used_seconds: float) -> Attempt:
+def _attempt(
+    context: OpExecutionContext, workplace: Workplace, batch: Batch, scratch: Path, used_seconds: float
+) -> Attempt:
+    system, handover = workplace.system, workplace.handover
     return Attempt(
         system=system,
         batch=batch,
@@ -149,6 +154,7 @@ def _attempt(context: OpExecutionContext, system: System, batch: Batch, scratch:
         used_seconds=used_seconds,
         has_slot=tags.IN_PROCESS not in context.run.tags,
         call_helpers=call_helpers(system.settings),
+        upload=None if handover is None else handover.upload,
     )
 
 

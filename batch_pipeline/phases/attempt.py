@@ -103,6 +103,7 @@ class Attempt:
         has_slot: whether the run occupies one of Dagster's slots, because Dagster launched it.
         call_helpers: offers a phase to other workers, at most this many; by default to none.
         transaction_seconds: time-out of a transaction, if that is less than the attempt's remaining time.
+        upload: the payload as stored, if this process has it in memory.
         only_chunk: the only parsed chunk of a small batch, if this process has parsed it.
     """
 
@@ -117,6 +118,7 @@ class Attempt:
     has_slot: bool = False
     call_helpers: Callable[[HelpRequest, int], None] = field(default=lambda request, number: None, repr=False)
     transaction_seconds: float = math.inf
+    upload: bytes | None = field(default=None, repr=False)
     only_chunk: "pa.Table | None" = field(default=None, repr=False)
     _phase: Phase | None = field(default=None, repr=False)
     _progress: Progress | None = field(default=None, repr=False)

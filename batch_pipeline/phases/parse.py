@@ -1,5 +1,6 @@
 """Parsing: reads the payload in a stream, finds equal items, and stores the items chunk by chunk as uploaded."""
 
+import hashlib
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import closing
 from functools import partial
@@ -33,7 +34,12 @@ def parse(attempt: Attempt) -> None:
     attempt.begin(PhaseName.parsing)
     store, batch = attempt.system.store, attempt.batch
     spool = attempt.scratch / "upload"
-    checksum = store.download(batch.payload.key, spool, check_size=partial(_check_size, attempt))
+    if attempt.upload is None:
+        checksum = store.download(batch.payload.key, spool, check_size=partial(_check_size, attempt))
+    else:
+        _check_size(attempt, len(attempt.upload))
+        spool.write_bytes(attempt.upload)
+        checksum = hashlib.sha256(attempt.upload).hexdigest()
     payload = open_upload(attempt.system, batch, spool, check=attempt.check_seldom)
     is_small = spool.stat().st_size <= SMALL_UPLOAD
     _read(attempt, payload, check_columns(attempt, payload), checksum, is_small=is_small)
