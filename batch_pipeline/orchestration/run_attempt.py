@@ -9,7 +9,7 @@ import psycopg
 from dagster import DagsterExecutionInterruptedError, DagsterRunStatus, OpExecutionContext
 from sqlalchemy.exc import DBAPIError
 
-from batch_pipeline.batches.model import Batch
+from batch_pipeline.batches.model import Action, Batch, PhaseName
 from batch_pipeline.batches.options import BatchOptions
 from batch_pipeline.batches.states import FINAL, BatchStatus, Reason
 from batch_pipeline.errors import (
@@ -133,10 +133,13 @@ def _begin(context: OpExecutionContext, workplace: Workplace, batch: Batch) -> t
     workplace.ownership.take(batch.id, wait_seconds=0.0 if batch.awaits_run is None else HANDOVER_SECONDS)
     if batch.run_id == context.run_id:  # an earlier op began the attempt
         return batch, False
-    begun = workplace.system.ledger.begin_attempt(batch.id, context.run_id, awaited=batch.awaits_run is not None)
+    phases = [] if batch.action is Action.undo else [batch.phase(PhaseName.parsing).begun()]  # an undo has no payload
+    found = workplace.system.ledger.begin_attempt(
+        batch.id, context.run_id, *phases, awaited=batch.awaits_run is not None
+    )
     if tags.OUTCOME in context.run.tags:  # a re-executed run has the tags of its parent
-        tag_outcome(context.instance, context.run_id, begun)
-    return begun, True
+        tag_outcome(context.instance, context.run_id, found)
+    return found, True
 
 
 def _attempt(

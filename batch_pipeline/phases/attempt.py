@@ -268,9 +268,11 @@ class Attempt:
             self._checked_at = now
             self.check()
 
-    def move_to(self, status: BatchStatus, *, phase: Phase | None = None, **changes: Any) -> None:
-        """Changes the batch's status, one of its phases and other columns. Raises SupersededError."""
-        self.batch = self.system.ledger.transition(self.batch.id, self.run_id, status, phase, **changes)
+    def move_to(self, status: BatchStatus, *phases: Phase, durably: bool = True, **changes: Any) -> None:
+        """Changes the batch's status, its phases and other columns. Raises SupersededError."""
+        self.batch = self.system.ledger.transition(
+            self.batch.id, self.run_id, status, *phases, durably=durably, **changes
+        )
 
     def announce(self, name: PhaseName, note: str) -> None:
         """Reports a step that takes long and counts nothing."""
@@ -312,18 +314,16 @@ class Attempt:
         self.batch = self.system.ledger.update(self.batch.id, self.run_id, durably=False, work=facts.to_row())
 
     def begin(self, name: PhaseName, total: int | None = None, *, already: int = 0) -> None:
-        """Marks the phase as running; earlier attempts processed `already` items. Raises as `check` does."""
+        """Marks the phase as running; earlier attempts processed `already` items. Raises as `check` does.
+
+        Stores nothing if an earlier change of the batch did.
+        """
         self._require_time()
-        phase = replace(
-            self.batch.phase(name),
-            status=PhaseStatus.running,
-            total=total,
-            started_at=time.time(),
-            ended_at=None,
-            already=already,
-        )
+        phase = self.batch.phase(name)
+        if (phase.status, phase.total, phase.already) != (PhaseStatus.running, total, already):
+            phase = phase.begun(total, already=already)
+            self._store(phase, durably=False)
         self._phase, self._progress = phase, None
-        self._store(phase, durably=False)
 
     def advance(self, *, success: int, error: int, chunk: int, chunks: int | None = None, workers: int = 0) -> None:
         """Stores and reports the running phase's counts since its start. Raises as `check` does."""
@@ -343,9 +343,13 @@ class Attempt:
         total: int,
         reason: str | None = None,
         status: BatchStatus | None = None,
+        following: Phase | None = None,
         **changes: Any,
     ) -> None:
-        """Marks the running phase as completed; changes the batch's status and other columns with it."""
+        """Marks the running phase as completed; changes the batch's status and other columns with it.
+
+        `following`: another phase to store with it.
+        """
         phase = replace(
             self._running,
             status=PhaseStatus.completed,
@@ -356,10 +360,11 @@ class Attempt:
             ended_at=time.time(),
         )
         self._phase = self._progress = None
+        phases = [phase] if following is None else [phase, following]
         if status is None:
-            self._store(phase, **changes)
+            self._store(*phases, **changes)
         else:
-            self.move_to(status, phase=phase, **changes)
+            self.move_to(status, *phases, **changes)
 
     def skip(self, name: PhaseName, reason: str, **changes: Any) -> None:
         """Marks a phase that has nothing to do as skipped and changes other columns of the batch."""
@@ -389,5 +394,5 @@ class Attempt:
         if self.remaining_seconds <= 0:
             raise self.out_of_time()
 
-    def _store(self, phase: Phase, *, durably: bool = True, **changes: Any) -> None:
-        self.batch = self.system.ledger.update_phase(self.batch.id, self.run_id, phase, durably=durably, **changes)
+    def _store(self, *phases: Phase, durably: bool = True, **changes: Any) -> None:
+        self.batch = self.system.ledger.update_phase(self.batch.id, self.run_id, *phases, durably=durably, **changes)

@@ -92,7 +92,7 @@ def _finish(attempt: Attempt, skipped: Phase | None) -> None:
         write_result(attempt)
     attempt.move_to(
         BatchStatus.completed,
-        phase=skipped,
+        *([] if skipped is None else [skipped]),
         stats=asdict(stats),
         has_errors_file=stats.rejected > 0,
         error_summary=summary,

@@ -109,10 +109,12 @@ def _read(attempt: Attempt, payload: Payload, uses: Columns, checksum: str, *, i
         remembered=uses.remembered,
         warnings=uses.all_warnings(tuple(columns)),
     )
+    goes_on = read + unreadable > 0  # else validation may refuse the batch before it begins
     attempt.complete(
         success=read - equal,
         error=unreadable,
         total=read + unreadable - equal,
+        following=batch.phase(PhaseName.validation).begun(read - equal) if goes_on else None,
         work=facts.to_row(),
         checksum=checksum,
     )

@@ -2,10 +2,11 @@
 
 from dataclasses import dataclass
 from datetime import UTC, datetime
+from functools import partial
 from typing import Any
 
 from batch_pipeline.batches.locks import Turn, claim_version, referred_version
-from batch_pipeline.batches.model import Action, IfChanged, PhaseName
+from batch_pipeline.batches.model import Action, IfChanged, Phase, PhaseName
 from batch_pipeline.database import Connection
 from batch_pipeline.errors import PlanChangedError
 from batch_pipeline.loading.change_partitions import are_partitions_due, make_partitions_ahead
@@ -30,7 +31,7 @@ def process(attempt: Attempt) -> None:
     if attempt.is_done(PhaseName.processing):
         return
     restore_items(attempt)
-    with turn_of(attempt) as turn:
+    with turn_of(attempt, partial(_begun_phases, attempt)) as turn:
         final = _final_plan(attempt, turn)
         if final.is_written:
             write_chunks(attempt, turn, PhaseName.processing, item_writer, total=final.accepted)
@@ -42,6 +43,19 @@ def process(attempt: Attempt) -> None:
         f"The plan of batch {attempt.batch.id} has changed since it was shown, so nothing was written. The batch shows "
         "the new plan and the difference: look at it, then apply it.",
     )
+
+
+def _begun_phases(attempt: Attempt, turn: Turn) -> list[Phase]:
+    """Phase processing as running, if this is the first attempt and the plan will not be made again."""
+    batch, facts = attempt.batch, attempt.batch.facts
+    is_final = (
+        batch.attempts == 1
+        and batch.plan_version == turn.version
+        and batch.if_changed is None
+        and attempt.action is not Action.undo
+        and not referred_resources(attempt.resource, facts.fields)
+    )
+    return [batch.phase(PhaseName.processing).begun(facts.accepted)] if is_final else []
 
 
 def item_writer(attempt: Attempt, connection: Connection, turn: Turn) -> ChunkWriter:

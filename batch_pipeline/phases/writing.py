@@ -2,11 +2,11 @@
 
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 
 from batch_pipeline.batches.locks import TURN_POLL_SECONDS, Turn, take_turn
-from batch_pipeline.batches.model import PhaseName
+from batch_pipeline.batches.model import Phase, PhaseName
 from batch_pipeline.batches.states import BatchStatus
 from batch_pipeline.database import Connection, borrowed_for_statements
 from batch_pipeline.loading.chunks import (
@@ -26,8 +26,11 @@ MakeWriter = Callable[[Attempt, Connection, Turn], ChunkWriter]
 
 
 @contextmanager
-def turn_of(attempt: Attempt) -> Iterator[Turn]:
-    """Waits for the batch's turn, sets status `processing`, and holds the turn. The wait does not use running time."""
+def turn_of(attempt: Attempt, begins: Callable[[Turn], Sequence[Phase]] = lambda turn: ()) -> Iterator[Turn]:
+    """Waits for the batch's turn, sets status `processing`, and holds the turn. The wait does not use running time.
+
+    `begins`: phases to store with the status.
+    """
     began = time.time()
 
     def check() -> None:
@@ -39,7 +42,7 @@ def turn_of(attempt: Attempt) -> Iterator[Turn]:
         waited_seconds = time.time() - began
         if waited_seconds >= TURN_POLL_SECONDS:  # shorter: the turn was free
             attempt.waited(waited_seconds)
-        attempt.move_to(BatchStatus.processing)
+        attempt.move_to(BatchStatus.processing, *begins(turn), durably=False)  # the chunks' commits come after it
         yield turn
 
 
