@@ -14,7 +14,7 @@ from batch_pipeline.batches.model import Batch
 from batch_pipeline.batches.states import AT_REST, BatchStatus, Reason
 from batch_pipeline.dropped_interrupts import repeating_dropped
 from batch_pipeline.orchestration import tags
-from batch_pipeline.orchestration.ops import batch_job
+from batch_pipeline.orchestration.ops import known_batch_job
 from batch_pipeline.orchestration.requested_runs import run_config_of, run_tags_of
 from batch_pipeline.orchestration.resources import HANDOVER, Handover, opened_system
 from batch_pipeline.orchestration.run_attempt import cancelled_reason
@@ -86,7 +86,7 @@ def execute_until_interrupted(
 
 def prepare_job(system: System, run_config: Mapping[str, Any]) -> None:
     """Makes the job of a batch, with all that Dagster describes of it once, so that the first run need not."""
-    job = _job_in_process(batch_job, system)
+    job = _job_in_process(known_batch_job, system)
     create_execution_plan(InMemoryJob(job), run_config)
     job.get_job_snapshot_id()
 

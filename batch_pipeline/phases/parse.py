@@ -76,7 +76,11 @@ def _read(attempt: Attempt, payload: Payload, uses: Columns, checksum: str, *, i
             if begun:
                 attempt.advance(success=read, error=unreadable, chunk=number - 1)
             parsed = to_table(chunk)
-            begun = [working.submit(equal_items.add, uses.use(chunk))]
+            if is_small:  # a thread would take as long as the items do
+                begun = []
+                equal_items.add(uses.use(chunk))
+            else:
+                begun = [working.submit(equal_items.add, uses.use(chunk))]
             if number == 1 and is_small:
                 kept = parsed
             else:
