@@ -113,9 +113,15 @@ def chunk_ranges(items: int, chunk_rows: int) -> list[Chunk]:
     ]
 
 
-def store_chunks(connection: Connection, batch_id: str, phase: PhaseName, chunks: list[Chunk]) -> None:
-    """Stores the chunk boundaries of a phase; replaces those of an attempt that did not complete its plan."""
-    connection.execute("DELETE FROM batch_chunks WHERE batch_id = %s AND phase = %s", (batch_id, phase.value))
+def store_chunks(
+    connection: Connection, batch_id: str, phase: PhaseName, chunks: list[Chunk], *, is_first: bool = False
+) -> None:
+    """Stores the chunk boundaries of a phase; replaces those of an attempt that did not complete its plan.
+
+    `is_first`: there was no earlier attempt.
+    """
+    if not is_first:
+        connection.execute("DELETE FROM batch_chunks WHERE batch_id = %s AND phase = %s", (batch_id, phase.value))
     connection.execute(
         "INSERT INTO batch_chunks (batch_id, phase, number, first_row, last_row)"
         " SELECT %s, %s, * FROM unnest(%s::integer[], %s::bigint[], %s::bigint[])",

@@ -23,6 +23,7 @@ from batch_pipeline.system import System
 if TYPE_CHECKING:
     import pyarrow as pa
 
+    from batch_pipeline.loading.chunks import ChunksDone
     from batch_pipeline.records.fields import RuleContext
     from batch_pipeline.records.resource import Resource
 
@@ -105,6 +106,7 @@ class Attempt:
         transaction_seconds: time-out of a transaction, if that is less than the attempt's remaining time.
         upload: the payload as stored, if this process has it in memory.
         only_chunk: the only parsed chunk of a small batch, if this process has parsed it.
+        processed: what is done of processing, once it is complete; None if an earlier process completed it.
     """
 
     system: System
@@ -120,6 +122,7 @@ class Attempt:
     transaction_seconds: float = math.inf
     upload: bytes | None = field(default=None, repr=False)
     only_chunk: "pa.Table | None" = field(default=None, repr=False)
+    processed: "ChunksDone | None" = field(default=None, repr=False)
     _phase: Phase | None = field(default=None, repr=False)
     _progress: Progress | None = field(default=None, repr=False)
     _checked_at: float = field(default=0.0, repr=False)
@@ -268,11 +271,9 @@ class Attempt:
             self._checked_at = now
             self.check()
 
-    def move_to(self, status: BatchStatus, *phases: Phase, durably: bool = True, **changes: Any) -> None:
+    def move_to(self, status: BatchStatus, *phases: Phase, **changes: Any) -> None:
         """Changes the batch's status, its phases and other columns. Raises SupersededError."""
-        self.batch = self.system.ledger.transition(
-            self.batch.id, self.run_id, status, *phases, durably=durably, **changes
-        )
+        self.batch = self.system.ledger.transition(self.batch.id, self.run_id, status, *phases, **changes)
 
     def announce(self, name: PhaseName, note: str) -> None:
         """Reports a step that takes long and counts nothing."""
@@ -314,9 +315,9 @@ class Attempt:
         self.batch = self.system.ledger.update(self.batch.id, self.run_id, durably=False, work=facts.to_row())
 
     def begin(self, name: PhaseName, total: int | None = None, *, already: int = 0) -> None:
-        """Marks the phase as running; earlier attempts processed `already` items. Raises as `check` does.
+        """Marks the phase as running, unless it is stored as such; earlier attempts processed `already` items.
 
-        Stores nothing if an earlier change of the batch did.
+        Raises as `check` does.
         """
         self._require_time()
         phase = self.batch.phase(name)

@@ -75,7 +75,8 @@ def _plan_items(attempt: Attempt) -> tuple[Plan, int | None]:
             connection.commit()
             version = planned_version(connection, attempt.batch, referred_resources(attempt.resource, fields))
             chunks = chunk_ranges(facts.items, _chunk_rows(attempt, facts.items))
-            store_chunks(connection, attempt.batch.id, PhaseName.processing, chunks)
+            is_first = attempt.batch.attempts == 1
+            store_chunks(connection, attempt.batch.id, PhaseName.processing, chunks, is_first=is_first)
             facts = facts.with_(fields=fields, clears=staged.clears, kinds=staged.kinds)
             plan = make_plan(connection, attempt, facts, PhaseName.validation, is_first=True)
             connection.commit()

@@ -116,6 +116,8 @@ def write_chunks(
     if done.chunks < done.total:
         done = _write_in_threads(attempt, turn, phase, make_writer, done)
     attempt.complete(success=done.outcome.written, error=done.outcome.failed, total=total)
+    if phase is PhaseName.processing:
+        attempt.processed = done
     if attempt.is_parallel and done.workers > 1:
         with borrowed_for_statements(attempt.system.engine) as connection:
             attempt.announce_workers(phase, count_by_worker(connection, attempt.batch.id, phase))
