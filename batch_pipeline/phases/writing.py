@@ -98,15 +98,24 @@ class Writing(ChunkWork):
 
 
 def write_chunks(
-    attempt: Attempt, turn: Turn, phase: PhaseName, make_writer: MakeWriter, *, total: int
+    attempt: Attempt,
+    turn: Turn,
+    phase: PhaseName,
+    make_writer: MakeWriter,
+    *,
+    total: int,
+    claim: Callable[[Connection], None] = lambda connection: None,
 ) -> ChunkOutcome:
     """Runs a phase: writes its chunks that are not done yet; returns the outcome of all of its chunks.
+
+    `claim` is called before, with a connection in autocommit mode.
 
     Other workers may write chunks as well (`phases.helping`); the phase ends when all are done, whoever wrote them. If
     a chunk fails here or work must stop, begins no further chunk. Raises the error of the failed chunk, or as
     `Attempt.check` does.
     """
     with borrowed_session(attempt.system.engine, **attempt.timed_session_settings) as connection:
+        claim(connection)
         done = chunks_done(connection, attempt.batch.id, phase)
         todo = done.total - done.chunks
         attempt.begin(phase, total=total, already=done.outcome.written + done.outcome.failed)
