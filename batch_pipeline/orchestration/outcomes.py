@@ -28,14 +28,19 @@ def tag_outcome(instance: DagsterInstance, run_id: str, batch: Batch) -> None:
 
 
 def tag_outcome_at_end(context: OpExecutionContext, batch: Batch) -> None:
-    """As `tag_outcome`, for the run's last op: the tag is stored with the run's end, unless another storage is used."""
+    """As `tag_outcome`, for the run's last op: the tag is stored with the run's end."""
+    tag_at_end(context, _outcome_tag(batch))
+
+
+def tag_at_end(context: OpExecutionContext, new_tags: dict[str, str]) -> None:
+    """Tags the run when it ends; at once if it has one of the tags, or if Dagster has another storage than ours."""
     from batch_pipeline.orchestration.dagster_storage import RunStorage  # imports alembic, which few need
 
     storage = context.instance.run_storage
-    if isinstance(storage, RunStorage) and tags.OUTCOME not in context.run.tags:
-        storage.tag_at_end(context.run_id, _outcome_tag(batch))
+    if isinstance(storage, RunStorage) and not new_tags.keys() & context.run.tags.keys():
+        storage.tag_at_end(context.run_id, new_tags)
     else:
-        tag_outcome(context.instance, context.run_id, batch)
+        context.instance.add_run_tags(context.run_id, new_tags)
 
 
 def _outcome_tag(batch: Batch) -> dict[str, str]:
