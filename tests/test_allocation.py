@@ -1,4 +1,4 @@
-"""Memory that threads have freed."""
+"""Memory that threads have freed, and threads that libraries start."""
 
 import os
 import subprocess
@@ -53,3 +53,11 @@ def test_threads_use_again_what_others_have_freed() -> None:
     ended = subprocess.run([sys.executable, "-c", PROGRAM], capture_output=True, text=True, check=True, env=variables)
     for growth_bytes in map(int, ended.stdout.split()):
         assert growth_bytes < 2.5 * MOST_BYTES  # two heaps, not one for each thread
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="reads /proc")
+def test_numpy_starts_no_thread() -> None:
+    program = "import batch_pipeline, numpy, os; print(len(os.listdir('/proc/self/task')))"
+    variables = {name: value for name, value in os.environ.items() if name != "OPENBLAS_NUM_THREADS"}
+    ended = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True, env=variables)
+    assert int(ended.stdout) == 1

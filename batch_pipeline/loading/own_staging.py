@@ -90,31 +90,44 @@ class OwnStaging(Staging):
 
         copy_table(connection, self._name(part), rows, is_new=is_new)
 
+    def analyze(self, connection: Connection, *parts: Part) -> None:
+        """Makes the tables' statistics."""
+        for part in parts:
+            connection.execute(sql.SQL("ANALYZE {}").format(self._name(part)))
+
     def index(self, connection: Connection, *parts: Part) -> None:
-        """Makes an index on `row` of each table, and its statistics."""
+        """Makes an index on `row` of each table that has none."""
         for part in parts:
             self._index(connection, part, "row")
 
     def _index(self, connection: Connection, part: Part, column: str) -> None:
         """Makes a BRIN index: a thousandth of a B-tree's size and cost, and as good for rows that are in order."""
         connection.execute(
-            sql.SQL("CREATE INDEX ON {} USING brin ({}) WITH (pages_per_range = 16)").format(
-                self._name(part), sql.Identifier(column)
+            sql.SQL("CREATE INDEX IF NOT EXISTS {} ON {} USING brin ({}) WITH (pages_per_range = 16)").format(
+                sql.Identifier(f"rows_of_{self._table(part)}"), self._name(part), sql.Identifier(column)
             )
         )
-        connection.execute(sql.SQL("ANALYZE {}").format(self._name(part)))
 
     def replace(
-        self, connection: Connection, part: Part, columns: tuple[str, ...], query: sql.Composed, parameters: Any
+        self,
+        connection: Connection,
+        part: Part,
+        columns: tuple[str, ...],
+        query: sql.Composed,
+        parameters: Any,
+        *,
+        is_indexed: bool = True,
     ) -> int:
-        """Makes a new table, indexed if it has many rows, and drops the old one."""
+        """Makes a new table, and drops the old one."""
         named = sql.SQL(", ").join(map(sql.Identifier, columns))
         rows = connection.execute(
             sql.SQL("CREATE TABLE {} ({}) AS {}").format(self._name("draft"), named, query), parameters
         ).rowcount
         self._move(connection, "draft", part)
         if rows > FEW_ROWS:
-            self._index(connection, part, columns[0])
+            self.analyze(connection, part)
+            if is_indexed:
+                self._index(connection, part, columns[0])
         return rows
 
     def keep_shown(self, connection: Connection) -> None:

@@ -56,6 +56,7 @@ class PlanCounts:
     """Items by verdict; for an overwrite also what cleanup does.
 
     Attributes:
+        unchanged: accepted items that change nothing.
         to_delete: records that cleanup, or an undo, is to delete.
         unidentified: rejected items without any readable key. If there is one, cleanup deletes nothing.
     """
@@ -63,6 +64,7 @@ class PlanCounts:
     accepted: int
     duplicates: int
     rejected: int
+    unchanged: int = 0
     to_delete: int = 0
     unidentified: int = 0
 
@@ -116,7 +118,7 @@ class BatchPlanner(ABC):
             self._statements.compose(_COUNT_PLAN), {**self._statements.parameters, "phase": PhaseName.processing.value}
         ).fetchone()
         planned = Planned() if row is None else Planned(*row)
-        return PlanCounts(planned.accepted, planned.duplicates, planned.rejected)
+        return PlanCounts(planned.accepted, planned.duplicates, planned.rejected, unchanged=planned.unchanged)
 
 
 def count_records(connection: Connection, table: str, organization_id: str) -> int:

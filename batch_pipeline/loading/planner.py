@@ -178,6 +178,7 @@ class Planner(BatchPlanner):
             "plan",
             ("row", "verdict", "record_id", "kind", "matches", "target"),
             matched_query(self._statements, self._matching),
+            is_indexed=False,
         )
         has_ambiguous = rows > self._items
         if has_ambiguous:

@@ -68,11 +68,21 @@ class SharedStaging(Staging):
 
         copy_table(connection, _table(self._view(part)), rows, is_new=False)
 
+    def analyze(self, connection: Connection, *parts: Part) -> None:
+        """The tables have statistics: autovacuum makes them."""
+
     def index(self, connection: Connection, *parts: Part) -> None:
         """The tables have indexes."""
 
     def replace(
-        self, connection: Connection, part: Part, columns: tuple[str, ...], query: sql.Composed, parameters: Any
+        self,
+        connection: Connection,
+        part: Part,
+        columns: tuple[str, ...],
+        query: sql.Composed,
+        parameters: Any,
+        *,
+        is_indexed: bool = True,
     ) -> int:
         """Deletes the batch's rows of this part, and inserts the result, in one statement."""
         replace = sql.SQL(_REPLACE).format(part=self._name(part), columns=_names(columns), query=query)

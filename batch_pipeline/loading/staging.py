@@ -102,16 +102,31 @@ class Staging(ABC):
         """COPYs rows into a part. `is_new`: the part was made in this transaction."""
 
     @abstractmethod
+    def analyze(self, connection: Connection, *parts: Part) -> None:
+        """Makes the statistics of these parts, so that PostgreSQL plans queries on them well."""
+
+    @abstractmethod
     def index(self, connection: Connection, *parts: Part) -> None:
-        """Indexes the rows of these parts. Call it after they were filled in the order of the upload."""
+        """Indexes the rows of these parts unless they have an index, so that ranges of them are found.
+
+        Call it after they were filled in the order of the upload.
+        """
 
     @abstractmethod
     def replace(
-        self, connection: Connection, part: Part, columns: tuple[str, ...], query: sql.Composed, parameters: Any
+        self,
+        connection: Connection,
+        part: Part,
+        columns: tuple[str, ...],
+        query: sql.Composed,
+        parameters: Any,
+        *,
+        is_indexed: bool = True,
     ) -> int:
         """Replaces a part by the query's result, which may depend on the part; returns the number of rows.
 
-        The result has these columns, and is in the order of the first one.
+        The result has these columns, and is in the order of the first one. It gets statistics, and an index on that
+        column unless `is_indexed` is false, if it has many rows.
         """
 
     @abstractmethod

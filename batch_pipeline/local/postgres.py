@@ -37,7 +37,6 @@ SERVER_SETTINGS = {
     "maintenance_work_mem": "256MB",  # index builds of migrations and on staging tables
     "max_wal_size": "4GB",  # a load of a million rows writes about 1 GB; a checkpoint in it would slow it down
     "checkpoint_timeout": "15min",  # each checkpoint makes the next writes log whole pages
-    "wal_compression": "pglz",  # those whole pages; the wheel is built without lz4 and zstd
     "wal_level": "minimal",  # nothing replicates; COPY into a table new in its transaction skips the log
     "max_wal_senders": "0",  # required by wal_level minimal
     "effective_cache_size": "2GB",  # the least that the system's page cache adds

@@ -1,6 +1,7 @@
 """Parsing: reads the payload in a stream, finds equal items, and stores the items chunk by chunk as uploaded."""
 
 import hashlib
+from collections import deque
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import closing
 from functools import partial
@@ -20,6 +21,7 @@ from batch_pipeline.settings import MIB
 from batch_pipeline.storage import keys
 
 SMALL_UPLOAD = MIB  # of a larger one, storing the first chunk overlaps with reading the next one
+WORK_AHEAD = 2  # of two works a chunk: two chunks are stored and compared while a third one is read
 LARGE_UPLOAD = 256 * MIB  # its download takes seconds, so it is announced
 
 
@@ -59,28 +61,28 @@ def _read(attempt: Attempt, payload: Payload, uses: Columns, checksum: str, *, i
     keep_last = attempt.options.duplicate_handling is DuplicateHandling.use_last
     with (
         closing(EqualItems(attempt.scratch, fields_vary=fields_vary, keep_last=keep_last)) as equal_items,
-        ThreadPoolExecutor(2) as working,
+        ThreadPoolExecutor(1) as comparing,
+        ThreadPoolExecutor(1) as storing,
     ):
-        begun: list[Future[None]] = []
+        begun: deque[Future[None]] = deque()
         kept: pa.Table | None = None
 
         def begin_to_store(number: int, parsed: pa.Table) -> None:
-            begun.append(working.submit(store.write_table, keys.parsed_chunk(batch.id, number), parsed))
+            begun.append(storing.submit(store.write_table, keys.parsed_chunk(batch.id, number), parsed))
 
         for number, chunk in enumerate(payload.chunks(), start=1):
             if kept is not None:
                 begin_to_store(1, kept)
                 kept = None
-            for work in begun:
-                work.result()
-            if begun:
+            while len(begun) > WORK_AHEAD:
+                begun.popleft().result()
+            if number > 1:
                 attempt.advance(success=read, error=unreadable, chunk=number - 1)
             parsed = to_table(chunk)
             if is_small:  # a thread would take as long as the items do
-                begun = []
                 equal_items.add(uses.use(chunk))
             else:
-                begun = [working.submit(equal_items.add, uses.use(chunk))]
+                begun.append(comparing.submit(equal_items.add, uses.use(chunk)))
             if number == 1 and is_small:
                 kept = parsed
             else:

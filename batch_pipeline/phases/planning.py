@@ -1,5 +1,6 @@
 """Makes the plan. Validation makes it first; processing makes it again if another batch wrote in between."""
 
+from collections.abc import Iterator
 from dataclasses import dataclass, replace
 
 from batch_pipeline.batches.facts import BatchFacts
@@ -10,9 +11,11 @@ from batch_pipeline.errors import RefusedError
 from batch_pipeline.loading.chunks import ChunkOutcome, done_outcome
 from batch_pipeline.loading.delete_planner import DeletePlanner
 from batch_pipeline.loading.limits import check_delete_limit, has_limit, reject_limit_refusal
+from batch_pipeline.loading.own_staging import FEW_ROWS
 from batch_pipeline.loading.plan import BatchPlanner, PlanCounts, count_records
 from batch_pipeline.loading.planner import Planner
 from batch_pipeline.loading.reference_fields import referred_resources
+from batch_pipeline.loading.staging import Part
 from batch_pipeline.loading.undo_planner import UndoPlanner
 from batch_pipeline.phases.artifacts import write_errors
 from batch_pipeline.phases.attempt import MANY_ITEMS, Attempt
@@ -58,6 +61,8 @@ def make_plan(
     if facts.items > MANY_ITEMS:
         attempt.announce(phase, f"planning what happens to each of the {facts.items:,} rows, in the database")
     counts = _planner(connection, attempt, facts, is_first=is_first).plan()
+    if facts.items > FEW_ROWS:
+        attempt.staging.index(connection, *_read_in_ranges(attempt, facts, counts))
     unidentified = counts.unidentified + unreadable(attempt)
     if unidentified:  # then cleanup deletes nothing
         counts = replace(counts, to_delete=0)
@@ -79,6 +84,16 @@ def make_plan(
             - done.created,
         )
     return Plan(counts, facts, accepted)
+
+
+def _read_in_ranges(attempt: Attempt, facts: BatchFacts, counts: PlanCounts) -> Iterator[Part]:
+    """The parts of which later steps read ranges of rows. A large upload that changes nothing needs no index."""
+    if counts.accepted > counts.unchanged or attempt.batch.awaits_decision or attempt.options.save_result:
+        yield "plan"
+        if attempt.action in (Action.merge, Action.overwrite):
+            yield "items"
+    if counts.rejected or facts.unreadable:
+        yield "errors"
 
 
 def _planner(

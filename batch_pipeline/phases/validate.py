@@ -72,7 +72,7 @@ def _plan_items(attempt: Attempt) -> tuple[Plan, int | None]:
         if copied is None:  # this process is idle while the database makes the plan
             copied = copying.submit(write_small_copies, attempt)
         if facts.items > FEW_ROWS:
-            attempt.staging.index(connection, *staged.parts)
+            attempt.staging.analyze(connection, *staged.parts)
         connection.commit()
         version = planned_version(connection, attempt.batch, referred_resources(attempt.resource, fields))
         chunks = chunk_ranges(facts.items, _chunk_rows(attempt, facts.items))

@@ -4,10 +4,11 @@ import errno
 import hashlib
 import os
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime, timedelta
-from functools import cache, cached_property
+from functools import cache, cached_property, partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 from urllib.parse import urlsplit
@@ -214,7 +215,7 @@ class Store:
 
     def stream(self, key: str) -> Iterator[bytes]:
         """The object's content in blocks of at most `BLOCK_BYTES`, read lazily."""
-        with self._translating(key), self._files.open(self.path(key), "rb", cache_type="readahead") as source:
+        with self._translating(key), self._files.open(self.path(key), "rb", cache_type="none") as source:
             while block := source.read(BLOCK_BYTES):
                 yield block
 
@@ -240,17 +241,15 @@ class Store:
             size, whole = len(block), None
             if size in (0, BLOCK_BYTES):
                 # Read anew from its start, because this file's reads fail if the object changes meanwhile.
-                whole = opened.enter_context(self._files.open(self.path(key), "rb", cache_type="readahead"))
+                whole = opened.enter_context(self._files.open(self.path(key), "rb", cache_type="none"))
                 size = whole.size
             if check_size is not None:
                 check_size(size)
             file = opened.enter_context(target.open("wb"))
-            if whole is not None:
-                block = whole.read(BLOCK_BYTES)
-            while block:
+            blocks = iter((block,)) if whole is None else _read_ahead(partial(whole.read, BLOCK_BYTES))
+            for block in blocks:
                 digest.update(block)
                 file.write(block)
-                block = b"" if whole is None else whole.read(BLOCK_BYTES)
         return digest.hexdigest()
 
     def _first_block(self, key: str) -> bytes:
@@ -316,6 +315,15 @@ class Store:
             if is_disk_full(error):
                 raise DiskFullError from error
             raise UnavailableError("storage", f"Storage can't be reached: {_error_text(error)}") from error
+
+
+def _read_ahead(read: Callable[[], bytes]) -> Iterator[bytes]:
+    """The blocks that `read` returns, until it returns none. A thread reads the next one while the caller has one."""
+    with ThreadPoolExecutor(1) as reading:
+        ahead = reading.submit(read)
+        while block := ahead.result():
+            ahead = reading.submit(read)
+            yield block
 
 
 def _error_text(error: BaseException) -> str:
