@@ -138,7 +138,7 @@ def time_batch(system: System, instance: DagsterInstance, payload: bytes) -> flo
         source_key="contacts.csv",
     )
     batch = accept(system.engine, new, payload=ArrivedPayload(key, saved=True, starter=Starter.caller)).batch
-    batch = execute_batch(system, instance, batch)
+    batch = execute_batch(system, instance, batch, upload=payload)
     seconds = time.perf_counter() - began
     assert batch.status == "completed", batch.reason
     return seconds

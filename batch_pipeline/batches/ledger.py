@@ -66,8 +66,6 @@ class Ledger:
         self._reruns = reruns or Reruns()
         self._single = single_statements(engine)
 
-    # ---- finding ------------------------------------------------------------------------------------
-
     def get(self, batch_id: str, organization_id: str | None = None) -> Batch:
         """The batch. Raises NotFoundError; with `organization_id` also for a batch of another organization."""
         with translating_outages(), self._single.begin() as connection:
@@ -187,16 +185,17 @@ class Ledger:
             }
             return change_status(connection, batch, BatchStatus.queued, request | changes)
 
-    def begin_attempt(self, batch_id: str, run_id: str) -> Batch:
-        """Records the run as the batch's newest attempt, unless it is recorded already.
+    def begin_attempt(self, batch_id: str, run_id: str, *phases: Phase, awaited: bool = False) -> Batch:
+        """Records the run as the batch's newest attempt, unless it is recorded already; `phases` with a first one.
 
         A failed or timed-out batch becomes `queued` if it is validated, else `requested`. A planned batch becomes
         `requested`: its plan is made anew. A completed batch keeps its status: a re-execution has nothing to do.
-        Raises StateError (`batch_expired`, `pruned`), and SupersededError if the run is an older attempt.
+        `awaited`: the run is the one that the batch awaited. Raises StateError (`batch_expired`, `pruned`), and
+        SupersededError if the run is an older attempt, or is `awaited` and the batch awaits no run any more.
         """
         # A transaction: PostgreSQL executes a statement of a killed process to its end, but commits nothing for it.
         with translating_outages(), self.engine.begin() as connection:
-            if (begun := begin_first_attempt(connection, batch_id, run_id)) is not None:
+            if (begun := begin_first_attempt(connection, batch_id, run_id, phases)) is not None:
                 return batch_from_row(begun)
             batch = batch_from_row(get_row(connection, batch_id, lock=True))
             known = connection.execute(
@@ -208,6 +207,8 @@ class Ledger:
                 return batch
             if batch.status is BatchStatus.expired:
                 raise StateError("batch_expired", f"Batch {batch_id} has expired: create a new batch.")
+            if awaited and batch.awaits_run is None:
+                raise superseded(batch)
             is_rerun_of_dagster = batch.status in RERUNNABLE
             if is_rerun_of_dagster:
                 require_files(batch)
@@ -249,9 +250,9 @@ class Ledger:
 
     # ---- progress, by the newest attempt ----------------------------------------------------------------------
 
-    def update_phase(self, batch_id: str, run_id: str, phase: Phase, *, durably: bool = True, **changes: Any) -> Batch:
-        """Stores a phase's progress (and other columns with it), as `update` does; returns the batch."""
-        return self._update(batch_id, run_id, changes, phase, durably=durably)
+    def update_phase(self, batch_id: str, run_id: str, *phases: Phase, durably: bool = True, **changes: Any) -> Batch:
+        """Stores a phase's progress (and other phases and columns), as `update` does; returns the batch."""
+        return self._update(batch_id, run_id, changes, phases, durably=durably)
 
     def update(self, batch_id: str, run_id: str, *, durably: bool = True, **changes: Any) -> Batch:
         """Stores columns of a live batch; returns it. Raises SupersededError unless the run is its newest attempt.
@@ -262,27 +263,28 @@ class Ledger:
         return self._update(batch_id, run_id, changes, durably=durably)
 
     def _update(
-        self, batch_id: str, run_id: str, changes: Mapping[str, Any], phase: Phase | None = None, *, durably: bool
+        self, batch_id: str, run_id: str, changes: Mapping[str, Any], phases: Sequence[Phase] = (), *, durably: bool
     ) -> Batch:
         with translating_outages(), self._single.begin() as connection:
-            row = change_live(connection, batch_id, run_id, changes, phase, durably=durably)
+            row = change_live(connection, batch_id, run_id, changes, phases, durably=durably)
             if row is None:
                 raise superseded(batch_from_row(get_row(connection, batch_id)))
         return batch_from_row(row)
 
     def transition(
-        self, batch_id: str, run_id: str, after: BatchStatus, phase: Phase | None = None, **changes: Any
+        self, batch_id: str, run_id: str, after: BatchStatus, *phases: Phase, durably: bool = True, **changes: Any
     ) -> Batch:
-        """Changes the status of a live batch, and a phase with it, for its newest attempt.
+        """Changes the status of a live batch, and phases with it, for its newest attempt.
 
-        If it has the status already, only the phase and the other columns change.
+        If it has the status already, only the phases and the other columns change. `durably`: see `update`.
 
         Raises SupersededError if the run is not the newest attempt or the batch has ended, and StateError
         (`illegal_transition`). An ended batch runs again only by `request_rerun` or `begin_attempt`.
         """
         changes = ({"awaits_run": None} if after in AT_REST else {}) | changes
         with translating_outages(), self._single.begin() as connection:
-            if (moved := move_at_once(connection, batch_id, run_id, after, changes, phase=phase)) is not None:
+            moved = move_at_once(connection, batch_id, run_id, after, changes, phases=phases, durably=durably)
+            if moved is not None:
                 return moved
         with translating_outages(), self.engine.begin() as connection:
             batch = batch_from_row(get_row(connection, batch_id, lock=True))
@@ -293,13 +295,11 @@ class Ledger:
                 raise superseded(batch)
             if after is BatchStatus.completed:
                 remember_mapping(connection, batch)
-            return change_status(connection, batch, after, changes, run_id=run_id, phase=phase)
+            return change_status(connection, batch, after, changes, run_id=run_id, phases=phases)
 
     def yield_slot(self, batch_id: str, run_id: str) -> None:
         """Requests another run for a queued batch, so that this run can end. The place in the order stays."""
         self.update(batch_id, run_id, awaits_run=Starter.launcher.value)
-
-    # ---- ends ------------------------------------------------------------------------------------------------
 
     def end(self, batch_id: str, status: BatchStatus, reason: AnyReason, **changes: Any) -> Batch:
         """Ends a live batch as failed, timed out or expired, for its owner or an operator.

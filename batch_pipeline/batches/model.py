@@ -3,7 +3,8 @@
 Nothing here accesses the database; `accept` and `ledger` store these values.
 """
 
-from dataclasses import asdict, dataclass, field
+import time
+from dataclasses import asdict, dataclass, field, replace
 from datetime import datetime
 from enum import StrEnum
 from typing import Any, Self
@@ -126,6 +127,12 @@ class Phase:
         if self.started_at is None or self.ended_at is None:
             return None
         return self.ended_at - self.started_at
+
+    def begun(self, total: int | None = None, *, already: int = 0) -> "Phase":
+        """The phase as running from now on; earlier attempts processed `already` items."""
+        return replace(
+            self, status=PhaseStatus.running, total=total, started_at=time.time(), ended_at=None, already=already
+        )
 
     def to_row(self) -> dict[str, Any]:
         """The phase as stored: times in epoch seconds with fractions."""

@@ -54,7 +54,7 @@ def _complete_a_batch(transactions: sa.Engine) -> None:
         get_organization(transactions, organization_id)
     accept(transactions, new, payload=ArrivedPayload("", False, Starter.caller))
     ledger.get(batch_id)
-    ledger.begin_attempt(batch_id, run_id)
+    ledger.begin_attempt(batch_id, run_id, Phase(PhaseName.parsing))
     ledger.of_run(run_id)
     ledger.attempt_seconds(run_id)
     for name in PhaseName:
@@ -62,10 +62,10 @@ def _complete_a_batch(transactions: sa.Engine) -> None:
         ledger.update_phase(batch_id, run_id, Phase(name), durably=False)
     facts = BatchFacts(format="json").to_row()
     ledger.update_phase(batch_id, run_id, Phase(PhaseName.parsing))
-    ledger.update_phase(batch_id, run_id, Phase(PhaseName.parsing), work=facts, checksum="")
     planned = Phase(PhaseName.validation)
+    ledger.update_phase(batch_id, run_id, Phase(PhaseName.parsing), planned, work=facts, checksum="")
     ledger.transition(batch_id, run_id, BatchStatus.queued, planned, work=facts, plan_version=0)
-    ledger.transition(batch_id, run_id, BatchStatus.processing)
+    ledger.transition(batch_id, run_id, BatchStatus.processing, Phase(PhaseName.processing), durably=False)
     ledger.transition(
         batch_id,
         run_id,

@@ -1,6 +1,6 @@
 """Reads, locks and changes rows of the ledger's tables. For `accept`, `transition` and `ledger`."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from functools import lru_cache
 from typing import Any, Protocol
@@ -37,26 +37,39 @@ _LOCKED_LINE = sa.select(_LOCK.label("locked")).cte("line").prefix_with("MATERIA
 _PLACE = sa.select(arrivals.next_value()).select_from(_LOCKED_LINE)
 
 
-_FIRST_ATTEMPT = (
-    sa.update(batches)
-    .where(
-        batches.c.id == sa.bindparam("batch"),
-        batches.c.status == BatchStatus.requested.value,
-        batches.c.attempts == 0,
-        ~sa.exists().where(attempts.c.run_id == sa.bindparam("run")),
+def _with_phases(number: int) -> sa.ColumnElement[Any]:
+    """The batch's phases, with so many of `_phase_parameters` in their places."""
+    phases: sa.ColumnElement[Any] = batches.c.phases
+    for each in range(number):
+        path, phase = sa.bindparam(f"path_{each}", type_=sa.ARRAY(sa.Text)), sa.bindparam(f"phase_{each}", type_=_JSON)
+        phases = sa.func.jsonb_set(phases, sa.cast(path, sa.ARRAY(sa.Text)), sa.cast(phase, _JSON))
+    return phases
+
+
+@lru_cache(maxsize=2)
+def _begin_first_attempt(phases: int) -> sa.Select[Any]:
+    begun = (
+        sa.update(batches)
+        .where(
+            batches.c.id == sa.bindparam("batch"),
+            batches.c.status == BatchStatus.requested.value,
+            batches.c.attempts == 0,
+            ~sa.exists().where(attempts.c.run_id == sa.bindparam("run")),
+        )
+        .values(
+            run_id=sa.bindparam("run"),
+            attempts=1,
+            awaits_run=None,
+            phases=_with_phases(phases),
+            updated_at=sa.func.clock_timestamp(),
+        )
+        .returning(batches)
+        .cte("begun")
     )
-    .values(run_id=sa.bindparam("run"), attempts=1, awaits_run=None, updated_at=sa.func.clock_timestamp())
-    .returning(batches)
-    .cte("begun")
-)
-_BEGIN_FIRST_ATTEMPT = sa.select(_FIRST_ATTEMPT).add_cte(
-    sa.insert(attempts)
-    .from_select(
-        ["run_id", "batch_id", "number"],
-        sa.select(_FIRST_ATTEMPT.c.run_id, _FIRST_ATTEMPT.c.id, _FIRST_ATTEMPT.c.attempts),
+    recorded = sa.insert(attempts).from_select(
+        ["run_id", "batch_id", "number"], sa.select(begun.c.run_id, begun.c.id, begun.c.attempts)
     )
-    .cte("recorded")
-)
+    return sa.select(begun).add_cte(recorded.cte("recorded"))
 
 
 class HasRecordsOf(Protocol):
@@ -125,12 +138,15 @@ def get_row(connection: sa.Connection, batch_id: str, *, lock: bool = False) -> 
     return row
 
 
-def begin_first_attempt(connection: sa.Connection, batch_id: str, run_id: str) -> sa.Row[Any] | None:
-    """Records the run as the first attempt at a requested batch, in one statement, and returns the changed row.
+def begin_first_attempt(
+    connection: sa.Connection, batch_id: str, run_id: str, phases: Sequence[Phase]
+) -> sa.Row[Any] | None:
+    """Records the run as the first attempt at a requested batch, and phases; returns the changed row. One statement.
 
     None, and nothing is changed, if the batch has another status or had an attempt, or if the run is one already.
     """
-    return connection.execute(_BEGIN_FIRST_ATTEMPT, {"batch": batch_id, "run": run_id}).one_or_none()
+    parameters = {"batch": batch_id, "run": run_id, **_phase_parameters(phases)}
+    return connection.execute(_begin_first_attempt(len(phases)), parameters).one_or_none()
 
 
 def shown_plan(connection: sa.Connection, batch: Batch) -> dict[str, Any]:
@@ -157,10 +173,10 @@ def require_files(batch: Batch) -> None:
 
 
 def change(
-    connection: sa.Connection, batch_id: str, values: Mapping[str, Any], phase: Phase | None = None
+    connection: sa.Connection, batch_id: str, values: Mapping[str, Any], phases: Sequence[Phase] = ()
 ) -> sa.Row[Any]:
-    """Changes columns of the batch, and one of its phases, and returns the changed row."""
-    statement, parameters = changing(batch_id, values, phase)
+    """Changes columns and phases of the batch, and returns the changed row."""
+    statement, parameters = changing(batch_id, values, phases)
     return connection.execute(statement, parameters).one()
 
 
@@ -169,7 +185,7 @@ def change_live(
     batch_id: str,
     run_id: str,
     values: Mapping[str, Any],
-    phase: Phase | None = None,
+    phases: Sequence[Phase] = (),
     *,
     durably: bool,
 ) -> sa.Row[Any] | None:
@@ -177,31 +193,33 @@ def change_live(
 
     With `durably` false the commit does not wait for the server's disk.
     """
-    statement, parameters = changing(batch_id, values, phase, is_live=True, durably=durably)
+    statement, parameters = changing(batch_id, values, phases, is_live=True, durably=durably)
     return connection.execute(statement, parameters | {"run": run_id}).one_or_none()
 
 
 def changing(
-    batch_id: str, values: Mapping[str, Any], phase: Phase | None, *, is_live: bool = False, durably: bool = True
+    batch_id: str, values: Mapping[str, Any], phases: Sequence[Phase], *, is_live: bool = False, durably: bool = True
 ) -> tuple[sa.sql.dml.ReturningUpdate[Any], dict[str, Any]]:
     """The statement that changes a batch and returns its row, and its parameters."""
     plain = {name: value for name, value in values.items() if not isinstance(value, sa.ClauseElement)}
-    statement = _update(frozenset(plain), has_phase=phase is not None, is_live=is_live, durably=durably)
+    statement = _update(frozenset(plain), phases=len(phases), is_live=is_live, durably=durably)
     parameters: dict[str, Any] = {"batch": batch_id} | {f"new_{name}": value for name, value in plain.items()}
-    if phase is not None:
-        parameters |= {"phase_path": [str(_PHASE_ORDER.index(phase.name))], "phase": phase.to_row()}
+    parameters |= _phase_parameters(phases)
     computed = {name: value for name, value in values.items() if name not in plain}
     return (statement.values(computed) if computed else statement), parameters
 
 
+def _phase_parameters(phases: Sequence[Phase]) -> dict[str, Any]:
+    each = [(str(number), phase) for number, phase in enumerate(phases)]
+    paths = {f"path_{number}": [str(_PHASE_ORDER.index(phase.name))] for number, phase in each}
+    return paths | {f"phase_{number}": phase.to_row() for number, phase in each}
+
+
 @lru_cache(maxsize=256)
-def _update(
-    columns: frozenset[str], *, has_phase: bool, is_live: bool, durably: bool
-) -> sa.sql.dml.ReturningUpdate[Any]:
+def _update(columns: frozenset[str], *, phases: int, is_live: bool, durably: bool) -> sa.sql.dml.ReturningUpdate[Any]:
     values: dict[str, Any] = {name: sa.bindparam(f"new_{name}", type_=batches.c[name].type) for name in columns}
-    if has_phase:
-        path, phase = sa.bindparam("phase_path", type_=sa.ARRAY(sa.Text)), sa.bindparam("phase", type_=_JSON)
-        values["phases"] = sa.func.jsonb_set(batches.c.phases, sa.cast(path, sa.ARRAY(sa.Text)), sa.cast(phase, _JSON))
+    if phases:
+        values["phases"] = _with_phases(phases)
     statement = sa.update(batches).where(batches.c.id == sa.bindparam("batch"))
     if is_live:
         is_newest = (batches.c.run_id == sa.bindparam("run"), batches.c.awaits_run.is_(None))

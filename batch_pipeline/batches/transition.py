@@ -1,6 +1,6 @@
 """The functions that change a batch's status. `accept` gives a new batch its first status, `requested`."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from functools import lru_cache
 from types import MappingProxyType
 from typing import Any
@@ -25,23 +25,23 @@ def change_status(
     *,
     run_id: str | None = None,
     reason: Reason | None = None,
-    phase: Phase | None = None,
+    phases: Sequence[Phase] = (),
 ) -> Batch:
-    """Changes the batch's status, reason, phase and other columns, in the caller's transaction; returns the batch.
+    """Changes the batch's status, reason, phases and other columns, in the caller's transaction; returns the batch.
 
     The caller has locked the batch's row. `reason` replaces the batch's reason. If the batch has the status already,
-    only `changes` and `phase` are stored. Records a transition with its run, and the event for the organization's
+    only `changes` and `phases` are stored. Records a transition with its run, and the event for the organization's
     webhooks, unless the batch runs again by itself.
 
     Raises StateError (`illegal_transition`) unless the state machine has the transition.
     """
     if batch.status is after:
-        return batch_from_row(change(connection, batch.id, changes, phase))
+        return batch_from_row(change(connection, batch.id, changes, phases))
     check_transition(batch.id, batch.status, after)
     why = None if reason is None else reason.to_row()
     runs_again = changes.get("next_attempt_at") is not None
     record_transition(connection, batch.id, batch.status, after, run_id=run_id, reason=why, is_alert=not runs_again)
-    changed = batch_from_row(change(connection, batch.id, {"status": after.value, "reason": why, **changes}, phase))
+    changed = batch_from_row(change(connection, batch.id, {"status": after.value, "reason": why, **changes}, phases))
     if not runs_again:
         write_event(connection, changed)
     return changed
@@ -54,7 +54,8 @@ def move_at_once(
     after: BatchStatus,
     changes: Mapping[str, Any],
     *,
-    phase: Phase | None = None,
+    phases: Sequence[Phase] = (),
+    durably: bool = True,
 ) -> Batch | None:
     """As `change_status`, for the newest attempt at a live batch, in one statement: a batch has few others in its run.
 
@@ -64,7 +65,8 @@ def move_at_once(
     sources = [status for status, targets in TRANSITIONS.items() if after in targets and status not in AT_REST]
     if len(sources) != 1:
         return None
-    statement, parameters = changing(batch_id, {"status": after.value, "reason": None, **changes}, phase, is_live=True)
+    values = {"status": after.value, "reason": None, **changes}
+    statement, parameters = changing(batch_id, values, phases, is_live=True, durably=durably)
     event = EVENT_OF.get(after)
     parameters |= {"run": run_id, "before": sources[0].value, "event": None if event is None else event.value}
     row = connection.execute(_move(statement), parameters).one_or_none()

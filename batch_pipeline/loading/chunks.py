@@ -1,7 +1,7 @@
 """Writes in chunks: each chunk's records, outcome and errors in one transaction.
 
-A chunk is a range of rows of the upload, or in cleanup of the list of records to delete. If the database refuses a
-range, it is halved, under savepoints, until single rows are found: one bad item costs only itself.
+A chunk is a range of rows of the upload, or in cleanup of the list of records to delete. If the database refuses one,
+another transaction halves it, under savepoints, until single rows are found: one bad item costs only itself.
 
 The plan stores with each chunk how many of its items get which verdict. So no later step reads the plan to count the
 items of a chunk or of the batch.
@@ -13,8 +13,9 @@ transaction that writes it. So a chunk of a writer that dies is free again.
 import os
 import socket
 from abc import ABC, abstractmethod
-from collections.abc import Collection
+from collections.abc import Callable, Collection
 from dataclasses import asdict, dataclass
+from functools import partial
 from typing import Any, ClassVar
 
 import psycopg
@@ -112,9 +113,15 @@ def chunk_ranges(items: int, chunk_rows: int) -> list[Chunk]:
     ]
 
 
-def store_chunks(connection: Connection, batch_id: str, phase: PhaseName, chunks: list[Chunk]) -> None:
-    """Stores the chunk boundaries of a phase; replaces those of an attempt that did not complete its plan."""
-    connection.execute("DELETE FROM batch_chunks WHERE batch_id = %s AND phase = %s", (batch_id, phase.value))
+def store_chunks(
+    connection: Connection, batch_id: str, phase: PhaseName, chunks: list[Chunk], *, is_first: bool = False
+) -> None:
+    """Stores the chunk boundaries of a phase; replaces those of an attempt that did not complete its plan.
+
+    `is_first`: there was no earlier attempt.
+    """
+    if not is_first:
+        connection.execute("DELETE FROM batch_chunks WHERE batch_id = %s AND phase = %s", (batch_id, phase.value))
     connection.execute(
         "INSERT INTO batch_chunks (batch_id, phase, number, first_row, last_row)"
         " SELECT %s, %s, * FROM unnest(%s::integer[], %s::bigint[], %s::bigint[])",
@@ -277,12 +284,20 @@ class ChunkWriter(ABC):
 
         Raises SupersededError if the batch has lost its turn.
         """
+        try:
+            return self._write(chunk, self.apply)
+        except REFUSALS as refusal:
+            return self._write(chunk, partial(self._write_halves, refusal))
+
+    def _write(
+        self, chunk: Chunk, write_rows: Callable[[int, int, Planned | None], ChunkOutcome]
+    ) -> ChunkOutcome | None:
         with self._connection.transaction():
             key = (self._turn.batch_id, self.phase.value, chunk.number)
             if self._connection.execute(_CLAIM, key).rowcount == 0:
                 return None
             check_fence(self._connection, self._turn)
-            outcome = self._write_rows(chunk.first_row, chunk.last_row, chunk.planned)
+            outcome = write_rows(chunk.first_row, chunk.last_row, chunk.planned)
             self._connection.execute(
                 self._mark_done,
                 {
@@ -304,15 +319,19 @@ class ChunkWriter(ABC):
     def reject(self, row: int, refusal: psycopg.Error) -> ChunkOutcome:
         """Handles a single row that the database refused."""
 
-    def _write_rows(self, first: int, last: int, planned: Planned | None = None) -> ChunkOutcome:
+    def _write_rows(self, first: int, last: int) -> ChunkOutcome:
         try:
             with self._connection.transaction():
-                return self.apply(first, last, planned)
+                return self.apply(first, last, None)
         except REFUSALS as refusal:
-            if first < last:
-                middle = (first + last) // 2
-                return self._write_rows(first, middle) + self._write_rows(middle + 1, last)
+            return self._write_halves(refusal, first, last, None)
+
+    def _write_halves(self, refusal: psycopg.Error, first: int, last: int, _: Planned | None) -> ChunkOutcome:
+        """Writes rows that the database refused together, in parts; rejects a single one."""
+        if first == last:
             return self.reject(first, refusal)
+        middle = (first + last) // 2
+        return self._write_rows(first, middle) + self._write_rows(middle + 1, last)
 
     def _range(self, first: int, last: int) -> dict[str, Any]:
         return {**self._parameters, "first": first, "last": last}

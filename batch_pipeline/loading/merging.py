@@ -1,6 +1,7 @@
 """How an item is merged into its record: the INSERT and UPDATE of a chunk, and their writer."""
 
 from collections.abc import Mapping
+from functools import cache, partial
 
 from psycopg import sql
 
@@ -109,27 +110,29 @@ class MergeWriter(ItemWriter):
         super().__init__(connection, staging, turn, logs=logs)
         has_links = bool(references_of(resource, fields))
         self._links = LinkWriter(connection, resource, staging, fields, logs=logs) if has_links else None
-        self._insert = insert_statement(resource, staging, fields)
-        self._insert_all = insert_statement(resource, staging, fields, all_are_new=True)
-        self._update = update_statement(resource, staging, fields, clears=clears, keep_changes=keep_changes, logs=logs)
-        self._count = sql.SQL(_COUNT).format(plan=staging.plan)
+        # Each is made when a chunk needs it: to compose all of them takes as long as to write a few records.
+        self._insert = cache(partial(insert_statement, resource, staging, fields))
+        self._update = cache(
+            partial(update_statement, resource, staging, fields, clears=clears, keep_changes=keep_changes, logs=logs)
+        )
 
     def apply(self, first: int, last: int, planned: Planned | None) -> ChunkOutcome:
         """Inserts records, writes links, updates records: a record whose links changed is updated as well."""
         parameters = self._range(first, last)
         if planned is None:
-            planned = Planned(*(self._connection.execute(self._count, parameters).fetchone() or ()))
+            count = sql.SQL(_COUNT).format(plan=self._staging.plan)
+            planned = Planned(*(self._connection.execute(count, parameters).fetchone() or ()))
         created = 0
         if planned.new:
-            insert = self._insert_all if planned.is_all_new else self._insert
+            insert = self._insert(all_are_new=planned.is_all_new)
             created = self._connection.execute(insert, parameters).rowcount
         if created != planned.new:
             raise RuntimeError(f"rows {first} to {last} of {self._turn.batch_id}: staged items are missing")
         if self._links is not None and planned.new + planned.existing:
             self._links.write(parameters)
         updated = 0
-        if planned.existing and self._update is not None:
-            (updated,) = self._connection.execute(self._update, parameters).fetchone() or (0,)
+        if planned.existing and (update := self._update()) is not None:
+            (updated,) = self._connection.execute(update, parameters).fetchone() or (0,)
         return ChunkOutcome(created=created, updated=updated, unchanged=planned.existing - updated + planned.unchanged)
 
 

@@ -14,9 +14,9 @@ from batch_pipeline.batches.model import Batch
 from batch_pipeline.batches.states import AT_REST, BatchStatus, Reason
 from batch_pipeline.dropped_interrupts import repeating_dropped
 from batch_pipeline.orchestration import tags
-from batch_pipeline.orchestration.ops import batch_job
+from batch_pipeline.orchestration.ops import known_batch_job
 from batch_pipeline.orchestration.requested_runs import run_config_of, run_tags_of
-from batch_pipeline.orchestration.resources import opened_system
+from batch_pipeline.orchestration.resources import HANDOVER, Handover, opened_system
 from batch_pipeline.orchestration.run_attempt import cancelled_reason
 from batch_pipeline.orchestration.undo_job import job_of
 from batch_pipeline.system import System
@@ -25,8 +25,12 @@ PARENT_RUN_TAG = "dagster/parent_run_id"
 ROOT_RUN_TAG = "dagster/root_run_id"
 
 
-def execute_batch(system: System, instance: DagsterInstance, batch: Batch, *, log_level: str = "ERROR") -> Batch:
+def execute_batch(
+    system: System, instance: DagsterInstance, batch: Batch, *, upload: bytes | None = None, log_level: str = "ERROR"
+) -> Batch:
     """Runs a batch that awaits its caller as a Dagster run in this process; returns the ended batch.
+
+    `upload`: the batch's payload as stored, if this process has it: then the run does not fetch it.
 
     A re-run is linked to its parent in Dagster's UI. A failure is not raised; it is the batch's `reason`. An interrupt
     (SIGINT, or SIGTERM if its handler raises KeyboardInterrupt) is not raised either; the reason is `cancelled`.
@@ -34,11 +38,11 @@ def execute_batch(system: System, instance: DagsterInstance, batch: Batch, *, lo
     Raises UnavailableError if the database goes away, because the batch's state is then unknown. Other errors of
     Dagster itself end the batch and are raised.
     """
-    return execute_until_interrupted(system, instance, batch, log_level=log_level)[0]
+    return execute_until_interrupted(system, instance, batch, upload=upload, log_level=log_level)[0]
 
 
 def execute_until_interrupted(
-    system: System, instance: DagsterInstance, batch: Batch, *, log_level: str = "ERROR"
+    system: System, instance: DagsterInstance, batch: Batch, *, upload: bytes | None = None, log_level: str = "ERROR"
 ) -> tuple[Batch, bool]:
     """As `execute_batch`; also returns whether this process was interrupted and should run no more batches.
 
@@ -53,6 +57,8 @@ def execute_until_interrupted(
             run_tags |= {PARENT_RUN_TAG: parent.run_id, ROOT_RUN_TAG: parent.root_run_id or parent.run_id}
     config = {**run_config_of(batch), **quiet(log_level)}
     run_id = str(uuid4())
+    handover = Handover(batch, upload)
+    handed = HANDOVER.set(handover)
     try:
         with repeating_dropped(DagsterExecutionInterruptedError), gathering_events(instance, run_id):
             result = core_execute_in_process(
@@ -70,12 +76,17 @@ def execute_until_interrupted(
     except Exception:
         _end_if_live(system, batch, interrupted=False)
         raise
+    finally:
+        HANDOVER.reset(handed)
+    attempt = None if handover.workplace is None else handover.workplace.attempt
+    if attempt is not None and attempt.batch.status is BatchStatus.completed:
+        return attempt.batch, interrupted
     return _end_if_live(system, batch, interrupted=interrupted), interrupted
 
 
 def prepare_job(system: System, run_config: Mapping[str, Any]) -> None:
     """Makes the job of a batch, with all that Dagster describes of it once, so that the first run need not."""
-    job = _job_in_process(batch_job, system)
+    job = _job_in_process(known_batch_job, system)
     create_execution_plan(InMemoryJob(job), run_config)
     job.get_job_snapshot_id()
 

@@ -2,7 +2,7 @@
 
 from dataclasses import asdict
 
-from dagster import DagsterInstance
+from dagster import DagsterInstance, OpExecutionContext
 
 from batch_pipeline.batches.model import Batch
 from batch_pipeline.batches.states import BatchStatus
@@ -24,7 +24,27 @@ def _counts_text(counts: dict[str, int]) -> str:
 
 def tag_outcome(instance: DagsterInstance, run_id: str, batch: Batch) -> None:
     """Shows the batch's outcome in the list of runs, whose columns are narrow: without the number of items."""
+    instance.add_run_tags(run_id, _outcome_tag(batch))
+
+
+def tag_outcome_at_end(context: OpExecutionContext, batch: Batch) -> None:
+    """As `tag_outcome`, for the run's last op: the tag is stored with the run's end."""
+    tag_at_end(context, _outcome_tag(batch))
+
+
+def tag_at_end(context: OpExecutionContext, new_tags: dict[str, str]) -> None:
+    """Tags the run when it ends; at once if it has one of the tags, or if Dagster has another storage than ours."""
+    from batch_pipeline.orchestration.dagster_storage import RunStorage  # imports alembic, which few need
+
+    storage = context.instance.run_storage
+    if isinstance(storage, RunStorage) and not new_tags.keys() & context.run.tags.keys():
+        storage.tag_at_end(context.run_id, new_tags)
+    else:
+        context.instance.add_run_tags(context.run_id, new_tags)
+
+
+def _outcome_tag(batch: Batch) -> dict[str, str]:
     text = (
         outcome_text(batch).partition(" items: ")[2] if batch.status is BatchStatus.completed else outcome_text(batch)
     )
-    instance.add_run_tags(run_id, {tags.OUTCOME: text})
+    return {tags.OUTCOME: text}

@@ -221,6 +221,7 @@ def _end_leftover_runs(system: System, instance: DagsterInstance, connection: Co
         message = "The run's process ended before it reported the end of the run."
         cancelled = batch.reason is not None and batch.reason.code == "cancelled"
         if is_newest and _has_succeeded(batch):
+            tag_outcome(instance, run.run_id, batch)  # a run tags itself with its end
             succeeded = DagsterEvent(DagsterEventType.RUN_SUCCESS.value, run.job_name, message=message)
             instance.report_dagster_event(succeeded, run.run_id)
         elif cancelled or run.status is DagsterRunStatus.CANCELING:

@@ -49,12 +49,15 @@ def batch_to_write(context: OpExecutionContext, workplace: Workplace) -> Batch:
     return batch
 
 
-def requested_or_new(context: OpExecutionContext, system: System, create: Callable[[System], Batch]) -> Batch:
+def requested_or_new(context: OpExecutionContext, workplace: Workplace, create: Callable[[System], Batch]) -> Batch:
     """The batch of a run that was requested, or that re-executes one; else the one that `create` makes.
 
     A new run from the Launchpad creates its batch. Raises as `create` does, and StateError (`run_refused`) if the run
     is not a re-execution and its tag names a batch that awaits no run.
     """
+    if (handover := workplace.handover) is not None and handover.batch.awaits_run is not None:
+        return handover.batch  # the ledger checks that it still awaits the run
+    system = workplace.system
     batch = _requested(context, system)
     if batch is None:
         batch = create(system)

@@ -2,6 +2,7 @@
 
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
+from contextvars import ContextVar
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -9,11 +10,30 @@ from typing import TYPE_CHECKING
 from dagster import ConfigurableResource, InitResourceContext, ResourceDefinition
 
 from batch_pipeline.batches.locks import Ownership
+from batch_pipeline.batches.model import Batch
 from batch_pipeline.orchestration.scratch import scratch_folder, tidy_up
 from batch_pipeline.system import System, shared_system
 
 if TYPE_CHECKING:
     from batch_pipeline.phases.attempt import Attempt
+
+
+@dataclass
+class Handover:
+    """What a process that runs a batch for its caller knows of it, so that the run need not read it again.
+
+    Attributes:
+        batch: before its run; during the run another process may have changed it.
+        upload: the batch's payload as stored, if the process has it in memory.
+        workplace: the context of the run's ops, once there is one.
+    """
+
+    batch: Batch
+    upload: bytes | None = None
+    workplace: "Workplace | None" = None
+
+
+HANDOVER: ContextVar[Handover | None] = ContextVar("handover", default=None)
 
 
 @dataclass
@@ -23,12 +43,14 @@ class Workplace:
     Attributes:
         scratch: a folder on local disk for the run.
         attempt: the run's attempt as the last op of this process left it; None before the first.
+        handover: what the run's caller knows of the batch, if the run is in its process.
     """
 
     system: System
     ownership: Ownership
     scratch: Path
     attempt: "Attempt | None" = None
+    handover: Handover | None = None
 
 
 class SystemResource(ConfigurableResource[Workplace]):
@@ -65,4 +87,7 @@ def opened_system(system: System) -> ResourceDefinition:
 def _workplace(system: System) -> Iterator[Workplace]:
     tidy_up()
     with scratch_folder() as scratch, Ownership(system.engine) as ownership:
-        yield Workplace(system, ownership, scratch)
+        workplace = Workplace(system, ownership, scratch, handover=HANDOVER.get())
+        if workplace.handover is not None:
+            workplace.handover.workplace = workplace
+        yield workplace

@@ -9,7 +9,7 @@ import psycopg
 from dagster import DagsterExecutionInterruptedError, DagsterRunStatus, OpExecutionContext
 from sqlalchemy.exc import DBAPIError
 
-from batch_pipeline.batches.model import Batch
+from batch_pipeline.batches.model import Action, Batch, PhaseName
 from batch_pipeline.batches.options import BatchOptions
 from batch_pipeline.batches.states import FINAL, BatchStatus, Reason
 from batch_pipeline.errors import (
@@ -81,6 +81,8 @@ def running_attempt(
             if batch.run_id == context.run_id:
                 follow_cancelling(context, batch)
                 tag_outcome(context.instance, context.run_id, batch)
+            elif attempt is None:  # cancelled before the run began
+                follow_cancelling(context, batch)
             raise failure_of(error, system, batch_id) from None
         except Exception as error:
             status, reason = _status_and_reason(error, attempt)
@@ -132,17 +134,21 @@ def _begin(context: OpExecutionContext, workplace: Workplace, batch: Batch) -> t
     workplace.ownership.take(batch.id, wait_seconds=0.0 if batch.awaits_run is None else HANDOVER_SECONDS)
     if batch.run_id == context.run_id:  # an earlier op began the attempt
         return batch, False
-    begun = workplace.system.ledger.begin_attempt(batch.id, context.run_id)
+    phases = [] if batch.action is Action.undo else [batch.phase(PhaseName.parsing).begun()]  # an undo has no payload
+    found = workplace.system.ledger.begin_attempt(
+        batch.id, context.run_id, *phases, awaited=batch.awaits_run is not None
+    )
     if tags.OUTCOME in context.run.tags:  # a re-executed run has the tags of its parent
-        tag_outcome(context.instance, context.run_id, begun)
-    return begun, True
+        tag_outcome(context.instance, context.run_id, found)
+    return found, True
 
 
 def _attempt(
     context: OpExecutionContext, workplace: Workplace, batch: Batch, scratch: Path, used_seconds: float
 ) -> Attempt:
+    system, handover = workplace.system, workplace.handover
     return Attempt(
-        system=workplace.system,
+        system=system,
         batch=batch,
         run_id=context.run_id,
         resource=get_resource(batch.address.resource),
@@ -151,8 +157,9 @@ def _attempt(
         report=ProgressEvents(context).report,
         used_seconds=used_seconds,
         has_slot=tags.IN_PROCESS not in context.run.tags,
+        call_helpers=call_helpers(system.settings),
         kept=KeptChunks(subfolder(workplace.scratch, "kept")),
-        call_helpers=call_helpers(workplace.system.settings),
+        upload=None if handover is None else handover.upload,
     )
 
 

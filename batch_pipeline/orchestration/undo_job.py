@@ -21,7 +21,7 @@ from batch_pipeline.batches.options import UndoOptions, parse_undo_options
 from batch_pipeline.intake.undoing import request_undo
 from batch_pipeline.orchestration import tags
 from batch_pipeline.orchestration.config import SAMPLE_BATCH
-from batch_pipeline.orchestration.ops import batch_job, begin, cleanup, process, validate
+from batch_pipeline.orchestration.ops import begin, cleanup, known_batch_job, process, validate
 from batch_pipeline.orchestration.resources import Workplace
 from batch_pipeline.orchestration.run_logger import LOGGERS
 
@@ -68,5 +68,5 @@ def undo_job() -> None:
 
 
 def job_of(batch: Batch) -> JobDefinition:
-    """The job that runs the batch from its first phase."""
-    return undo_job if batch.action is Action.undo else batch_job
+    """The job that runs the batch from its first phase, in its caller's process."""
+    return undo_job if batch.action is Action.undo else known_batch_job

@@ -36,6 +36,7 @@ from batch_pipeline.loading.staging import STAGED_BATCH
 from batch_pipeline.orchestration import tags
 from batch_pipeline.orchestration.config import SAMPLE_CONFIG
 from batch_pipeline.orchestration.execute import prepare_job, quiet
+from batch_pipeline.orchestration.outcomes import tag_at_end
 from batch_pipeline.orchestration.run_events import gathering_events
 from batch_pipeline.payloads.model import ReadLimits
 from batch_pipeline.payloads.parsed import to_table
@@ -59,7 +60,7 @@ def first() -> None:
 @op(ins={"start": In(Nothing)}, out=Out(Nothing))
 def last(context: OpExecutionContext) -> None:
     """Tags its run, as each batch does."""
-    context.instance.add_run_tags(context.run_id, {tags.OUTCOME: ""})
+    tag_at_end(context, {tags.OUTCOME: ""})
 
 
 @job(executor_def=in_process_executor)

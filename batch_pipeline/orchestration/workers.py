@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING
 
 from anyio import to_thread
 
+from batch_pipeline.batches.model import Batch
 from batch_pipeline.batches.states import Reason
 from batch_pipeline.errors import UnavailableError
 from batch_pipeline.orchestration.forking import end_processes, forked_executor
@@ -50,8 +51,8 @@ class Worker:
         """
         return self._executor.submit(_warm_up)
 
-    async def run(self, batch_id: str, *, at_most_seconds: float) -> None:
-        """Runs a batch that awaits its caller. The ledger has its outcome.
+    async def run(self, batch: Batch, *, at_most_seconds: float, upload: bytes | None = None) -> None:
+        """Runs a batch that awaits its caller; the ledger has its outcome. `upload`: see `execute_batch`.
 
         Afterwards the worker is idle: the process is killed and replaced if it did not end in time or the caller is
         cancelled, and replaced if it died.
@@ -62,7 +63,7 @@ class Worker:
         if self._closed:
             raise WorkerLostError("closed")
         try:
-            done: Future[str | None] = self._executor.submit(_execute, batch_id)
+            done: Future[str | None] = self._executor.submit(_execute, batch, upload)
             outage = await asyncio.wait_for(asyncio.wrap_future(done), at_most_seconds)
         except (BrokenProcessPool, TimeoutError) as error:
             await self._replace()
@@ -133,12 +134,12 @@ _instance: "DagsterInstance | None" = None
 _opened = ExitStack()
 
 
-def _execute(batch_id: str) -> str | None:
+def _execute(batch: Batch, upload: bytes | None) -> str | None:
     """In the worker's process: runs the batch; returns the message of a database outage, else None."""
     from batch_pipeline.orchestration.execute import execute_batch
 
     def run(system: "System", instance: "DagsterInstance") -> None:
-        execute_batch(system, instance, system.ledger.get(batch_id), log_level="CRITICAL")
+        execute_batch(system, instance, batch, upload=upload, log_level="CRITICAL")
 
     return _with_connections(run)
 

@@ -93,10 +93,10 @@ class RawChunk:
     @property
     def decoded_bytes(self) -> int:
         """The size of its readable cells as UTF-8, with one separator for each."""
-        return sum(decoded_bytes(column) for column in self.columns.values())
+        return decoded_bytes(pa.chunked_array(list(self.columns.values()), pa.string()))
 
 
-def decoded_bytes(column: pa.StringArray) -> int:
+def decoded_bytes(column: pa.StringArray | pa.ChunkedArray) -> int:
     """The size of a column's texts as UTF-8, with one separator for each that is not null."""
     return int((pc.sum(pc.binary_length(column)).as_py() or 0) + len(column) - column.null_count)
 

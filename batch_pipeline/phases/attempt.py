@@ -24,6 +24,7 @@ from batch_pipeline.system import System
 if TYPE_CHECKING:
     import pyarrow as pa
 
+    from batch_pipeline.loading.chunks import ChunksDone
     from batch_pipeline.records.fields import RuleContext
     from batch_pipeline.records.resource import Resource
 
@@ -105,6 +106,8 @@ class Attempt:
         call_helpers: offers a phase to other workers, at most this many; by default to none.
         transaction_seconds: time-out of a transaction, if that is less than the attempt's remaining time.
         kept: the parsed chunks that this process has kept.
+        upload: the payload as stored, if this process has it in memory.
+        processed: what is done of processing, once it is complete; None if an earlier process completed it.
     """
 
     system: System
@@ -119,6 +122,8 @@ class Attempt:
     call_helpers: Callable[[HelpRequest, int], None] = field(default=lambda request, number: None, repr=False)
     transaction_seconds: float = math.inf
     kept: KeptChunks = field(default_factory=KeptChunks, repr=False)
+    upload: bytes | None = field(default=None, repr=False)
+    processed: "ChunksDone | None" = field(default=None, repr=False)
     _phase: Phase | None = field(default=None, repr=False)
     _progress: Progress | None = field(default=None, repr=False)
     _checked_at: float = field(default=0.0, repr=False)
@@ -267,9 +272,9 @@ class Attempt:
             self._checked_at = now
             self.check()
 
-    def move_to(self, status: BatchStatus, *, phase: Phase | None = None, **changes: Any) -> None:
-        """Changes the batch's status, one of its phases and other columns. Raises SupersededError."""
-        self.batch = self.system.ledger.transition(self.batch.id, self.run_id, status, phase, **changes)
+    def move_to(self, status: BatchStatus, *phases: Phase, **changes: Any) -> None:
+        """Changes the batch's status, its phases and other columns. Raises SupersededError."""
+        self.batch = self.system.ledger.transition(self.batch.id, self.run_id, status, *phases, **changes)
 
     def announce(self, name: PhaseName, note: str) -> None:
         """Reports a step that takes long and counts nothing."""
@@ -311,18 +316,16 @@ class Attempt:
         self.batch = self.system.ledger.update(self.batch.id, self.run_id, durably=False, work=facts.to_row())
 
     def begin(self, name: PhaseName, total: int | None = None, *, already: int = 0) -> None:
-        """Marks the phase as running; earlier attempts processed `already` items. Raises as `check` does."""
+        """Marks the phase as running, unless it is stored as such; earlier attempts processed `already` items.
+
+        Raises as `check` does.
+        """
         self._require_time()
-        phase = replace(
-            self.batch.phase(name),
-            status=PhaseStatus.running,
-            total=total,
-            started_at=time.time(),
-            ended_at=None,
-            already=already,
-        )
+        phase = self.batch.phase(name)
+        if (phase.status, phase.total, phase.already) != (PhaseStatus.running, total, already):
+            phase = phase.begun(total, already=already)
+            self._store(phase, durably=False)
         self._phase, self._progress = phase, None
-        self._store(phase, durably=False)
 
     def advance(self, *, success: int, error: int, chunk: int, chunks: int | None = None, workers: int = 0) -> None:
         """Stores and reports the running phase's counts since its start. Raises as `check` does."""
@@ -342,9 +345,13 @@ class Attempt:
         total: int,
         reason: str | None = None,
         status: BatchStatus | None = None,
+        following: Phase | None = None,
         **changes: Any,
     ) -> None:
-        """Marks the running phase as completed; changes the batch's status and other columns with it."""
+        """Marks the running phase as completed; changes the batch's status and other columns with it.
+
+        `following`: another phase to store with it.
+        """
         phase = replace(
             self._running,
             status=PhaseStatus.completed,
@@ -355,10 +362,11 @@ class Attempt:
             ended_at=time.time(),
         )
         self._phase = self._progress = None
+        phases = [phase] if following is None else [phase, following]
         if status is None:
-            self._store(phase, **changes)
+            self._store(*phases, **changes)
         else:
-            self.move_to(status, phase=phase, **changes)
+            self.move_to(status, *phases, **changes)
 
     def skip(self, name: PhaseName, reason: str, **changes: Any) -> None:
         """Marks a phase that has nothing to do as skipped and changes other columns of the batch."""
@@ -388,5 +396,5 @@ class Attempt:
         if self.remaining_seconds <= 0:
             raise self.out_of_time()
 
-    def _store(self, phase: Phase, *, durably: bool = True, **changes: Any) -> None:
-        self.batch = self.system.ledger.update_phase(self.batch.id, self.run_id, phase, durably=durably, **changes)
+    def _store(self, *phases: Phase, durably: bool = True, **changes: Any) -> None:
+        self.batch = self.system.ledger.update_phase(self.batch.id, self.run_id, *phases, durably=durably, **changes)

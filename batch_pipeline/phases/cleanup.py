@@ -92,7 +92,7 @@ def _finish(attempt: Attempt, skipped: Phase | None) -> None:
         write_result(attempt)
     attempt.move_to(
         BatchStatus.completed,
-        phase=skipped,
+        *([] if skipped is None else [skipped]),
         stats=asdict(stats),
         has_errors_file=stats.rejected > 0,
         error_summary=summary,
@@ -109,11 +109,10 @@ def _final_stats(attempt: Attempt) -> Stats:
     """Counts every item of the upload once, by its outcome; records of an undo."""
     if attempt.action is Action.undo:
         return undo_stats(attempt)
-    facts = attempt.batch.facts
-    with borrowed_for_statements(attempt.system.engine) as connection:
-        done = chunks_done(connection, attempt.batch.id, PhaseName.processing)
-        overwritten = 0
-        if attempt.action is Action.overwrite:
+    facts, done, overwritten = attempt.batch.facts, attempt.processed, 0
+    if done is None or attempt.action is Action.overwrite:
+        with borrowed_for_statements(attempt.system.engine) as connection:
+            done = chunks_done(connection, attempt.batch.id, PhaseName.processing)
             overwritten = done_outcome(connection, attempt.batch.id, PhaseName.cleanup).deleted
     if done.left_out is None:
         with attempt.borrow_untimed() as connection:

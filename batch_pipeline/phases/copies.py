@@ -4,10 +4,12 @@ An upload that is CSV or a JSON array needs no copy in that format. Copies are m
 are available from the end of parsing until retention deletes the files.
 """
 
+import io
 import tempfile
 from collections.abc import Callable, Iterator
 from enum import StrEnum
 from pathlib import Path
+from typing import BinaryIO, cast
 
 import pyarrow as pa
 
@@ -26,6 +28,8 @@ from batch_pipeline.system import System
 
 # The run writes the copies of uploads that decode to at most this size.
 SMALL_UPLOAD_BYTES = 64 * MIB
+# Copies of uploads that decode to at most this size are made in memory.
+MEMORY_BYTES = MIB
 
 
 ReadChunk = Callable[[int], pa.Table]  # the parsed chunk with this number
@@ -82,21 +86,27 @@ def write_small_copies(attempt: Attempt) -> None:
 
 
 def _write_copies(system: System, batch: Batch, formats: list[CopyFormat], read: ReadChunk) -> None:
-    with tempfile.TemporaryDirectory(prefix=f"{batch.id}-") as folder:
-        for copy_format in formats:
-            path = Path(folder) / copy_format
-            with path.open("wb") as file:
-                if copy_format is CopyFormat.json:
-                    write_json_copy(file, _chunks(batch, read))
-                else:
-                    columns = list(batch.facts.columns)
-                    if not is_flat(batch.facts.format):
-                        limit = system.settings.max_columns
-                        columns = flattened_columns(columns, _chunks(batch, read), max_columns=limit)
-                    has_unreadable = batch.facts.unreadable > 0
-                    write_csv_copy(file, _chunks(batch, read), columns, has_unreadable=has_unreadable)
-            system.store.upload(path, _copy_key(batch, copy_format))
-            path.unlink()
+    for copy_format in formats:
+        key = _copy_key(batch, copy_format)
+        if batch.facts.decoded_bytes <= MEMORY_BYTES:
+            memory = io.BytesIO()
+            _write_copy(system, batch, copy_format, memory, read)
+            system.store.write(key, memory.getvalue())
+            continue
+        with tempfile.NamedTemporaryFile(prefix=f"{batch.id}-") as file:
+            _write_copy(system, batch, copy_format, cast("BinaryIO", file), read)
+            file.flush()
+            system.store.upload(Path(file.name), key)
+
+
+def _write_copy(system: System, batch: Batch, copy_format: CopyFormat, file: BinaryIO, read: ReadChunk) -> None:
+    if copy_format is CopyFormat.json:
+        write_json_copy(file, _chunks(batch, read))
+        return
+    columns = list(batch.facts.columns)
+    if not is_flat(batch.facts.format):
+        columns = flattened_columns(columns, _chunks(batch, read), max_columns=system.settings.max_columns)
+    write_csv_copy(file, _chunks(batch, read), columns, has_unreadable=batch.facts.unreadable > 0)
 
 
 def _from_storage(system: System, batch: Batch) -> ReadChunk:

@@ -9,6 +9,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 from psycopg import sql
 
+from batch_pipeline.batches.locks import lock_staged
 from batch_pipeline.batches.model import Action, UnknownColumns
 from batch_pipeline.database import Connection
 from batch_pipeline.loading.identity import UNDECIDED, deciding_keys
@@ -52,7 +53,9 @@ def stage_items(attempt: Attempt, connection: Connection, fields: tuple[str, ...
 
 def create_staging(attempt: Attempt, connection: Connection, fields: tuple[str, ...]) -> None:
     """Makes the empty staged parts of the batch; removes those of an earlier attempt."""
-    if attempt.action is Action.delete:
+    if attempt.batch.facts.shares_staging and attempt.batch.attempts == 1:
+        lock_staged(connection, attempt.batch.id)  # for the next attempt
+    elif attempt.action is Action.delete:
         attempt.staging.create_for_delete(connection, keep_changes=attempt.options.save_result)
     else:
         attempt.staging.create(connection, attempt.resource, fields, keep_changes=attempt.options.save_result)

@@ -1,5 +1,6 @@
 """Parsing: reads the payload in a stream, finds equal items, and stores the items chunk by chunk as uploaded."""
 
+import hashlib
 from collections import deque
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import closing
@@ -35,7 +36,12 @@ def parse(attempt: Attempt) -> None:
     attempt.begin(PhaseName.parsing)
     store, batch = attempt.system.store, attempt.batch
     spool = attempt.scratch / "upload"
-    checksum = store.download(batch.payload.key, spool, check_size=partial(_check_size, attempt))
+    if attempt.upload is None:
+        checksum = store.download(batch.payload.key, spool, check_size=partial(_check_size, attempt))
+    else:
+        _check_size(attempt, len(attempt.upload))
+        spool.write_bytes(attempt.upload)
+        checksum = hashlib.sha256(attempt.upload).hexdigest()
     payload = open_upload(attempt.system, batch, spool, check=attempt.check_seldom)
     is_small = spool.stat().st_size <= SMALL_UPLOAD
     _read(attempt, payload, check_columns(attempt, payload), checksum, is_small=is_small)
@@ -73,7 +79,10 @@ def _read(attempt: Attempt, payload: Payload, uses: Columns, checksum: str, *, i
             if number > 1:
                 attempt.advance(success=read, error=unreadable, chunk=number - 1)
             parsed = to_table(chunk)
-            begun.append(comparing.submit(equal_items.add, uses.use(chunk)))
+            if is_small:  # a thread would take as long as the items do
+                equal_items.add(uses.use(chunk))
+            else:
+                begun.append(comparing.submit(equal_items.add, uses.use(chunk)))
             if number == 1 and is_small:
                 kept = parsed
             else:
@@ -106,10 +115,12 @@ def _read(attempt: Attempt, payload: Payload, uses: Columns, checksum: str, *, i
         remembered=uses.remembered,
         warnings=uses.all_warnings(tuple(columns)),
     )
+    goes_on = read + unreadable > 0  # else validation may refuse the batch before it begins
     attempt.complete(
         success=read - equal,
         error=unreadable,
         total=read + unreadable - equal,
+        following=batch.phase(PhaseName.validation).begun(read - equal) if goes_on else None,
         work=facts.to_row(),
         checksum=checksum,
     )

@@ -2,10 +2,11 @@
 
 from dataclasses import dataclass
 from datetime import UTC, datetime
+from functools import partial
 from typing import Any
 
 from batch_pipeline.batches.locks import Turn, claim_version, referred_version
-from batch_pipeline.batches.model import Action, IfChanged, PhaseName
+from batch_pipeline.batches.model import Action, IfChanged, Phase, PhaseName, PhaseStatus
 from batch_pipeline.database import Connection
 from batch_pipeline.errors import PlanChangedError
 from batch_pipeline.loading.change_partitions import are_partitions_due, make_partitions_ahead
@@ -30,7 +31,12 @@ def process(attempt: Attempt) -> None:
     if attempt.is_done(PhaseName.processing):
         return
     restore_items(attempt)
-    with turn_of(attempt) as turn:
+    with turn_of(attempt, partial(_begun_phases, attempt)) as turn:
+        begun = attempt.batch.phase(PhaseName.processing)
+        if attempt.batch.attempts == 1 and begun.status is PhaseStatus.running:  # the plan is the final one
+            claim = partial(_claim_version, attempt, turn)
+            write_chunks(attempt, turn, PhaseName.processing, item_writer, total=begun.total or 0, claim=claim)
+            return
         final = _final_plan(attempt, turn)
         if final.is_written:
             write_chunks(attempt, turn, PhaseName.processing, item_writer, total=final.accepted)
@@ -42,6 +48,20 @@ def process(attempt: Attempt) -> None:
         f"The plan of batch {attempt.batch.id} has changed since it was shown, so nothing was written. The batch shows "
         "the new plan and the difference: look at it, then apply it.",
     )
+
+
+def _begun_phases(attempt: Attempt, turn: Turn) -> list[Phase]:
+    """Phase processing as running, if this is the first attempt and the plan will not be made again."""
+    batch, facts = attempt.batch, attempt.batch.facts
+    is_final = (
+        batch.attempts == 1
+        and facts.accepted is not None
+        and batch.plan_version == turn.version
+        and batch.if_changed is None
+        and attempt.action is not Action.undo
+        and not referred_resources(attempt.resource, facts.fields)
+    )
+    return [batch.phase(PhaseName.processing).begun(facts.accepted)] if is_final else []
 
 
 def item_writer(attempt: Attempt, connection: Connection, turn: Turn) -> ChunkWriter:
@@ -113,12 +133,23 @@ def _final_plan(attempt: Attempt, turn: Turn) -> _Final:
             write_changed_plan(attempt)  # before the batch shows it: a re-run does not compare with the plan before
             attempt.limit_transactions(connection)
         claim_version(connection, turn, referred=referred, plan=changed)
-        are_due = attempt.logs_changes(connection) and are_partitions_due(connection, attempt.resource.changes_table)
+        _make_partitions(attempt, connection)
         connection.commit()
-        if are_due:
-            attempt.limit_transactions(connection)
-            make_partitions_ahead(connection, datetime.now(UTC))
     return _Final(accepted, changed)
+
+
+def _claim_version(attempt: Attempt, turn: Turn, connection: Connection) -> None:
+    """As `_final_plan`, for a plan that is the final one, over a connection in autocommit mode."""
+    claim_version(connection, turn, referred=0)
+    _make_partitions(attempt, connection)
+
+
+def _make_partitions(attempt: Attempt, connection: Connection) -> None:
+    """Makes the change log's partitions that are due."""
+    if attempt.logs_changes(connection) and are_partitions_due(connection, attempt.resource.changes_table):
+        connection.commit()
+        attempt.limit_transactions(connection)
+        make_partitions_ahead(connection, datetime.now(UTC))
 
 
 def _has_written(connection: Connection, attempt: Attempt) -> bool:

@@ -65,22 +65,24 @@ def _plan_items(attempt: Attempt) -> tuple[Plan, int | None]:
         )
     attempt.begin(PhaseName.validation, total=facts.items - facts.unreadable - facts.equal)
     fields = staged_fields(attempt.resource, attempt)
-    with attempt.borrow(**TUNING) as connection:
+    with attempt.borrow(**TUNING) as connection, ThreadPoolExecutor(1) as copying:
+        # The plan of few items takes less time than to store their copy.
+        copied = copying.submit(write_small_copies, attempt) if facts.shares_staging else None
         stage = stage_in_parallel if attempt.is_parallel else stage_items
         staged = stage(attempt, connection, fields)
-        # This process is idle while the database makes the plan.
-        with ThreadPoolExecutor(1) as copying:
+        if copied is None:  # this process is idle while the database makes the plan
             copied = copying.submit(write_small_copies, attempt)
-            if facts.items > FEW_ROWS:
-                attempt.staging.analyze(connection, *staged.parts)
-            connection.commit()
-            version = planned_version(connection, attempt.batch, referred_resources(attempt.resource, fields))
-            chunks = chunk_ranges(facts.items, _chunk_rows(attempt, facts.items))
-            store_chunks(connection, attempt.batch.id, PhaseName.processing, chunks)
-            facts = facts.with_(fields=fields, clears=staged.clears, kinds=staged.kinds)
-            plan = make_plan(connection, attempt, facts, PhaseName.validation, is_first=True)
-            connection.commit()
-            copied.result()
+        if facts.items > FEW_ROWS:
+            attempt.staging.analyze(connection, *staged.parts)
+        connection.commit()
+        version = planned_version(connection, attempt.batch, referred_resources(attempt.resource, fields))
+        chunks = chunk_ranges(facts.items, _chunk_rows(attempt, facts.items))
+        is_first = attempt.batch.attempts == 1
+        store_chunks(connection, attempt.batch.id, PhaseName.processing, chunks, is_first=is_first)
+        facts = facts.with_(fields=fields, clears=staged.clears, kinds=staged.kinds)
+        plan = make_plan(connection, attempt, facts, PhaseName.validation, is_first=True)
+        connection.commit()
+        copied.result()
     return plan, version
 
 

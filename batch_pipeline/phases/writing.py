@@ -2,13 +2,15 @@
 
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 
+from psycopg.pq import TransactionStatus
+
 from batch_pipeline.batches.locks import TURN_POLL_SECONDS, Turn, take_turn
-from batch_pipeline.batches.model import PhaseName
+from batch_pipeline.batches.model import Phase, PhaseName
 from batch_pipeline.batches.states import BatchStatus
-from batch_pipeline.database import Connection, borrowed_for_statements
+from batch_pipeline.database import Connection, borrowed_for_statements, borrowed_session
 from batch_pipeline.loading.chunks import (
     ChunkOutcome,
     ChunksDone,
@@ -26,8 +28,11 @@ MakeWriter = Callable[[Attempt, Connection, Turn], ChunkWriter]
 
 
 @contextmanager
-def turn_of(attempt: Attempt) -> Iterator[Turn]:
-    """Waits for the batch's turn, sets status `processing`, and holds the turn. The wait does not use running time."""
+def turn_of(attempt: Attempt, begins: Callable[[Turn], Sequence[Phase]] = lambda turn: ()) -> Iterator[Turn]:
+    """Waits for the batch's turn, sets status `processing`, and holds the turn. The wait does not use running time.
+
+    `begins`: phases to store with the status.
+    """
     began = time.time()
 
     def check() -> None:
@@ -39,7 +44,7 @@ def turn_of(attempt: Attempt) -> Iterator[Turn]:
         waited_seconds = time.time() - began
         if waited_seconds >= TURN_POLL_SECONDS:  # shorter: the turn was free
             attempt.waited(waited_seconds)
-        attempt.move_to(BatchStatus.processing)
+        attempt.move_to(BatchStatus.processing, *begins(turn), durably=False)  # the chunks' commits come after it
         yield turn
 
 
@@ -93,17 +98,55 @@ class Writing(ChunkWork):
 
 
 def write_chunks(
-    attempt: Attempt, turn: Turn, phase: PhaseName, make_writer: MakeWriter, *, total: int
+    attempt: Attempt,
+    turn: Turn,
+    phase: PhaseName,
+    make_writer: MakeWriter,
+    *,
+    total: int,
+    claim: Callable[[Connection], None] = lambda connection: None,
 ) -> ChunkOutcome:
     """Runs a phase: writes its chunks that are not done yet; returns the outcome of all of its chunks.
+
+    `claim` is called before, with a connection in autocommit mode.
 
     Other workers may write chunks as well (`phases.helping`); the phase ends when all are done, whoever wrote them. If
     a chunk fails here or work must stop, begins no further chunk. Raises the error of the failed chunk, or as
     `Attempt.check` does.
     """
-    done = _read(attempt, phase)
+    with borrowed_session(attempt.system.engine, **attempt.timed_session_settings) as connection:
+        claim(connection)
+        done = chunks_done(connection, attempt.batch.id, phase)
+        todo = done.total - done.chunks
+        attempt.begin(phase, total=total, already=done.outcome.written + done.outcome.failed)
+        if attempt.batch.facts.shares_staging and todo <= 1:  # a thread would take as long as the rows do
+            _write_last(attempt, connection, make_writer(attempt, connection, turn))
+            done = chunks_done(connection, attempt.batch.id, phase)
+    if done.chunks < done.total:
+        done = _write_in_threads(attempt, turn, phase, make_writer, done)
+    attempt.complete(success=done.outcome.written, error=done.outcome.failed, total=total)
+    if phase is PhaseName.processing:
+        attempt.processed = done
+    if attempt.is_parallel and done.workers > 1:
+        with borrowed_for_statements(attempt.system.engine) as connection:
+            attempt.announce_workers(phase, count_by_worker(connection, attempt.batch.id, phase))
+    return done.outcome
+
+
+def _write_last(attempt: Attempt, connection: Connection, writer: ChunkWriter) -> None:
+    """Writes the phase's last open chunk, if there is one and nobody else writes it."""
+    try:
+        Writing(attempt, connection, writer, InWork()).do_next()
+    finally:
+        if connection.info.transaction_status is TransactionStatus.ACTIVE:  # interrupted
+            connection.cancel_safe()
+
+
+def _write_in_threads(
+    attempt: Attempt, turn: Turn, phase: PhaseName, make_writer: MakeWriter, done: ChunksDone
+) -> ChunksDone:
+    """Writes the chunks that are left, until all are done; returns what is done."""
     todo = done.total - done.chunks
-    attempt.begin(phase, total=total, already=done.outcome.written + done.outcome.failed)
     attempt.offer(phase, chunks=todo, fence=turn.fence)
 
     def watch() -> bool:
@@ -128,12 +171,7 @@ def write_chunks(
         threads=min(attempt.system.settings.database_writers, todo),
         stays=True,
     ).run(watch)
-    done = _read(attempt, phase)
-    attempt.complete(success=done.outcome.written, error=done.outcome.failed, total=total)
-    if attempt.is_parallel and done.workers > 1:
-        with borrowed_for_statements(attempt.system.engine) as connection:
-            attempt.announce_workers(phase, count_by_worker(connection, attempt.batch.id, phase))
-    return done.outcome
+    return _read(attempt, phase)
 
 
 def _read(attempt: Attempt, phase: PhaseName) -> ChunksDone:

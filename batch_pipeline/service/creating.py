@@ -154,7 +154,7 @@ async def _accept_and_run(
     try:
         async with service.workers.worker(at_most_seconds=worker_seconds) as worker:
             batch, is_new = await _accept(service, caller, new, payload, Starter.caller)
-            return await _run(service, worker, batch) if is_new else batch
+            return await _run(service, worker, batch, payload) if is_new else batch
     except (NoWorkerError, BusyError):
         return None
 
@@ -196,12 +196,12 @@ def _store_and_accept(
     return accepted
 
 
-async def _run(service: Service, worker: Worker, batch: Batch) -> Batch:
+async def _run(service: Service, worker: Worker, batch: Batch, payload: InlinePayload) -> Batch:
     """Runs the batch to its end in the worker, or ends it where the worker is lost."""
     ledger = service.system.ledger
     seconds = int(batch.options["timeout_seconds"])
     try:
-        await worker.run(batch.id, at_most_seconds=seconds + _OVERDUE_SECONDS)
+        await worker.run(batch, at_most_seconds=seconds + _OVERDUE_SECONDS, upload=bytes(payload.view))
     except WorkerLostError:
         if service.workers.closed:
             return batch  # reconciling ends it: the database may hold the lost process's locks for a while

@@ -90,7 +90,7 @@ def test_a_worker_whose_caller_is_cancelled_is_lent_again_only_with_another_proc
 
     async def run(pool: WorkerPool, batch: Batch) -> None:
         async with pool.worker(at_most_seconds=PATIENCE_SECONDS) as worker:
-            await worker.run(batch.id, at_most_seconds=PATIENCE_SECONDS)
+            await worker.run(batch, at_most_seconds=PATIENCE_SECONDS)
 
     async def scenario() -> None:
         pool = WorkerPool(1)
@@ -113,13 +113,15 @@ def test_a_worker_whose_caller_is_cancelled_is_lent_again_only_with_another_proc
 
 
 def test_a_closed_worker_starts_no_process(system: System) -> None:
+    batch = arrived(system, new_organization(system), b"name\nAda\n")
+
     async def scenario() -> None:
         before = forked_processes()
         worker = Worker()
         worker.warm_up()
         worker.close()
         with pytest.raises(WorkerLostError):
-            await worker.run("batch_x", at_most_seconds=PATIENCE_SECONDS)
+            await worker.run(batch, at_most_seconds=PATIENCE_SECONDS)
         assert forked_processes() <= before
 
     asyncio.run(scenario())

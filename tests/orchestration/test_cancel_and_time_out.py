@@ -9,7 +9,7 @@ from dataclasses import replace
 import psycopg
 import pytest
 from batch_runs import arrived, as_csv, awaiting_upload, contacts, new_organization
-from dagster import DagsterInstance, DagsterRun, DagsterRunStatus
+from dagster import DagsterInstance, DagsterRun, DagsterRunStatus, RunsFilter
 from dagster._core.remote_origin import RegisteredCodeLocationOrigin, RemoteJobOrigin, RemoteRepositoryOrigin
 from psycopg import sql
 
@@ -87,6 +87,17 @@ def test_a_batch_cancelled_while_its_run_is_queued_never_starts(system: System, 
     assert reconcile(system, instance) == []
     done = _retried(system, instance, batch)
     assert (done.status, done.stats.created) == ("completed", ROWS)
+
+
+def test_a_batch_cancelled_before_its_callers_run_begins_stays_cancelled(
+    system: System, instance: DagsterInstance
+) -> None:
+    batch = arrived(system, new_organization(system), PEOPLE)
+    cancelled = cancel_batch(system, instance, batch.id)
+    assert execute_batch(system, instance, batch) == cancelled  # the caller has read the batch before
+    assert (*_code(cancelled), cancelled.attempts) == ("failed", "cancelled", 0)
+    (run,) = instance.get_runs(RunsFilter(tags={tags.BATCH_ID: batch.id}))
+    assert run.status is DagsterRunStatus.CANCELED
 
 
 def test_a_batch_cancelled_while_it_waits_for_its_turn_writes_nothing(

@@ -47,6 +47,19 @@ def test_several_runs_at_once_all_complete_and_leave_the_callers_logging_alone(
     assert not handler.closed
 
 
+def test_a_run_does_not_fetch_the_upload_that_its_caller_has(
+    module_system: System, module_instance: DagsterInstance
+) -> None:
+    upload = b"name\nAda\n"
+    batch = arrived(module_system, new_organization(module_system), upload)
+    fetched = arrived(module_system, new_organization(module_system), upload)
+    done = execute_batch(module_system, module_instance, fetched)
+    module_system.store.delete(str(batch.upload_key))
+    handed = execute_batch(module_system, module_instance, batch, upload=upload)
+    assert (handed.status, handed.checksum) == (done.status, done.checksum)
+    assert module_system.ledger.get(batch.id) == handed
+
+
 def test_later_runs_open_no_connection(
     module_system: System, module_instance: DagsterInstance, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -184,6 +184,9 @@ def test_a_run_that_died_after_the_end_of_its_batch_ends_like_the_batch(
     assert reconcile(system, instance) == []
     assert _status(instance, run) is after
     assert system.ledger.get(waiting.id) == ended
+    found = instance.get_run_by_id(run.run_id)
+    assert found is not None
+    assert (tags.OUTCOME in found.tags) is (status == "completed")
 
 
 def test_the_run_of_a_superseded_attempt_ends_in_dagster(

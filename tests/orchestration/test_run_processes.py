@@ -40,7 +40,7 @@ def test_a_forked_process_has_imported_the_packages_that_a_run_uses(system: Syst
     executor = forked_executor()
     try:
         before = set(executor.submit(eval, IMPORTED).result())
-        assert executor.submit(_execute, batch.id).result() is None
+        assert executor.submit(_execute, batch, None).result() is None
         after = set(executor.submit(eval, IMPORTED).result())
     finally:
         end_processes(executor)

@@ -32,7 +32,7 @@ KILL_POINTS = [
     KillPoint(f"{P}.process:claim_version"),
     KillPoint("batch_pipeline.loading.chunks:ChunkWriter.write", 1),
     KillPoint("batch_pipeline.loading.chunks:ChunkWriter.write", 3, after=True),
-    KillPoint("batch_pipeline.loading.chunks:ChunkWriter._write_rows", 30, after=True),
+    KillPoint("batch_pipeline.loading.chunks:ChunkWriter._write_rows", 24, after=True),
     KillPoint(f"{P}.attempt:Attempt.complete", 3),
     KillPoint(f"{P}.cleanup:_finish"),
     KillPoint("batch_pipeline.payloads.artifacts:ErrorsWriter.write", 2, after=True),

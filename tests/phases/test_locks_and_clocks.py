@@ -43,8 +43,11 @@ def test_ending_a_batch_while_its_plan_becomes_final_causes_no_deadlock(
             ends.append(other.submit(system.ledger.end, batch.id, BatchStatus.failed, WHY))
             eventually(lambda: observer.execute(WAITING_FOR_LOCKS).fetchone() == (True,), pause=0.01)
 
+        def change_version() -> None:  # as a batch that writes meanwhile: else no transaction makes the plan final
+            observer.execute("UPDATE turns SET version = version + 1")
+
         monkeypatch.setattr(process, "claim_version", claim_while_it_is_ended)
-        ended = run_attempt(system, batch)
+        ended = run_attempt(system, batch, once_validated=change_version)
     assert (ended.status, ended.reason) == ("failed", WHY)
     assert ends[0].result() == ended
     assert contacts(system, str(batch.organization_id)) == []

@@ -62,6 +62,7 @@ def test_a_small_upload_has_csv_and_json_copies_after_its_run(
 
 def test_a_large_upload_is_copied_on_request(module_system: System, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(copies, "SMALL_UPLOAD_BYTES", 10)
+    monkeypatch.setattr(copies, "MEMORY_BYTES", 10)
     batch = _run(module_system, as_csv(ROWS))
     assert find_copy(module_system, batch, CopyFormat.csv) == batch.upload_key
     assert find_copy(module_system, batch, CopyFormat.json) is None
@@ -78,8 +79,8 @@ def test_concurrent_requests_make_the_copies_once(module_system: System, monkeyp
     monkeypatch.setattr(copies, "SMALL_UPLOAD_BYTES", 10)
     batch = _run(module_system, gzip.compress(as_csv(ROWS)))
     written = []
-    upload = module_system.store.upload
-    monkeypatch.setattr(module_system.store, "upload", lambda path, key: (written.append(key), upload(path, key)))
+    write = module_system.store.write
+    monkeypatch.setattr(module_system.store, "write", lambda key, data: (written.append(key), write(key, data)))
     with ThreadPoolExecutor(6) as callers:
         answers = list(callers.map(lambda _: make_copies(module_system, batch.id), range(6)))
     assert any(answers)
