@@ -53,8 +53,9 @@ def write_errors(attempt: Attempt, phase: PhaseName) -> dict[str, Any]:
                 writer.write(chunk)
                 summary.add(chunk)
                 advance(last_row)
-        store.upload(csv_path, keys.errors_csv(batch.id))
-        store.upload(json_path, keys.errors_json(batch.id))
+        files = {keys.errors_csv(batch.id): csv_path, keys.errors_json(batch.id): json_path}
+        with ThreadPoolExecutor(len(files)) as uploading:
+            list(uploading.map(store.upload, files.values(), files))
     return summary.to_json()
 
 

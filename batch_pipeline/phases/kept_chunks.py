@@ -1,4 +1,4 @@
-"""The parsed chunks that a run's process keeps for validation, because reading them from storage takes longer."""
+"""The parsed chunks that a run's process keeps for its later phases, because storage takes longer."""
 
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -50,9 +50,3 @@ class KeptChunks:
         import pyarrow as pa
 
         return pa.ipc.open_file(pa.memory_map(str(path))).read_all()
-
-    def remove_files(self) -> None:
-        """Keeps no file any longer: frees the disk before the batch waits for its turn."""
-        while self._paths:
-            _, path = self._paths.popitem()
-            path.unlink()

@@ -37,7 +37,6 @@ def validate(attempt: Attempt) -> None:
         plan, version = _plan_undo(attempt)
     else:
         plan, version = _plan_items(attempt)
-        attempt.kept.remove_files()
     counts = plan.counts
     goes_on = not attempt.batch.awaits_decision and refusal_for_items(attempt, plan.facts) is None
     attempt.complete(

@@ -1,8 +1,7 @@
-"""Parsed chunks of a large batch that the process keeps on its disk for the validation of the same batch."""
+"""Parsed chunks of a large batch that its process keeps on local disk."""
 
 from collections.abc import Callable
 from dataclasses import replace
-from pathlib import Path
 
 import pyarrow as pa
 import pytest
@@ -10,13 +9,14 @@ from batch_runs import arrived, as_csv, new_organization
 from driving import run_attempt
 
 from batch_pipeline.phases import kept_chunks
-from batch_pipeline.phases.kept_chunks import KeptChunks
 from batch_pipeline.storage.store import Store
 from batch_pipeline.system import System
 
 ROWS = 10
 CHUNK_ROWS = 4
-UPLOAD = as_csv([{"external_id": f"c{number}", "name": f"Ada {number}"} for number in range(ROWS)])
+UPLOAD = as_csv(
+    [{"external_id": f"c{number}", "name": f"Ada {number}"} for number in range(ROWS)] + [{"name": "", "email": "no"}]
+)
 
 
 @pytest.fixture
@@ -35,8 +35,8 @@ def fetched(monkeypatch: pytest.MonkeyPatch) -> list[str]:
     return keys
 
 
-@pytest.mark.parametrize(("most_bytes", "from_storage"), [(kept_chunks.MOST_BYTES, 0), (0, 6)])
-def test_validation_fetches_only_chunks_for_which_there_was_no_room(
+@pytest.mark.parametrize(("most_bytes", "from_storage"), [(kept_chunks.MOST_BYTES, 0), (0, 9)])
+def test_a_run_fetches_only_chunks_for_which_there_was_no_room(
     large_batches: System,
     fetched: list[str],
     monkeypatch: pytest.MonkeyPatch,
@@ -47,18 +47,5 @@ def test_validation_fetches_only_chunks_for_which_there_was_no_room(
 
     batch = run_attempt(large_batches, arrived(large_batches, new_organization(large_batches), UPLOAD))
 
-    assert (batch.status, batch.stats.created, batch.facts.chunks) == ("completed", ROWS, 3)
-    assert len(fetched) == from_storage  # for staging, and for the copies of the upload
-
-
-def test_a_kept_chunk_can_be_read_until_its_file_goes(tmp_path: Path) -> None:
-    chunk = pa.table({"row": [1, 2], "=name": ["Ada", ""]})
-    kept = KeptChunks(tmp_path)
-    kept.keep(7, chunk)
-
-    got = [kept.get(7), kept.get(7)]
-    kept.remove_files()
-
-    assert got == [chunk, chunk]
-    assert kept.get(7) is None
-    assert list(tmp_path.iterdir()) == []
+    assert (batch.status, batch.stats.created, batch.stats.rejected, batch.facts.chunks) == ("completed", ROWS, 1, 3)
+    assert len(fetched) == from_storage  # for staging, the copies of the upload, and the errors files
