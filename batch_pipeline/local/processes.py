@@ -45,13 +45,14 @@ def start_process(
     user: SystemUser | None = None,
     folder: Path | None = None,
     death_signal: signal.Signals = signal.SIGTERM,
+    descriptors: Sequence[int] = (),
 ) -> subprocess.Popen[bytes]:
     """Starts ``command`` in its own session. Both outputs are appended to ``log``, which only its owner can read.
 
     In its own session the child gets no Ctrl-C of the terminal, so the parent decides the order of stopping, and
     `kill_group` reaches all processes that the child starts. On Linux the kernel sends ``death_signal`` to the child
     when the calling *thread* ends, also by SIGKILL: call this from a thread that lives as long as the child should.
-    Files that the child creates are private unless it sets another mode itself.
+    Files that the child creates are private unless it sets another mode itself. It inherits these file ``descriptors``.
 
     Call it in `holding_signals`, together with what remembers the process.
     """
@@ -65,6 +66,7 @@ def start_process(
             user=user,
             folder=folder,
             death_signal=death_signal,
+            descriptors=descriptors,
         )
 
 
@@ -110,6 +112,7 @@ def _start(
     user: SystemUser | None,
     folder: Path | None,
     death_signal: signal.Signals,
+    descriptors: Sequence[int] = (),
 ) -> subprocess.Popen[bytes]:
     return subprocess.Popen(  # noqa: S603 -- the commands are this package's own
         command,
@@ -118,6 +121,7 @@ def _start(
         stderr=errors,
         env=environment,
         cwd=folder,
+        pass_fds=descriptors,
         start_new_session=True,
         umask=0o077,
         user=None if user is None else user.uid,
@@ -125,7 +129,7 @@ def _start(
         extra_groups=None if user is None else [],
         # Runs after the change of user, which would clear the signal. preexec_fn is unsafe beside threads in
         # general; this one only calls a library that is loaded already.
-        preexec_fn=_end_with_parent(os.getpid(), death_signal),  # noqa: PLW1509 - see above
+        preexec_fn=end_with_parent(os.getpid(), death_signal),  # noqa: PLW1509 - see above
     )
 
 
@@ -140,9 +144,10 @@ def process_exists(pid: int) -> bool:
     return True
 
 
-def _end_with_parent(parent: int, death_signal: signal.Signals) -> Callable[[], None] | None:
+def end_with_parent(parent: int, death_signal: signal.Signals) -> Callable[[], None]:
+    """A function for a new child process, which then gets ``death_signal`` when its parent ends."""
     if _libc is None:
-        return None
+        return lambda: None
     prctl, number = _libc.prctl, int(death_signal)
 
     def in_child() -> None:

@@ -24,6 +24,18 @@ _RUNS_STOP_SECONDS = 30.0
 _RUNS_STOP_NOTE = f" once running batches have ended, after {_RUNS_STOP_SECONDS:.0f} s at most (Ctrl-C kills them)"
 _PYTHON = [sys.executable, "-m"]
 
+# What `services` and their runs import, for the process that they are forked from. It lacks the modules that they run
+# as ``__main__``, because Python would warn that these are imported already.
+SHARED_MODULES = (
+    "batch_pipeline.orchestration.preload",
+    "dagster._cli.api",
+    "dagster._daemon.cli",
+    "dagster_webserver.cli",
+    "batch_pipeline.cli.serving",
+    "batch_pipeline.api.server",
+    "batch_pipeline.api.app",
+)
+
 
 @dataclass(frozen=True)
 class Places:
@@ -81,7 +93,11 @@ def redis_service(places: Places) -> Sequence[Service]:
 
 
 def services(places: Places) -> Sequence[Service]:
-    """The services in the order of starting. They stop in reverse order, so that nothing starts runs while runs end."""
+    """The services in the order of starting. They stop in reverse order, so that nothing starts runs while runs end.
+
+    The code server, the first, must answer before the others start: webserver and daemon ask it for the definitions. If
+    it doesn't answer, they log an error and ask again later.
+    """
     dagster = [*_PYTHON, "batch_pipeline.orchestration.dagster_command"]
     return (
         # One code server for both others: definitions are imported once. `dagster code-server` would add a proxy
@@ -95,6 +111,8 @@ def services(places: Places) -> Sequence[Service]:
             is_ready=lambda: _accepts(places.code_server),
             stop_seconds=_RUNS_STOP_SECONDS,
             stop_note=_RUNS_STOP_NOTE,
+            is_forked=True,
+            forks_runs=True,
         ),
         *(worker_service(places, number) for number in range(1, places.workers + 1)),
         Service(
@@ -104,8 +122,13 @@ def services(places: Places) -> Sequence[Service]:
                 *("--workspace", str(places.workspace)),
             ],
             is_ready=lambda: _answers(places.port, "/server_info"),
+            is_forked=True,
         ),
-        Service("the Dagster daemon", [*dagster, "dagster._daemon", "run", "--workspace", str(places.workspace)]),
+        Service(
+            "the Dagster daemon",
+            [*dagster, "dagster._daemon", "run", "--workspace", str(places.workspace)],
+            is_forked=True,
+        ),
         Service(
             "the API",
             [
@@ -113,6 +136,8 @@ def services(places: Places) -> Sequence[Service]:
                 *("--data-dir", str(places.data_dir)),
             ],
             is_ready=lambda: _answers(places.api_port, "/readyz"),
+            is_forked=True,
+            forks_runs=get_settings().api_processes == 1,
         ),
     )
 

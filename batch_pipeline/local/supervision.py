@@ -17,6 +17,7 @@ from batch_pipeline.held_signals import holding_signals
 from batch_pipeline.local.announcing import Report, announced, silent
 from batch_pipeline.local.private_files import private_folder
 from batch_pipeline.local.processes import exit_text, kill_group, last_line, start_process
+from batch_pipeline.local.warm import ForkedProcess, Request, WarmProcess
 
 _POLL_SECONDS = 0.05
 
@@ -32,6 +33,8 @@ class Service:
         start_seconds: maximum time until it answers.
         stop_seconds: maximum time to end after SIGTERM; then it and all its processes are killed.
         stop_note: added to the progress line while it stops: what it waits for.
+        is_forked: whether its command is ``python -m …`` and it is forked from the warm process, if there is one.
+        forks_runs: whether a forked service forks the processes of runs.
     """
 
     name: str
@@ -40,6 +43,8 @@ class Service:
     start_seconds: float = 120.0
     stop_seconds: float = 15.0
     stop_note: str = ""
+    is_forked: bool = False
+    forks_runs: bool = False
 
     @property
     def log_name(self) -> str:
@@ -68,12 +73,14 @@ class Supervisor:
         *,
         hurry: threading.Event | None = None,
         report: Report = silent,
+        warm: WarmProcess | None = None,
     ) -> None:
         self._environment = dict(environment)
         self._log_folder = log_folder
         self._hurry = hurry or threading.Event()
         self._report = report
-        self._running: list[tuple[Service, subprocess.Popen[bytes]]] = []
+        self._warm = warm
+        self._running: list[tuple[Service, subprocess.Popen[bytes] | ForkedProcess]] = []
         self._guard: subprocess.Popen[bytes] | None = None
 
     def __enter__(self) -> "Supervisor":
@@ -126,6 +133,8 @@ class Supervisor:
         """Raises ServiceEndedError with the service's name and the reason if a service has ended."""
         if self._guard is not None and self._guard.poll() is not None:
             raise ServiceEndedError("the guard process was killed")
+        if self._warm is not None and (ended := self._warm.ended()) is not None:
+            raise ServiceEndedError(ended)
         for service, process in self._running:
             if (code := process.poll()) is not None:
                 log = self._log(service)
@@ -141,14 +150,20 @@ class Supervisor:
         log = self._log(service)
         private_folder(self._log_folder)
         log.unlink(missing_ok=True)  # so that its last line is of this start
-        # In a folder without code, because Python and Dagster look for modules in the current folder first.
         with holding_signals():
-            process = start_process(service.command, log=log, environment=self._environment, folder=self._log_folder)
+            process = self._start(service, log)
             self._running.append((service, process))
             self._guard.stdin.write(f"{process.pid}\n".encode())
             self._guard.stdin.flush()
 
-    def _stop(self, service: Service, process: subprocess.Popen[bytes]) -> None:
+    def _start(self, service: Service, log: Path) -> "subprocess.Popen[bytes] | ForkedProcess":
+        if service.is_forked and self._warm is not None:
+            log.touch(mode=0o600)
+            return self._warm.fork(Request(service.command[2:], log, self._environment, service.forks_runs))
+        # In a folder without code, because Python and Dagster look for modules in the current folder first.
+        return start_process(service.command, log=log, environment=self._environment, folder=self._log_folder)
+
+    def _stop(self, service: Service, process: "subprocess.Popen[bytes] | ForkedProcess") -> None:
         deadline = time.monotonic() + service.stop_seconds
         if process.poll() is None:
             process.terminate()

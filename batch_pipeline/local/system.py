@@ -27,8 +27,16 @@ from batch_pipeline.local.processes import FileLock
 from batch_pipeline.local.s3 import HOST, require_free_port
 from batch_pipeline.local.samples import launchpad_sample
 from batch_pipeline.local.servers import LocalServers, embedded_servers, owned_servers
-from batch_pipeline.local.services import Places, redis_service, services, workers_environment, write_workspace
+from batch_pipeline.local.services import (
+    SHARED_MODULES,
+    Places,
+    redis_service,
+    services,
+    workers_environment,
+    write_workspace,
+)
 from batch_pipeline.local.supervision import ServiceEndedError, Supervisor
+from batch_pipeline.local.warm import warm_process
 from batch_pipeline.settings import get_settings
 from batch_pipeline.storage.keys import SAMPLE
 from batch_pipeline.storage.store import Store
@@ -102,7 +110,10 @@ def local_system(
         require_free_port(port, purpose="the Dagster UI", flag="--port")
         require_free_port(api_port, purpose="the API", flag="--api-port")
         report("Starting …")
-        with connected(data_dir, start=start) as servers:
+        with (
+            warm_process(SHARED_MODULES, log_folder / "warm-process.log") as warm,
+            connected(data_dir, start=start) as servers,
+        ):
             with announced(report, "Preparing the database"):
                 _migrate(is_embedded=servers is not None)
                 if servers is not None:
@@ -118,11 +129,17 @@ def local_system(
                         "BATCH_API_URL": get_settings().api_url or api_url,
                         **workers_environment(places),
                     }
-                    with Supervisor({**os.environ, **added}, log_folder, hurry=hurry, report=report) as supervisor:
+                    with Supervisor(
+                        {**os.environ, **added}, log_folder, hurry=hurry, report=report, warm=warm
+                    ) as supervisor:
                         try:
                             write_workspace(places)
                             supervisor.start(*redis_service(places))
-                            supervisor.start(*services(places))
+                            with announced(report, "Loading what the services share"):
+                                warm.wait_until_ready()
+                            code_server, *others = services(places)
+                            supervisor.start(code_server)
+                            supervisor.start(*others)
                             lock.path.write_text(f"Dagster UI {dagster_url}, API {api_url}")
                             yield LocalSystem(dagster_url, api_url, api_key, servers, log_folder, supervisor, hurry)
                         finally:

@@ -180,7 +180,10 @@ def test_a_second_signal_while_the_services_start_kills_them_at_once(
         def is_code_server(process: psutil.Process) -> bool:
             return "orchestration.code_server" in command_of(process)
 
-        server = eventually(lambda: next(filter(is_code_server, psutil.Process().children()), None), pause=0.01)
+        def code_server() -> psutil.Process | None:
+            return next(filter(is_code_server, psutil.Process().children(recursive=True)), None)
+
+        server = eventually(code_server, pause=0.01)
         server.suspend()  # it doesn't end on SIGTERM
         signal.pthread_kill(threading.main_thread().ident or 0, signal.SIGINT)
 

@@ -84,7 +84,8 @@ def kill_part(running: LocalSystem) -> Iterator[KillPart]:
 
     def kill(part: str) -> Callable[[], None]:
         (process,) = (child for child in psutil.Process().children(recursive=True) if part in command_of(child))
-        command, environment, folder = process.cmdline(), process.environ(), Path(process.cwd())
+        command, folder = command_of(process).split(), Path(process.cwd())
+        environment = {**os.environ, "BATCH_DAGSTER_URL": running.dagster_url, "BATCH_API_URL": running.api_url}
         process.kill()
         process.wait(PATIENCE_SECONDS)
 

@@ -193,7 +193,7 @@ def test_a_killed_daemon_is_seen_and_told_until_another_runs_all_processes_have_
     assert of(after, "batch_batches") == of(before, "batch_batches")
 
     logged = {log.stem: _records(log.read_bytes()[start:]) for log, start in logged_before.items()}
-    assert logged.keys() == {"api", "code-server", "dagster-daemon", "dagster-webserver"}
+    assert logged.keys() == {"api", "code-server", "dagster-daemon", "dagster-webserver", "warm-process"}
     of_run = [record for record in logged["code-server"] if record.get("run") == run_id]
     assert {(record["batch"], record["organization"]) for record in of_run} == {(batch["id"], "default")}
     assert any("RUN_SUCCESS" in record["message"] for record in of_run)

@@ -161,10 +161,10 @@ class Crew:
         """Kills Dagster's daemon and starts another."""
         daemon = next(
             child
-            for child in psutil.Process().children()
+            for child in psutil.Process().children(recursive=True)
             if "dagster._daemon" in command_of(child) and child.is_running()
         )
-        command, folder = daemon.cmdline(), Path(daemon.cwd())
+        command, folder = command_of(daemon).split(), Path(daemon.cwd())
         kill_group(daemon.pid)
         environment = {**os.environ, "BATCH_DAGSTER_URL": self.running.dagster_url}
         start_process(
