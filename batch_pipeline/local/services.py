@@ -24,11 +24,11 @@ _RUNS_STOP_SECONDS = 30.0
 _RUNS_STOP_NOTE = f" once running batches have ended, after {_RUNS_STOP_SECONDS:.0f} s at most (Ctrl-C kills them)"
 _PYTHON = [sys.executable, "-m"]
 
-# What `services` and their runs import, for the process that they are forked from. It lacks the modules that they run
-# as ``__main__``, because Python would warn that these are imported already.
-SHARED_MODULES = (
-    "batch_pipeline.orchestration.preload",
-    "dagster._cli.api",
+# What `services` and their runs import, for the process that they are forked from. They lack the modules that services
+# run as ``__main__``, because Python would warn that these are imported already.
+SHARED_MODULES = ("batch_pipeline.orchestration.preload", "dagster._cli.api")
+# What the services after the code server import too. It is imported after that is forked, which then takes less memory.
+LATER_MODULES = (
     "dagster._daemon.cli",
     "dagster_webserver.cli",
     "batch_pipeline.cli.serving",
@@ -113,6 +113,7 @@ def services(places: Places) -> Sequence[Service]:
             stop_note=_RUNS_STOP_NOTE,
             is_forked=True,
             forks_runs=True,
+            imported_next=LATER_MODULES,
         ),
         *(worker_service(places, number) for number in range(1, places.workers + 1)),
         Service(

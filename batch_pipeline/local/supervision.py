@@ -17,7 +17,7 @@ from batch_pipeline.held_signals import holding_signals
 from batch_pipeline.local.announcing import Report, announced, silent
 from batch_pipeline.local.private_files import private_folder
 from batch_pipeline.local.processes import exit_text, kill_group, last_line, start_process
-from batch_pipeline.local.warm import ForkedProcess, Request, WarmProcess
+from batch_pipeline.local.warm import ForkedProcess, Modules, Request, WarmProcess
 
 _POLL_SECONDS = 0.05
 
@@ -35,6 +35,7 @@ class Service:
         stop_note: added to the progress line while it stops: what it waits for.
         is_forked: whether its command is ``python -m …`` and it is forked from the warm process, if there is one.
         forks_runs: whether a forked service forks the processes of runs.
+        imported_next: what the warm process imports once it has forked the service.
     """
 
     name: str
@@ -45,6 +46,7 @@ class Service:
     stop_note: str = ""
     is_forked: bool = False
     forks_runs: bool = False
+    imported_next: Modules = ()
 
     @property
     def log_name(self) -> str:
@@ -159,7 +161,9 @@ class Supervisor:
     def _start(self, service: Service, log: Path) -> "subprocess.Popen[bytes] | ForkedProcess":
         if service.is_forked and self._warm is not None:
             log.touch(mode=0o600)
-            return self._warm.fork(Request(service.command[2:], log, self._environment, service.forks_runs))
+            return self._warm.fork(
+                Request(service.command[2:], log, self._environment, service.forks_runs, service.imported_next)
+            )
         # In a folder without code, because Python and Dagster look for modules in the current folder first.
         return start_process(service.command, log=log, environment=self._environment, folder=self._log_folder)
 

@@ -20,7 +20,7 @@ from batch_pipeline.local.processes import exit_text, kill_group, last_line, sta
 _START_SECONDS = 120.0
 _POLL_SECONDS = 0.05
 
-Modules = tuple[str, ...]  # the first message to the warm process
+Modules = tuple[str, ...]  # as the first message to the warm process: what it imports first
 
 
 @dataclass(frozen=True)
@@ -32,12 +32,14 @@ class Request:
         log: the file that both outputs are appended to; it exists.
         environment: all variables of the service.
         forks_runs: whether the service gets a fork server.
+        imported_next: what the warm process imports afterwards, before it forks another service.
     """
 
     arguments: Sequence[str]
     log: Path
     environment: Mapping[str, str]
     forks_runs: bool
+    imported_next: Modules = ()
 
 
 class Message(NamedTuple):

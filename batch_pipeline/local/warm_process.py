@@ -28,17 +28,22 @@ _DESCRIPTORS = 1024  # more than a process has open that has only imported
 
 def main() -> None:
     """Imports the modules of the first message, then forks services until the other end of the socket is closed."""
-    collect_nothing()
     socket: Connection[Message, Modules | Request] = Connection(int(sys.argv[1]))
     modules = socket.recv()
     assert not isinstance(modules, Request)  # noqa: S101 - the first message
-    for module in modules:
-        importlib.import_module(module)
-    collect_what_follows()
+    _import(modules)
     socket.send(Message("ready"))
     request = _fork_services(socket)
     if request is not None:
         _become(request)
+
+
+def _import(modules: Modules) -> None:
+    """Imports without collecting garbage: in a forked service, that would copy the memory of all that is imported."""
+    collect_nothing()
+    for module in modules:
+        importlib.import_module(module)
+    collect_what_follows()
 
 
 def _fork_services(socket: "Connection[Message, Modules | Request]") -> Request | None:
@@ -60,6 +65,7 @@ def _fork_services(socket: "Connection[Message, Modules | Request]") -> Request 
             request = socket.recv()
         except EOFError:
             return None
+        assert isinstance(request, Request)  # noqa: S101 - as all but the first message
         signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGCHLD})  # until the child is in the set
         pid = os.fork()
         if pid:
@@ -72,8 +78,8 @@ def _fork_services(socket: "Connection[Message, Modules | Request]") -> Request 
             socket.close()
             os.setsid()
             end_with_parent(parent, signal.SIGTERM)()
-            assert isinstance(request, Request)  # noqa: S101 - as all but the first message
             return request
+        _import(request.imported_next)
 
 
 def _become(request: Request) -> None:

@@ -12,7 +12,7 @@ from process_table import command_of
 from waiting import eventually
 
 from batch_pipeline.errors import UnavailableError
-from batch_pipeline.local.services import SHARED_MODULES
+from batch_pipeline.local.services import LATER_MODULES, SHARED_MODULES
 from batch_pipeline.local.supervision import Service, ServiceEndedError, Supervisor
 from batch_pipeline.local.warm import ForkedProcess, Modules, Request, WarmProcess, warm_process
 
@@ -44,9 +44,12 @@ def ready(folder: Path, modules: Modules) -> Iterator[tuple[WarmProcess, psutil.
         yield warm, process
 
 
-def forked(warm: WarmProcess, log: Path, *arguments: str, forks_runs: bool = False) -> ForkedProcess:
+def forked(
+    warm: WarmProcess, log: Path, *arguments: str, forks_runs: bool = False, imported_next: Modules = ()
+) -> ForkedProcess:
     log.touch()
-    return warm.fork(Request(arguments, log, {"COLOUR": "green", "PATH": os.environ["PATH"]}, forks_runs))
+    environment = {"COLOUR": "green", "PATH": os.environ["PATH"]}
+    return warm.fork(Request(arguments, log, environment, forks_runs, imported_next))
 
 
 def test_a_forked_service_has_arguments_environment_log_session_and_title_of_its_own(tmp_path: Path) -> None:
@@ -65,6 +68,15 @@ def test_a_forked_service_has_arguments_environment_log_session_and_title_of_its
     assert (tmp_path / "second.log").read_text() == f"['wait'] green {said}"
 
 
+def test_what_is_imported_next_is_in_later_services_only(tmp_path: Path) -> None:
+    (tmp_path / "later.py").write_text("")
+    (tmp_path / "looking_service.py").write_text("import sys\nprint('later' in sys.modules)")
+    with ready(tmp_path, ("json",)) as (warm, _):
+        for log in ("first.log", "second.log"):
+            assert forked(warm, tmp_path / log, "looking_service", imported_next=("later",)).wait() == 0
+    assert [(tmp_path / log).read_text() for log in ("first.log", "second.log")] == ["False\n", "True\n"]
+
+
 def test_the_fork_server_of_a_service_has_imported_what_the_warm_process_has(tmp_path: Path) -> None:
     (tmp_path / "service.py").write_text("")
     (tmp_path / "forking_service.py").write_text(FORKING_SERVICE)
@@ -77,7 +89,7 @@ def test_the_fork_server_of_a_service_has_imported_what_the_warm_process_has(tmp
 
 
 def test_the_warm_process_of_the_services_has_one_thread_and_no_connection(tmp_path: Path) -> None:
-    with ready(tmp_path, SHARED_MODULES) as (_, process):
+    with ready(tmp_path, SHARED_MODULES + LATER_MODULES) as (_, process):
         threads = {Path(f"/proc/{process.pid}/task/{each.id}/comm").read_text().strip() for each in process.threads()}
         assert threads - {"jemalloc_bg_thd"} == {process.name()}  # Arrow's allocator starts one, and again after a fork
         assert process.net_connections("inet") == []
