@@ -5,9 +5,8 @@ import os
 import signal
 import subprocess
 import sys
-import time
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from multiprocessing.connection import Connection
 from pathlib import Path
@@ -18,7 +17,6 @@ from batch_pipeline.held_signals import holding_signals
 from batch_pipeline.local.processes import exit_text, kill_group, last_line, start_process
 
 _START_SECONDS = 120.0
-_POLL_SECONDS = 0.05
 
 Modules = tuple[str, ...]  # as the first message to the warm process: what it imports first
 
@@ -95,6 +93,12 @@ class WarmProcess:
             return self._codes.setdefault(pid, -signal.SIGTERM)
         return self._codes.get(pid)
 
+    def wait_for(self, pid: int) -> int:
+        """Waits for the end of a forked process, and returns its exit code."""
+        while (code := self.exit_code(pid)) is None:
+            self._socket.poll(None)  # until the warm process reports an end, or ends itself
+        return code
+
     def _receive(self, kind: str) -> Message:
         try:
             while (message := self._socket.recv()).kind != kind:
@@ -123,14 +127,13 @@ class ForkedProcess:
         return self._warm.exit_code(self.pid)
 
     def terminate(self) -> None:
-        """Sends SIGTERM to the running service."""
-        os.kill(self.pid, signal.SIGTERM)
+        """Sends SIGTERM to the service if it runs."""
+        with suppress(ProcessLookupError):  # it has just ended
+            os.kill(self.pid, signal.SIGTERM)
 
     def wait(self) -> int:
         """Waits for its end, and returns its exit code."""
-        while (code := self.poll()) is None:
-            time.sleep(_POLL_SECONDS)
-        return code
+        return self._warm.wait_for(self.pid)
 
 
 @contextmanager

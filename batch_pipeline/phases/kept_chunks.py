@@ -13,7 +13,7 @@ MOST_BYTES = 256 * MIB
 
 
 class KeptChunks:
-    """Chunks by their numbers. For any number of threads, each with other numbers.
+    """Chunks by their numbers. Any number of threads may read them.
 
     `folder`: an existing folder on local disk, which the caller removes; None: only `keep_only` keeps a chunk.
     """

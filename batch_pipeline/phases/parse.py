@@ -21,7 +21,8 @@ from batch_pipeline.settings import MIB
 from batch_pipeline.storage import keys
 
 SMALL_UPLOAD = MIB  # of a larger one, storing the first chunk overlaps with reading the next one
-WORK_AHEAD = 2  # of two works a chunk: two chunks are stored and compared while a third one is read
+# Works that are left open while the next chunk is parsed. A chunk has two: it is compared, and it is stored.
+WORK_AHEAD = 2
 LARGE_UPLOAD = 256 * MIB  # its download takes seconds, so it is announced
 
 
