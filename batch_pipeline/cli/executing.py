@@ -14,6 +14,7 @@ if TYPE_CHECKING:
     from dagster import DagsterInstance
 
     from batch_pipeline.batches.model import Batch
+    from batch_pipeline.storage.local_copy import LocalCopy
     from batch_pipeline.system import System
 
 REJECTIONS_SHOWN = 10
@@ -21,9 +22,16 @@ GROUPS_SHOWN = 5
 
 
 def execute(
-    system: "System", instance: "DagsterInstance", batch: "Batch", *, retry_command: str
+    system: "System",
+    instance: "DagsterInstance",
+    batch: "Batch",
+    *,
+    retry_command: str,
+    upload: "LocalCopy | None" = None,
 ) -> "tuple[Batch, bool]":
     """Runs a batch that awaits its caller and shows progress. Returns the ended batch and whether it was interrupted.
+
+    `upload`: a local copy of the batch's payload, if there is one.
 
     Raises UnavailableError; its message ends with `retry_command`, the command that resumes the batch.
     """
@@ -33,21 +41,30 @@ def execute(
     with batch_progress(system.ledger, batch.id), _captured_stderr():
         try:
             # Dagster's own log would repeat what is printed below; it is kept with the run.
-            return execute_until_interrupted(system, instance, batch, log_level="CRITICAL")
+            return execute_until_interrupted(system, instance, batch, upload=upload, log_level="CRITICAL")
         except UnavailableError as error:
             message = join_sentences(error.message, f"When it is available again, resume with: {retry_command}")
             raise UnavailableError(error.service, message) from error
 
 
-def execute_and_print(system: "System", instance: "DagsterInstance", batch: "Batch", *, json: bool, flags: str) -> None:
+def execute_and_print(
+    system: "System",
+    instance: "DagsterInstance",
+    batch: "Batch",
+    *,
+    json: bool,
+    flags: str,
+    upload: "LocalCopy | None" = None,
+) -> None:
     """Runs the batch and prints it. Exits with 1 if it does not complete, or is to show its plan and does not.
 
-    `flags` are those with which other commands find the batch (`location_flags`).
+    `flags` are those with which other commands find the batch (`location_flags`). `upload`: as in `execute`.
     """
     from batch_pipeline.batches.states import BatchStatus
 
     expected = BatchStatus.planned if batch.awaits_decision else BatchStatus.completed
-    batch, _ = execute(system, instance, batch, retry_command=f"batch-pipeline retry {batch.id}{flags}")
+    retry_command = f"batch-pipeline retry {batch.id}{flags}"
+    batch, _ = execute(system, instance, batch, retry_command=retry_command, upload=upload)
     if json:
         print_json(batch.to_json())
     else:

@@ -1,9 +1,10 @@
 """The command `run`: a file becomes a batch that runs in this process."""
 
 import importlib
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
+from threading import Event
 from typing import TYPE_CHECKING, NamedTuple
 
 import typer
@@ -28,11 +29,12 @@ from batch_pipeline.cli.help import HelpWithFormats
 from batch_pipeline.cli.interrupts import stopping_in_order
 from batch_pipeline.cli.progress import step
 from batch_pipeline.cli.session import open_workplace
-from batch_pipeline.errors import RefusedError
+from batch_pipeline.errors import DiskFullError, RefusedError, is_disk_full
 from batch_pipeline.records.registry import check_action
 
 if TYPE_CHECKING:
     from batch_pipeline.batches.model import Batch
+    from batch_pipeline.storage.local_copy import LocalCopy
     from batch_pipeline.system import System
 
 
@@ -81,10 +83,41 @@ def run_file(
     source = readable_file(file)
     with stopping_in_order():
         target = Target(organization, resource, check_action(resource, action))
-        with open_workplace(data_dir) as (system, instance):
+        with _copying(source) as copied, open_workplace(data_dir) as (system, instance):
             with _importing_phases():
-                batch = accept_file(system, source, target, options, Starter.caller)
-            execute_and_print(system, instance, batch, json=json, flags=location_flags(data_dir, organization))
+                batch = accept_file(system, copied().path, target, options, Starter.caller)
+            flags = location_flags(data_dir, organization)
+            execute_and_print(system, instance, batch, json=json, flags=flags, upload=copied())
+
+
+@contextmanager
+def _copying(source: Path) -> "Iterator[Callable[[], LocalCopy]]":
+    """Copies the file in a thread, while the caller opens the system. Yields a function that waits for the copy.
+
+    The run reads the copy, because to fetch what this process has just stored takes longer. The file itself may change
+    meanwhile. The function raises RefusedError (`no_such_file`) or DiskFullError.
+    """
+    from concurrent.futures import ThreadPoolExecutor
+
+    from batch_pipeline.orchestration.scratch import scratch_folder
+    from batch_pipeline.storage.local_copy import copy_file
+
+    is_left = Event()
+    with scratch_folder() as folder, ThreadPoolExecutor(1) as copying:
+        copy = copying.submit(copy_file, source, folder / source.name, is_left=is_left.is_set)
+
+        def copied() -> "LocalCopy":
+            try:
+                return copy.result()
+            except OSError as error:
+                if is_disk_full(error):
+                    raise DiskFullError from error
+                raise _unreadable(str(source), error) from None
+
+        try:
+            yield copied
+        finally:
+            is_left.set()
 
 
 @contextmanager
@@ -115,9 +148,13 @@ def readable_file(name: str) -> Path:
         with path.open("rb"):
             pass
     except (OSError, ValueError) as error:  # ValueError: a NUL in the name
-        cause = error.strerror if isinstance(error, OSError) else str(error)
-        raise RefusedError("no_such_file", f"{name} can't be read ({cause}): check its name and permissions.") from None
+        raise _unreadable(name, error) from None
     return path
+
+
+def _unreadable(name: str, error: OSError | ValueError) -> RefusedError:
+    cause = error.strerror if isinstance(error, OSError) else str(error)
+    return RefusedError("no_such_file", f"{name} can't be read ({cause}): check its name and permissions.")
 
 
 def accept_file(system: "System", source: Path, target: Target, options: BatchOptions, starter: Starter) -> "Batch":

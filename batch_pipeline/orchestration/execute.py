@@ -19,6 +19,7 @@ from batch_pipeline.orchestration.requested_runs import run_config_of, run_tags_
 from batch_pipeline.orchestration.resources import HANDOVER, Handover, opened_system
 from batch_pipeline.orchestration.run_attempt import cancelled_reason
 from batch_pipeline.orchestration.undo_job import job_of
+from batch_pipeline.storage.local_copy import LocalCopy
 from batch_pipeline.system import System
 
 PARENT_RUN_TAG = "dagster/parent_run_id"
@@ -26,11 +27,16 @@ ROOT_RUN_TAG = "dagster/root_run_id"
 
 
 def execute_batch(
-    system: System, instance: DagsterInstance, batch: Batch, *, upload: bytes | None = None, log_level: str = "ERROR"
+    system: System,
+    instance: DagsterInstance,
+    batch: Batch,
+    *,
+    upload: bytes | LocalCopy | None = None,
+    log_level: str = "ERROR",
 ) -> Batch:
     """Runs a batch that awaits its caller as a Dagster run in this process; returns the ended batch.
 
-    `upload`: the batch's payload as stored, if this process has it: then the run does not fetch it.
+    `upload`: the batch's payload as stored, or a local copy of it, if this process has it: the run does not fetch it.
 
     A re-run is linked to its parent in Dagster's UI. A failure is not raised; it is the batch's `reason`. An interrupt
     (SIGINT, or SIGTERM if its handler raises KeyboardInterrupt) is not raised either; the reason is `cancelled`.
@@ -42,7 +48,12 @@ def execute_batch(
 
 
 def execute_until_interrupted(
-    system: System, instance: DagsterInstance, batch: Batch, *, upload: bytes | None = None, log_level: str = "ERROR"
+    system: System,
+    instance: DagsterInstance,
+    batch: Batch,
+    *,
+    upload: bytes | LocalCopy | None = None,
+    log_level: str = "ERROR",
 ) -> tuple[Batch, bool]:
     """As `execute_batch`; also returns whether this process was interrupted and should run no more batches.
 

@@ -12,6 +12,7 @@ from dagster import ConfigurableResource, InitResourceContext, ResourceDefinitio
 from batch_pipeline.batches.locks import Ownership
 from batch_pipeline.batches.model import Batch
 from batch_pipeline.orchestration.scratch import scratch_folder, tidy_up
+from batch_pipeline.storage.local_copy import LocalCopy
 from batch_pipeline.system import System, shared_system
 
 if TYPE_CHECKING:
@@ -24,12 +25,12 @@ class Handover:
 
     Attributes:
         batch: before its run; during the run another process may have changed it.
-        upload: the batch's payload as stored, if the process has it in memory.
+        upload: the batch's payload as stored, if the process has it in memory or in a local file.
         workplace: the context of the run's ops, once there is one.
     """
 
     batch: Batch
-    upload: bytes | None = None
+    upload: bytes | LocalCopy | None = None
     workplace: "Workplace | None" = None
 
 

@@ -34,7 +34,7 @@ from batch_pipeline.orchestration import tags
 from batch_pipeline.orchestration.error_page import groups_metadata, summary_metadata
 from batch_pipeline.orchestration.outcomes import outcome_text
 from batch_pipeline.orchestration.page_links import errors_links, next_links
-from batch_pipeline.phases.attempt import Progress
+from batch_pipeline.phases.phase_progress import Progress
 from batch_pipeline.storage import keys
 from batch_pipeline.system import System
 

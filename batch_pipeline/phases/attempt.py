@@ -19,6 +19,8 @@ from batch_pipeline.loading.log_support import can_log
 from batch_pipeline.loading.staging import STAGED_BATCH, Staging
 from batch_pipeline.loading.staging_choice import staging_of
 from batch_pipeline.phases.kept_chunks import KeptChunks
+from batch_pipeline.phases.phase_progress import Progress
+from batch_pipeline.storage.local_copy import LocalCopy
 from batch_pipeline.system import System
 
 if TYPE_CHECKING:
@@ -33,49 +35,6 @@ MANY_ITEMS = 100_000  # a step over all of them takes about a second, so it is a
 
 class TimedOutError(BatchError):
     """The attempt ran longer than its time-out."""
-
-
-@dataclass(frozen=True)
-class Progress:
-    """Progress of a phase, for display.
-
-    Attributes:
-        note: the current step if it is not counted in chunks: "planning …", "writing errors.csv, errors.json".
-        done: items processed by this and earlier attempts.
-        total: items to process; None if unknown or if the step counts no items.
-        per_second: items that this attempt processes per second.
-        chunk: chunks processed.
-        chunks: chunks to process; None while unknown.
-        workers: processes that did the processed chunks; 0 if unknown.
-    """
-
-    phase: PhaseName
-    note: str = ""
-    done: int = 0
-    total: int | None = None
-    per_second: float = field(default=0.0, compare=False)  # it changes even if nothing progresses
-    chunk: int = 0
-    chunks: int | None = None
-    workers: int = 0
-
-    @property
-    def seconds_left(self) -> int | None:
-        """Estimated seconds until all items are processed; None if unknown."""
-        if self.total is None or self.per_second <= 0:
-            return None
-        return round(max(self.total - self.done, 0) / self.per_second)
-
-    def __str__(self) -> str:
-        if self.note and self.total is None:
-            return f"{self.phase.value}: {self.note}"
-        chunks = "" if self.chunks is None else f" of {self.chunks:,}"
-        total = "" if self.total is None else f" of {self.total:,}"
-        left = "" if self.seconds_left is None else f", about {self.seconds_left:,} s left"
-        workers = f", by {self.workers:,} workers" if self.workers > 1 else ""
-        return (
-            f"{self.phase.value}: {self.note or f'chunk {self.chunk:,}{chunks}'}, {self.done:,}{total} rows, "
-            f"{self.per_second:,.0f} a second{left}{workers}"
-        )
 
 
 @dataclass(frozen=True)
@@ -106,7 +65,7 @@ class Attempt:
         call_helpers: offers a phase to other workers, at most this many; by default to none.
         transaction_seconds: time-out of a transaction, if that is less than the attempt's remaining time.
         kept: the parsed chunks that this process has kept.
-        upload: the payload as stored, if this process has it in memory.
+        upload: the payload as stored, if this process has it in memory or in a local file.
         processed: what is done of processing, once it is complete; None if an earlier process completed it.
     """
 
@@ -122,7 +81,7 @@ class Attempt:
     call_helpers: Callable[[HelpRequest, int], None] = field(default=lambda request, number: None, repr=False)
     transaction_seconds: float = math.inf
     kept: KeptChunks = field(default_factory=KeptChunks, repr=False)
-    upload: bytes | None = field(default=None, repr=False)
+    upload: bytes | LocalCopy | None = field(default=None, repr=False)
     processed: "ChunksDone | None" = field(default=None, repr=False)
     _phase: Phase | None = field(default=None, repr=False)
     _progress: Progress | None = field(default=None, repr=False)

@@ -2,9 +2,11 @@
 
 import hashlib
 from collections import deque
+from collections.abc import Callable
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import closing
 from functools import partial
+from pathlib import Path
 
 import pyarrow as pa
 
@@ -19,6 +21,7 @@ from batch_pipeline.phases.undo import count_written
 from batch_pipeline.phases.upload_columns import Columns, check_columns
 from batch_pipeline.settings import MIB
 from batch_pipeline.storage import keys
+from batch_pipeline.storage.local_copy import LocalCopy
 
 SMALL_UPLOAD = MIB  # of a larger one, storing the first chunk overlaps with reading the next one
 # Works that are left open while the next chunk is parsed. A chunk has two: it is compared, and it is stored.
@@ -37,12 +40,11 @@ def parse(attempt: Attempt) -> None:
     attempt.begin(PhaseName.parsing)
     store, batch = attempt.system.store, attempt.batch
     spool = attempt.scratch / "upload"
+    check_size = partial(_check_size, attempt)
     if attempt.upload is None:
-        checksum = store.download(batch.payload.key, spool, check_size=partial(_check_size, attempt))
+        checksum = store.download(batch.payload.key, spool, check_size=check_size)
     else:
-        _check_size(attempt, len(attempt.upload))
-        spool.write_bytes(attempt.upload)
-        checksum = hashlib.sha256(attempt.upload).hexdigest()
+        checksum = _take(attempt.upload, spool, check_size)
     payload = open_upload(attempt.system, batch, spool, check=attempt.check_seldom)
     is_small = spool.stat().st_size <= SMALL_UPLOAD
     _read(attempt, payload, check_columns(attempt, payload), checksum, is_small=is_small)
@@ -130,6 +132,17 @@ def _read(attempt: Attempt, payload: Payload, uses: Columns, checksum: str, *, i
 def _store_chunk(attempt: Attempt, number: int, parsed: pa.Table) -> None:
     attempt.system.store.write_table(keys.parsed_chunk(attempt.batch.id, number), parsed)
     attempt.kept.keep(number, parsed)
+
+
+def _take(upload: bytes | LocalCopy, spool: Path, check_size: Callable[[int], None]) -> str:
+    """As `Store.download`, for an upload that this process has."""
+    if isinstance(upload, bytes):
+        check_size(len(upload))
+        spool.write_bytes(upload)
+        return hashlib.sha256(upload).hexdigest()
+    check_size(upload.path.stat().st_size)
+    spool.symlink_to(upload.path)
+    return upload.checksum
 
 
 def _check_size(attempt: Attempt, size: int) -> None:

@@ -3,6 +3,7 @@
 import logging
 import time
 from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
 from typing import Any
 
 import psycopg
@@ -14,6 +15,7 @@ from interrupting import interrupt_in_callback
 from batch_pipeline import database
 from batch_pipeline.orchestration.execute import execute_batch, execute_until_interrupted
 from batch_pipeline.phases import validate
+from batch_pipeline.storage.local_copy import copy_file
 from batch_pipeline.system import System
 
 AT_ONCE = 4
@@ -47,15 +49,18 @@ def test_several_runs_at_once_all_complete_and_leave_the_callers_logging_alone(
     assert not handler.closed
 
 
+@pytest.mark.parametrize("is_file", [False, True])
 def test_a_run_does_not_fetch_the_upload_that_its_caller_has(
-    module_system: System, module_instance: DagsterInstance
+    module_system: System, module_instance: DagsterInstance, tmp_path: Path, is_file: bool
 ) -> None:
     upload = b"name\nAda\n"
     batch = arrived(module_system, new_organization(module_system), upload)
     fetched = arrived(module_system, new_organization(module_system), upload)
     done = execute_batch(module_system, module_instance, fetched)
     module_system.store.delete(str(batch.upload_key))
-    handed = execute_batch(module_system, module_instance, batch, upload=upload)
+    (tmp_path / "people.csv").write_bytes(upload)
+    copied = copy_file(tmp_path / "people.csv", tmp_path / "copy", is_left=lambda: False)
+    handed = execute_batch(module_system, module_instance, batch, upload=copied if is_file else upload)
     assert (handed.status, handed.checksum) == (done.status, done.checksum)
     assert module_system.ledger.get(batch.id) == handed
 
