@@ -9,7 +9,7 @@ from batch_pipeline.database import Connection, borrowed_session
 from batch_pipeline.phases.attempt import Attempt
 
 WATCH_SECONDS = 0.25
-BUSY_POLL_SECONDS = 0.1  # while others do the last chunks
+BUSY_POLL_SECONDS = 0.1  # while other processes do the last chunks
 STOP_SECONDS = 20.0  # running chunks may finish within this time once work must stop; they take about a second each
 
 
@@ -45,6 +45,8 @@ class ChunkThreads:
         self._connections: list[Connection] = []  # lent to a thread, under the lock
         self._lock = threading.Lock()
         self._stop = threading.Event()
+        self._done = 0  # chunks, by the threads of this process
+        self._ended = threading.Condition()  # a chunk was done, or work must stop
 
     def run(self, watch: Callable[[], bool]) -> None:
         """Returns once no chunk is left for this process, or `watch` has returned False.
@@ -63,6 +65,8 @@ class ChunkThreads:
             finally:
                 # Also if the run is interrupted: running chunks finish, and no further ones begin.
                 self._stop.set()
+                with self._ended:
+                    self._ended.notify_all()
                 wait(running, timeout=STOP_SECONDS)
                 with self._lock:  # no thread returns its connection meanwhile
                     for connection in self._connections:
@@ -83,8 +87,18 @@ class ChunkThreads:
     def _do_all(self, connection: Connection) -> None:
         work = self._open_work(connection)
         while not self._stop.is_set():
-            if not work.do_next():
-                if not self._stays or work.is_finished():
-                    return
-                self._stop.wait(BUSY_POLL_SECONDS)
+            done = self._done
+            if work.do_next():
+                with self._ended:
+                    self._done += 1
+                    self._ended.notify_all()
+            elif not self._stays or work.is_finished():
+                return
+            else:
+                self._await_chunk(done)
             self._attempt.limit_transactions(connection)
+
+    def _await_chunk(self, done: int) -> None:
+        """Waits until this process has done more chunks than `done`, or others may have."""
+        with self._ended:
+            self._ended.wait_for(lambda: self._done > done or self._stop.is_set(), BUSY_POLL_SECONDS)
