@@ -89,7 +89,9 @@ def _canonical_email(text: str) -> str | None:
     if len(text.encode()) > EMAIL_MAX_LENGTH:
         return None
     # A valid address has one @ only: quoted local parts and display names are refused.
-    local_part, _, given = text.rpartition("@")
+    local_part, at, given = text.rpartition("@")
+    if not at:  # the whole text would be looked up as a domain
+        return None
     domain = _domain(given)
     if domain is None or len(local_part.encode()) + 1 + domain.octets > EMAIL_MAX_LENGTH:
         return None
