@@ -50,6 +50,7 @@ class BatchFacts:
         kinds: kinds of deciding keys that staged items have (see `loading.identity`); None: not known.
         accepted: items that the plan accepts, those of finished chunks included; None: no plan was made, or by an
             earlier release, which did not keep the number.
+        accepts_valid: whether the plan accepts each item that the row rules accept.
         rejected: items rejected by the last plan made before a chunk was written, unreadable ones included.
         to_delete: number of records that an overwrite's cleanup or an undo is to delete.
         unidentified: overwrite: rejected items without a readable key; if there are any, nothing is deleted.
@@ -71,6 +72,7 @@ class BatchFacts:
     clears: bool = False
     kinds: tuple[int, ...] | None = None
     accepted: int | None = None
+    accepts_valid: bool = False
     rejected: int = 0
     to_delete: int = 0
     unidentified: int = 0

@@ -60,9 +60,9 @@ class Planned:
         return self.new + self.existing + self.unchanged
 
     @property
-    def is_all_new(self) -> bool:
-        """Whether each of the items creates a record."""
-        return self.new > 0 and self == Planned(new=self.new)
+    def creates_accepted(self) -> bool:
+        """Whether each of the items creates a record or is rejected."""
+        return self.new > 0 and self == Planned(new=self.new, rejected=self.rejected)
 
 
 @dataclass(frozen=True)

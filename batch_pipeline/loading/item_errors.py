@@ -77,15 +77,20 @@ class ItemErrors:
         self._checks = checks
         self._references = references
 
-    def note_all(self, *, has_ambiguous: bool) -> None:
-        """Adds all errors. References must have been resolved. `has_ambiguous`: a natural key has several records."""
+    def note_all(self, *, has_ambiguous: bool, has_unmatched: bool) -> None:
+        """Adds all errors. References must have been resolved.
+
+        `has_ambiguous`: a natural key has several records. `has_unmatched`: some items may have no record.
+        """
         if self._statements.has_newer:
             self._note_written_since()
         if "id" in self._fields:
             self._note_ids()
         if has_ambiguous:
             self._note_ambiguous_keys()
-        self._note_missing_fields()
+        if has_unmatched:
+            self._note_missing_fields()
+        self._note_too_many_pairs()
         self._checks.note_errors()
         note_left_members(self._statements, self._fields, self._checks)
 
@@ -140,6 +145,9 @@ class ItemErrors:
                     given=self._matching.staged(field.name),
                     bit=sql.Literal(bit),
                 )
+
+    def _note_too_many_pairs(self) -> None:
+        for bit, field in enumerate(self._resource.fields):
             if isinstance(field, KeyedText) and field.name in self._fields:
                 self._note(
                     "too_many",

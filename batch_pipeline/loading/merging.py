@@ -29,15 +29,18 @@ WHERE {items_in_range}
   AND p.verdict = 'a'
   AND p.record_id IS NULL"""
 
-# Without the plan: reading it for the first time writes each of its pages, as the server marks the rows as committed.
-_INSERT_ALL = """\
+# Without the plan, which accepts all that the row rules do: reading it for the first time writes each of its pages, as
+# the server marks the rows as committed.
+_INSERT_VALID = """\
 INSERT INTO {records} (
     {columns}
 )
 SELECT
     {values}
 FROM {items} s
-WHERE s.row BETWEEN %(first)s AND %(last)s"""
+WHERE s.row BETWEEN %(first)s AND %(last)s
+  AND s.invalid = 0
+  AND s.kind IS NOT NULL"""
 
 _UPDATE = """\
 UPDATE {records} r
@@ -91,8 +94,11 @@ WHERE row BETWEEN %(first)s AND %(last)s"""
 class MergeWriter(ItemWriter):
     """Creates the new records of a chunk and merges the other items into theirs.
 
-    `fields` are the staged ones. `clears`: some item of the batch clears a field. `keep_changes`: the rows of updated
-    records are noted in `Staging.changes`, for the result file.
+    Args:
+        fields: the staged ones.
+        clears: whether some item of the batch clears a field.
+        accepts_valid: whether the plan accepts each item that the row rules accept.
+        keep_changes: whether the rows of updated records are noted in `Staging.changes`, for the result file.
     """
 
     def __init__(
@@ -104,10 +110,12 @@ class MergeWriter(ItemWriter):
         *,
         fields: tuple[str, ...],
         clears: bool,
+        accepts_valid: bool,
         keep_changes: bool,
         logs: bool,
     ) -> None:
         super().__init__(connection, staging, turn, logs=logs)
+        self._accepts_valid = accepts_valid
         has_links = bool(references_of(resource, fields))
         self._links = LinkWriter(connection, resource, staging, fields, logs=logs) if has_links else None
         # Each is made when a chunk needs it: to compose all of them takes as long as to write a few records.
@@ -124,7 +132,8 @@ class MergeWriter(ItemWriter):
             planned = Planned(*(self._connection.execute(count, parameters).fetchone() or ()))
         created = 0
         if planned.new:
-            insert = self._insert(all_are_new=planned.is_all_new)
+            creates_valid = planned.creates_accepted and (self._accepts_valid or planned.rejected == 0)
+            insert = self._insert(creates_valid=creates_valid)
             created = self._connection.execute(insert, parameters).rowcount
         if created != planned.new:
             raise RuntimeError(f"rows {first} to {last} of {self._turn.batch_id}: staged items are missing")
@@ -137,11 +146,14 @@ class MergeWriter(ItemWriter):
 
 
 def insert_statement(
-    resource: Resource, staging: Staging, fields: tuple[str, ...], *, all_are_new: bool = False
+    resource: Resource, staging: Staging, fields: tuple[str, ...], *, creates_valid: bool = False
 ) -> sql.Composed:
-    """The statement that creates the new records of rows `first` to `last`. `all_are_new`: each item creates one."""
+    """The statement that creates the new records of rows `first` to `last`.
+
+    `creates_valid`: each item that the row rules accept creates one, and no other does.
+    """
     staged = [field for field in resource.fields if _is_written(field, fields)]
-    return sql.SQL(_INSERT_ALL if all_are_new else _INSERT).format(
+    return sql.SQL(_INSERT_VALID if creates_valid else _INSERT).format(
         records=records_table(resource),
         columns=COMMA.join(
             [sql.SQL("organization_id, id, batch_id"), *(sql.Identifier(field.name) for field in staged)]

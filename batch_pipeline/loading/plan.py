@@ -1,32 +1,40 @@
 """What planning has in common for all actions: its counts and the base of both planners."""
 
 from abc import ABC, abstractmethod
+from collections import Counter
 from dataclasses import dataclass
+from typing import Any
 
 from psycopg import sql
 
 from batch_pipeline.batches.model import DuplicateHandling, PhaseName
 from batch_pipeline.database import Connection
-from batch_pipeline.loading.chunks import Planned, done_rows
+from batch_pipeline.loading.chunks import done_rows
 from batch_pipeline.loading.staging import Staging
-from batch_pipeline.loading.statements import Statements
+from batch_pipeline.loading.statements import NOTHING, Statements
 from batch_pipeline.records.resource import Resource
 
 # The message for an item that would undo what a batch that arrived later wrote, after the quoted id of that batch.
 WRITTEN_SINCE = "nothing newer is undone, upload the item again if it is meant"
 
 
-# Counts all items of the plan, and stores the counts of each chunk. All chunks but the last have as many rows as the
-# first. A rejected item of a finished chunk is one that the plan rejected, or one that the database refused.
-_COUNT_PLAN = """\
-WITH verdicts AS MATERIALIZED (
-    SELECT (row - 1) / (
-               SELECT last_row - first_row + 1 FROM batch_chunks
-               WHERE batch_id = %(batch)s AND phase = %(phase)s AND number = 0
-           ) AS number, verdict, count(*) AS items, count(record_id) AS existing
-    FROM {plan}
-    GROUP BY 1, 2
-), counted AS MATERIALIZED (
+# All chunks but the last have as many rows as the first. A statement of its own, because PostgreSQL uses workers only
+# for one that writes nothing. For a plan without statistics: with them PostgreSQL expects a group for each row, and
+# counts in one process.
+_COUNT_VERDICTS = """\
+SELECT (row - 1) / (
+           SELECT last_row - first_row + 1 FROM batch_chunks
+           WHERE batch_id = %(batch)s AND phase = %(phase)s AND number = 0
+       ) AS number, verdict, count(*) AS items, count(record_id) AS existing
+FROM {plan}
+GROUP BY 1, 2{repeated}"""
+
+# A rejected item of a finished chunk is one that the plan rejected, or one that the database refused.
+_NOTE_COUNTS = """\
+WITH verdicts AS (
+    SELECT * FROM unnest(%(numbers)s::bigint[], %(verdicts)s::"char"[], %(items)s::bigint[], %(existing)s::bigint[])
+        AS v (number, verdict, items, existing)
+), counted AS (
     SELECT number,
            coalesce(sum(items - existing) FILTER (WHERE verdict = 'a'), 0)::bigint AS new,
            coalesce(sum(existing) FILTER (WHERE verdict = 'a'), 0)::bigint AS existing,
@@ -36,19 +44,12 @@ WITH verdicts AS MATERIALIZED (
     FROM batch_chunks LEFT JOIN verdicts USING (number)
     WHERE batch_id = %(batch)s AND phase = %(phase)s
     GROUP BY number
-), noted AS (
-    UPDATE batch_chunks c SET
-        planned_new = n.new, planned_existing = n.existing, planned_unchanged = n.unchanged,
-        planned_rejected = n.rejected - c.failed, planned_duplicates = n.duplicates
-    FROM counted n
-    WHERE c.batch_id = %(batch)s AND c.phase = %(phase)s AND c.number = n.number
 )
-SELECT coalesce(sum(items - existing) FILTER (WHERE verdict = 'a'), 0)::bigint,
-       coalesce(sum(existing) FILTER (WHERE verdict = 'a'), 0)::bigint,
-       coalesce(sum(items) FILTER (WHERE verdict = 'u'), 0)::bigint,
-       coalesce(sum(items) FILTER (WHERE verdict = 'r'), 0)::bigint,
-       coalesce(sum(items) FILTER (WHERE verdict = 'd'), 0)::bigint
-FROM verdicts"""
+UPDATE batch_chunks c SET
+    planned_new = n.new, planned_existing = n.existing, planned_unchanged = n.unchanged,
+    planned_rejected = n.rejected - c.failed, planned_duplicates = n.duplicates
+FROM counted n
+WHERE c.batch_id = %(batch)s AND c.phase = %(phase)s AND c.number = n.number"""
 
 
 @dataclass(frozen=True)
@@ -56,7 +57,10 @@ class PlanCounts:
     """Items by verdict; for an overwrite also what cleanup does.
 
     Attributes:
+        new: accepted items that create records.
         unchanged: accepted items that change nothing.
+        repeated: items whose record an earlier item of the upload means as well; as counted with the verdicts.
+        accepts_valid: whether each item is accepted that the row rules accept.
         to_delete: records that cleanup, or an undo, is to delete.
         unidentified: rejected items without any readable key. If there is one, cleanup deletes nothing.
     """
@@ -64,7 +68,10 @@ class PlanCounts:
     accepted: int
     duplicates: int
     rejected: int
+    new: int = 0
     unchanged: int = 0
+    repeated: int = 0
+    accepts_valid: bool = False
     to_delete: int = 0
     unidentified: int = 0
 
@@ -113,12 +120,30 @@ class BatchPlanner(ABC):
         if not self._is_first:
             self._statements.execute("DELETE FROM {errors} WHERE step = {step} AND NOT row <@ %(done)s::int8multirange")
 
-    def _count_verdicts(self) -> PlanCounts:
-        row = self._statements.connection.execute(
-            self._statements.compose(_COUNT_PLAN), {**self._statements.parameters, "phase": PhaseName.processing.value}
-        ).fetchone()
-        planned = Planned() if row is None else Planned(*row)
-        return PlanCounts(planned.accepted, planned.duplicates, planned.rejected, unchanged=planned.unchanged)
+    def _count_verdicts(self, repeated: sql.Composable = NOTHING) -> PlanCounts:
+        """Counts the items of the plan, and stores the counts of each chunk.
+
+        `repeated`: a further part of the query. Its row has the number of repeated items, no chunk and no verdict.
+        """
+        connection = self._statements.connection
+        parameters = {**self._statements.parameters, "phase": PhaseName.processing.value}
+        query = self._statements.compose(_COUNT_VERDICTS, repeated=repeated)
+        items: Counter[str | None] = Counter()
+        new = 0
+        noted: dict[str, list[Any]] = {"numbers": [], "verdicts": [], "items": [], "existing": []}
+        for counted in connection.execute(query, parameters):
+            number, verdict, count, existing = counted
+            items[verdict] += count
+            if number is None:
+                continue
+            if verdict == "a":
+                new += count - existing
+            for name, value in zip(noted, counted, strict=True):
+                noted[name].append(value)
+        connection.execute(_NOTE_COUNTS, {**parameters, **noted})
+        return PlanCounts(
+            items["a"] + items["u"], items["d"], items["r"], new=new, unchanged=items["u"], repeated=items[None]
+        )
 
 
 def count_records(connection: Connection, table: str, organization_id: str) -> int:

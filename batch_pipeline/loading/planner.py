@@ -6,6 +6,7 @@ The steps: find the record of each item and compare the two (`identity`), resolv
 """
 
 from collections.abc import Collection
+from dataclasses import replace
 
 from psycopg import sql
 
@@ -14,6 +15,7 @@ from batch_pipeline.database import Connection
 from batch_pipeline.loading.identity import Matching
 from batch_pipeline.loading.item_errors import ItemErrors
 from batch_pipeline.loading.overwriting import list_records_to_delete
+from batch_pipeline.loading.own_staging import FEW_ROWS
 from batch_pipeline.loading.plan import BatchPlanner, PlanCounts
 from batch_pipeline.loading.record_checks import RecordChecks
 from batch_pipeline.loading.reference_fields import references_of
@@ -51,7 +53,9 @@ UPDATE {plan} p SET verdict = 'r'
 WHERE p.verdict <> 'r' AND NOT p.row <@ %(done)s::int8multirange
   AND p.row IN (SELECT row FROM {errors} WHERE step = {step})"""
 
-_COUNT_REPEATED = "SELECT count(target) - count(DISTINCT target) FROM {plan} WHERE verdict <> 'r'"
+_COUNT_REPEATED = """
+UNION ALL
+SELECT NULL, NULL, count(target) - count(DISTINCT target), NULL FROM {plan} WHERE verdict <> 'r'"""
 
 # Valid items with the same target: each with the first, the last and one other row of its target.
 _REPEATED = """\
@@ -158,13 +162,16 @@ class Planner(BatchPlanner):
         """Decides every item that is in no finished chunk; replaces an earlier plan for those."""
         self._forget_errors()
         has_ambiguous = self._match()
+        counts = self._count_verdicts(self._statements.compose(_COUNT_REPEATED))
+        if self._items > FEW_ROWS:
+            self._staging.analyze(self._statements.connection, "plan")
         if self._references is not None:
             self._references.resolve()
-        self._errors.note_all(has_ambiguous=has_ambiguous)
-        self._statements.execute(_REJECT_WITH_ERRORS)
-        self._settle_contradictions()
-        self._settle_external_ids()
-        counts = self._count_verdicts()
+        changed = self._reject_wrong_items(counts, has_ambiguous=has_ambiguous)
+        if counts.repeated:
+            changed += self._settle_contradictions()
+        changed += self._settle_external_ids()
+        counts = self._count_verdicts() if changed else replace(counts, accepts_valid=True)
         if self._action is Action.overwrite:
             return list_records_to_delete(self._statements, self._matching, counts)
         return counts
@@ -178,29 +185,40 @@ class Planner(BatchPlanner):
             "plan",
             ("row", "verdict", "record_id", "kind", "matches", "target"),
             matched_query(self._statements, self._matching),
-            is_indexed=False,
+            is_ready=False,
         )
         has_ambiguous = rows > self._items
         if has_ambiguous:
             self._statements.execute(_COLLAPSE)
         return has_ambiguous
 
-    def _settle_contradictions(self) -> None:
-        """Makes the temporary table `repeated`: row, and the first, the last and one other row of its target."""
-        if self._statements.count(_COUNT_REPEATED) == 0:
-            return
+    def _reject_wrong_items(self, counts: PlanCounts, *, has_ambiguous: bool) -> int:
+        """Rejects items that break rules which only the database can check. Returns the number of changed verdicts.
+
+        `counts`: of the verdicts so far. Items that change nothing break none of these rules.
+        """
+        if counts.accepted == counts.unchanged and not counts.rejected:
+            return 0
+        self._errors.note_all(has_ambiguous=has_ambiguous, has_unmatched=counts.new + counts.rejected > 0)
+        return self._statements.execute(_REJECT_WITH_ERRORS)
+
+    def _settle_contradictions(self) -> int:
+        """Settles items with the same target. Returns the number of changed verdicts.
+
+        Makes the temporary table `repeated`: row, and the first, the last and one other row of its target.
+        """
         self._statements.execute(_REPEATED, key=self._matching.key_text())
         if self._handling is DuplicateHandling.ignore_all:
             self._statements.execute(_REJECT_REPEATED)
-            self._statements.execute(_REJECT_WITH_ERRORS)
-        else:
-            self._statements.execute(_DROP_REPEATED, kept=_KEPT[self._handling])
+            return self._statements.execute(_REJECT_WITH_ERRORS)
+        return self._statements.execute(_DROP_REPEATED, kept=_KEPT[self._handling])
 
-    def _settle_external_ids(self) -> None:
-        """Rejects items of the batch that give one external id to several records."""
-        if {"id", "external_id"} <= set(self._fields):
-            self._statements.execute(_REJECT_SHARED_EXTERNAL_IDS, cut=sql.Literal(VALUE_CHARACTERS))
-            self._statements.execute(_REJECT_WITH_ERRORS)
+    def _settle_external_ids(self) -> int:
+        """Rejects items of the batch that give one external id to several records. Returns their number."""
+        if not {"id", "external_id"} <= set(self._fields):
+            return 0
+        self._statements.execute(_REJECT_SHARED_EXTERNAL_IDS, cut=sql.Literal(VALUE_CHARACTERS))
+        return self._statements.execute(_REJECT_WITH_ERRORS)
 
 
 def matched_query(composer: Composer, matching: Matching) -> sql.Composed:

@@ -82,7 +82,7 @@ class SharedStaging(Staging):
         query: sql.Composed,
         parameters: Any,
         *,
-        is_indexed: bool = True,
+        is_ready: bool = True,
     ) -> int:
         """Deletes the batch's rows of this part, and inserts the result, in one statement."""
         replace = sql.SQL(_REPLACE).format(part=self._name(part), columns=_names(columns), query=query)

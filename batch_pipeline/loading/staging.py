@@ -121,12 +121,12 @@ class Staging(ABC):
         query: sql.Composed,
         parameters: Any,
         *,
-        is_indexed: bool = True,
+        is_ready: bool = True,
     ) -> int:
         """Replaces a part by the query's result, which may depend on the part; returns the number of rows.
 
-        The result has these columns, and is in the order of the first one. It gets statistics, and an index on that
-        column unless `is_indexed` is false, if it has many rows.
+        The result has these columns, and is in the order of the first one. If it has many rows, it gets statistics and
+        an index on that column, unless `is_ready` is false: then the caller makes them.
         """
 
     @abstractmethod

@@ -83,9 +83,9 @@ class Statements(Composer):
         """Executes the statement; returns the number of rows that it made or changed."""
         return self.connection.execute(self.compose(template, **holes), self.parameters).rowcount
 
-    def replace(self, part: Part, columns: tuple[str, ...], query: sql.Composed, *, is_indexed: bool = True) -> int:
+    def replace(self, part: Part, columns: tuple[str, ...], query: sql.Composed, *, is_ready: bool = True) -> int:
         """Replaces a part of the staged rows by the query's result; see `Staging.replace`."""
-        return self.staging.replace(self.connection, part, columns, query, self.parameters, is_indexed=is_indexed)
+        return self.staging.replace(self.connection, part, columns, query, self.parameters, is_ready=is_ready)
 
     def count(self, template: str, **holes: sql.Composable) -> int:
         """The number that the query returns in its only row."""

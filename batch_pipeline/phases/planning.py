@@ -70,7 +70,12 @@ def make_plan(
     if phase is PhaseName.processing:
         done = done_outcome(connection, attempt.batch.id, phase)
     accepted = counts.accepted + done.failed
-    facts = facts.with_(accepted=accepted, to_delete=counts.to_delete, unidentified=unidentified)
+    facts = facts.with_(
+        accepted=accepted,
+        accepts_valid=counts.accepts_valid,
+        to_delete=counts.to_delete,
+        unidentified=unidentified,
+    )
     if done == ChunkOutcome():  # else part of the batch is written, so the rest is written whatever is rejected
         facts = facts.with_(rejected=counts.rejected + facts.unreadable)
     # A batch that is refused for its rejected items deletes nothing. It is refused after the errors are committed.

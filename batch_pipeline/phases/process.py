@@ -80,6 +80,7 @@ def item_writer(attempt: Attempt, connection: Connection, turn: Turn) -> ChunkWr
         turn,
         fields=attempt.batch.facts.fields,
         clears=attempt.batch.facts.clears,
+        accepts_valid=attempt.batch.facts.accepts_valid,
         keep_changes=attempt.options.save_result,
         logs=logs,
     )

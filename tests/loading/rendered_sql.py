@@ -65,8 +65,8 @@ def merge_parts(resource: Resource) -> Iterator[Part]:
             matched_query(Composer(resource, STAGING), again),
         )
     yield "Chunk: create records", insert_statement(resource, STAGING, fields)
-    all_new = insert_statement(resource, STAGING, fields, all_are_new=True)
-    yield "The same if all items of the chunk are new", all_new
+    valid = insert_statement(resource, STAGING, fields, creates_valid=True)
+    yield "The same if each item that the row rules accept creates a record", valid
     if references_of(resource, fields):
         links = link_statements(resource, STAGING, fields, logs=True)
         yield "Once per connection: a table for the links that change", sql.SQL(CREATE_LINK_CHANGES).format()

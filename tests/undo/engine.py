@@ -84,13 +84,21 @@ class Engine:
             newer=[],
         )
         with self.connection.transaction():
-            to_delete = planner.plan().to_delete
+            counts = planner.plan()
         writer = MergeWriter(
-            self.connection, CONTACT, staging, turn, fields=FIELDS, clears=False, keep_changes=False, logs=True
+            self.connection,
+            CONTACT,
+            staging,
+            turn,
+            fields=FIELDS,
+            clears=False,
+            accepts_valid=counts.accepts_valid,
+            keep_changes=False,
+            logs=True,
         )
         self._write(writer, len(items))
         if overwrite:
-            self._write(CleanupWriter(self.connection, CONTACT, staging, turn, newer=[], logs=True), to_delete)
+            self._write(CleanupWriter(self.connection, CONTACT, staging, turn, newer=[], logs=True), counts.to_delete)
         staging.drop(self.connection)
         return staging.batch_id
 

@@ -428,7 +428,7 @@ WHERE s.row BETWEEN %(first)s AND %(last)s
   AND p.verdict = 'a'
   AND p.record_id IS NULL;
 
--- The same if all items of the chunk are new.
+-- The same if each item that the row rules accept creates a record.
 INSERT INTO "public"."contacts" (
     organization_id, id, batch_id,
     "external_id",
@@ -463,7 +463,9 @@ SELECT
     s."notes",
     jsonb_strip_nulls(coalesce(s."metadata", '{}'::jsonb))
 FROM "staging"."items_batch_1" s
-WHERE s.row BETWEEN %(first)s AND %(last)s;
+WHERE s.row BETWEEN %(first)s AND %(last)s
+  AND s.invalid = 0
+  AND s.kind IS NOT NULL;
 
 -- Once per connection: a table for the links that change.
 CREATE TEMPORARY TABLE IF NOT EXISTS link_changes (

@@ -114,7 +114,7 @@ WHERE s.row BETWEEN %(first)s AND %(last)s
   AND p.verdict = 'a'
   AND p.record_id IS NULL;
 
--- The same if all items of the chunk are new.
+-- The same if each item that the row rules accept creates a record.
 INSERT INTO "public"."groups" (
     organization_id, id, batch_id,
     "external_id",
@@ -131,7 +131,9 @@ SELECT
     s."location_id",
     jsonb_strip_nulls(coalesce(s."metadata", '{}'::jsonb))
 FROM "staging"."items_batch_1" s
-WHERE s.row BETWEEN %(first)s AND %(last)s;
+WHERE s.row BETWEEN %(first)s AND %(last)s
+  AND s.invalid = 0
+  AND s.kind IS NOT NULL;
 
 -- Once per connection: a table for the links that change.
 CREATE TEMPORARY TABLE IF NOT EXISTS link_changes (

@@ -147,7 +147,7 @@ WHERE s.row BETWEEN %(first)s AND %(last)s
   AND p.verdict = 'a'
   AND p.record_id IS NULL;
 
--- The same if all items of the chunk are new.
+-- The same if each item that the row rules accept creates a record.
 INSERT INTO "public"."trackers" (
     organization_id, id, batch_id,
     "external_id",
@@ -174,7 +174,9 @@ SELECT
     s."location_id",
     jsonb_strip_nulls(coalesce(s."metadata", '{}'::jsonb))
 FROM "staging"."items_batch_1" s
-WHERE s.row BETWEEN %(first)s AND %(last)s;
+WHERE s.row BETWEEN %(first)s AND %(last)s
+  AND s.invalid = 0
+  AND s.kind IS NOT NULL;
 
 -- Chunk: update records that change.
 WITH done AS (
