@@ -28,8 +28,8 @@ from batch_pipeline.cli.flags import (
 from batch_pipeline.cli.help import HelpWithFormats
 from batch_pipeline.cli.interrupts import stopping_in_order
 from batch_pipeline.cli.progress import step
-from batch_pipeline.cli.session import open_workplace
-from batch_pipeline.errors import DiskFullError, RefusedError, is_disk_full
+from batch_pipeline.cli.session import open_dagster, open_newest
+from batch_pipeline.errors import DiskFullError, RefusedError, UnavailableError, is_disk_full
 from batch_pipeline.records.registry import check_action
 
 if TYPE_CHECKING:
@@ -83,11 +83,16 @@ def run_file(
     source = readable_file(file)
     with stopping_in_order():
         target = Target(organization, resource, check_action(resource, action))
-        with _copying(source) as copied, open_workplace(data_dir) as (system, instance):
-            with _importing_phases():
-                batch = accept_file(system, copied().path, target, options, Starter.caller)
+        with (
+            _copying(source) as copied,
+            open_newest(data_dir) as system,
+            uploading(system, copied().path, target, options, Starter.caller) as accepted,
+            open_dagster(system) as instance,
+        ):
+            for phase in ("parse", "validate"):  # pandas and pyarrow take a third of a second
+                importlib.import_module(f"batch_pipeline.phases.{phase}")
             flags = location_flags(data_dir, organization)
-            execute_and_print(system, instance, batch, json=json, flags=flags, upload=copied())
+            execute_and_print(system, instance, accepted(), json=json, flags=flags, upload=copied())
 
 
 @contextmanager
@@ -108,6 +113,9 @@ def _copying(source: Path) -> "Iterator[Callable[[], LocalCopy]]":
 
         def copied() -> "LocalCopy":
             try:
+                if not copy.done():
+                    with step(f"copying {one_line(source.name)}"):
+                        copy.result()
                 return copy.result()
             except OSError as error:
                 if is_disk_full(error):
@@ -118,20 +126,6 @@ def _copying(source: Path) -> "Iterator[Callable[[], LocalCopy]]":
             yield copied
         finally:
             is_left.set()
-
-
-@contextmanager
-def _importing_phases() -> Iterator[None]:
-    """Imports what the run needs in a thread, while the caller uploads the file.
-
-    pandas, pandera and pyarrow take 0.8 s. An import that fails is repeated by the op that needs it, and fails there.
-    """
-    from concurrent.futures import ThreadPoolExecutor
-
-    with ThreadPoolExecutor(1) as importing:
-        for phase in ("parse", "validate"):
-            importing.submit(importlib.import_module, f"batch_pipeline.phases.{phase}")
-        yield
 
 
 def readable_file(name: str) -> Path:
@@ -157,8 +151,14 @@ def _unreadable(name: str, error: OSError | ValueError) -> RefusedError:
     return RefusedError("no_such_file", f"{name} can't be read ({cause}): check its name and permissions.")
 
 
-def accept_file(system: "System", source: Path, target: Target, options: BatchOptions, starter: Starter) -> "Batch":
-    """Uploads the file, then records the batch, so that a crash in between leaves no batch that waits for ever."""
+@contextmanager
+def uploading(
+    system: "System", source: Path, target: Target, options: BatchOptions, starter: Starter
+) -> "Iterator[Callable[[], Batch]]":
+    """Uploads the file in the background. Yields a function that waits for the upload, then records the batch.
+
+    So a crash in between leaves no batch that waits for ever. If the context fails before, removes the upload.
+    """
     from batch_pipeline.batches.accept import ArrivedPayload, NewBatch, accept
     from batch_pipeline.batches.ids import new_batch_id
     from batch_pipeline.batches.options import label_from_file_name
@@ -168,21 +168,31 @@ def accept_file(system: "System", source: Path, target: Target, options: BatchOp
     get_organization(system.engine, target.organization)
     batch_id = new_batch_id()
     key = keys.upload(batch_id, source.name, saved=options.save_upload)
-    try:
+    new = NewBatch(
+        id=batch_id,
+        organization_id=target.organization,
+        resource=target.resource,
+        action=target.action,
+        name=options.name or label_from_file_name(source.name),
+        options=options,
+        source_key=source.name,
+        updated_by="cli",
+    )
+    upload = system.store.begin_upload(source, key)
+    batch: Batch | None = None
+
+    def accepted() -> "Batch":
+        nonlocal batch
         with step(f"uploading {one_line(source.name)}"):
-            system.store.upload(source, key)
-        new = NewBatch(
-            id=batch_id,
-            organization_id=target.organization,
-            resource=target.resource,
-            action=target.action,
-            name=options.name or label_from_file_name(source.name),
-            options=options,
-            source_key=source.name,
-            updated_by="cli",
-        )
-        return accept(system.engine, new, payload=ArrivedPayload(key, options.save_upload, starter)).batch
-    except KeyboardInterrupt:
-        with suppress(KeyboardInterrupt):
-            system.store.delete(key)
+            upload.wait()
+        batch = accept(system.engine, new, payload=ArrivedPayload(key, options.save_upload, starter)).batch
+        return batch
+
+    try:
+        yield accepted
+    except BaseException:
+        if batch is None:
+            upload.cancel()
+            with suppress(KeyboardInterrupt, UnavailableError):
+                system.store.delete(key)
         raise

@@ -77,12 +77,25 @@ def open_storage_too(data_dir: Path) -> "Iterator[System]":
 
 @contextmanager
 def open_workplace(data_dir: Path) -> "Iterator[tuple[System, DagsterInstance]]":
-    """The system and Dagster, to run batches in this process; checked, and with the newest schema.
+    """The system and Dagster, to run batches in this process; checked, and with the newest schema."""
+    with open_newest(data_dir) as system, open_dagster(system) as instance:
+        yield system, instance
+
+
+@contextmanager
+def open_newest(data_dir: Path) -> "Iterator[System]":
+    """The system without Dagster, with the newest schema."""
+    with servers(data_dir, migrate=True), _system() as system:
+        yield system
+
+
+@contextmanager
+def open_dagster(system: "System") -> "Iterator[DagsterInstance]":
+    """Dagster, to run batches in this process, within `open_newest`.
 
     Fails the batches of killed processes first, because without a daemon nothing else does.
     """
-    with servers(data_dir, migrate=True), ExitStack() as stack:
-        system = stack.enter_context(_system())
+    with ExitStack() as stack:
         # After the checks: Dagster takes seconds to import, and an outage should be reported before.
         with step("loading Dagster"):
             from batch_pipeline.dagster_home import has_dagster_tables
@@ -94,7 +107,7 @@ def open_workplace(data_dir: Path) -> "Iterator[tuple[System, DagsterInstance]]"
             instance = stack.enter_context(open_instance(in_process=True))
             reconcile(system, instance)
         collect_what_follows()
-        yield system, instance
+        yield instance
 
 
 @contextmanager

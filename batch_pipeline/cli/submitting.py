@@ -22,7 +22,7 @@ from batch_pipeline.cli.flags import (
 )
 from batch_pipeline.cli.help import HelpWithFormats
 from batch_pipeline.cli.interrupts import stopping_in_order
-from batch_pipeline.cli.running import Target, accept_file, readable_file
+from batch_pipeline.cli.running import Target, readable_file, uploading
 from batch_pipeline.cli.session import open_storage_too, require_running_system
 from batch_pipeline.cli.watching import print_batch, wait_for
 from batch_pipeline.records.registry import check_action
@@ -52,7 +52,8 @@ def submit(
         target = Target(organization, resource, check_action(resource, action))
         require_running_system(data_dir)
         with open_storage_too(data_dir) as system:
-            batch = accept_file(system, source, target, options, Starter.launcher)
+            with uploading(system, source, target, options, Starter.launcher) as accepted:
+                batch = accepted()
             say(f"Batch {batch.id} is queued: batch-pipeline watch {batch.id}{flags}")
             if wait:
                 batch = wait_for(system.ledger, batch, flags)

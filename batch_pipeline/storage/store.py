@@ -1,11 +1,12 @@
 """Object storage: one bucket and prefix, S3 protocol, by s3fs. Keys are relative to the prefix."""
 
+import asyncio
 import errno
 import hashlib
 import os
 from collections.abc import Callable, Iterator
-from concurrent.futures import ThreadPoolExecutor
-from contextlib import ExitStack, contextmanager
+from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import AbstractContextManager, ExitStack, contextmanager
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime, timedelta
 from functools import cache, cached_property, partial
@@ -229,6 +230,14 @@ class Store:
         with self._translating(key):
             self._files.put_file(str(source), self.path(key), chunksize=BLOCK_BYTES)
 
+    def begin_upload(self, source: Path, key: str) -> "BackgroundUpload":
+        """As `upload`, but does not wait for the end."""
+        with self._translating(key):
+            # fsspec's names for coroutines begin with an underscore.
+            sending = self._files._put_file(str(source), self.path(key), chunksize=BLOCK_BYTES)
+            ended = asyncio.run_coroutine_threadsafe(sending, self._files.loop)
+        return BackgroundUpload(ended, partial(self._translating, key))
+
     def download(self, key: str, target: Path, *, check_size: Callable[[int], None] | None = None) -> str:
         """Streams the object to a file; returns the SHA-256 of its content in hex.
 
@@ -315,6 +324,23 @@ class Store:
             if is_disk_full(error):
                 raise DiskFullError from error
             raise UnavailableError("storage", f"Storage can't be reached: {_error_text(error)}") from error
+
+
+class BackgroundUpload:
+    """An upload that the store's own thread makes."""
+
+    def __init__(self, ended: "Future[None]", translating: Callable[[], AbstractContextManager[None]]) -> None:
+        self._ended = ended
+        self._translating = translating
+
+    def wait(self) -> None:
+        """Waits for the end. Raises as `Store.upload` does."""
+        with self._translating():
+            self._ended.result()
+
+    def cancel(self) -> None:
+        """Stops it, unless it has ended."""
+        self._ended.cancel()
 
 
 def _read_ahead(read: Callable[[], bytes]) -> Iterator[bytes]:
