@@ -191,10 +191,14 @@ def _try_take(connection: Connection, batch: Batch) -> Turn | None:
 def newer_writers(connection: Connection, batch: Batch, referred: Iterable[str] = ()) -> list[str]:
     """Ids of batches of the same records whose payload arrived later and that have written chunks.
 
-    A re-run also considers the `referred` resources. A first run does not: other resources are written concurrently,
-    without an order of arrival between them.
+    A batch at its first place in the order of arrival has been live since then, so later ones of the same records wait
+    for it, unless it only makes a plan. A re-run also considers the `referred` resources. A first run does not: other
+    resources are written concurrently, without an order of arrival between them.
     """
-    resources = [batch.resource, *(referred if batch.arrival != batch.first_arrival else ())]
+    is_first_place = batch.arrival == batch.first_arrival
+    if is_first_place and not batch.awaits_decision:
+        return []
+    resources = [batch.resource, *(() if is_first_place else referred)]
     rows = connection.execute(
         """
         SELECT b.id FROM batches b

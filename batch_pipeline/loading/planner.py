@@ -161,7 +161,7 @@ class Planner(BatchPlanner):
         if self._references is not None:
             self._references.resolve()
         self._errors.note_all(has_ambiguous=has_ambiguous)
-        self._statements.execute(_REJECT_WITH_ERRORS)
+        self._reject_with_errors()
         self._settle_contradictions()
         self._settle_external_ids()
         counts = self._count_verdicts()
@@ -191,15 +191,20 @@ class Planner(BatchPlanner):
             return
         self._statements.execute(_REPEATED, key=self._matching.key_text())
         if self._handling is DuplicateHandling.ignore_all:
-            self._statements.execute(_REJECT_REPEATED)
-            self._statements.execute(_REJECT_WITH_ERRORS)
+            self._statements.note(_REJECT_REPEATED)
+            self._reject_with_errors()
         else:
             self._statements.execute(_DROP_REPEATED, kept=_KEPT[self._handling])
 
     def _settle_external_ids(self) -> None:
         """Rejects items of the batch that give one external id to several records."""
         if {"id", "external_id"} <= set(self._fields):
-            self._statements.execute(_REJECT_SHARED_EXTERNAL_IDS, cut=sql.Literal(VALUE_CHARACTERS))
+            self._statements.note(_REJECT_SHARED_EXTERNAL_IDS, cut=sql.Literal(VALUE_CHARACTERS))
+            self._reject_with_errors()
+
+    def _reject_with_errors(self) -> None:
+        """Rejects the items that errors have been noted for."""
+        if self._statements.has_noted:
             self._statements.execute(_REJECT_WITH_ERRORS)
 
 

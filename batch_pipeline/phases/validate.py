@@ -65,12 +65,9 @@ def _plan_items(attempt: Attempt) -> tuple[Plan, int | None]:
     attempt.begin(PhaseName.validation, total=facts.items - facts.unreadable - facts.equal)
     fields = staged_fields(attempt.resource, attempt)
     with attempt.borrow(**TUNING) as connection, ThreadPoolExecutor(1) as copying:
-        # The plan of few items takes less time than to store their copy.
-        copied = copying.submit(write_small_copies, attempt) if facts.shares_staging else None
         stage = stage_in_parallel if attempt.is_parallel else stage_items
         staged = stage(attempt, connection, fields)
-        if copied is None:  # this process is idle while the database makes the plan
-            copied = copying.submit(write_small_copies, attempt)
+        copied = copying.submit(write_small_copies, attempt)  # while the database makes the plan
         if facts.items > FEW_ROWS:
             attempt.staging.analyze(connection, *staged.parts)
         connection.commit()
