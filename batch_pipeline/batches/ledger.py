@@ -44,7 +44,7 @@ from batch_pipeline.batches.states import (
 )
 from batch_pipeline.batches.tables import attempts, batches, transitions, turns
 from batch_pipeline.batches.transition import alert_of_failure, change_status, move_at_once
-from batch_pipeline.database import single_statements, translating_outages
+from batch_pipeline.database import borrowed, borrowed_for_statements, single_statements, translating_outages
 from batch_pipeline.errors import NotFoundError, StateError
 
 _OF_RUN = (
@@ -194,9 +194,10 @@ class Ledger:
         SupersededError if the run is an older attempt, or is `awaited` and the batch awaits no run any more.
         """
         # A transaction: PostgreSQL executes a statement of a killed process to its end, but commits nothing for it.
-        with translating_outages(), self.engine.begin() as connection:
+        with translating_outages(), borrowed(self.engine) as connection:
             if (begun := begin_first_attempt(connection, batch_id, run_id, phases)) is not None:
                 return batch_from_row(begun)
+        with translating_outages(), self.engine.begin() as connection:
             batch = batch_from_row(get_row(connection, batch_id, lock=True))
             known = connection.execute(
                 sa.select(attempts.c.number).where(attempts.c.run_id == run_id)
@@ -265,10 +266,10 @@ class Ledger:
     def _update(
         self, batch_id: str, run_id: str, changes: Mapping[str, Any], phases: Sequence[Phase] = (), *, durably: bool
     ) -> Batch:
-        with translating_outages(), self._single.begin() as connection:
+        with translating_outages(), borrowed_for_statements(self.engine) as connection:
             row = change_live(connection, batch_id, run_id, changes, phases, durably=durably)
-            if row is None:
-                raise superseded(batch_from_row(get_row(connection, batch_id)))
+        if row is None:
+            raise superseded(self.get(batch_id))
         return batch_from_row(row)
 
     def transition(
@@ -282,10 +283,10 @@ class Ledger:
         (`illegal_transition`). An ended batch runs again only by `request_rerun` or `begin_attempt`.
         """
         changes = ({"awaits_run": None} if after in AT_REST else {}) | changes
-        with translating_outages(), self._single.begin() as connection:
+        with translating_outages(), borrowed_for_statements(self.engine) as connection:
             moved = move_at_once(connection, batch_id, run_id, after, changes, phases=phases, durably=durably)
-            if moved is not None:
-                return moved
+        if moved is not None:
+            return moved
         with translating_outages(), self.engine.begin() as connection:
             batch = batch_from_row(get_row(connection, batch_id, lock=True))
             if not is_newest_attempt(batch, run_id):

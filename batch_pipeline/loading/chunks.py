@@ -14,7 +14,7 @@ import os
 import socket
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Collection
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from functools import partial
 from typing import Any, ClassVar
 
@@ -302,7 +302,7 @@ class ChunkWriter(ABC):
                 self._mark_done,
                 {
                     **self._parameters,
-                    **asdict(outcome),
+                    **vars(outcome),
                     "phase": self.phase.value,
                     "number": chunk.number,
                     "is_logged": self._logs,

@@ -4,7 +4,6 @@ As the last phase it also completes the batch: artifacts, statistics, status `co
 """
 
 import logging
-from dataclasses import asdict
 
 from batch_pipeline.batches.locks import Turn, claim_version, newer_writers
 from batch_pipeline.batches.model import Action, Phase, PhaseName
@@ -93,7 +92,7 @@ def _finish(attempt: Attempt, skipped: Phase | None) -> None:
     attempt.move_to(
         BatchStatus.completed,
         *([] if skipped is None else [skipped]),
-        stats=asdict(stats),
+        stats=stats.to_json(),
         has_errors_file=stats.rejected > 0,
         error_summary=summary,
         has_result_file=attempt.options.save_result,
