@@ -134,9 +134,11 @@ def take_turn(engine: sa.Engine, batch: Batch, *, check: Callable[[], None], may
                 )
             time.sleep(TURN_POLL_SECONDS)
         yield turn
-        # Not in a `finally`: after an error, the batch stays the holder until the ledger has ended it.
+        # Not in a `finally`: after an error, the batch stays the holder until the ledger has ended it. The commit does
+        # not wait for the server's disk: a crash that loses it loses what comes after it, too, and ends the holder.
         connection.execute(
-            "UPDATE turns SET holder = NULL WHERE organization_id = %s AND resource = %s AND fence = %s",
+            "UPDATE turns SET holder = NULL WHERE organization_id = %s AND resource = %s AND fence = %s"
+            " AND set_config('synchronous_commit', 'off', true) = 'off'",
             (turn.organization_id, turn.resource, turn.fence),
         )
 
