@@ -216,6 +216,13 @@ def replace_lost_connections(engine: sa.Engine, ping: Callable[[Any], None]) -> 
     sa.event.listen(engine, "checkout", require_alive)
 
 
+def driver_connection(connection: sa.Connection) -> Connection:
+    """The psycopg connection under SQLAlchemy's, for statements in its transaction."""
+    driver = connection.connection.driver_connection
+    assert isinstance(driver, psycopg.Connection)  # noqa: S101 - `create_engine` makes no others
+    return driver
+
+
 @contextmanager
 def borrowed(engine: sa.Engine, **settings: str) -> Iterator[Connection]:
     """Borrows a psycopg connection from the engine's pool, with these PostgreSQL settings until it is returned.

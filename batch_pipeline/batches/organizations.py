@@ -8,6 +8,7 @@ from sqlalchemy.dialects.postgresql import insert
 
 from batch_pipeline.batches.tables import organizations
 from batch_pipeline.database import (
+    Connection,
     borrowed_for_statements,
     rows_by_name,
     single_statements,
@@ -64,7 +65,12 @@ def list_organizations(engine: sa.Engine) -> list[Organization]:
 def get_organization(engine: sa.Engine, name: str) -> Organization:
     """The organization with this name. Raises NotFoundError (`unknown_organization`)."""
     with translating_outages(), borrowed_for_statements(engine) as connection:
-        row = rows_by_name(connection).execute(_ORGANIZATION, {"name": name}).fetchone()
+        return read_organization(connection, name)
+
+
+def read_organization(connection: Connection, name: str) -> Organization:
+    """As `get_organization`, over a connection."""
+    row = rows_by_name(connection).execute(_ORGANIZATION, {"name": name}).fetchone()
     if row is None:
         raise NotFoundError(
             "unknown_organization",

@@ -107,7 +107,12 @@ def processed_items(connection: sa.Connection, batch_id: str) -> tuple[int, int]
 
 
 def ended_phase(phase: Phase, reason: str, now: float, done: int, failed: int) -> Phase:
-    """A running phase as failed. For processing, `done` and `failed` replace its counts: its chunks decide."""
+    """A running phase as failed; another one unchanged.
+
+    For processing, `done` and `failed` replace its counts: its chunks decide.
+    """
+    if phase.status is not PhaseStatus.running:
+        return phase
     if phase.name is PhaseName.processing:
         phase = replace(phase, success=done, error=failed)
     return replace(phase, status=PhaseStatus.failed, reason=reason, ended_at=now)
