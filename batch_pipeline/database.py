@@ -2,7 +2,7 @@
 
 import math
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import lru_cache
@@ -307,16 +307,17 @@ def _returned(pooled: sa.PoolProxiedConnection) -> Iterator[None]:
 
 def set_in_session(connection: Connection, settings: Mapping[str, str]) -> None:
     """Changes PostgreSQL settings for the session. The connection must not be in a transaction."""
-    each = [sql.SQL("set_config({}, {}, false)").format(name, value) for name, value in settings.items()]
-    _execute_alone(connection, sql.SQL("SELECT {}").format(sql.SQL(", ").join(each)))
+    each = [sql.SQL("set_config(%s, %s, false)")] * len(settings)
+    values = [text for setting in settings.items() for text in setting]
+    _execute_alone(connection, sql.SQL("SELECT {}").format(sql.SQL(", ").join(each)), values)
 
 
-def _execute_alone(connection: Connection, statement: sql.SQL | sql.Composed) -> None:
+def _execute_alone(connection: Connection, statement: sql.SQL | sql.Composed, parameters: Sequence[str] = ()) -> None:
     """Executes the statement in one round trip instead of three: without BEGIN and COMMIT."""
     before = connection.autocommit
     if not before:
         connection.autocommit = True
-    connection.execute(statement)
+    connection.execute(statement, parameters)
     if not before:
         connection.autocommit = False
 
