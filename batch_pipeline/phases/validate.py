@@ -70,7 +70,8 @@ def _plan_items(attempt: Attempt) -> tuple[Plan, int | None]:
         begin_small_copies(attempt)  # while the database makes the plan
         if facts.items > FEW_ROWS:
             attempt.staging.analyze(connection, *staged.parts)
-        connection.commit()
+        if not facts.shares_staging:  # few items take no transaction of their own
+            connection.commit()
         version = planned_version(connection, attempt.batch, referred_resources(attempt.resource, fields))
         chunks = chunk_ranges(facts.items, _chunk_rows(attempt, facts.items))
         is_first = attempt.batch.attempts == 1
