@@ -102,5 +102,9 @@ class YieldedSlotError(BatchError):
     """The run ends while its batch is queued, so that the run it waits for can use its slot."""
 
 
+class TimedOutError(BatchError):
+    """The attempt ran longer than its time-out."""
+
+
 class SupersededError(BatchError):
     """The run lost its turn, its attempt is not the newest, or its batch has ended. It must write nothing more."""

@@ -11,6 +11,7 @@ from typing import Any, NamedTuple
 
 import sqlalchemy as sa
 from sqlalchemy.dialects.postgresql import insert
+from sqlalchemy.sql.dml import ReturningInsert
 
 from batch_pipeline.batches.facts import BatchFacts
 from batch_pipeline.batches.model import Action, Batch, Mode, Starter, Via, initial_phases
@@ -21,7 +22,7 @@ from batch_pipeline.batches.stats import Stats
 from batch_pipeline.batches.tables import batches, idempotency_keys
 from batch_pipeline.batches.transition import change_status, record_transition
 from batch_pipeline.batches.undoable import require_undoable
-from batch_pipeline.database import single_statements, translating_outages
+from batch_pipeline.database import driver_connection, fetch_row, single_statements, translating_outages
 from batch_pipeline.errors import BusyError, StateError
 
 IDEMPOTENCY_SECONDS = 24 * 3600  # how long a caller's idempotency key refers to its batch
@@ -31,14 +32,6 @@ CLAIM_SECONDS = 20  # seconds that the API has to launch the run before the sens
 def seconds_from_now(seconds: float | sa.ColumnElement[Any]) -> sa.ColumnElement[Any]:
     """A time on the database's clock: `seconds` from now, in the past if negative; null for null."""
     return sa.func.clock_timestamp() + sa.func.make_interval(0, 0, 0, 0, 0, 0, seconds)
-
-
-# SQLAlchemy takes longer to make one of these statements than PostgreSQL to execute it, so each is made once.
-_INSERT = insert(batches).on_conflict_do_nothing(index_elements=["source_version"]).returning(batches)
-_INSERT_ARRIVED = _INSERT.values(
-    arrived_at=sa.func.clock_timestamp(),
-    launch_claimed_until=seconds_from_now(sa.bindparam("claim_seconds", type_=sa.Double)),
-)
 
 
 @dataclass(frozen=True)
@@ -64,8 +57,10 @@ class NewBatch:
     updated_by: str = "system"
 
     def to_row(self) -> dict[str, Any]:
-        """The columns of the new row in `batches`."""
+        """The columns of the new row in `batches`; those of its payload are of one that has not arrived."""
         return {
+            "upload_key": None,
+            "has_upload_file": False,
             "id": self.id,
             "organization_id": self.organization_id,
             "name": self.name,
@@ -85,6 +80,26 @@ class NewBatch:
             "upload_expires_at": self.upload_expires_at,
             "updated_by": self.updated_by,
         }
+
+
+def _inserting(**values: Any) -> ReturningInsert[Any]:
+    """The statement that inserts `NewBatch.to_row`, with these values; nothing if its source version has a batch."""
+    names = NewBatch("", None, None, None, "", BatchOptions()).to_row()
+    given = {name: sa.bindparam(f"new_{name}", type_=batches.c[name].type) for name in names}
+    made = insert(batches).values(given | values).on_conflict_do_nothing(index_elements=["source_version"])
+    return made.returning(batches)
+
+
+# SQLAlchemy takes longer to make one of these statements than PostgreSQL to execute it, so each is made once.
+_PLACE = sa.bindparam("place", type_=sa.BigInteger)
+_INSERT = _inserting()
+_INSERT_ARRIVED = _inserting(
+    arrival=_PLACE,
+    first_arrival=_PLACE,
+    awaits_run=sa.bindparam("starter", type_=sa.Text),
+    arrived_at=sa.func.clock_timestamp(),
+    launch_claimed_until=seconds_from_now(sa.bindparam("claim_seconds", type_=sa.Double)),
+)
 
 
 @dataclass(frozen=True)
@@ -167,11 +182,12 @@ def accept(
             place = take_place(connection, new)
             if only_if_turn_is_free and _is_any_live(connection, new.organization_id, new.resource):
                 raise BusyError("resource_busy", "Other batches of the same records are being processed.")
-            arrival = _arrival(payload, place) | {"claim_seconds": payload.claim_seconds}
+            arrival = _arrival(payload, place)
         elif undo is not None:
             require_undoable(connection, str(new.undo_of), kept_days=undo.kept_days)
-            arrival = _arrival(undo, take_place(connection, new)) | {"claim_seconds": undo.claim_seconds}
-        made = connection.execute(_INSERT_ARRIVED if arrival else _INSERT, row | arrival).one_or_none()
+            arrival = _arrival(undo, take_place(connection, new))
+        given = {f"new_{name}": value for name, value in row.items()}
+        made = fetch_row(driver_connection(connection), _INSERT_ARRIVED if arrival else _INSERT, given | arrival)
         if made is None:
             earlier = sa.select(batches).where(batches.c.source_version == new.source_version)
             return Accepted(batch_from_row(connection.execute(earlier).one()), is_new=False)
@@ -183,7 +199,8 @@ def accept(
 
 
 def _arrival(payload: ArrivedPayload | UndoRequest, place: int) -> dict[str, Any]:
-    return {"arrival": place, "first_arrival": place, "awaits_run": payload.starter.value}
+    """The parameters of `_INSERT_ARRIVED` beside the batch's."""
+    return {"place": place, "starter": payload.starter.value, "claim_seconds": payload.claim_seconds}
 
 
 def attach_payload(engine: sa.Engine, batch_id: str, payload: ArrivedPayload) -> Batch:
@@ -195,7 +212,8 @@ def attach_payload(engine: sa.Engine, batch_id: str, payload: ArrivedPayload) ->
         batch = batch_from_row(get_row(connection, batch_id, lock=True))
         if batch.arrival is not None or batch.status in FINAL:
             return batch
-        values = _arrival(payload, take_place(connection, batch))
+        place = take_place(connection, batch)
+        values: dict[str, Any] = {"arrival": place, "first_arrival": place, "awaits_run": payload.starter.value}
         values |= {"upload_key": payload.key, "has_upload_file": payload.saved, "arrived_at": sa.func.clock_timestamp()}
         if payload.claim_seconds is not None:
             values["launch_claimed_until"] = seconds_from_now(payload.claim_seconds)

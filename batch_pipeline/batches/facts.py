@@ -1,7 +1,7 @@
 """What a batch's phases hand to each other beside their files, stored in the ledger as one JSON object."""
 
 import json
-from dataclasses import asdict, dataclass, replace
+from dataclasses import dataclass, replace
 from typing import Any, Literal, Self
 
 # The value of the option `column_mapping` that applies the mapping of an earlier batch with the same header.
@@ -83,7 +83,8 @@ class BatchFacts:
 
     def to_row(self) -> dict[str, Any]:
         """The facts as stored. Columns are one JSON text: jsonb can't hold the NUL that a JSON name may have."""
-        return {**asdict(self), "columns": json.dumps(self.columns)}
+        artifacts = [vars(each) for each in self.artifacts]  # `asdict` copies deeply
+        return {**vars(self), "columns": json.dumps(self.columns), "artifacts": artifacts}
 
     @classmethod
     def from_row(cls, data: dict[str, Any]) -> Self:

@@ -6,6 +6,7 @@ attempt is its newest. Otherwise SupersededError is raised, and the attempt must
 """
 
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import AbstractContextManager
 from dataclasses import replace
 from datetime import datetime
 from types import MappingProxyType
@@ -16,7 +17,7 @@ import sqlalchemy as sa
 from batch_pipeline.batches.accept import seconds_from_now
 from batch_pipeline.batches.locks import CHUNKS
 from batch_pipeline.batches.mappings import remember_mapping
-from batch_pipeline.batches.model import Action, Batch, IfChanged, Phase, PhaseStatus, Starter
+from batch_pipeline.batches.model import Action, Batch, IfChanged, Phase, Starter
 from batch_pipeline.batches.outbox import write_event
 from batch_pipeline.batches.reruns import Reruns, planned_rerun, reopen, requested_rerun
 from batch_pipeline.batches.rows import (
@@ -34,17 +35,16 @@ from batch_pipeline.batches.rows import (
     superseded,
     take_place,
 )
-from batch_pipeline.batches.states import (
-    AT_REST,
-    FINAL,
-    RERUNNABLE,
-    BatchStatus,
-    Reason,
-    check_transition,
-)
+from batch_pipeline.batches.states import AT_REST, FINAL, RERUNNABLE, BatchStatus, Reason, check_transition
 from batch_pipeline.batches.tables import attempts, batches, transitions, turns
 from batch_pipeline.batches.transition import alert_of_failure, change_status, move_at_once
-from batch_pipeline.database import single_statements, translating_outages
+from batch_pipeline.database import (
+    Connection,
+    borrowed_for_statements,
+    driver_connection,
+    single_statements,
+    translating_outages,
+)
 from batch_pipeline.errors import NotFoundError, StateError
 
 _OF_RUN = (
@@ -195,7 +195,7 @@ class Ledger:
         """
         # A transaction: PostgreSQL executes a statement of a killed process to its end, but commits nothing for it.
         with translating_outages(), self.engine.begin() as connection:
-            if (begun := begin_first_attempt(connection, batch_id, run_id, phases)) is not None:
+            if (begun := begin_first_attempt(driver_connection(connection), batch_id, run_id, phases)) is not None:
                 return batch_from_row(begun)
             batch = batch_from_row(get_row(connection, batch_id, lock=True))
             known = connection.execute(
@@ -265,10 +265,10 @@ class Ledger:
     def _update(
         self, batch_id: str, run_id: str, changes: Mapping[str, Any], phases: Sequence[Phase] = (), *, durably: bool
     ) -> Batch:
-        with translating_outages(), self._single.begin() as connection:
+        with translating_outages(), self._for_statements() as connection:
             row = change_live(connection, batch_id, run_id, changes, phases, durably=durably)
-            if row is None:
-                raise superseded(batch_from_row(get_row(connection, batch_id)))
+        if row is None:
+            raise superseded(self.get(batch_id))
         return batch_from_row(row)
 
     def transition(
@@ -282,10 +282,10 @@ class Ledger:
         (`illegal_transition`). An ended batch runs again only by `request_rerun` or `begin_attempt`.
         """
         changes = ({"awaits_run": None} if after in AT_REST else {}) | changes
-        with translating_outages(), self._single.begin() as connection:
+        with translating_outages(), self._for_statements() as connection:
             moved = move_at_once(connection, batch_id, run_id, after, changes, phases=phases, durably=durably)
-            if moved is not None:
-                return moved
+        if moved is not None:
+            return moved
         with translating_outages(), self.engine.begin() as connection:
             batch = batch_from_row(get_row(connection, batch_id, lock=True))
             if not is_newest_attempt(batch, run_id):
@@ -364,6 +364,10 @@ class Ledger:
                 reason = replace(batch.reason, message=f"{batch.reason.message} {sentence}")
                 change(connection, batch_id, {"reason": reason.to_row()})
 
+    def _for_statements(self) -> AbstractContextManager[Connection]:
+        """A connection on which each statement is a transaction of its own."""
+        return borrowed_for_statements(self.engine)
+
     def _end(
         self,
         connection: sa.Connection,
@@ -385,12 +389,7 @@ class Ledger:
         reason = reason(done + failed) if callable(reason) else reason
         reason, rerun = planned_rerun(connection, batch, reason, self._reruns)
         now = connection.execute(sa.select(sa.func.extract("epoch", sa.func.clock_timestamp()))).scalar_one()
-        phases = [
-            ended_phase(phase, reason.message, float(now), done, failed)
-            if phase.status is PhaseStatus.running
-            else phase
-            for phase in batch.phases
-        ]
+        phases = [ended_phase(phase, reason.message, float(now), done, failed) for phase in batch.phases]
         values = {"phases": [phase.to_row() for phase in phases], "awaits_run": None, **rerun, **changes}
         return change_status(connection, batch, status, values, run_id=batch.run_id, reason=reason)
 

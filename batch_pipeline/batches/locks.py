@@ -134,9 +134,11 @@ def take_turn(engine: sa.Engine, batch: Batch, *, check: Callable[[], None], may
                 )
             time.sleep(TURN_POLL_SECONDS)
         yield turn
-        # Not in a `finally`: after an error, the batch stays the holder until the ledger has ended it.
+        # Not in a `finally`: after an error, the batch stays the holder until the ledger has ended it. The commit does
+        # not wait for the server's disk: a crash that loses it loses what comes after it, too, and ends the holder.
         connection.execute(
-            "UPDATE turns SET holder = NULL WHERE organization_id = %s AND resource = %s AND fence = %s",
+            "UPDATE turns SET holder = NULL WHERE organization_id = %s AND resource = %s AND fence = %s"
+            " AND set_config('synchronous_commit', 'off', true) = 'off'",
             (turn.organization_id, turn.resource, turn.fence),
         )
 
@@ -191,10 +193,14 @@ def _try_take(connection: Connection, batch: Batch) -> Turn | None:
 def newer_writers(connection: Connection, batch: Batch, referred: Iterable[str] = ()) -> list[str]:
     """Ids of batches of the same records whose payload arrived later and that have written chunks.
 
-    A re-run also considers the `referred` resources. A first run does not: other resources are written concurrently,
-    without an order of arrival between them.
+    A batch at its first place in the order of arrival has been live since then, so later ones of the same records wait
+    for it, unless it only makes a plan. A re-run also considers the `referred` resources. A first run does not: other
+    resources are written concurrently, without an order of arrival between them.
     """
-    resources = [batch.resource, *(referred if batch.arrival != batch.first_arrival else ())]
+    is_first_place = batch.arrival == batch.first_arrival
+    if is_first_place and not batch.awaits_decision:
+        return []
+    resources = [batch.resource, *(() if is_first_place else referred)]
     rows = connection.execute(
         """
         SELECT b.id FROM batches b

@@ -4,7 +4,7 @@ Nothing here accesses the database; `accept` and `ledger` store these values.
 """
 
 import time
-from dataclasses import asdict, dataclass, field, replace
+from dataclasses import dataclass, field, replace
 from datetime import datetime
 from enum import StrEnum
 from typing import Any, Self
@@ -136,7 +136,7 @@ class Phase:
 
     def to_row(self) -> dict[str, Any]:
         """The phase as stored: times in epoch seconds with fractions."""
-        return asdict(self)
+        return dict(vars(self))  # `asdict` copies deeply
 
     @classmethod
     def from_row(cls, data: dict[str, Any]) -> Self:

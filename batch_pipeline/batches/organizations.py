@@ -7,13 +7,20 @@ import sqlalchemy as sa
 from sqlalchemy.dialects.postgresql import insert
 
 from batch_pipeline.batches.tables import organizations
-from batch_pipeline.database import single_statements, translating_outages
+from batch_pipeline.database import (
+    Connection,
+    borrowed_for_statements,
+    rows_by_name,
+    single_statements,
+    statement_text,
+    translating_outages,
+)
 from batch_pipeline.errors import NotFoundError, RefusedError, StateError
 
 DEFAULT_ORGANIZATION = "default"
 _NAME = re.compile(r"[a-z0-9][a-z0-9_-]{0,62}")
 
-_ORGANIZATION = sa.select(organizations).where(organizations.c.id == sa.bindparam("name"))
+_ORGANIZATION = statement_text(sa.select(organizations).where(organizations.c.id == sa.bindparam("name")))
 
 
 @dataclass(frozen=True)
@@ -57,11 +64,16 @@ def list_organizations(engine: sa.Engine) -> list[Organization]:
 
 def get_organization(engine: sa.Engine, name: str) -> Organization:
     """The organization with this name. Raises NotFoundError (`unknown_organization`)."""
-    with translating_outages(), single_statements(engine).connect() as connection:
-        row = connection.execute(_ORGANIZATION, {"name": name}).one_or_none()
+    with translating_outages(), borrowed_for_statements(engine) as connection:
+        return read_organization(connection, name)
+
+
+def read_organization(connection: Connection, name: str) -> Organization:
+    """As `get_organization`, over a connection."""
+    row = rows_by_name(connection).execute(_ORGANIZATION, {"name": name}).fetchone()
     if row is None:
         raise NotFoundError(
             "unknown_organization",
             f"There is no organization {name!r}: make it with `batch-pipeline organizations create`.",
         )
-    return Organization(row.id, row.region)
+    return Organization(row["id"], row["region"])

@@ -4,7 +4,7 @@ SQLAlchemy compiles a statement when it first meets it, and a server process pla
 """
 
 from collections.abc import Iterator
-from contextlib import ExitStack, contextmanager, suppress
+from contextlib import AbstractContextManager, ExitStack, contextmanager, nullcontext, suppress
 from typing import Any, cast
 
 import sqlalchemy as sa
@@ -15,10 +15,10 @@ from batch_pipeline.batches.ids import new_batch_id
 from batch_pipeline.batches.ledger import Ledger
 from batch_pipeline.batches.model import Action, Mode, Phase, PhaseName, Starter, Via
 from batch_pipeline.batches.options import BatchOptions
-from batch_pipeline.batches.organizations import get_organization
+from batch_pipeline.batches.organizations import read_organization
 from batch_pipeline.batches.states import BatchStatus
 from batch_pipeline.batches.stats import Stats
-from batch_pipeline.database import translating_outages
+from batch_pipeline.database import Connection, driver_connection, translating_outages
 from batch_pipeline.errors import NotFoundError
 
 
@@ -32,14 +32,14 @@ def rehearse(engine: sa.Engine, connections: int) -> None:
         # All are open at once: a connection that was returned would be lent again.
         for connection in [opened.enter_context(engine.connect()) for _ in range(connections)]:
             with connection.begin() as transaction:
-                _complete_a_batch(cast("sa.Engine", _OneTransaction(connection)))
+                _complete_a_batch(connection)
                 transaction.rollback()
 
 
-def _complete_a_batch(transactions: sa.Engine) -> None:
+def _complete_a_batch(connection: sa.Connection) -> None:
     # The organization does not exist, so that no batch waits for its place in the order of arrival.
     batch_id = run_id = organization_id = new_batch_id()
-    ledger = Ledger(transactions)
+    ledger = _RehearsedLedger(connection)
     new = NewBatch(
         batch_id,
         organization_id,
@@ -51,8 +51,8 @@ def _complete_a_batch(transactions: sa.Engine) -> None:
         via=Via.api,
     )
     with suppress(NotFoundError):
-        get_organization(transactions, organization_id)
-    accept(transactions, new, payload=ArrivedPayload("", False, Starter.caller))
+        read_organization(driver_connection(connection), organization_id)
+    accept(ledger.engine, new, payload=ArrivedPayload("", False, Starter.caller))
     ledger.get(batch_id)
     ledger.begin_attempt(batch_id, run_id, Phase(PhaseName.parsing))
     ledger.of_run(run_id)
@@ -76,6 +76,17 @@ def _complete_a_batch(transactions: sa.Engine) -> None:
         error_summary=None,
         has_result_file=False,
     )
+
+
+class _RehearsedLedger(Ledger):
+    """A ledger that changes batches in the connection's transaction."""
+
+    def __init__(self, connection: sa.Connection) -> None:
+        super().__init__(cast("sa.Engine", _OneTransaction(connection)))
+        self._connection = driver_connection(connection)
+
+    def _for_statements(self) -> AbstractContextManager[Connection]:
+        return nullcontext(self._connection)
 
 
 class _OneTransaction:

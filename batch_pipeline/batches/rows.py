@@ -23,6 +23,7 @@ from batch_pipeline.batches.model import (
 from batch_pipeline.batches.states import FINAL, LIVE, BatchStatus, Reason
 from batch_pipeline.batches.stats import Stats
 from batch_pipeline.batches.tables import arrivals, attempts, batches, chunks
+from batch_pipeline.database import Connection, fetch_row
 from batch_pipeline.errors import NotFoundError, StateError, SupersededError
 
 _PHASE_ORDER = list(PhaseName)
@@ -106,7 +107,12 @@ def processed_items(connection: sa.Connection, batch_id: str) -> tuple[int, int]
 
 
 def ended_phase(phase: Phase, reason: str, now: float, done: int, failed: int) -> Phase:
-    """A running phase as failed. For processing, `done` and `failed` replace its counts: its chunks decide."""
+    """A running phase as failed; another one unchanged.
+
+    For processing, `done` and `failed` replace its counts: its chunks decide.
+    """
+    if phase.status is not PhaseStatus.running:
+        return phase
     if phase.name is PhaseName.processing:
         phase = replace(phase, success=done, error=failed)
     return replace(phase, status=PhaseStatus.failed, reason=reason, ended_at=now)
@@ -139,14 +145,14 @@ def get_row(connection: sa.Connection, batch_id: str, *, lock: bool = False) -> 
 
 
 def begin_first_attempt(
-    connection: sa.Connection, batch_id: str, run_id: str, phases: Sequence[Phase]
-) -> sa.Row[Any] | None:
+    connection: Connection, batch_id: str, run_id: str, phases: Sequence[Phase]
+) -> dict[str, Any] | None:
     """Records the run as the first attempt at a requested batch, and phases; returns the changed row. One statement.
 
     None, and nothing is changed, if the batch has another status or had an attempt, or if the run is one already.
     """
     parameters = {"batch": batch_id, "run": run_id, **_phase_parameters(phases)}
-    return connection.execute(_begin_first_attempt(len(phases)), parameters).one_or_none()
+    return fetch_row(connection, _begin_first_attempt(len(phases)), parameters)
 
 
 def shown_plan(connection: sa.Connection, batch: Batch) -> dict[str, Any]:
@@ -181,20 +187,20 @@ def change(
 
 
 def change_live(
-    connection: sa.Connection,
+    connection: Connection,
     batch_id: str,
     run_id: str,
     values: Mapping[str, Any],
     phases: Sequence[Phase] = (),
     *,
     durably: bool,
-) -> sa.Row[Any] | None:
+) -> dict[str, Any] | None:
     """As `change`, in a transaction of its own; None unless the batch is live and the run is its newest attempt.
 
     With `durably` false the commit does not wait for the server's disk.
     """
     statement, parameters = changing(batch_id, values, phases, is_live=True, durably=durably)
-    return connection.execute(statement, parameters | {"run": run_id}).one_or_none()
+    return fetch_row(connection, statement, parameters | {"run": run_id})
 
 
 def changing(
@@ -223,7 +229,7 @@ def _update(columns: frozenset[str], *, phases: int, is_live: bool, durably: boo
     statement = sa.update(batches).where(batches.c.id == sa.bindparam("batch"))
     if is_live:
         is_newest = (batches.c.run_id == sa.bindparam("run"), batches.c.awaits_run.is_(None))
-        statement = statement.where(*is_newest, batches.c.status.in_(LIVE))
+        statement = statement.where(*is_newest, batches.c.status == sa.any_(sa.literal(LIVE, sa.ARRAY(sa.Text))))
     if not durably:  # set while the statement runs, for its own transaction
         statement = statement.where(sa.func.set_config("synchronous_commit", "off", True) == "off")
     return statement.values(updated_at=sa.func.clock_timestamp(), **values).returning(batches)

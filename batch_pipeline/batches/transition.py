@@ -12,6 +12,7 @@ from batch_pipeline.batches.outbox import EVENT_OF, write_event
 from batch_pipeline.batches.rows import batch_from_row, change, changing
 from batch_pipeline.batches.states import AT_REST, TRANSITIONS, BatchStatus, Reason, check_transition
 from batch_pipeline.batches.tables import batches, transitions, webhooks
+from batch_pipeline.database import Connection, fetch_row
 
 _RECORD = sa.insert(transitions)
 _RECORD_UNTOLD = sa.insert(transitions).values(alerted_at=sa.func.now())
@@ -48,7 +49,7 @@ def change_status(
 
 
 def move_at_once(
-    connection: sa.Connection,
+    connection: Connection,
     batch_id: str,
     run_id: str,
     after: BatchStatus,
@@ -69,7 +70,7 @@ def move_at_once(
     statement, parameters = changing(batch_id, values, phases, is_live=True, durably=durably)
     event = EVENT_OF.get(after)
     parameters |= {"run": run_id, "before": sources[0].value, "event": None if event is None else event.value}
-    row = connection.execute(_move(statement), parameters).one_or_none()
+    row = fetch_row(connection, _move(statement), parameters)
     return None if row is None else batch_from_row(row)
 
 

@@ -203,8 +203,9 @@ def _schema_checked() -> Iterator[None]:
 
     try:
         yield
-    except ProgrammingError as error:
-        if isinstance(error.orig, psycopg.Error) and error.orig.sqlstate in _OTHER_SCHEMA:
+    except (ProgrammingError, psycopg.ProgrammingError) as error:
+        cause = error.orig if isinstance(error, ProgrammingError) else error
+        if isinstance(cause, psycopg.Error) and cause.sqlstate in _OTHER_SCHEMA:
             raise SettingError(
                 "BATCH_DATABASE_URL names a database without this version's tables: run `batch-pipeline db upgrade`"
             ) from error

@@ -14,7 +14,7 @@ import os
 import socket
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Collection
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from functools import partial
 from typing import Any, ClassVar
 
@@ -198,6 +198,11 @@ class ChunksDone:
     outcome: ChunkOutcome
     left_out: tuple[int, int] | None
 
+    def with_last(self, outcome: ChunkOutcome) -> "ChunksDone":
+        """What is done once this process has written the last open chunk of a small batch, with this outcome."""
+        left_out = None if self.left_out is None else (self.left_out[0] + outcome.failed, self.left_out[1])
+        return ChunksDone(self.total, self.total, max(self.workers, 1), self.outcome + outcome, left_out)
+
 
 def chunks_done(connection: Connection, batch_id: str, phase: PhaseName) -> ChunksDone:
     """What is done of the phase, by this and earlier attempts."""
@@ -302,7 +307,7 @@ class ChunkWriter(ABC):
                 self._mark_done,
                 {
                     **self._parameters,
-                    **asdict(outcome),
+                    **vars(outcome),
                     "phase": self.phase.value,
                     "number": chunk.number,
                     "is_logged": self._logs,

@@ -99,7 +99,7 @@ class ItemErrors:
         changes: sql.Composable = difference(self._resource, self._fields, clears=self._clears) or FALSE
         if self._references is not None:
             changes = sql.SQL("({} OR {})").format(changes, self._references.changed_rows())
-        self._statements.execute(_NOTE_WRITTEN_SINCE, advice=sql.Literal(WRITTEN_SINCE), changes=changes)
+        self._statements.note(_NOTE_WRITTEN_SINCE, advice=sql.Literal(WRITTEN_SINCE), changes=changes)
 
     def _note_ids(self) -> None:
         self._note(
@@ -171,7 +171,7 @@ class ItemErrors:
         **holes: sql.Composable,
     ) -> None:
         """Notes an error for each item that meets the condition, a template with `holes`."""
-        self._statements.execute(
+        self._statements.note(
             _NOTE,
             code=sql.Literal(code),
             field=sql.Literal(field),

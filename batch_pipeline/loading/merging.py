@@ -1,7 +1,7 @@
 """How an item is merged into its record: the INSERT and UPDATE of a chunk, and their writer."""
 
 from collections.abc import Mapping
-from functools import cache, partial
+from functools import cache, lru_cache, partial
 
 from psycopg import sql
 
@@ -244,7 +244,8 @@ def difference(resource: Resource, fields: tuple[str, ...], *, clears: bool) -> 
     return _difference(merged) if merged else None
 
 
-def unchanged(resource: Resource, fields: tuple[str, ...], *, clears: bool) -> sql.Composed:
+@lru_cache(maxsize=64)  # to make it takes as long as PostgreSQL needs to match a few items
+def unchanged(resource: Resource, fields: tuple[str, ...], *, clears: bool) -> sql.SQL:
     """Condition: the merge of item `s` would change nothing in record `r`, which exists.
 
     False for an item with references: its links are compared when they are written.
@@ -258,7 +259,7 @@ def unchanged(resource: Resource, fields: tuple[str, ...], *, clears: bool) -> s
     differs = difference(resource, fields, clears=clears)
     if differs is not None:
         conditions.append(sql.SQL("NOT {}").format(differs))
-    return AND.join(conditions)
+    return sql.SQL(AND.join(conditions).as_string(None))
 
 
 def _difference(merged: Mapping[str, sql.Composed]) -> sql.Composed:

@@ -200,7 +200,7 @@ class Planner(BatchPlanner):
         if counts.accepted == counts.unchanged and not counts.rejected:
             return 0
         self._errors.note_all(has_ambiguous=has_ambiguous, has_unmatched=counts.new + counts.rejected > 0)
-        return self._statements.execute(_REJECT_WITH_ERRORS)
+        return self._reject_with_errors()
 
     def _settle_contradictions(self) -> int:
         """Settles items with the same target. Returns the number of changed verdicts.
@@ -209,16 +209,20 @@ class Planner(BatchPlanner):
         """
         self._statements.execute(_REPEATED, key=self._matching.key_text())
         if self._handling is DuplicateHandling.ignore_all:
-            self._statements.execute(_REJECT_REPEATED)
-            return self._statements.execute(_REJECT_WITH_ERRORS)
+            self._statements.note(_REJECT_REPEATED)
+            return self._reject_with_errors()
         return self._statements.execute(_DROP_REPEATED, kept=_KEPT[self._handling])
 
     def _settle_external_ids(self) -> int:
         """Rejects items of the batch that give one external id to several records. Returns their number."""
         if not {"id", "external_id"} <= set(self._fields):
             return 0
-        self._statements.execute(_REJECT_SHARED_EXTERNAL_IDS, cut=sql.Literal(VALUE_CHARACTERS))
-        return self._statements.execute(_REJECT_WITH_ERRORS)
+        self._statements.note(_REJECT_SHARED_EXTERNAL_IDS, cut=sql.Literal(VALUE_CHARACTERS))
+        return self._reject_with_errors()
+
+    def _reject_with_errors(self) -> int:
+        """Rejects the items that errors have been noted for. Returns their number."""
+        return self._statements.execute(_REJECT_WITH_ERRORS) if self._statements.has_noted else 0
 
 
 def matched_query(composer: Composer, matching: Matching) -> sql.Composed:

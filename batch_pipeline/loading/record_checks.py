@@ -96,7 +96,7 @@ class RecordChecks:
             )
             if self._statements.count(_HAS_NEEDED, needed=needed) == 0:
                 return
-        self._statements.execute(
+        self._statements.note(
             _NOTE_VIOLATIONS,
             join=join,
             needed=needed,
@@ -137,6 +137,7 @@ class RecordChecks:
                 )
                 step = pa.repeat(pa.scalar(STEP_PLAN, pa.int16()), table.num_rows)
                 self._statements.staging.copy(connection, "errors", table.append_column("step", step), is_new=False)
+                self._statements.has_noted = True
             if fetched.num_rows < FETCHED_ROWS:
                 return
             after = fetched["row"][-1].as_py()

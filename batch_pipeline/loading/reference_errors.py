@@ -125,7 +125,7 @@ class ReferenceErrors:
     def note_written_since(self, changed_links: sql.Composed) -> None:
         """Adds errors for links that a batch that arrived later may have written from the other side."""
         field = self._references[0]
-        self._statements.execute(
+        self._statements.note(
             _NOTE_WRITTEN_SINCE,
             changed_links=indented(changed_links),
             name=sql.Literal(field.name),
@@ -135,7 +135,7 @@ class ReferenceErrors:
         )
 
     def _note(self, field: References, code: str, expectation: str, condition: str, **holes: sql.Composable) -> None:
-        self._statements.execute(
+        self._statements.note(
             _NOTE,
             field=sql.Literal(self._statements.bits[field.name]),
             condition=self._statements.compose(condition, **holes),
@@ -156,7 +156,7 @@ def note_left_members(statements: Statements, fields: tuple[str, ...], checks: R
         if not isinstance(field, Members) or field.elsewhere is None or field.elsewhere.field not in fields:
             continue
         decides = statements.resource.field(field.elsewhere.field)
-        statements.execute(
+        statements.note(
             _NOTE_LEFT_MEMBERS,
             name=sql.Literal(decides.name),
             message=sql.Literal(f"{decides.name} {field.left_behind}"),

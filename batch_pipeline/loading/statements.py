@@ -68,6 +68,7 @@ class Statements(Composer):
         super().__init__(resource, staging)
         self.connection = connection
         self.parameters = parameters
+        self.has_noted = False
 
     @property
     def has_done(self) -> bool:
@@ -82,6 +83,10 @@ class Statements(Composer):
     def execute(self, template: str, **holes: sql.Composable) -> int:
         """Executes the statement; returns the number of rows that it made or changed."""
         return self.connection.execute(self.compose(template, **holes), self.parameters).rowcount
+
+    def note(self, template: str, **holes: sql.Composable) -> None:
+        """Executes the statement, which adds to the errors."""
+        self.has_noted |= self.execute(template, **holes) > 0
 
     def replace(self, part: Part, columns: tuple[str, ...], query: sql.Composed, *, is_ready: bool = True) -> int:
         """Replaces a part of the staged rows by the query's result; see `Staging.replace`."""

@@ -163,7 +163,8 @@ def begin(context: OpExecutionContext, workplace: Workplace, create: Callable[[S
     from batch_pipeline.phases.parse import parse as parse_payload
 
     try:
-        workplace.ownership.take(run_owner(context.run_id))
+        if workplace.handover is None:  # else the batch is known, and its lock is taken next
+            workplace.ownership.take(run_owner(context.run_id))
         batch = requested_or_new(context, workplace, create)
     except BatchError as error:
         raise Failure(error.message, metadata={"code": error.code}, allow_retries=False) from None

@@ -1,6 +1,7 @@
 """Dagster resources: they open domain objects for a run and close them after it."""
 
 from collections.abc import Iterator
+from concurrent.futures import Executor, ThreadPoolExecutor
 from contextlib import ExitStack, contextmanager
 from contextvars import ContextVar
 from dataclasses import dataclass
@@ -43,6 +44,7 @@ class Workplace:
 
     Attributes:
         scratch: a folder on local disk for the run.
+        background: a thread for work of the run; the end of the run waits for it.
         attempt: the run's attempt as the last op of this process left it; None before the first.
         handover: what the run's caller knows of the batch, if the run is in its process.
     """
@@ -50,6 +52,7 @@ class Workplace:
     system: System
     ownership: Ownership
     scratch: Path
+    background: Executor
     attempt: "Attempt | None" = None
     handover: Handover | None = None
 
@@ -87,8 +90,8 @@ def opened_system(system: System) -> ResourceDefinition:
 
 def _workplace(system: System) -> Iterator[Workplace]:
     tidy_up()
-    with scratch_folder() as scratch, Ownership(system.engine) as ownership:
-        workplace = Workplace(system, ownership, scratch, handover=HANDOVER.get())
+    with scratch_folder() as scratch, Ownership(system.engine) as ownership, ThreadPoolExecutor(1) as background:
+        workplace = Workplace(system, ownership, scratch, background, handover=HANDOVER.get())
         if workplace.handover is not None:
             workplace.handover.workplace = workplace
         yield workplace

@@ -17,6 +17,7 @@ from batch_pipeline.errors import (
     DiskFullError,
     PlanChangedError,
     SupersededError,
+    TimedOutError,
     UnavailableError,
     YieldedSlotError,
     is_disk_full,
@@ -28,8 +29,8 @@ from batch_pipeline.orchestration.helpers import call_helpers
 from batch_pipeline.orchestration.outcomes import tag_outcome
 from batch_pipeline.orchestration.resources import Workplace
 from batch_pipeline.orchestration.run_page import CANCELLED, ProgressEvents, failure_of, unexpected_failure
-from batch_pipeline.orchestration.scratch import emptied, subfolder
-from batch_pipeline.phases.attempt import Attempt, TimedOutError
+from batch_pipeline.orchestration.scratch import emptied
+from batch_pipeline.phases.attempt import Attempt
 from batch_pipeline.phases.kept_chunks import KeptChunks
 from batch_pipeline.phases.leftovers import drop_leftovers
 from batch_pipeline.records.descriptions import get_resource
@@ -59,7 +60,7 @@ def running_attempt(
                 drop_leftovers(system, batch)
                 yield batch, None
                 return
-            with emptied(subfolder(workplace.scratch, "phase")) as scratch:
+            with emptied(workplace.scratch) as scratch:
                 if workplace.attempt is None:
                     used_seconds = 0.0 if is_new else system.ledger.attempt_seconds(context.run_id)
                     attempt = _attempt(context, workplace, batch, scratch, used_seconds)
@@ -158,8 +159,9 @@ def _attempt(
         used_seconds=used_seconds,
         has_slot=tags.IN_PROCESS not in context.run.tags,
         call_helpers=call_helpers(system.settings),
-        kept=KeptChunks(subfolder(workplace.scratch, "kept")),
+        kept=KeptChunks(workplace.scratch / "kept"),
         upload=None if handover is None else handover.upload,
+        background=workplace.background,
     )
 
 

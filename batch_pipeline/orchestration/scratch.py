@@ -27,21 +27,15 @@ def scratch_folder() -> Iterator[Path]:
             os.close(descriptor)
 
 
-def subfolder(folder: Path, name: str) -> Path:
-    """The folder of this name in the folder, made unless it exists."""
-    path = folder / name
-    path.mkdir(exist_ok=True)
-    return path
-
-
 @contextmanager
 def emptied(folder: Path) -> Iterator[Path]:
-    """Yields the folder, and removes the files in it afterwards."""
+    """Yields the folder, and removes the files in it afterwards; folders in it stay."""
     try:
         yield folder
     finally:
         for path in folder.iterdir():
-            path.unlink()
+            if not path.is_dir():
+                path.unlink()
 
 
 def remove_abandoned_folders() -> None:

@@ -8,6 +8,7 @@ ones are taken for equal is below 1e-22.
 
 import secrets
 from collections.abc import Iterable, Iterator
+from contextlib import ExitStack
 from pathlib import Path
 from typing import IO
 
@@ -102,6 +103,8 @@ class EqualItems:
         repeats = np.zeros(len(entries), np.bool_)
         # Most items are distinct. To sort only those whose first half repeats takes an eighth of sorting all.
         candidates = np.flatnonzero(pd.Series(entries["high"]).duplicated(keep=False).to_numpy())
+        if len(candidates) == 0:
+            return repeats
         found = entries[candidates]
         order = np.lexsort((found["row"], found["low"], found["high"]))
         found, candidates = found[order], candidates[order]
@@ -128,12 +131,20 @@ class EqualItems:
 
 
 def write_rows(path: Path, lists: Iterable[Rows]) -> int:
-    """Writes ascending row numbers to a Parquet file with the one column `row`, int64. Returns how many there are."""
+    """Writes ascending row numbers to a Parquet file with the one column `row`, int64. Returns how many there are.
+
+    Makes no file if there are none.
+    """
     count = 0
-    with pq.ParquetWriter(
-        path, _LISTED, compression="lz4", use_dictionary=False, column_encoding="DELTA_BINARY_PACKED"
-    ) as writer:
+    with ExitStack() as opened:
+        writer: pq.ParquetWriter | None = None
         for rows in lists:
+            if writer is None:
+                writer = opened.enter_context(
+                    pq.ParquetWriter(
+                        path, _LISTED, compression="lz4", use_dictionary=False, column_encoding="DELTA_BINARY_PACKED"
+                    )
+                )
             writer.write_batch(pa.record_batch([pa.array(rows)], schema=_LISTED))
             count += len(rows)
     return count

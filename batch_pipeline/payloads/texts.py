@@ -5,6 +5,7 @@ looked for in the array's bytes first, which costs a fraction of a replacement t
 """
 
 import itertools
+import json
 from collections.abc import Iterator
 from typing import BinaryIO
 
@@ -58,7 +59,7 @@ def json_content(texts: pa.StringArray) -> pa.StringArray:
 
 def json_string(text: str) -> str:
     """One text as a JSON string, quotes included."""
-    return f'"{json_content(pa.array([text], pa.string()))[0].as_py()}"'
+    return json.dumps(text, ensure_ascii=False)
 
 
 def json_strings(texts: pa.StringArray) -> pa.StringArray:

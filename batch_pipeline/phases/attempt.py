@@ -3,8 +3,10 @@
 import math
 import time
 from collections.abc import Callable, Iterator, Mapping
+from concurrent.futures import Executor, Future, ThreadPoolExecutor
 from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass, field, replace
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -14,7 +16,7 @@ from batch_pipeline.batches.options import BatchOptions
 from batch_pipeline.batches.organizations import get_organization
 from batch_pipeline.batches.states import BatchStatus
 from batch_pipeline.database import Connection, borrowed, set_in_session
-from batch_pipeline.errors import BatchError
+from batch_pipeline.errors import TimedOutError
 from batch_pipeline.loading.log_support import can_log
 from batch_pipeline.loading.staging import STAGED_BATCH, Staging
 from batch_pipeline.loading.staging_choice import staging_of
@@ -31,10 +33,6 @@ if TYPE_CHECKING:
     from batch_pipeline.records.resource import Resource
 
 MANY_ITEMS = 100_000  # a step over all of them takes about a second, so it is announced
-
-
-class TimedOutError(BatchError):
-    """The attempt ran longer than its time-out."""
 
 
 @dataclass(frozen=True)
@@ -66,6 +64,8 @@ class Attempt:
         transaction_seconds: time-out of a transaction, if that is less than the attempt's remaining time.
         kept: the parsed chunks that this process has kept.
         upload: the payload as stored, if this process has it in memory or in a local file.
+        background: for work that the run need not wait for at once.
+        copying: the writing of the upload's copies in the background; None if this process does not write them.
         processed: what is done of processing, once it is complete; None if an earlier process completed it.
     """
 
@@ -82,6 +82,8 @@ class Attempt:
     transaction_seconds: float = math.inf
     kept: KeptChunks = field(default_factory=KeptChunks, repr=False)
     upload: bytes | LocalCopy | None = field(default=None, repr=False)
+    background: Executor = field(default_factory=partial(ThreadPoolExecutor, 1), repr=False)
+    copying: Future[None] | None = field(default=None, repr=False)
     processed: "ChunksDone | None" = field(default=None, repr=False)
     _phase: Phase | None = field(default=None, repr=False)
     _progress: Progress | None = field(default=None, repr=False)
@@ -97,16 +99,12 @@ class Attempt:
         return self.batch.address.organization_id
 
     @property
-    def region(self) -> str:
-        """The organization's region, for national phone numbers. Asks the ledger."""
-        return get_organization(self.system.engine, self.organization_id).region
-
-    @property
     def rule_context(self) -> "RuleContext":
-        """What rules need to know beside a value."""
+        """What rules need to know beside a value: the region of national phone numbers. May ask the ledger for it."""
         from batch_pipeline.records.fields import RuleContext
 
-        return RuleContext(region=self.options.default_region or self.region)
+        region = self.options.default_region
+        return RuleContext(region or get_organization(self.system.engine, self.organization_id).region)
 
     @property
     def blank_clears(self) -> bool:

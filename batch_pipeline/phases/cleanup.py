@@ -4,7 +4,6 @@ As the last phase it also completes the batch: artifacts, statistics, status `co
 """
 
 import logging
-from dataclasses import asdict
 
 from batch_pipeline.batches.locks import Turn, claim_version, newer_writers
 from batch_pipeline.batches.model import Action, Phase, PhaseName
@@ -23,6 +22,7 @@ from batch_pipeline.loading.chunks import (
 from batch_pipeline.loading.deleting import CleanupWriter
 from batch_pipeline.phases.artifacts import write_errors, write_result
 from batch_pipeline.phases.attempt import Attempt
+from batch_pipeline.phases.copies import finish_small_copies
 from batch_pipeline.phases.items import restore_items
 from batch_pipeline.phases.leftovers import drop_leftovers
 from batch_pipeline.phases.undo import undo_stats, write_undo_result
@@ -90,10 +90,11 @@ def _finish(attempt: Attempt, skipped: Phase | None) -> None:
     elif attempt.options.save_result:
         restore_items(attempt)
         write_result(attempt)
+    finish_small_copies(attempt)
     attempt.move_to(
         BatchStatus.completed,
         *([] if skipped is None else [skipped]),
-        stats=asdict(stats),
+        stats=stats.to_json(),
         has_errors_file=stats.rejected > 0,
         error_summary=summary,
         has_result_file=attempt.options.save_result,

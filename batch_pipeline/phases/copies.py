@@ -77,12 +77,21 @@ def make_copies(system: System, batch_id: str) -> bool:
     return True
 
 
-def write_small_copies(attempt: Attempt) -> None:
-    """Writes the copies if the upload is small and kept. For the batch's run, so it takes no lock."""
+def begin_small_copies(attempt: Attempt) -> None:
+    """Has the copies written in the background, if the upload is small and kept.
+
+    For the batch's run, so it takes no lock. The run must call `finish_small_copies`.
+    """
     batch = attempt.batch
     if can_be_copied(batch) and batch.facts.decoded_bytes <= SMALL_UPLOAD_BYTES:
         formats = [copy_format for copy_format in CopyFormat if not _is_original(batch, copy_format)]
-        _write_copies(attempt.system, batch, formats, attempt.parsed_chunk)
+        attempt.copying = attempt.background.submit(_write_copies, attempt.system, batch, formats, attempt.parsed_chunk)
+
+
+def finish_small_copies(attempt: Attempt) -> None:
+    """Waits until the copies that this process has begun are written. Raises their error."""
+    if attempt.copying is not None:
+        attempt.copying.result()
 
 
 def _write_copies(system: System, batch: Batch, formats: list[CopyFormat], read: ReadChunk) -> None:

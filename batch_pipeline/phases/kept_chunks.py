@@ -15,7 +15,7 @@ MOST_BYTES = 256 * MIB
 class KeptChunks:
     """Chunks by their numbers. Any number of threads may read them.
 
-    `folder`: an existing folder on local disk, which the caller removes; None: only `keep_only` keeps a chunk.
+    `folder`: on local disk, made when it is needed; the caller removes it. None: only `keep_only` keeps a chunk.
     """
 
     def __init__(self, folder: Path | None = None) -> None:
@@ -34,6 +34,7 @@ class KeptChunks:
             return
         import pyarrow as pa
 
+        self._folder.mkdir(exist_ok=True)
         path = self._folder / f"chunk-{number}.arrow"
         with pa.OSFile(str(path), "wb") as file, pa.ipc.new_file(file, chunk.schema) as writer:
             writer.write_table(chunk)

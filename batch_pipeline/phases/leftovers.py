@@ -60,7 +60,7 @@ def drop_leftovers(system: System, batch: Batch) -> None:
     """Deletes a completed batch's staged rows, and its upload unless `save_upload` keeps it. Idempotent."""
     if not batch.options["save_upload"] and batch.upload_key is not None:
         system.store.delete(batch.upload_key)
-    with borrowed(system.engine) as connection:
+    with borrowed(system.engine) as connection, connection.pipeline():  # nothing to fetch: one round trip
         connection.execute("SET LOCAL synchronous_commit = off")  # whatever a crash keeps, retention drops
         staging_of(batch).drop(connection)
 

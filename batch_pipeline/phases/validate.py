@@ -1,7 +1,5 @@
 """Validation: applies the row rules to every item, then makes the plan. Does not change the organization's records."""
 
-from concurrent.futures import ThreadPoolExecutor
-
 from batch_pipeline.batches.locks import planned_version
 from batch_pipeline.batches.model import Action, PhaseName
 from batch_pipeline.batches.states import BatchStatus
@@ -10,7 +8,7 @@ from batch_pipeline.loading.chunks import chunk_ranges, store_chunks
 from batch_pipeline.loading.own_staging import FEW_ROWS
 from batch_pipeline.loading.reference_fields import referred_resources
 from batch_pipeline.phases.attempt import Attempt
-from batch_pipeline.phases.copies import write_small_copies
+from batch_pipeline.phases.copies import begin_small_copies, finish_small_copies
 from batch_pipeline.phases.items import stage_items, staged_fields
 from batch_pipeline.phases.parallel_staging import stage_in_parallel
 from batch_pipeline.phases.planning import TUNING, Plan, make_plan, refusal_for_items, require_valid_items
@@ -39,6 +37,8 @@ def validate(attempt: Attempt) -> None:
         plan, version = _plan_items(attempt)
     counts = plan.counts
     goes_on = not attempt.batch.awaits_decision and refusal_for_items(attempt, plan.facts) is None
+    if not (goes_on and plan.facts.shares_staging):  # else the few items are written meanwhile
+        finish_small_copies(attempt)
     attempt.complete(
         success=counts.accepted + counts.duplicates,
         error=counts.rejected,
@@ -64,16 +64,14 @@ def _plan_items(attempt: Attempt) -> tuple[Plan, int | None]:
         )
     attempt.begin(PhaseName.validation, total=facts.items - facts.unreadable - facts.equal)
     fields = staged_fields(attempt.resource, attempt)
-    with attempt.borrow(**TUNING) as connection, ThreadPoolExecutor(1) as copying:
-        # The plan of few items takes less time than to store their copy.
-        copied = copying.submit(write_small_copies, attempt) if facts.shares_staging else None
+    with attempt.borrow(**TUNING) as connection:
         stage = stage_in_parallel if attempt.is_parallel else stage_items
         staged = stage(attempt, connection, fields)
-        if copied is None:  # this process is idle while the database makes the plan
-            copied = copying.submit(write_small_copies, attempt)
+        begin_small_copies(attempt)  # while the database makes the plan
         if facts.items > FEW_ROWS:
             attempt.staging.analyze(connection, *staged.parts)
-        connection.commit()
+        if not facts.shares_staging:  # few items take no transaction of their own
+            connection.commit()
         version = planned_version(connection, attempt.batch, referred_resources(attempt.resource, fields))
         chunks = chunk_ranges(facts.items, _chunk_rows(attempt, facts.items))
         is_first = attempt.batch.attempts == 1
@@ -81,7 +79,6 @@ def _plan_items(attempt: Attempt) -> tuple[Plan, int | None]:
         facts = facts.with_(fields=fields, clears=staged.clears, kinds=staged.kinds)
         plan = make_plan(connection, attempt, facts, PhaseName.validation, is_first=True)
         connection.commit()
-        copied.result()
     return plan, version
 
 

@@ -120,8 +120,8 @@ def write_chunks(
         todo = done.total - done.chunks
         attempt.begin(phase, total=total, already=done.outcome.written + done.outcome.failed)
         if attempt.batch.facts.shares_staging and todo <= 1:  # a thread would take as long as the rows do
-            _write_last(attempt, connection, make_writer(attempt, connection, turn))
-            done = chunks_done(connection, attempt.batch.id, phase)
+            outcome = _write_last(attempt, connection, make_writer(attempt, connection, turn))
+            done = chunks_done(connection, attempt.batch.id, phase) if outcome is None else done.with_last(outcome)
     if done.chunks < done.total:
         done = _write_in_threads(attempt, turn, phase, make_writer, done)
     attempt.complete(success=done.outcome.written, error=done.outcome.failed, total=total)
@@ -133,10 +133,11 @@ def write_chunks(
     return done.outcome
 
 
-def _write_last(attempt: Attempt, connection: Connection, writer: ChunkWriter) -> None:
-    """Writes the phase's last open chunk, if there is one and nobody else writes it."""
+def _write_last(attempt: Attempt, connection: Connection, writer: ChunkWriter) -> ChunkOutcome | None:
+    """Writes the phase's last open chunk; None if there is none, or somebody else writes it."""
     try:
-        Writing(attempt, connection, writer, InWork()).do_next()
+        chunk = next_chunk(connection, attempt.batch.id, writer.phase)
+        return None if chunk is None else writer.write(chunk)
     finally:
         if connection.info.transaction_status is TransactionStatus.ACTIVE:  # interrupted
             connection.cancel_safe()

@@ -5,6 +5,7 @@ Code outside `records/` works from this description and knows no resource by nam
 
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
+from functools import cached_property
 
 import pyarrow as pa
 
@@ -89,7 +90,7 @@ class Resource:
         """Its table, in schema public."""
         return RESOURCES[self.name].table
 
-    @property
+    @cached_property
     def fields(self) -> tuple[Field, ...]:
         """All fields that an item may carry, at most 62; a field's position is its bit in staged masks."""
         return (
@@ -104,7 +105,7 @@ class Resource:
         """The table of its records' changes, in schema public."""
         return f"{self.name}_changes"
 
-    @property
+    @cached_property
     def change_bits(self) -> Mapping[str, int]:
         """The bit of each field in the change log's masks. It is stored, so a new field comes last in `own_fields`."""
         names = ("id", "external_id", "metadata", *(own.name for own in self.own_fields))
@@ -112,7 +113,11 @@ class Resource:
 
     def field(self, name: str) -> Field:
         """The named field. Raises KeyError."""
-        return next(field for field in self.fields if field.name == name)
+        return self._by_name[name]
+
+    @cached_property
+    def _by_name(self) -> Mapping[str, Field]:
+        return {field.name: field for field in self.fields}
 
     def knows(self, header: str) -> bool:
         """Whether an upload may have a column of this name."""

@@ -36,8 +36,9 @@ _METHOD = """\
 - The contestants of a case take turns in each round, and each round begins with another one. Before each measurement
   the tables get the same content, `VACUUM ANALYZE` and a checkpoint. After it the suite checks that the work was done.
 - **ours** is `batch-pipeline run` with running servers. The run begins when the batch is accepted and ends with its
-  last phase. The upload is read from S3, parsed, checked against all rules, matched with the records and written; the
-  change log and the artifacts are written as well. The command adds the start of Python and Dagster.
+  last phase. The upload is parsed, checked against all rules, matched with the records and written; the change log and
+  the artifacts are written as well. The command adds the start of Python and Dagster, and the upload to S3. Its run
+  parses a local copy of the file. A run that Dagster launches fetches the file from S3 first: 0.35 s for 108 MB.
 - **psql** is `COPY` into a temporary table and one `INSERT … ON CONFLICT DO UPDATE` into the same table. It gets the
   ids of the records ready-made, checks nothing and keeps no history. "psql, all new" does so into an empty table.
 - **dlt** reads the file with pyarrow and merges it with its strategy "upsert" into its own table in another database

@@ -147,8 +147,13 @@ def test_memory_does_not_grow_with_the_number_of_equal_items(tmp_path: Path, kee
     assert peak_bytes < 8_000_000, "8 bytes for each dropped row would be as much"
 
 
+def test_no_rows_make_no_file(tmp_path: Path) -> None:
+    assert write_rows(tmp_path / "rows", []) == 0
+    assert not (tmp_path / "rows").exists()
+
+
 @given(
-    rows=st.lists(st.integers(1, 60), unique=True).map(sorted),
+    rows=st.lists(st.integers(1, 60), min_size=1, unique=True).map(sorted),
     list_length=st.integers(1, 7),
     parts=st.lists(st.tuples(st.integers(1, 60), st.integers(1, 60)), min_size=1),
 )

@@ -4,6 +4,8 @@ import csv
 import gzip
 import io
 import json
+import threading
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
@@ -12,10 +14,12 @@ from batch_runs import arrived, as_csv, new_organization
 from driving import run_attempt
 
 from batch_pipeline.batches.locks import Ownership
-from batch_pipeline.batches.model import Batch
+from batch_pipeline.batches.model import Batch, Starter
+from batch_pipeline.errors import UnavailableError
 from batch_pipeline.phases import copies
 from batch_pipeline.phases.copies import CopyFormat, can_be_copied, find_copy, make_copies
 from batch_pipeline.storage import keys
+from batch_pipeline.storage.store import Store
 from batch_pipeline.system import System
 
 ITEMS = [{"name": "Ada", "notes": "=x"}, {"name": "Bob", "email": "no address"}]
@@ -24,6 +28,18 @@ ROWS = [{"email": "", "notes": "", **item} for item in ITEMS]
 
 def _run(system: System, payload: bytes, **options: Any) -> Batch:
     return run_attempt(system, arrived(system, new_organization(system), payload, **options))
+
+
+def _of_copies(call: Callable[[], None], monkeypatch: pytest.MonkeyPatch) -> None:
+    """Has `call` called before each copy is stored."""
+    write = Store.write
+
+    def write_later(store: Store, key: str, data: bytes) -> None:
+        if key.endswith("/upload.json"):
+            call()
+        write(store, key, data)
+
+    monkeypatch.setattr(Store, "write", write_later)
 
 
 def _read(system: System, batch: Batch, copy_format: CopyFormat) -> bytes:
@@ -113,3 +129,34 @@ def test_an_upload_removed_by_retention_can_not_be_copied(
     batch = _run(module_system, as_csv(ROWS))
     module_system.store.delete(str(batch.upload_key))
     assert not make_copies(module_system, batch.id)
+
+
+def test_a_small_batch_is_written_while_its_copy_is_stored(
+    module_system: System, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    is_validated = threading.Event()
+    waited: list[bool] = []
+    _of_copies(lambda: waited.append(is_validated.wait(timeout=60)), monkeypatch)
+
+    batch = arrived(module_system, new_organization(module_system), as_csv(ROWS))
+    batch = run_attempt(module_system, batch, once_validated=is_validated.set)
+
+    assert (batch.status, waited) == ("completed", [True])
+    assert module_system.store.exists(keys.upload_copy(batch.id, CopyFormat.json, beside=batch.upload_key))
+
+
+def test_a_batch_does_not_complete_without_its_copy(module_system: System, monkeypatch: pytest.MonkeyPatch) -> None:
+    def fail() -> None:
+        raise UnavailableError("storage", "Storage can't be reached.")
+
+    with monkeypatch.context() as patched:
+        _of_copies(fail, patched)
+        batch = _run(module_system, as_csv(ROWS))
+    assert (batch.status, batch.reason and batch.reason.code) == ("failed", "storage_unavailable")
+
+    module_system.ledger.request_rerun(batch.id, Starter.caller)
+    batch = run_attempt(module_system, module_system.ledger.get(batch.id))
+
+    assert (batch.status, batch.stats.created, batch.stats.rejected) == ("completed", 1, 1)
+    assert make_copies(module_system, batch.id)
+    assert json.loads(_read(module_system, batch, CopyFormat.json)) == ROWS

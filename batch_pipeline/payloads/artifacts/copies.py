@@ -59,6 +59,10 @@ def write_json_copy(file: BinaryIO, chunks: Iterable[RawChunk]) -> None:
 
 def _pieces(chunk: RawChunk, row_bytes: int) -> Iterator[RawChunk]:
     """The chunk in pieces small enough to work on, each of consecutive rows."""
+    size = row_bytes * (len(chunk.rows) + chunk.unreadable.num_rows) + chunk.unreadable.nbytes
+    if size + sum(column.nbytes for column in chunk.columns.values()) <= texts.PIECE_BYTES:
+        yield chunk
+        return
     readable, unreadable = chunk.rows.to_numpy(), chunk.unreadable["row"].to_numpy()
     rows = np.sort(np.concatenate([readable, unreadable]))
     sizes = np.full(len(rows), row_bytes, np.int64)
