@@ -23,6 +23,7 @@ if TYPE_CHECKING:  # each takes a third of a second to import or more, and not e
     from botocore.loaders import Loader
 
 BLOCK_BYTES = 8 * MIB
+BLOCKS_SENT_AT_ONCE = 4  # of one upload: each takes its size of memory, twice
 CONNECT_TIMEOUT_SECONDS = 5
 READ_TIMEOUT_SECONDS = 60
 ATTEMPTS = 4  # botocore's standard mode: exponential backoff, transient errors only
@@ -229,13 +230,17 @@ class Store:
     def upload(self, source: Path, key: str) -> None:
         """Uploads a file."""
         with self._translating(key):
-            self._files.put_file(str(source), self.path(key), chunksize=BLOCK_BYTES)
+            self._files.put_file(
+                str(source), self.path(key), chunksize=BLOCK_BYTES, max_concurrency=BLOCKS_SENT_AT_ONCE
+            )
 
     def begin_upload(self, source: Path, key: str) -> "BackgroundUpload":
         """As `upload`, but does not wait for the end."""
         with self._translating(key):
             # fsspec's names for coroutines begin with an underscore.
-            sending = self._files._put_file(str(source), self.path(key), chunksize=BLOCK_BYTES)
+            sending = self._files._put_file(
+                str(source), self.path(key), chunksize=BLOCK_BYTES, max_concurrency=BLOCKS_SENT_AT_ONCE
+            )
             ended = asyncio.run_coroutine_threadsafe(sending, self._files.loop)
         return BackgroundUpload(ended, partial(self._translating, key))
 
