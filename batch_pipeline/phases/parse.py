@@ -1,6 +1,7 @@
 """Parsing: reads the payload in a stream, finds equal items, and stores the items chunk by chunk as uploaded."""
 
 import hashlib
+import time
 from collections import deque
 from collections.abc import Callable
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -26,6 +27,7 @@ from batch_pipeline.storage.local_copy import LocalCopy
 SMALL_UPLOAD = MIB  # of a larger one, storing the first chunk overlaps with reading the next one
 # Works that are left open while the next chunk is parsed. A chunk has two: it is compared, and it is stored.
 WORK_AHEAD = 2
+ADVANCE_SECONDS = 0.25  # between two stored states of the progress: one takes as long as a tenth of a chunk
 LARGE_UPLOAD = 256 * MIB  # its download takes seconds, so it is announced
 
 
@@ -69,6 +71,7 @@ def _read(attempt: Attempt, payload: Payload, uses: Columns, checksum: str, *, i
     ):
         begun: deque[Future[None]] = deque()
         kept: pa.Table | None = None
+        advanced_at = time.monotonic()
 
         def begin_to_store(number: int, parsed: pa.Table) -> None:
             begun.append(storing.submit(_store_chunk, attempt, number, parsed))
@@ -79,8 +82,9 @@ def _read(attempt: Attempt, payload: Payload, uses: Columns, checksum: str, *, i
                 kept = None
             while len(begun) > WORK_AHEAD:
                 begun.popleft().result()
-            if number > 1:
+            if number > 1 and time.monotonic() - advanced_at >= ADVANCE_SECONDS:
                 attempt.advance(success=read, error=unreadable, chunk=number - 1)
+                advanced_at = time.monotonic()
             parsed = to_table(chunk)
             if is_small:  # a thread would take as long as the items do
                 equal_items.add(uses.use(chunk))

@@ -12,7 +12,7 @@ from batch_pipeline.batches.model import Action, Starter
 from batch_pipeline.orchestration import run_page
 from batch_pipeline.orchestration.execute import execute_batch
 from batch_pipeline.orchestration.reconciling import cancel_batch
-from batch_pipeline.phases import attempt, chunk_threads, planning, writing
+from batch_pipeline.phases import attempt, chunk_threads, parse, planning, writing
 from batch_pipeline.system import System
 
 PATIENCE_SECONDS = 60.0
@@ -42,6 +42,7 @@ def test_each_phase_reports_its_progress(
     monkeypatch.setattr(run_page, "EVENT_SECONDS", 0.0)
     monkeypatch.setattr(planning, "MANY_ITEMS", 100)
     monkeypatch.setattr(chunk_threads, "WATCH_SECONDS", 0.01)
+    monkeypatch.setattr(parse, "ADVANCE_SECONDS", 0.0)
     with psycopg.connect(module_system.database_url) as connection:  # each chunk takes it a while to write
         connection.execute(
             "CREATE FUNCTION linger() RETURNS trigger LANGUAGE plpgsql AS"
