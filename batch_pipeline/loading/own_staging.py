@@ -29,7 +29,6 @@ FIXED_COLUMNS = {
     "new_id": "text",
     "identified": "boolean",
 }
-_MASKS = ("cleared", "invalid")
 
 
 class OwnStaging(Staging):
@@ -54,7 +53,6 @@ class OwnStaging(Staging):
     ) -> None:
         """Makes the tables of a merge or overwrite."""
         kinds = FIXED_COLUMNS | {name: resource.field(name).sql_type for name in fields}
-        kinds |= {name: f"{kinds[name]} DEFAULT 0" for name in _MASKS}
         columns = [sql.SQL("{} {}").format(sql.Identifier(name), sql.SQL(kind)) for name, kind in kinds.items()]
         self.create_for_delete(connection, keep_changes=keep_changes)
         connection.execute(sql.SQL("CREATE UNLOGGED TABLE {} ({})").format(self.items, sql.SQL(", ").join(columns)))
@@ -87,17 +85,10 @@ class OwnStaging(Staging):
         self.index(connection, "kept")
 
     def copy(self, connection: Connection, part: Part, rows: "pa.Table", *, is_new: bool = True) -> None:
-        """COPYs the rows into the table; into a new one frozen, so that the first reader need not mark each page.
+        """COPYs the rows into the table; into a new one frozen, so that the first reader need not mark each page."""
+        from batch_pipeline.loading.bulk_copy import copy_table  # imports pyarrow, which few processes need
 
-        Leaves out masks of which no bit is set, because their default is 0: each takes 3 % of the time.
-        """
-        import pyarrow.compute as pc  # few processes need it
-
-        from batch_pipeline.loading.bulk_copy import copy_table
-
-        masks = [name for name in _MASKS if name in rows.column_names]
-        empty = [name for name in masks if not pc.any(pc.not_equal(rows[name], 0)).as_py()]
-        copy_table(connection, self._name(part), rows.drop_columns(empty), is_new=is_new)
+        copy_table(connection, self._name(part), rows, is_new=is_new)
 
     def analyze(self, connection: Connection, *parts: Part) -> None:
         """Makes the tables' statistics."""
