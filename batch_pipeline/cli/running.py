@@ -157,7 +157,8 @@ def uploading(
 ) -> "Iterator[Callable[[], Batch]]":
     """Uploads the file in the background. Yields a function that waits for the upload, then records the batch.
 
-    So a crash in between leaves no batch that waits for ever. If the context fails before, removes the upload.
+    So a crash in between leaves no batch that waits for ever. If the context fails before the batch is being recorded,
+    removes the upload. Later it stays: the database may have the batch although its answer was lost.
     """
     from batch_pipeline.batches.accept import ArrivedPayload, NewBatch, accept
     from batch_pipeline.batches.ids import new_batch_id
@@ -179,19 +180,19 @@ def uploading(
         updated_by="cli",
     )
     upload = system.store.begin_upload(source, key)
-    batch: Batch | None = None
+    is_recorded = False
 
     def accepted() -> "Batch":
-        nonlocal batch
+        nonlocal is_recorded
         with step(f"uploading {one_line(source.name)}"):
             upload.wait()
-        batch = accept(system.engine, new, payload=ArrivedPayload(key, options.save_upload, starter)).batch
-        return batch
+        is_recorded = True
+        return accept(system.engine, new, payload=ArrivedPayload(key, options.save_upload, starter)).batch
 
     try:
         yield accepted
     except BaseException:
-        if batch is None:
+        if not is_recorded:
             upload.cancel()
             with suppress(KeyboardInterrupt, UnavailableError):
                 system.store.delete(key)

@@ -3,8 +3,10 @@
 from pathlib import Path
 
 import pytest
+import sqlalchemy as sa
 from batch_runs import new_organization
 
+from batch_pipeline.batches import accept
 from batch_pipeline.batches.model import Action, Starter
 from batch_pipeline.batches.options import BatchOptions
 from batch_pipeline.cli.running import Target, uploading
@@ -34,6 +36,26 @@ def test_no_upload_stays_of_a_command_that_fails_before_its_batch_is_recorded(sy
     with pytest.raises(KeyboardInterrupt), uploading(system, source, target, BatchOptions(), Starter.caller):
         raise KeyboardInterrupt
     assert system.store.list("batches/") == []
+
+
+def test_the_upload_stays_if_the_database_recorded_its_batch_but_the_answer_was_lost(
+    system: System, source: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    record = accept.accept
+
+    def lose_answer(engine: sa.Engine, new: accept.NewBatch, *, payload: accept.ArrivedPayload) -> accept.Accepted:
+        record(engine, new, payload=payload)
+        raise UnavailableError("database", "The connection was lost.")
+
+    monkeypatch.setattr(accept, "accept", lose_answer)
+    target = Target(new_organization(system), "contact", Action.merge)
+    with (
+        pytest.raises(UnavailableError),
+        uploading(system, source, target, BatchOptions(), Starter.launcher) as accepted,
+    ):
+        accepted()
+    (stored,) = system.store.list("batches/")
+    assert system.ledger.get(stored.key.split("/")[1]).upload_key == stored.key
 
 
 def test_an_unknown_organization_is_refused_before_the_file_is_uploaded(system: System, source: Path) -> None:
