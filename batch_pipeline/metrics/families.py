@@ -73,7 +73,8 @@ def dagster_families(figures: "DagsterFigures") -> Iterator[Metric]:
     )
     yield _gauge(
         "batch_daemon_heartbeat_age_seconds",
-        "Seconds since the last heartbeat of Dagster's daemon, which comes every 30 s; +Inf without one.",
+        "Seconds since the last heartbeat of Dagster's daemon, which comes every 30 s, the scheduler's every minute; "
+        "+Inf without one.",
         "daemon",
         figures.heartbeat_ages,
     )

@@ -1,7 +1,8 @@
 """How long Dagster's daemons have been silent.
 
 Each thread of the daemon process ("daemon" in Dagster's words) stores a heartbeat about every 30 s, with the clock of
-its own machine.
+its own machine. The scheduler wakes once a minute and stores none within 30 s of the last one, so its first two
+heartbeats may lie 90 s apart.
 """
 
 import math
