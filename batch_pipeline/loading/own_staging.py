@@ -17,6 +17,10 @@ if TYPE_CHECKING:
 
     from batch_pipeline.records.resource import Resource
 
+# Autovacuum holds a lock against which an index or a drop waits for a second, `deadlock_timeout`. The tables live for
+# minutes, and their statistics are made where a statement needs them.
+UNVACUUMED = sql.SQL("(autovacuum_enabled = off, toast.autovacuum_enabled = off)")
+
 # A table with at most this many rows needs no index, and no statistics for a good query plan.
 FEW_ROWS = 200
 
@@ -55,21 +59,27 @@ class OwnStaging(Staging):
         kinds = FIXED_COLUMNS | {name: resource.field(name).sql_type for name in fields}
         columns = [sql.SQL("{} {}").format(sql.Identifier(name), sql.SQL(kind)) for name, kind in kinds.items()]
         self.create_for_delete(connection, keep_changes=keep_changes)
-        connection.execute(sql.SQL("CREATE UNLOGGED TABLE {} ({})").format(self.items, sql.SQL(", ").join(columns)))
+        connection.execute(
+            sql.SQL("CREATE UNLOGGED TABLE {} ({}) WITH {}").format(self.items, sql.SQL(", ").join(columns), UNVACUUMED)
+        )
 
     def create_for_delete(self, connection: Connection, *, keep_changes: bool = False) -> None:
         """Makes the tables of a delete."""
         self.drop(connection)
         statements = [
-            sql.SQL('CREATE TABLE {} (row bigint, verdict "char", record_id text COLLATE "C")').format(self.plan),
+            sql.SQL('CREATE TABLE {} (row bigint, verdict "char", record_id text COLLATE "C") WITH {}').format(
+                self.plan, UNVACUUMED
+            ),
             sql.SQL(
                 "CREATE TABLE {} (number bigint GENERATED ALWAYS AS IDENTITY, row bigint NOT NULL,"
-                " step smallint NOT NULL, code text NOT NULL, field text, message text NOT NULL, value text)"
-            ).format(self.errors),
+                " step smallint NOT NULL, code text NOT NULL, field text, message text NOT NULL, value text) WITH {}"
+            ).format(self.errors, UNVACUUMED),
         ]
         if keep_changes:
             statements.append(
-                sql.SQL("CREATE TABLE {} (row bigint PRIMARY KEY, external_id text)").format(self.changes)
+                sql.SQL("CREATE TABLE {} (row bigint PRIMARY KEY, external_id text) WITH {}").format(
+                    self.changes, UNVACUUMED
+                )
             )
         connection.execute(sql.SQL("; ").join(statements))  # in one round trip
 
@@ -79,8 +89,8 @@ class OwnStaging(Staging):
         connection.execute(
             sql.SQL(
                 "CREATE TABLE {} (row bigint NOT NULL, bit smallint, key text, number bigint,"
-                ' by_batch text COLLATE "C", by_record text COLLATE "C")'
-            ).format(self.kept)
+                ' by_batch text COLLATE "C", by_record text COLLATE "C") WITH {}'
+            ).format(self.kept, UNVACUUMED)
         )
         self.index(connection, "kept")
 
@@ -121,7 +131,8 @@ class OwnStaging(Staging):
         """Makes a new table, and drops the old one."""
         named = sql.SQL(", ").join(map(sql.Identifier, columns))
         rows = connection.execute(
-            sql.SQL("CREATE TABLE {} ({}) AS {}").format(self._name("draft"), named, query), parameters
+            sql.SQL("CREATE TABLE {} ({}) WITH {} AS {}").format(self._name("draft"), named, UNVACUUMED, query),
+            parameters,
         ).rowcount
         self._move(connection, "draft", part)
         if is_ready and rows > FEW_ROWS:

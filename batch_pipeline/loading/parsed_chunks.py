@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from psycopg import sql
 
 from batch_pipeline.database import Connection
-from batch_pipeline.loading.own_staging import OwnStaging
+from batch_pipeline.loading.own_staging import UNVACUUMED, OwnStaging
 
 # Unlogged like the items: the two are emptied together by a crash of the server, which also ends the attempt.
 _CREATE = """\
@@ -20,7 +20,7 @@ CREATE UNLOGGED TABLE {parsed} (
     invalid bigint NOT NULL DEFAULT 0,
     clears boolean NOT NULL DEFAULT false,
     kinds smallint[] NOT NULL DEFAULT '{{}}'
-)"""
+) WITH {unvacuumed}"""
 
 _FILL = "INSERT INTO {parsed} (number) SELECT generate_series(1, %s::integer)"
 
@@ -105,4 +105,4 @@ class ParsedChunks:
         return {str(worker): int(chunks) for worker, chunks in self._connection.execute(self._composed(_BY_WORKER))}
 
     def _composed(self, template: str) -> sql.Composed:
-        return sql.SQL(template).format(parsed=self._parsed)
+        return sql.SQL(template).format(parsed=self._parsed, unvacuumed=UNVACUUMED)
