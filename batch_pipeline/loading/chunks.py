@@ -14,7 +14,7 @@ import os
 import socket
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Collection
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from typing import Any, ClassVar
 
@@ -331,12 +331,17 @@ class ChunkWriter(ABC):
         except REFUSALS as refusal:
             return self._write_halves(refusal, first, last, None)
 
-    def _write_halves(self, refusal: psycopg.Error, first: int, last: int, _: Planned | None) -> ChunkOutcome:
+    def _write_halves(self, refusal: psycopg.Error, first: int, last: int, planned: Planned | None) -> ChunkOutcome:
         """Writes rows that the database refused together, in parts; rejects a single one."""
         if first == last:
             return self.reject(first, refusal)
         middle = (first + last) // 2
-        return self._write_rows(first, middle) + self._write_rows(middle + 1, last)
+        outcome = self._write_rows(first, middle) + self._write_rows(middle + 1, last)
+        if planned is None:
+            return outcome
+        # A sparse plan has no rows from which a part could count its unchanged items.
+        done = outcome.created + outcome.updated + outcome.deleted + outcome.failed
+        return replace(outcome, unchanged=planned.accepted - done)
 
     def _range(self, first: int, last: int) -> dict[str, Any]:
         return {**self._parameters, "first": first, "last": last}

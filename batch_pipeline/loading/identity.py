@@ -45,6 +45,20 @@ LEFT JOIN {records} r ON r.organization_id = %(organization)s
     AND {conditions}
 WHERE s.kind = {kind}{is_open}"""
 
+# The same without the items that change nothing, for items whose keys differ.
+_BY_KEY_SPARSE = """\
+SELECT s.row,
+       (CASE WHEN s.invalid <> 0 THEN 'r' ELSE 'a' END)::"char" AS verdict,
+       r.id AS record_id, s.kind, (CASE WHEN r.id IS NULL THEN 0 ELSE 1 END)::smallint AS matches,
+       NULL::bigint AS target
+FROM {items} s
+LEFT JOIN {records} r ON r.organization_id = %(organization)s
+    AND {conditions}
+WHERE s.kind = {kind}{is_open}
+  AND (s.invalid <> 0 OR NOT (
+    {is_unchanged}
+  ))"""
+
 # PostgreSQL tests it for each item, even if the multirange is empty.
 _IS_OPEN = """
   AND NOT s.row <@ %(done)s::int8multirange"""
@@ -112,9 +126,9 @@ class Matching:
     - record_id: text, the id of its record; null if there is none
     - kind: smallint, of its deciding key; null if no key can decide
     - matches: smallint, 1 if it has a record, else 0
-    - target: bigint, a hash; the same for all items that mean the same record, existing or new
+    - target: bigint, a hash; the same for all items that mean the same record, existing or new; null if `is_sparse`
 
-    An item has a row for each record that has its natural key.
+    An item has a row for each record that has its natural key. If `is_sparse`, an unchanged item has none.
 
     `kinds` are those that the staged items have, with `UNDECIDED`; None: not known, so all are looked for.
     """
@@ -137,24 +151,29 @@ class Matching:
         self._is_open = sql.SQL(_IS_OPEN) if has_done else NOTHING
         self._possible = set(kinds or (UNDECIDED, *range(BY_NATURAL_KEY + len(resource.natural_keys))))
 
-    def query(self) -> sql.Composed:
-        """The query for all items."""
+    def query(self, *, is_sparse: bool = False) -> sql.Composed:
+        """The query for all items. `is_sparse` is for items of one unique key that no two of them share."""
         branches = [self._composer.compose(_UNDECIDED, is_open=self._is_open)] if UNDECIDED in self._possible else []
         branches += [
-            self._by_key(kind, sql.SQL("r.{c} = s.{c}").format(c=sql.Identifier(column)))
+            self._by_key(kind, sql.SQL("r.{c} = s.{c}").format(c=sql.Identifier(column)), is_sparse=is_sparse)
             for kind, column in self._columns()
         ]
         branches += [self.by_natural_key(place) for place in self._natural_places()]
         return UNION_ALL.join(branches)
 
+    def unique_key(self) -> tuple[int, str] | None:
+        """The kind of all deciding keys, and its column, if the database lets no two records share such a key."""
+        columns = self._columns()
+        return columns[0] if len(columns) == 1 and not self._natural_places() else None
+
     def by_natural_key(self, place: int) -> sql.Composed:
         """The part of the query for the items that one natural key of the resource decides."""
         return self._by_key(BY_NATURAL_KEY + place, self.natural_condition(self._resource.natural_keys[place]))
 
-    def _by_key(self, kind: int, conditions: sql.Composed) -> sql.Composed:
+    def _by_key(self, kind: int, conditions: sql.Composed, *, is_sparse: bool = False) -> sql.Composed:
         return self._composer.compose(
-            _BY_KEY,
-            is_unchanged=indented(self._is_unchanged, 12),
+            _BY_KEY_SPARSE if is_sparse else _BY_KEY,
+            is_unchanged=indented(self._is_unchanged, 4 if is_sparse else 12),
             key=self._key_text(kind),
             conditions=conditions,
             kind=sql.Literal(kind),

@@ -127,12 +127,14 @@ class MergeWriter(ItemWriter):
     def apply(self, first: int, last: int, planned: Planned | None) -> ChunkOutcome:
         """Inserts records, writes links, updates records: a record whose links changed is updated as well."""
         parameters = self._range(first, last)
-        if planned is None:
+        creates_valid = False
+        if planned is None:  # what a sparse plan leaves out is not counted
             count = sql.SQL(_COUNT).format(plan=self._staging.plan)
             planned = Planned(*(self._connection.execute(count, parameters).fetchone() or ()))
+        else:
+            creates_valid = planned.creates_accepted and (self._accepts_valid or planned.rejected == 0)
         created = 0
         if planned.new:
-            creates_valid = planned.creates_accepted and (self._accepts_valid or planned.rejected == 0)
             insert = self._insert(creates_valid=creates_valid)
             created = self._connection.execute(insert, parameters).rowcount
         if created != planned.new:

@@ -1,9 +1,8 @@
 """What planning has in common for all actions: its counts and the base of both planners."""
 
 from abc import ABC, abstractmethod
-from collections import Counter
+from collections import Counter, defaultdict
 from dataclasses import dataclass
-from typing import Any
 
 from psycopg import sql
 
@@ -11,7 +10,7 @@ from batch_pipeline.batches.model import DuplicateHandling, PhaseName
 from batch_pipeline.database import Connection
 from batch_pipeline.loading.chunks import done_rows
 from batch_pipeline.loading.staging import Staging
-from batch_pipeline.loading.statements import NOTHING, Statements
+from batch_pipeline.loading.statements import Statements
 from batch_pipeline.records.resource import Resource
 
 # The message for an item that would undo what a batch that arrived later wrote, after the quoted id of that batch.
@@ -27,29 +26,42 @@ SELECT (row - 1) / (
            WHERE batch_id = %(batch)s AND phase = %(phase)s AND number = 0
        ) AS number, verdict, count(*) AS items, count(record_id) AS existing
 FROM {plan}
-GROUP BY 1, 2{repeated}"""
+GROUP BY 1, 2{further}"""
+
+# The items of each chunk, for a plan without rows for unchanged ones: two further parts, of which the second is for an
+# upload that has an item in each row.
+COUNT_ITEMS = """
+UNION ALL
+SELECT (row - 1) / (
+           SELECT last_row - first_row + 1 FROM batch_chunks
+           WHERE batch_id = %(batch)s AND phase = %(phase)s AND number = 0
+       ), NULL, count(*), NULL
+FROM {items}
+GROUP BY 1"""
+COUNT_ROWS = """
+UNION ALL
+SELECT number, NULL, last_row - first_row + 1, NULL
+FROM batch_chunks
+WHERE batch_id = %(batch)s AND phase = %(phase)s"""
 
 # A rejected item of a finished chunk is one that the plan rejected, or one that the database refused.
 _NOTE_COUNTS = """\
-WITH verdicts AS (
-    SELECT * FROM unnest(%(numbers)s::bigint[], %(verdicts)s::"char"[], %(items)s::bigint[], %(existing)s::bigint[])
-        AS v (number, verdict, items, existing)
-), counted AS (
-    SELECT number,
-           coalesce(sum(items - existing) FILTER (WHERE verdict = 'a'), 0)::bigint AS new,
-           coalesce(sum(existing) FILTER (WHERE verdict = 'a'), 0)::bigint AS existing,
-           coalesce(sum(items) FILTER (WHERE verdict = 'u'), 0)::bigint AS unchanged,
-           coalesce(sum(items) FILTER (WHERE verdict = 'r'), 0)::bigint AS rejected,
-           coalesce(sum(items) FILTER (WHERE verdict = 'd'), 0)::bigint AS duplicates
-    FROM batch_chunks LEFT JOIN verdicts USING (number)
-    WHERE batch_id = %(batch)s AND phase = %(phase)s
-    GROUP BY number
+WITH counted AS (
+    SELECT chunk.number, planned.*
+    FROM batch_chunks chunk LEFT JOIN unnest(
+        %(numbers)s::integer[], %(new)s::bigint[], %(existing)s::bigint[], %(unchanged)s::bigint[],
+        %(rejected)s::bigint[], %(duplicates)s::bigint[]
+    ) AS planned (of_number, new, existing, unchanged, rejected, duplicates) ON of_number = chunk.number
+    WHERE chunk.batch_id = %(batch)s AND chunk.phase = %(phase)s
 )
 UPDATE batch_chunks c SET
-    planned_new = n.new, planned_existing = n.existing, planned_unchanged = n.unchanged,
-    planned_rejected = n.rejected - c.failed, planned_duplicates = n.duplicates
+    planned_new = coalesce(n.new, 0), planned_existing = coalesce(n.existing, 0),
+    planned_unchanged = coalesce(n.unchanged, 0), planned_rejected = coalesce(n.rejected, 0) - c.failed,
+    planned_duplicates = coalesce(n.duplicates, 0)
 FROM counted n
 WHERE c.batch_id = %(batch)s AND c.phase = %(phase)s AND c.number = n.number"""
+
+_LEFT_OUT = {"u": "unchanged", "r": "rejected", "d": "duplicates"}  # verdicts of items that write nothing
 
 
 @dataclass(frozen=True)
@@ -120,29 +132,41 @@ class BatchPlanner(ABC):
         if not self._is_first:
             self._statements.execute("DELETE FROM {errors} WHERE step = {step} AND NOT row <@ %(done)s::int8multirange")
 
-    def _count_verdicts(self, repeated: sql.Composable = NOTHING) -> PlanCounts:
+    def _count_verdicts(self, further: str = "") -> PlanCounts:
         """Counts the items of the plan, and stores the counts of each chunk.
 
-        `repeated`: a further part of the query. Its row has the number of repeated items, no chunk and no verdict.
+        `further`: another part of the query, without verdicts. Either its rows have the items of each chunk, of which
+        those without a row in the plan are unchanged; or its row has no chunk, and the number of repeated items.
         """
         connection = self._statements.connection
         parameters = {**self._statements.parameters, "phase": PhaseName.processing.value}
-        query = self._statements.compose(_COUNT_VERDICTS, repeated=repeated)
-        items: Counter[str | None] = Counter()
-        new = 0
-        noted: dict[str, list[Any]] = {"numbers": [], "verdicts": [], "items": [], "existing": []}
-        for counted in connection.execute(query, parameters):
-            number, verdict, count, existing = counted
-            items[verdict] += count
+        query = self._statements.compose(_COUNT_VERDICTS, further=self._statements.compose(further))
+        repeated = 0
+        staged: dict[int, int] = {}
+        chunks: defaultdict[int, Counter[str]] = defaultdict(Counter)
+        for number, verdict, items, existing in connection.execute(query, parameters):
             if number is None:
-                continue
-            if verdict == "a":
-                new += count - existing
-            for name, value in zip(noted, counted, strict=True):
-                noted[name].append(value)
-        connection.execute(_NOTE_COUNTS, {**parameters, **noted})
+                repeated = items
+            elif verdict is None:
+                staged[number] = items
+            elif verdict == "a":
+                chunks[number].update(new=items - existing, existing=existing)
+            else:
+                chunks[number][_LEFT_OUT[verdict]] = items
+        for number, items in staged.items():
+            counts = chunks[number]
+            counts["unchanged"] += items - counts.total()
+        names = ("new", "existing", *_LEFT_OUT.values())
+        noted = {name: [counts[name] for counts in chunks.values()] for name in names}
+        connection.execute(_NOTE_COUNTS, {**parameters, "numbers": list(chunks), **noted})
+        total = {name: sum(counts) for name, counts in noted.items()}
         return PlanCounts(
-            items["a"] + items["u"], items["d"], items["r"], new=new, unchanged=items["u"], repeated=items[None]
+            total["new"] + total["existing"] + total["unchanged"],
+            total["duplicates"],
+            total["rejected"],
+            new=total["new"],
+            unchanged=total["unchanged"],
+            repeated=repeated,
         )
 
 

@@ -3,6 +3,9 @@
 The steps: find the record of each item and compare the two (`identity`), resolve references (`references`), note errors
 (`item_errors`), settle items that contradict each other, and for an overwrite list the records to delete
 (`overwriting`). Items that change nothing take part only in what concerns every item.
+
+A large merge by a unique key has a sparse plan, in which they have no row: to write and sort a million such rows takes
+as long as to find out that they change nothing.
 """
 
 from collections.abc import Collection
@@ -16,7 +19,7 @@ from batch_pipeline.loading.identity import Matching
 from batch_pipeline.loading.item_errors import ItemErrors
 from batch_pipeline.loading.overwriting import list_records_to_delete
 from batch_pipeline.loading.own_staging import FEW_ROWS
-from batch_pipeline.loading.plan import BatchPlanner, PlanCounts
+from batch_pipeline.loading.plan import COUNT_ITEMS, COUNT_ROWS, BatchPlanner, PlanCounts
 from batch_pipeline.loading.record_checks import RecordChecks
 from batch_pipeline.loading.reference_fields import references_of
 from batch_pipeline.loading.references import Resolver
@@ -56,6 +59,11 @@ WHERE p.verdict <> 'r' AND NOT p.row <@ %(done)s::int8multirange
 _COUNT_REPEATED = """
 UNION ALL
 SELECT NULL, NULL, count(target) - count(DISTINCT target), NULL FROM {plan} WHERE verdict <> 'r'"""
+
+# The sort is here because a worker shares it: PostgreSQL sorts for a count in one process.
+_COUNT_REPEATED_KEYS = """\
+SELECT count(*) - count(DISTINCT hash)
+FROM (SELECT hashtextextended(s.{key}, 0) AS hash FROM {items} s WHERE s.kind = {kind} ORDER BY 1) AS keys"""
 
 # Valid items with the same target: each with the first, the last and one other row of its target.
 _REPEATED = """\
@@ -111,7 +119,8 @@ _KEPT = {DuplicateHandling.use_first: sql.SQL("first"), DuplicateHandling.use_la
 class Planner(BatchPlanner):
     """Makes the plan of one merge or overwrite.
 
-    `items` is the number of staged items, `fields` are their fields. `clears`: some item of the batch clears a field.
+    `items` is the number of staged items, `fields` are their fields. `has_gaps`: some rows of the upload have no item.
+    `clears`: some item of the batch clears a field. `keeps_unchanged`: the plan has a row for each unchanged item.
     """
 
     def __init__(
@@ -123,9 +132,11 @@ class Planner(BatchPlanner):
         organization_id: str,
         action: Action,
         items: int,
+        has_gaps: bool,
         fields: tuple[str, ...],
         clears: bool,
         kinds: Collection[int] | None,
+        keeps_unchanged: bool,
         handling: DuplicateHandling,
         newer: list[str],
         is_first: bool = False,
@@ -141,7 +152,9 @@ class Planner(BatchPlanner):
         )
         self._action = action
         self._items = items
+        self._has_gaps = has_gaps
         self._fields = fields
+        self._keeps_unchanged = keeps_unchanged
         self._matching = Matching(
             resource, staging, fields, clears=clears, kinds=kinds, has_done=self._statements.has_done
         )
@@ -161,8 +174,15 @@ class Planner(BatchPlanner):
     def plan(self) -> PlanCounts:
         """Decides every item that is in no finished chunk; replaces an earlier plan for those."""
         self._forget_errors()
-        has_ambiguous = self._match()
-        counts = self._count_verdicts(self._statements.compose(_COUNT_REPEATED))
+        is_sparse = self._can_be_sparse()
+        rows = self._match(is_sparse=is_sparse)
+        has_ambiguous = rows > self._items
+        if has_ambiguous:
+            self._statements.execute(_COLLAPSE)
+        counted = ""
+        if is_sparse and rows < self._items:
+            counted = COUNT_ITEMS if self._has_gaps else COUNT_ROWS
+        counts = self._count_verdicts(counted if is_sparse else _COUNT_REPEATED)
         if self._items > FEW_ROWS:
             self._staging.analyze(self._statements.connection, "plan")
         if self._references is not None:
@@ -171,26 +191,38 @@ class Planner(BatchPlanner):
         if counts.repeated:
             changed += self._settle_contradictions()
         changed += self._settle_external_ids()
-        counts = self._count_verdicts() if changed else replace(counts, accepts_valid=True)
+        counts = self._count_verdicts(counted) if changed else replace(counts, accepts_valid=True)
         if self._action is Action.overwrite:
             return list_records_to_delete(self._statements, self._matching, counts)
         return counts
 
-    def _match(self) -> bool:
-        """Makes the plan with the verdicts that follow from the item and its record alone.
+    def _can_be_sparse(self) -> bool:
+        """Whether nothing needs the rows of unchanged items.
 
-        Returns whether several records have the natural key of an item.
+        Neither other items nor an overwrite, a reference or a reader of the plan do. A natural key does: several
+        records may have it, which is an error even if the item changes none of them.
         """
-        rows = self._statements.replace(
+        key = self._matching.unique_key()
+        if (
+            self._keeps_unchanged
+            or self._action is not Action.merge
+            or self._references is not None
+            or {"id", "external_id"} <= set(self._fields)
+            or key is None
+        ):
+            return False
+        kind, column = key
+        repeated = self._statements.count(_COUNT_REPEATED_KEYS, key=sql.Identifier(column), kind=sql.Literal(kind))
+        return repeated == 0
+
+    def _match(self, *, is_sparse: bool) -> int:
+        """Makes the plan with the verdicts that follow from the item and its record alone. Returns its rows."""
+        return self._statements.replace(
             "plan",
             ("row", "verdict", "record_id", "kind", "matches", "target"),
-            matched_query(self._statements, self._matching),
+            matched_query(self._statements, self._matching, is_sparse=is_sparse),
             is_ready=False,
         )
-        has_ambiguous = rows > self._items
-        if has_ambiguous:
-            self._statements.execute(_COLLAPSE)
-        return has_ambiguous
 
     def _reject_wrong_items(self, counts: PlanCounts, *, has_ambiguous: bool) -> int:
         """Rejects items that break rules which only the database can check. Returns the number of changed verdicts.
@@ -225,9 +257,9 @@ class Planner(BatchPlanner):
         return self._statements.execute(_REJECT_WITH_ERRORS) if self._statements.has_noted else 0
 
 
-def matched_query(composer: Composer, matching: Matching) -> sql.Composed:
+def matched_query(composer: Composer, matching: Matching, *, is_sparse: bool = False) -> sql.Composed:
     """The new plan: the columns of `Matching`, in the order of rows; rows of finished chunks are taken over."""
-    parts = [matching.query()]
+    parts = [matching.query(is_sparse=is_sparse)]
     if matching.has_done:
         parts.append(composer.compose(_FINISHED))
     return composer.compose(_MATCHED, matching=UNION_ALL.join(parts))

@@ -43,7 +43,8 @@ class Staging(ABC):
             readable key), and the staged fields. A delete has no items; its plan has all facts.
         plan: one row for each item: row bigint, verdict "char" (a accepted, u accepted and changes nothing, d
             duplicate, r rejected), record_id text. The id is null for a new record, and for an item of a delete without
-            a readable id. The plan of a merge or overwrite has further columns for the planner (`identity.Matching`).
+            a readable id. A sparse plan (see `planner`) has no row for an item with the verdict u. The plan of a merge
+            or overwrite has further columns for the planner (`identity.Matching`).
         errors: one row for each error: number, row, step, code, field, message, value.
         changes: the rows whose records were updated or deleted, and the external ids of deleted ones: row, external_id.
             Only for batches with a result file.

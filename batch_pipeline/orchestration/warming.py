@@ -107,9 +107,11 @@ def _plan_nothing(connection: Connection, batch_id: str) -> None:
             organization_id=batch_id,
             action=Action.merge,
             items=0,
+            has_gaps=False,
             fields=tuple(field.name for field in resource.fields),
             clears=False,
             kinds=None,
+            keeps_unchanged=True,
             handling=DuplicateHandling.use_last,
             newer=[],
         ).plan()

@@ -12,7 +12,7 @@ from psycopg import sql
 
 from batch_pipeline.batches.model import Action
 from batch_pipeline.loading.deleting import cleanup_statement, delete_statement, listed_ids, named_ids
-from batch_pipeline.loading.identity import Matching
+from batch_pipeline.loading.identity import BY_EXTERNAL_ID, Matching
 from batch_pipeline.loading.link_statements import CREATE_LINK_CHANGES, link_removals, link_statements
 from batch_pipeline.loading.merging import insert_statement, update_statement
 from batch_pipeline.loading.overwriting import to_delete_query
@@ -63,6 +63,11 @@ def merge_parts(resource: Resource) -> Iterator[Part]:
         yield (
             "The same once a chunk is finished: its rows keep their verdicts",
             matched_query(Composer(resource, STAGING), again),
+        )
+        by_external_id = Matching(resource, STAGING, fields, clears=False, kinds=(BY_EXTERNAL_ID,))
+        yield (
+            "The same for a sparse plan, of items that their external ids decide about",
+            matched_query(Composer(resource, STAGING), by_external_id, is_sparse=True),
         )
     yield "Chunk: create records", insert_statement(resource, STAGING, fields)
     valid = insert_statement(resource, STAGING, fields, creates_valid=True)

@@ -77,9 +77,11 @@ class Engine:
             organization_id=self.organization_id,
             action=Action.overwrite if overwrite else Action.merge,
             items=len(items),
+            has_gaps=False,
             fields=FIELDS,
             clears=False,
             kinds=(BY_ID, BY_EXTERNAL_ID),
+            keeps_unchanged=False,
             handling=DuplicateHandling.ignore_all,
             newer=[],
         )

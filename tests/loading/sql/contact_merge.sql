@@ -387,6 +387,52 @@ JOIN "staging"."items_batch_1" s ON s.row = p.row
 WHERE p.row <@ %(done)s::int8multirange
 ORDER BY row;
 
+-- The same for a sparse plan, of items that their external ids decide about.
+SELECT s.row,
+       (CASE WHEN s.invalid <> 0 THEN 'r' ELSE 'a' END)::"char" AS verdict,
+       r.id AS record_id, s.kind, (CASE WHEN r.id IS NULL THEN 0 ELSE 1 END)::smallint AS matches,
+       NULL::bigint AS target
+FROM "staging"."items_batch_1" s
+LEFT JOIN "public"."contacts" r ON r.organization_id = %(organization)s
+    AND r."external_id" = s."external_id"
+WHERE s.kind = 1
+  AND (s.invalid <> 0 OR NOT (
+    r.id IS NOT NULL
+        AND s."groups" IS NULL
+        AND NOT (
+            r."external_id",
+            r."name",
+            r."email",
+            r."phone",
+            r."address",
+            r."address_line2",
+            r."alternate_names",
+            r."alternate_emails",
+            r."alternate_phones",
+            r."alternate_addresses",
+            r."id_number",
+            r."is_primary",
+            r."notes",
+            r."metadata"
+        ) IS DISTINCT FROM (
+            coalesce(s."external_id", r."external_id"),
+            coalesce(s."name", r."name"),
+            coalesce(s."email", r."email"),
+            coalesce(s."phone", r."phone"),
+            coalesce(s."address", r."address"),
+            coalesce(s."address_line2", r."address_line2"),
+            coalesce(s."alternate_names", r."alternate_names"),
+            jsonb_strip_nulls((coalesce(r."alternate_emails", '{}'::jsonb)) || coalesce(s."alternate_emails", '{}')),
+            jsonb_strip_nulls((coalesce(r."alternate_phones", '{}'::jsonb)) || coalesce(s."alternate_phones", '{}')),
+            jsonb_strip_nulls((coalesce(r."alternate_addresses", '{}'::jsonb)) || coalesce(s."alternate_addresses", '{}')),
+            coalesce(s."id_number", r."id_number"),
+            coalesce(s."is_primary", r."is_primary"),
+            coalesce(s."notes", r."notes"),
+            jsonb_strip_nulls((coalesce(r."metadata", '{}'::jsonb)) || coalesce(s."metadata", '{}'))
+        )
+  ))
+ORDER BY row;
+
 -- Chunk: create records.
 INSERT INTO "public"."contacts" (
     organization_id, id, batch_id,
