@@ -101,7 +101,7 @@ WITH given AS (
     SELECT s.row, s.external_id, m.target
     FROM {plan} m
     JOIN {items} s ON s.row = m.row
-    WHERE s.external_id IS NOT NULL AND m.verdict <> 'r'
+    WHERE s.external_id IS NOT NULL AND m.verdict IN ('a', 'u')
 )
 INSERT INTO {errors} (row, step, code, field, message, value)
 SELECT g.row, {step}, 'conflict', 'external_id',

@@ -48,6 +48,18 @@ def test_an_overwrite_with_an_unreadable_row_deletes_counts_and_reports_no_recor
     assert [record["name"] for record in contacts(module_system, organization_id)] == ["Ada", "Bob"]
 
 
+def test_an_item_that_is_dropped_gives_its_external_id_to_nobody(module_system: System) -> None:
+    organization_id = new_organization(module_system)
+    insert_contacts(module_system, organization_id, *RECORDS)
+    ada = RECORDS[0]["id"]
+    items: list[Any] = [{"external_id": "e3", "name": "Zoë"}, {"id": ada, "external_id": "e3"}, {"id": ada}]
+    upload = Upload("merge", "json", items, duplicate_handling="use_last")
+
+    batch = run_upload(module_system, organization_id, upload, chunk_rows=2)
+
+    assert (batch.stats.created, batch.stats.duplicates, batch.stats.unchanged) == (1, 1, 1)
+
+
 def test_an_item_that_means_several_records_is_rejected_even_if_it_would_change_none(module_system: System) -> None:
     organization_id = new_organization(module_system)
     insert_contacts(module_system, organization_id, *({**record, "name": "Ada"} for record in RECORDS))
