@@ -45,12 +45,12 @@ LEFT JOIN {records} r ON r.organization_id = %(organization)s
     AND {conditions}
 WHERE s.kind = {kind}{is_open}"""
 
-# The same without the items that change nothing, for items whose keys differ.
+# The same without the items that change nothing.
 _BY_KEY_SPARSE = """\
 SELECT s.row,
        (CASE WHEN s.invalid <> 0 THEN 'r' ELSE 'a' END)::"char" AS verdict,
        r.id AS record_id, s.kind, (CASE WHEN r.id IS NULL THEN 0 ELSE 1 END)::smallint AS matches,
-       NULL::bigint AS target
+       CASE WHEN r.id IS NULL THEN hashtextextended({key}, 0) ELSE hashtextextended(r.id, 1) END AS target
 FROM {items} s
 LEFT JOIN {records} r ON r.organization_id = %(organization)s
     AND {conditions}
@@ -126,7 +126,7 @@ class Matching:
     - record_id: text, the id of its record; null if there is none
     - kind: smallint, of its deciding key; null if no key can decide
     - matches: smallint, 1 if it has a record, else 0
-    - target: bigint, a hash; the same for all items that mean the same record, existing or new; null if `is_sparse`
+    - target: bigint, a hash; the same for all items that mean the same record, existing or new
 
     An item has a row for each record that has its natural key. If `is_sparse`, an unchanged item has none.
 

@@ -128,7 +128,7 @@ class MergeWriter(ItemWriter):
         """Inserts records, writes links, updates records: a record whose links changed is updated as well."""
         parameters = self._range(first, last)
         creates_valid = False
-        if planned is None:  # what a sparse plan leaves out is not counted
+        if planned is None:  # then nobody knows of the valid items that a sparse plan leaves out
             count = sql.SQL(_COUNT).format(plan=self._staging.plan)
             planned = Planned(*(self._connection.execute(count, parameters).fetchone() or ()))
         else:

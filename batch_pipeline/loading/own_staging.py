@@ -17,8 +17,8 @@ if TYPE_CHECKING:
 
     from batch_pipeline.records.resource import Resource
 
-# Autovacuum holds a lock against which an index or a drop waits for a second, `deadlock_timeout`. The tables live for
-# minutes, and their statistics are made where a statement needs them.
+# Autovacuum holds a lock against which an index or a drop waits for a second, `deadlock_timeout`. Few statements change
+# rows of these tables, and `analyze` makes statistics.
 UNVACUUMED = sql.SQL("(autovacuum_enabled = off, toast.autovacuum_enabled = off)")
 
 # A table with at most this many rows needs no index, and no statistics for a good query plan.
@@ -89,10 +89,10 @@ class OwnStaging(Staging):
         connection.execute(
             sql.SQL(
                 "CREATE TABLE {} (row bigint NOT NULL, bit smallint, key text, number bigint,"
-                ' by_batch text COLLATE "C", by_record text COLLATE "C") WITH {}'
-            ).format(self.kept, UNVACUUMED)
+                ' by_batch text COLLATE "C", by_record text COLLATE "C")'
+            ).format(self.kept)
         )
-        self.index(connection, "kept")
+        self.index(connection, "kept")  # autovacuum adds what is inserted later
 
     def copy(self, connection: Connection, part: Part, rows: "pa.Table", *, is_new: bool = True) -> None:
         """COPYs the rows into the table; into a new one frozen, so that the first reader need not mark each page."""

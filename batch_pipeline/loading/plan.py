@@ -135,8 +135,8 @@ class BatchPlanner(ABC):
     def _count_verdicts(self, further: str = "") -> PlanCounts:
         """Counts the items of the plan, and stores the counts of each chunk.
 
-        `further`: another part of the query, without verdicts. Either its rows have the items of each chunk, of which
-        those without a row in the plan are unchanged; or its row has no chunk, and the number of repeated items.
+        `further`: other parts of the query, without verdicts. Rows with a chunk have the number of its items, of which
+        those without a row in the plan are unchanged. A row without a chunk has the number of repeated items.
         """
         connection = self._statements.connection
         parameters = {**self._statements.parameters, "phase": PhaseName.processing.value}

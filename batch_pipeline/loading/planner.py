@@ -182,7 +182,9 @@ class Planner(BatchPlanner):
         counted = ""
         if is_sparse and rows < self._items:
             counted = COUNT_ITEMS if self._has_gaps else COUNT_ROWS
-        counts = self._count_verdicts(counted if is_sparse else _COUNT_REPEATED)
+        # No two items have one key. But after a chunk was written, somebody may have moved a key from record to record.
+        can_repeat = not is_sparse or self._matching.has_done
+        counts = self._count_verdicts(counted + _COUNT_REPEATED if can_repeat else counted)
         if self._items > FEW_ROWS:
             self._staging.analyze(self._statements.connection, "plan")
         if self._references is not None:

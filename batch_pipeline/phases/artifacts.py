@@ -130,7 +130,7 @@ def _result_query(attempt: Attempt) -> sql.Composed:
         FROM generate_series(%(first)s::bigint, %(last)s::bigint) AS n (row)
         LEFT JOIN {plan} p ON p.row = n.row AND p.row BETWEEN %(first)s AND %(last)s
         {staged_items}
-        LEFT JOIN {changes} c ON c.row = n.row
+        LEFT JOIN {changes} c ON c.row = n.row AND c.row BETWEEN %(first)s AND %(last)s
         LEFT JOIN {records} r ON r.organization_id = %(organization)s AND r.id = p.record_id
         ORDER BY n.row
         """

@@ -12,17 +12,15 @@ LEFT_ALONE = ["autovacuum_enabled=off"]
 
 def test_autovacuum_leaves_them_alone_so_that_no_index_and_no_drop_waits_for_it(module_database_url: str) -> None:
     with connect(module_database_url) as connection:
-        merge, undo = OwnStaging("batch_merge"), OwnStaging("batch_undo")
+        merge = OwnStaging("batch_merge")
         merge.create(connection, CONTACT, ("external_id", "name"), keep_changes=True)
         ParsedChunks(connection, merge).create(3)
-        undo.create_for_undo(connection)
         merge.replace(connection, "preview", ("row", "id"), sql.SQL("SELECT 1::bigint, 'id'").format(), {})
         found = connection.execute(
             "SELECT c.relname, c.reloptions, toast.reloptions FROM pg_class c LEFT JOIN pg_class toast"
             " ON toast.oid = c.reltoastrelid WHERE c.relnamespace = 'staging'::regnamespace AND c.relkind = 'r'"
-            " AND (c.relname LIKE '%batch_merge' OR c.relname LIKE '%batch_undo') ORDER BY c.relname"
+            " AND c.relname LIKE '%batch_merge' ORDER BY c.relname"
         ).fetchall()
-    parts = ["changes_batch_merge", "errors_batch_merge", "errors_batch_undo", "items_batch_merge", "kept_batch_undo"]
-    parts += ["parsed_batch_merge", "plan_batch_merge", "plan_batch_undo", "preview_batch_merge"]
-    assert [name for name, _, _ in found] == parts
+    parts = ["changes", "errors", "items", "parsed", "plan", "preview"]
+    assert [name for name, _, _ in found] == [f"{part}_batch_merge" for part in parts]
     assert all(options == LEFT_ALONE and toast in (None, LEFT_ALONE) for _, options, toast in found)

@@ -1,13 +1,13 @@
-"""A large merge by a unique key has a sparse plan, without rows of unchanged items. Nobody sees a difference.
+"""A large merge by a unique key has a sparse plan, without rows of unchanged items. The batch ends as with a full one.
 
-The same upload with a result file has a plan with all rows, so it shows what has to happen.
+The same upload with a result file has a full plan, so it shows what has to happen.
 """
 
 from typing import Any
 
 import psycopg
 import pytest
-from batch_runs import Row, Runner, arrived, as_csv, contacts, fetched, insert_contacts, new_organization
+from batch_runs import Row, Runner, arrived, as_csv, contacts, counted, fetched, insert_contacts, new_organization
 from driving import run_attempt
 from examples import examples
 from hypothesis import HealthCheck, given, settings
@@ -55,12 +55,13 @@ def _items(**lists: Any) -> st.SearchStrategy[list[Row]]:
     )
 
 
+def _id(number: int) -> str:
+    return f"ctct_{'1' * 20}{number + 11}"
+
+
 def _new_organization(system: System) -> str:
     organization_id = new_organization(system)
-    stored = [
-        {"id": f"ctct_{number:022}", "external_id": str(number), "name": f"n{number}"}
-        for number in range(0, NUMBERS, 2)
-    ]
+    stored = [{"id": _id(number), "external_id": str(number), "name": f"n{number}"} for number in range(0, NUMBERS, 2)]
     insert_contacts(system, organization_id, *stored)
     return organization_id
 
@@ -124,7 +125,7 @@ OTHER = _item(1, "other")
         ([*SAME, _item(3, "wrong"), OTHER], {}, 2),
         ([*SAME, _item(2, "other")], {}, 7),  # a key twice
         ([*SAME, {"name": "no key"}], {}, 7),  # a natural key
-        ([*SAME, {"id": f"ctct_{8:022}", "name": "n8"}], {}, 7),  # another unique key, of the same record
+        ([*SAME, {"id": _id(8), "name": "n8"}], {}, 7),  # another unique key, of the same record
         ([*SAME, OTHER], {"save_result": True}, 7),
         ([*SAME, OTHER], {"plan_only": True}, 7),
         ([*SAME, OTHER], {"action": Action.overwrite}, 7),
@@ -136,5 +137,29 @@ def test_only_a_plan_of_which_nobody_needs_the_unchanged_items_is_without_them(
     system = stubborn_system
     batch = arrived(system, _new_organization(system), as_csv(items), **options)
     kill(system, batch, KillPoint("batch_pipeline.phases.attempt:Attempt.complete", 2))
-    counted = sql.SQL("SELECT count(*) AS rows FROM {}").format(OwnStaging(batch.id).plan)
-    assert fetched(system, counted) == [{"rows": rows}]
+    count = sql.SQL("SELECT count(*) AS rows FROM {}").format(OwnStaging(batch.id).plan)
+    assert fetched(system, count) == [{"rows": rows}]
+
+
+@pytest.mark.parametrize("save_result", [False, True])
+def test_a_record_that_a_finished_chunk_has_changed_is_not_written_again_by_an_item_that_got_its_key(
+    stubborn_system: System, save_result: bool
+) -> None:
+    system, organization_id = stubborn_system, _new_organization(stubborn_system)
+    items = [
+        _item(0, "other"),
+        *(_item(number, "same") for number in (2, 4, 6)),
+        {"external_id": "1", "name": "second"},
+    ]
+    batch = arrived(system, organization_id, as_csv(items), save_result=save_result)
+    kill(system, batch, KillPoint("batch_pipeline.loading.chunks:ChunkWriter.write", 1, after=True))
+    with psycopg.connect(system.database_url) as outside:
+        outside.execute(
+            "UPDATE contacts SET external_id = '1' WHERE organization_id = %s AND external_id = '0'", (organization_id,)
+        )
+    Runner(system, organization_id).csv(_item(8, "other"))  # so that the plan is made again
+
+    batch = retry(system, batch)
+
+    assert counted(batch) == {"updated": 1, "unchanged": 3, "rejected": 1}
+    assert Runner(system, organization_id).codes(batch) == [(5, ["duplicate_key"])]

@@ -81,7 +81,7 @@ class Engine:
             fields=FIELDS,
             clears=False,
             kinds=(BY_ID, BY_EXTERNAL_ID),
-            keeps_unchanged=False,
+            keeps_unchanged=True,
             handling=DuplicateHandling.ignore_all,
             newer=[],
         )

@@ -391,7 +391,7 @@ ORDER BY row;
 SELECT s.row,
        (CASE WHEN s.invalid <> 0 THEN 'r' ELSE 'a' END)::"char" AS verdict,
        r.id AS record_id, s.kind, (CASE WHEN r.id IS NULL THEN 0 ELSE 1 END)::smallint AS matches,
-       NULL::bigint AS target
+       CASE WHEN r.id IS NULL THEN hashtextextended(('k1' || s."external_id") COLLATE "C", 0) ELSE hashtextextended(r.id, 1) END AS target
 FROM "staging"."items_batch_1" s
 LEFT JOIN "public"."contacts" r ON r.organization_id = %(organization)s
     AND r."external_id" = s."external_id"
