@@ -127,6 +127,7 @@ class OwnStaging(Staging):
         parameters: Any,
         *,
         is_ready: bool = True,
+        is_new: bool = False,
     ) -> int:
         """Makes a new table, and drops the old one."""
         named = sql.SQL(", ").join(map(sql.Identifier, columns))

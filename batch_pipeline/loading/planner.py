@@ -224,6 +224,7 @@ class Planner(BatchPlanner):
             ("row", "verdict", "record_id", "kind", "matches", "target"),
             matched_query(self._statements, self._matching, is_sparse=is_sparse),
             is_ready=False,
+            is_new=self._is_first,
         )
 
     def _reject_wrong_items(self, counts: PlanCounts, *, has_ambiguous: bool) -> int:

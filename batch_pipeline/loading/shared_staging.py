@@ -23,6 +23,10 @@ if TYPE_CHECKING:
 
 TRUE = sql.SQL("true")
 
+_INSERT = """\
+INSERT INTO {part} ({columns})
+{query}"""
+
 _REPLACE = """\
 WITH dropped AS (DELETE FROM {part})
 INSERT INTO {part} ({columns})
@@ -83,12 +87,15 @@ class SharedStaging(Staging):
         parameters: Any,
         *,
         is_ready: bool = True,
+        is_new: bool = False,
     ) -> int:
-        """Deletes the batch's rows of this part, and inserts the result, in one statement."""
-        replace = sql.SQL(_REPLACE).format(part=self._name(part), columns=_names(columns), query=query)
-        # No pipeline: in one, psycopg raises a connection's end by `transaction_timeout` without its SQLSTATE.
-        lock_staged(connection, self.batch_id)
-        return connection.execute(replace, parameters).rowcount
+        """Deletes the batch's rows of this part, unless it is new, and inserts the result, in one statement."""
+        template = _INSERT if is_new else _REPLACE
+        statement = sql.SQL(template).format(part=self._name(part), columns=_names(columns), query=query)
+        if not is_new:  # else `create_staging` has locked them
+            # No pipeline: in one, psycopg raises a connection's end by `transaction_timeout` without its SQLSTATE.
+            lock_staged(connection, self.batch_id)
+        return connection.execute(statement, parameters).rowcount
 
     def keep_shown(self, connection: Connection) -> None:
         """Moves the batch's rows from one table to the other."""

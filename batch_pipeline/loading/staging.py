@@ -123,11 +123,13 @@ class Staging(ABC):
         parameters: Any,
         *,
         is_ready: bool = True,
+        is_new: bool = False,
     ) -> int:
         """Replaces a part by the query's result, which may depend on the part; returns the number of rows.
 
         The result has these columns, and is in the order of the first one. If it has many rows, it gets statistics and
-        an index on that column, unless `is_ready` is false: then the caller makes them.
+        an index on that column, unless `is_ready` is false: then the caller makes them. `is_new`: no attempt has filled
+        the part, and the transaction has made the batch's parts.
         """
 
     @abstractmethod

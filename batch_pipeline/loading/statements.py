@@ -88,9 +88,19 @@ class Statements(Composer):
         """Executes the statement, which adds to the errors."""
         self.has_noted |= self.execute(template, **holes) > 0
 
-    def replace(self, part: Part, columns: tuple[str, ...], query: sql.Composed, *, is_ready: bool = True) -> int:
+    def replace(
+        self,
+        part: Part,
+        columns: tuple[str, ...],
+        query: sql.Composed,
+        *,
+        is_ready: bool = True,
+        is_new: bool = False,
+    ) -> int:
         """Replaces a part of the staged rows by the query's result; see `Staging.replace`."""
-        return self.staging.replace(self.connection, part, columns, query, self.parameters, is_ready=is_ready)
+        return self.staging.replace(
+            self.connection, part, columns, query, self.parameters, is_ready=is_ready, is_new=is_new
+        )
 
     def count(self, template: str, **holes: sql.Composable) -> int:
         """The number that the query returns in its only row."""
