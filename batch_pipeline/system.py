@@ -26,13 +26,18 @@ _READABLE = "SELECT name FROM unnest(%s::text[]) AS name WHERE has_table_privile
 
 @dataclass(frozen=True, eq=False)
 class System:
-    """The open system: settings, database, ledger and storage. Two of the same settings are not equal."""
+    """The open system: settings, database, ledger and storage. Two of the same settings are not equal.
+
+    Attributes:
+        partitions: names of partitions of the change log that exist.
+    """
 
     settings: Settings
     database_url: str
     engine: sa.Engine
     ledger: Ledger
     store: Store
+    partitions: set[str] = field(default_factory=set)
 
 
 def connect_ahead(system: System, connections: int) -> None:

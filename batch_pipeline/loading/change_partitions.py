@@ -51,10 +51,14 @@ def make_partitions_ahead(connection: Connection, now: datetime) -> None:
                 return
 
 
-def are_partitions_due(connection: Connection, table: str) -> bool:
-    """Whether this table has no partition for tomorrow: call `make_partitions_ahead`."""
-    tomorrow = _name(table, datetime.now(UTC).date() + timedelta(days=1))
-    row = connection.execute("SELECT to_regclass(%s) IS NULL", (f"public.{tomorrow}",)).fetchone()
+def partition_of_tomorrow(table: str) -> str:
+    """The name of this table's partition for tomorrow. `make_partitions_ahead` makes it."""
+    return _name(table, datetime.now(UTC).date() + timedelta(days=1))
+
+
+def partition_exists(connection: Connection, partition: str) -> bool:
+    """Whether there is a partition of this name."""
+    row = connection.execute("SELECT to_regclass(%s) IS NOT NULL", (f"public.{partition}",)).fetchone()
     return row is not None and bool(row[0])
 
 

@@ -9,7 +9,7 @@ from batch_pipeline.batches.locks import Turn, claim_version, referred_version
 from batch_pipeline.batches.model import Action, IfChanged, Phase, PhaseName, PhaseStatus
 from batch_pipeline.database import Connection
 from batch_pipeline.errors import PlanChangedError
-from batch_pipeline.loading.change_partitions import are_partitions_due, make_partitions_ahead
+from batch_pipeline.loading.change_partitions import make_partitions_ahead, partition_exists, partition_of_tomorrow
 from batch_pipeline.loading.chunks import ChunkWriter, done_outcome
 from batch_pipeline.loading.deleting import DeleteWriter
 from batch_pipeline.loading.merging import MergeWriter
@@ -146,11 +146,17 @@ def _claim_version(attempt: Attempt, turn: Turn, connection: Connection) -> None
 
 
 def _make_partitions(attempt: Attempt, connection: Connection) -> None:
-    """Makes the change log's partitions that are due."""
-    if attempt.logs_changes(connection) and are_partitions_due(connection, attempt.resource.changes_table):
-        connection.commit()
-        attempt.limit_transactions(connection)
-        make_partitions_ahead(connection, datetime.now(UTC))
+    """Makes the change log's partitions that are due. Looks for one until this process has found it."""
+    partition = partition_of_tomorrow(attempt.resource.changes_table)
+    found = attempt.system.partitions
+    if partition in found or not attempt.logs_changes(connection):
+        return
+    if partition_exists(connection, partition):
+        found.add(partition)
+        return
+    connection.commit()
+    attempt.limit_transactions(connection)
+    make_partitions_ahead(connection, datetime.now(UTC))
 
 
 def _has_written(connection: Connection, attempt: Attempt) -> bool:

@@ -12,10 +12,11 @@ from worlds import World
 from batch_pipeline.database import connect
 from batch_pipeline.loading.change_partitions import (
     DAYS_AHEAD,
-    are_partitions_due,
     drop_day,
     find_old_days,
     make_partitions_ahead,
+    partition_exists,
+    partition_of_tomorrow,
 )
 from batch_pipeline.records.registry import CHANGES_TABLES
 from batch_pipeline.system import System
@@ -96,16 +97,16 @@ def test_changes_that_default_has_already_stay_there(database_url: str) -> None:
     assert count(database_url, "contact_changes_default") == 1
 
 
-def test_partitions_are_only_made_if_tomorrows_is_missing(database_url: str) -> None:
+def test_a_missing_partition_of_tomorrow_is_noticed_and_made(database_url: str) -> None:
     before = partitions(database_url)
-    tomorrow = f"{TODAY + timedelta(days=1):%Y%m%d}"
+    tomorrow = partition_of_tomorrow("contact_changes")
     with connect(database_url) as connection:
         connection.execute(f"DROP TABLE contact_changes_{TODAY + timedelta(days=2):%Y%m%d}")
         connection.commit()
-        assert not are_partitions_due(connection, "contact_changes")
-        connection.execute(f"DROP TABLE contact_changes_{tomorrow}")
+        assert partition_exists(connection, tomorrow)
+        connection.execute(f"DROP TABLE {tomorrow}")
         connection.commit()
-        assert are_partitions_due(connection, "contact_changes")
+        assert not partition_exists(connection, tomorrow)
         connection.commit()
         make_partitions_ahead(connection, NOW)
     assert partitions(database_url) >= before
