@@ -21,12 +21,12 @@ from dagster_postgres import (
     PostgresRunStorage,
     PostgresScheduleStorage,
 )
-from dagster_postgres.utils import create_pg_engine, pg_url_from_config
+from dagster_postgres.utils import create_pg_connection, create_pg_engine, pg_url_from_config
 
 from batch_pipeline.dagster_home import find_dagster_tables
 from batch_pipeline.database import CONNECT_TIMEOUT_SECONDS, replace_lost_connections
 from batch_pipeline.errors import SettingError
-from batch_pipeline.orchestration.run_events import EventLogStorage
+from batch_pipeline.orchestration.run_events import EventLogStorage, without_wait_for_disk
 
 # Connections that a process keeps once it has needed them. Its threads open more to use them at the same time.
 _POOL_SIZE = 4
@@ -89,7 +89,8 @@ class RunStorage(PostgresRunStorage):
         stores_tags = event.event_type in EVENT_TYPE_TO_PIPELINE_RUN_STATUS and run_id in self._ending_tags
         if stores_tags:
             rows = [{"run_id": run_id, "key": key, "value": value} for key, value in self._ending_tags[run_id].items()]
-            with self.connect() as connection:  # before the status, so that whoever sees an ended run sees its tags
+            # Before the status, so that whoever sees an ended run sees its tags. The status is on disk after the tags.
+            with create_pg_connection(without_wait_for_disk(self._engine)) as connection:
                 connection.execute(RunTagsTable.insert(), rows)
         super().handle_run_event(run_id, event, update_timestamp)
         if stores_tags:

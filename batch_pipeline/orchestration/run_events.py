@@ -5,13 +5,19 @@ rows did. Here the events of a batch's run wait for a quarter of a second at mos
 
 A killed process loses the events that wait. A batch's run can lose them, other runs can't: the ledger knows what was
 done, so Dagster may execute an op again whose end is missing. An event that starts or ends a run never waits.
+
+For the same reason their commits don't wait for the server's disk. The run's status changes after them, and that commit
+waits, for theirs as well.
 """
 
+import copy
 import logging
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass, field
+from functools import lru_cache
+from typing import Any, Self
 
 import sqlalchemy as sa
 from dagster import DagsterEventType, DagsterInstance
@@ -26,6 +32,21 @@ WAIT_SECONDS = 0.25
 _INSERT = SqlEventLogStorageTable.insert().returning(SqlEventLogStorageTable.c.id, sort_by_parameter_order=True)
 
 logger = logging.getLogger(__name__)
+
+
+@lru_cache(maxsize=4)
+def without_wait_for_disk(engine: sa.Engine) -> sa.Engine:
+    """The engine with commits that don't wait for the server's disk: a crash of the server may lose the newest.
+
+    For psycopg2 with autocommit: it sends the setting with the statement, and both are one transaction.
+    """
+    engine = engine.execution_options()  # on the same connections, with listeners of its own
+
+    def set_first(_connection: object, _cursor: object, statement: str, parameters: Any, *_: object) -> tuple[str, Any]:
+        return f"SET LOCAL synchronous_commit = off; {statement}", parameters
+
+    sa.event.listen(engine, "before_cursor_execute", set_first, retval=True)
+    return engine
 
 
 @dataclass
@@ -102,12 +123,19 @@ class EventLogStorage(PostgresEventLogStorage):
     def _store(self, waiting: _Waiting) -> None:
         if not waiting.events:
             return
-        with self._connect() as connection:
+        storage = self._without_wait_for_disk()
+        with storage._connect() as connection:
             rows = [self._event_to_row(event) for event in waiting.events]
             numbers = connection.execute(_INSERT, rows).scalars().all()
         stored, waiting.events = waiting.events, []
         for event, number in zip(stored, numbers, strict=True):
-            self._index(event, number)
+            storage._index(event, number)
+
+    def _without_wait_for_disk(self) -> Self:
+        """The same storage with other commits."""
+        storage = copy.copy(self)
+        storage._engine = without_wait_for_disk(self._engine)
+        return storage
 
     def _index(self, event: EventLogEntry, number: int) -> None:
         """Shows the event on the page of its asset, as Dagster's `store_event` does."""

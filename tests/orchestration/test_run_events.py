@@ -17,7 +17,7 @@ from waiting import eventually
 
 from batch_pipeline.orchestration import run_events
 from batch_pipeline.orchestration.execute import execute_batch
-from batch_pipeline.orchestration.run_events import gathering_events
+from batch_pipeline.orchestration.run_events import EventLogStorage, gathering_events, without_wait_for_disk
 from batch_pipeline.system import System
 
 OPS = ["parse", "validate", "process", "cleanup"]
@@ -71,6 +71,21 @@ def test_a_batch_stores_its_events_in_a_few_statements_and_in_order(
     )
     assert len(logged) > 15
     assert len(statements) <= 4
+
+
+def test_only_the_statements_of_events_that_waited_do_not_wait_for_the_disk(module_instance: DagsterInstance) -> None:
+    storage = module_instance.event_log_storage
+    assert isinstance(storage, EventLogStorage)
+    setting = sa.text("SELECT current_setting('synchronous_commit')")
+    engine = sa.create_engine(storage.postgres_url, isolation_level="AUTOCOMMIT", pool_size=1, max_overflow=0)
+
+    found = []
+    for each in (engine, without_wait_for_disk(engine), engine):  # on one connection
+        with each.connect() as connection:
+            found.append(connection.execute(setting).scalar_one())
+    engine.dispose()
+
+    assert found == ["on", "off", "on"]
 
 
 def test_an_event_of_a_long_op_is_stored_while_it_runs(module_instance: DagsterInstance) -> None:
