@@ -33,7 +33,8 @@ from batch_pipeline.settings import get_settings
 from batch_pipeline.storage import keys
 from batch_pipeline.system import System, open_system
 
-WARM_UP_ROUNDS = 3
+# psycopg prepares a statement on a kept connection when it executes it for the sixth time. A batch uses several.
+WARM_UP_ROUNDS = 20
 NO_CAPTURE: Any = {
     "compute_logs": {"module": "dagster._core.storage.noop_compute_log_manager", "class": "NoOpComputeLogManager"}
 }
