@@ -34,27 +34,20 @@ WHERE s.kind IS NULL{is_open}"""
 
 _BY_KEY = """\
 SELECT s.row,
-       CASE WHEN s.invalid <> 0 THEN 'r'
-            WHEN {is_unchanged}
-            THEN 'u'
+       CASE WHEN s.invalid <> 0 THEN 'r'{or_unchanged}
             ELSE 'a' END::"char" AS verdict,
        r.id AS record_id, s.kind, (CASE WHEN r.id IS NULL THEN 0 ELSE 1 END)::smallint AS matches,
        CASE WHEN r.id IS NULL THEN hashtextextended({key}, 0) ELSE hashtextextended(r.id, 1) END AS target
 FROM {items} s
 LEFT JOIN {records} r ON r.organization_id = %(organization)s
     AND {conditions}
-WHERE s.kind = {kind}{is_open}"""
+WHERE s.kind = {kind}{is_open}{is_written}"""
 
-# The same without the items that change nothing.
-_BY_KEY_SPARSE = """\
-SELECT s.row,
-       (CASE WHEN s.invalid <> 0 THEN 'r' ELSE 'a' END)::"char" AS verdict,
-       r.id AS record_id, s.kind, (CASE WHEN r.id IS NULL THEN 0 ELSE 1 END)::smallint AS matches,
-       CASE WHEN r.id IS NULL THEN hashtextextended({key}, 0) ELSE hashtextextended(r.id, 1) END AS target
-FROM {items} s
-LEFT JOIN {records} r ON r.organization_id = %(organization)s
-    AND {conditions}
-WHERE s.kind = {kind}{is_open}
+# An item that changes nothing has a verdict of its own, or in a sparse plan no row.
+_OR_UNCHANGED = """
+            WHEN {is_unchanged}
+            THEN 'u'"""
+_IS_WRITTEN = """
   AND (s.invalid <> 0 OR NOT (
     {is_unchanged}
   ))"""
@@ -171,9 +164,11 @@ class Matching:
         return self._by_key(BY_NATURAL_KEY + place, self.natural_condition(self._resource.natural_keys[place]))
 
     def _by_key(self, kind: int, conditions: sql.Composed, *, is_sparse: bool = False) -> sql.Composed:
+        or_unchanged, is_written = sql.SQL(_OR_UNCHANGED), sql.SQL(_IS_WRITTEN)
         return self._composer.compose(
-            _BY_KEY_SPARSE if is_sparse else _BY_KEY,
-            is_unchanged=indented(self._is_unchanged, 4 if is_sparse else 12),
+            _BY_KEY,
+            or_unchanged=NOTHING if is_sparse else or_unchanged.format(is_unchanged=indented(self._is_unchanged, 12)),
+            is_written=is_written.format(is_unchanged=indented(self._is_unchanged)) if is_sparse else NOTHING,
             key=self._key_text(kind),
             conditions=conditions,
             kind=sql.Literal(kind),

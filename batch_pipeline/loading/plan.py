@@ -61,7 +61,7 @@ UPDATE batch_chunks c SET
 FROM counted n
 WHERE c.batch_id = %(batch)s AND c.phase = %(phase)s AND c.number = n.number"""
 
-_LEFT_OUT = {"u": "unchanged", "r": "rejected", "d": "duplicates"}  # verdicts of items that write nothing
+_UNWRITTEN = {"u": "unchanged", "r": "rejected", "d": "duplicates"}  # verdicts of items that write nothing
 
 
 @dataclass(frozen=True)
@@ -152,11 +152,11 @@ class BatchPlanner(ABC):
             elif verdict == "a":
                 chunks[number].update(new=items - existing, existing=existing)
             else:
-                chunks[number][_LEFT_OUT[verdict]] = items
+                chunks[number][_UNWRITTEN[verdict]] = items
         for number, items in staged.items():
             counts = chunks[number]
             counts["unchanged"] += items - counts.total()
-        names = ("new", "existing", *_LEFT_OUT.values())
+        names = ("new", "existing", *_UNWRITTEN.values())
         noted = {name: [counts[name] for counts in chunks.values()] for name in names}
         connection.execute(_NOTE_COUNTS, {**parameters, "numbers": list(chunks), **noted})
         total = {name: sum(counts) for name, counts in noted.items()}

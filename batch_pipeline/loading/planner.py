@@ -5,7 +5,7 @@ The steps: find the record of each item and compare the two (`identity`), resolv
 (`overwriting`). Items that change nothing take part only in what concerns every item.
 
 A large merge by a unique key has a sparse plan, in which they have no row: to write and sort a million such rows takes
-as long as to find out that they change nothing.
+nearly as long as to find out that they change nothing.
 """
 
 from collections.abc import Collection

@@ -64,7 +64,9 @@ def merge_parts(resource: Resource) -> Iterator[Part]:
             "The same once a chunk is finished: its rows keep their verdicts",
             matched_query(Composer(resource, STAGING), again),
         )
-        by_external_id = Matching(resource, STAGING, fields, clears=False, kinds=(BY_EXTERNAL_ID,))
+        without = {"id", *(field.name for field in references_of(resource, fields))}
+        fewer = tuple(name for name in fields if name not in without)
+        by_external_id = Matching(resource, STAGING, fewer, clears=False, kinds=(BY_EXTERNAL_ID,))
         yield (
             "The same for a sparse plan, of items that their external ids decide about",
             matched_query(Composer(resource, STAGING), by_external_id, is_sparse=True),

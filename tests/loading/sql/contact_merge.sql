@@ -389,7 +389,8 @@ ORDER BY row;
 
 -- The same for a sparse plan, of items that their external ids decide about.
 SELECT s.row,
-       (CASE WHEN s.invalid <> 0 THEN 'r' ELSE 'a' END)::"char" AS verdict,
+       CASE WHEN s.invalid <> 0 THEN 'r'
+            ELSE 'a' END::"char" AS verdict,
        r.id AS record_id, s.kind, (CASE WHEN r.id IS NULL THEN 0 ELSE 1 END)::smallint AS matches,
        CASE WHEN r.id IS NULL THEN hashtextextended(('k1' || s."external_id") COLLATE "C", 0) ELSE hashtextextended(r.id, 1) END AS target
 FROM "staging"."items_batch_1" s
@@ -398,7 +399,6 @@ LEFT JOIN "public"."contacts" r ON r.organization_id = %(organization)s
 WHERE s.kind = 1
   AND (s.invalid <> 0 OR NOT (
     r.id IS NOT NULL
-        AND s."groups" IS NULL
         AND NOT (
             r."external_id",
             r."name",
